@@ -1,0 +1,38 @@
+"""What every command is given."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.cli.console import Console
+from api.contract.settings import PREFIX, Settings, process_environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The command line, read; the settings in effect; where to write."""
+
+    arguments: Namespace
+    settings: Settings
+    flags: dict[str, str]
+    """Settings given as flags: dotted key -> text."""
+    console: Console
+    output: str
+    """table, wide, json or name."""
+
+    def child_environment(self) -> dict[str, str]:
+        """Return an environment in which a child program comes to the same settings as this one."""
+        environment = process_environment()
+        if self.arguments.config:
+            environment[f"{PREFIX}CONFIG"] = str(Path(self.arguments.config).expanduser().absolute())
+        for path, text in self.flags.items():
+            environment[PREFIX + path.replace(".", "_").upper()] = text
+        return environment
+
+
+def server_url(settings: Settings) -> str:
+    """Return the address under which this host reaches the API of the settings."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.api.host, settings.api.host)  # noqa: S104
+    return f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"

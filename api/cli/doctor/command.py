@@ -1,0 +1,53 @@
+"""The command: all checks in their order, one line each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from api.cli.console import Console, one_line
+from api.cli.context import Context
+from api.cli.doctor.check import Check, Result, State, results
+from api.cli.doctor.job import JobProbe
+from api.cli.doctor.local import Local
+from api.cli.doctor.slurm import Slurm, SlurmChecks
+from api.cli.exits import Exit
+
+_MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.SKIPPED: ("–", "dim")}
+
+
+def doctor(context: Context) -> Exit:
+    """Check everything; exit 1 if anything failed."""
+    checks = all_checks(context)
+    width = max(len(check.name) for check in checks)
+    found: list[Result] = []
+    for result in results(checks):
+        found.append(result)
+        if context.output != "json":
+            write(context.console, result, width)
+    failed = sum(result.state is State.FAILED for result in found)
+    if context.output == "json":
+        context.console.json([asdict(result) for result in found])
+    else:
+        context.console.line()
+        context.console.line(f"{failed} of {len(found)} checks failed." if failed else "All well.")
+    return Exit.FAILED if failed else Exit.OK
+
+
+def all_checks(context: Context) -> list[Check]:
+    """Return the checks in their order: this host, Slurm, a job, the programs."""
+    arguments, settings = context.arguments, context.settings
+    local = Local(settings, arguments.server)
+    slurm = Slurm(settings.slurm)
+    checks = [*local.checks(), *SlurmChecks(slurm, settings).checks()]
+    if arguments.job:
+        checks += JobProbe(slurm, settings, arguments.timeout).checks()
+    return [*checks, *local.program_checks()]
+
+
+def write(console: Console, result: Result, width: int) -> None:
+    """Write one line, and below a failure what to do about it."""
+    mark, colour = _MARKS[result.state]
+    seconds = console.paint(f"{result.seconds:6.2f} s", "dim")
+    console.line(f"{console.paint(mark, colour)} {result.name:<{width}} {seconds}  {one_line(result.message)}")
+    if result.remedy:
+        console.line(f"  {'':<{width}} {'':8}  → {one_line(result.remedy)}")

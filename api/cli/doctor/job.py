@@ -1,0 +1,189 @@
+"""Proof from inside a job: RUN_DIR is the same folder there, the clocks agree, Python and Apptainer run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.cli.doctor.check import Check, FailedError
+from api.cli.doctor.slurm import Slurm, failure, submit_options
+from api.contract.identity import new_id
+from api.contract.settings import Settings
+
+OLDEST_PYTHON = (3, 9)
+CLOCK_SECONDS = 5.0
+"""By how much a node's clock may differ."""
+APPEAR_SECONDS = 15.0
+"""How long a file of an ended job may take to be seen here (network file systems cache)."""
+POLL_SECONDS = 0.5
+
+SCRIPT = """\
+#!/bin/bash
+# Says what a job sees of RUN_DIR, the clock, Python and Apptainer. Arguments: folder, name, python, apptainer, prologue
+export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
+eval "$5"
+cd "$1" || exit 1
+{
+  echo "seen=$(cat "$2.here")"
+  echo "host=$(uname -n)"
+  echo "clock=$(date +%s)"
+  echo "python=$("$3" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1 | tail -n 1)"
+  echo "apptainer=$("$4" --version 2>&1 | tail -n 1)"
+  "$4" --version >/dev/null 2>&1; echo "apptainer_exit=$?"
+} >"$2.draft" && mv "$2.draft" "$2.there"
+"""
+_WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED")
+_RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the job wrote, and when it was seen here. Unix seconds."""
+
+    said: dict[str, str]
+    submitted_at: float
+    seen_at: float
+
+
+class JobProbe:
+    """Submits one tiny job, and asks it several things."""
+
+    def __init__(self, slurm: Slurm, settings: Settings, timeout: float) -> None:
+        self._slurm = slurm
+        self._settings = settings
+        self._timeout = timeout
+        self._report: Report | None = None
+
+    def checks(self) -> list[Check]:
+        """Return the checks in their order; the first one submits the job."""
+        needs = ("run_dir seen by jobs",)
+        return [
+            Check("run_dir seen by jobs", self._run, needs=("may submit", "run_dir")),
+            Check("clock of the node", self._clock, needs=needs),
+            Check("Python in jobs", self._python, needs=needs),
+            Check("Apptainer in jobs", self._apptainer, needs=needs),
+        ]
+
+    def _run(self) -> str:
+        folder, name = self._settings.run_dir / "doctor", f"af-doctor-{new_id()}"
+        here, script = folder / f"{name}.here", folder / f"{name}.sh"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            here.write_text(name)
+            script.write_text(SCRIPT)
+            self._report = self._submit(folder, name, script)
+        finally:
+            for file in folder.glob(f"{name}.*"):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if self._report.said.get("seen") != name:
+            raise FailedError(
+                "the job could write there, but not read what was written here",
+                "See that run_dir is one and the same shared folder on this host and on the nodes.",
+            )
+        took = self._report.seen_at - self._report.submitted_at
+        return f"written on {self._report.said.get('host')}, seen here {took:.1f} s after it was submitted"
+
+    def _submit(self, folder: Path, name: str, script: Path) -> Report:
+        """Submit the job and wait for its file; the job is cancelled if it has not ended by itself."""
+        site = self._settings
+        arguments = (str(folder), name, site.slurm.python, site.apptainer.command, site.slurm.prologue)
+        fixed = (f"--job-name={name}", "--output=/dev/null", "--chdir=/", "--no-requeue", "--parsable")
+        submitted_at, job_id, ended = time.time(), "", False
+        try:
+            answer = self._slurm.run("sbatch", *submit_options(site.slurm), *fixed, str(script), *arguments)
+            if answer.code != 0:
+                raise failure("sbatch", answer)
+            job_id = answer.out.strip().partition(";")[0]
+            said = self._wait(folder / f"{name}.there", name, job_id)
+            ended = True
+        finally:
+            if not ended:  # also where sbatch did not answer: the job may exist all the same
+                self._slurm.run("scancel", f"--name={name}", *([job_id] if job_id else []))
+        return Report(said=said, submitted_at=submitted_at, seen_at=time.time())
+
+    def _wait(self, file: Path, name: str, job_id: str) -> dict[str, str]:
+        """Wait for the job's file. Raises `FailedError` when the job ends without it, or does not run in time."""
+        deadline = time.monotonic() + self._timeout
+        gone_at: float | None = None
+        state = reason = node = ""
+        while time.monotonic() < deadline:
+            _refresh(file.parent, name)
+            if file.exists():
+                lines = file.read_text(errors="replace").splitlines()
+                return dict(line.split("=", 1) for line in lines if "=" in line)
+            if gone_at is None:
+                state, node, reason = self._state(name)
+                gone_at = time.monotonic() if state not in (*_WAITING, *_RUNNING, "") else None
+            elif time.monotonic() > gone_at + APPEAR_SECONDS:
+                break
+            time.sleep(POLL_SECONDS)
+        if gone_at is not None:
+            raise FailedError(
+                f"job {job_id} ended ({state}) on {node or 'a node'}, but nothing it wrote is seen here",
+                f"See that {file.parent.parent} is one and the same shared folder, writable there too.",
+            )
+        where = f"on {node}" if state in _RUNNING else f"({reason or 'no reason given'})"
+        raise FailedError(
+            f"job {job_id} is {state.lower() or 'not listed'} {where} after {self._timeout:g} s and was cancelled",
+            "Is the cluster busy? Wait longer: ai-factory doctor --timeout 600. Or without a job: --no-job",
+        )
+
+    def _state(self, name: str) -> tuple[str, str, str]:
+        """Return the job's state, node and reason; empty texts while Slurm does not say."""
+        listing = ("--noheader", "--all", "--me", "--states=all", f"--name={name}", "--format=%T|%N|%r")
+        answer = self._slurm.run("squeue", *listing)
+        parts = answer.out.strip().split("|", 2)
+        return (parts[0], parts[1], parts[2]) if answer.code == 0 and len(parts) == 3 else ("", "", "")
+
+    def _clock(self) -> str:
+        report = self._said()
+        try:
+            there = float(report.said["clock"])
+        except (KeyError, ValueError) as error:
+            raise FailedError("the job did not say what time it is", "See that `date` runs on the nodes.") from error
+        apart = max(0.0, report.submitted_at - 1 - there, there - report.seen_at)
+        if apart > CLOCK_SECONDS:
+            raise FailedError(
+                f"{report.said.get('host')} is {apart:.0f} s {'ahead' if there > report.seen_at else 'behind'}",
+                "Keep the clocks of this host and of the nodes together (chrony, ntp).",
+            )
+        return f"agrees with this host's within {max(1.0, apart):.0f} s"
+
+    def _python(self) -> str:
+        command, found = self._settings.slurm.python, self._said().said.get("python", "")
+        try:
+            version = tuple(int(part) for part in found.split("."))
+        except ValueError:
+            version = ()
+        if version < OLDEST_PYTHON:
+            oldest = ".".join(map(str, OLDEST_PYTHON))
+            raise FailedError(
+                f"{command} on the node: {found or 'said nothing'}; {oldest} or later is needed",
+                "Set slurm.python to a later Python on the nodes, or load one by slurm.prologue.",
+            )
+        return f"{command} is {found}"
+
+    def _apptainer(self) -> str:
+        command, said = self._settings.apptainer.command, self._said().said
+        if said.get("apptainer_exit") != "0":
+            raise FailedError(
+                f"{command} on the node: {said.get('apptainer') or 'said nothing'}",
+                "Install it on the nodes, set apptainer.command, or load it by slurm.prologue (module load apptainer).",
+            )
+        return said.get("apptainer", "")
+
+    def _said(self) -> Report:
+        assert self._report is not None  # the first check made it, or these are skipped
+        return self._report
+
+
+def _refresh(folder: Path, name: str) -> None:
+    """Change the folder: a network file system then asks its server again what the folder holds."""
+    scratch = folder / f"{name}.scratch"
+    with contextlib.suppress(OSError):
+        scratch.touch()
+        scratch.unlink()

@@ -1,0 +1,177 @@
+"""Checks of this host: folders, database, keys, recipes; and whether API and controller are at work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.cli.client import Client, admin_key
+from api.cli.configuration import masked_url
+from api.cli.console import duration
+from api.cli.context import server_url
+from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.exits import CliError, Exit
+from api.contract.database import NETWORK_FILE_SYSTEMS, SchemaError, cause, driver_url, file_system, open_database
+from api.contract.identity import KeyFileError, load_key
+from api.contract.recipes.book import Library
+from api.contract.settings import Settings, process_environment
+from api.contract.tables import Lease
+
+START = "Start it with: ai-factory up"
+
+
+class Local:
+    """The checks, over one set of settings."""
+
+    def __init__(self, settings: Settings, server: str | None) -> None:
+        self._settings = settings
+        self._url = server or server_url(settings)
+
+    def checks(self) -> list[Check]:
+        """Return what can be checked before any program runs."""
+        return [
+            Check("state_dir", self._state_dir),
+            Check("run_dir", self._run_dir),
+            Check("database", self._database, needs=("state_dir",)),
+            Check("key file", self._key_file),
+            Check("administrator's key", self._admin_key),
+            Check("recipes", self._recipes),
+            Check("Apptainer here", self._apptainer),
+        ]
+
+    def program_checks(self) -> list[Check]:
+        """Return what can be checked of running programs."""
+        return [Check("API", self._api), Check("controller", self._controller, needs=("database",))]
+
+    def _state_dir(self) -> str:
+        folder = self._settings.state_dir
+        database = driver_url(self._settings.database_url)
+        kind = file_system(Path(database.database or "")) if database.get_backend_name() == "sqlite" else ""
+        if kind in NETWORK_FILE_SYSTEMS:
+            raise FailedError(
+                f"the SQLite database lies on {kind}, a network file system",
+                "Set state_dir to a folder on a local disk, or database_url to a PostgreSQL server.",
+            )
+        _require_writable(folder, "state_dir")
+        return f"{folder} on {file_system(folder) or 'an unknown file system'}"
+
+    def _run_dir(self) -> str:
+        folder = self._settings.run_dir
+        _require_writable(folder, "run_dir")
+        return f"{folder} on {file_system(folder) or 'an unknown file system'}"
+
+    def _database(self) -> str:
+        async def ask() -> None:
+            await (await open_database(self._settings.database_url)).close()
+
+        shown = masked_url(self._settings.database_url)
+        try:
+            asyncio.run(ask())
+        except SchemaError as error:
+            what, _, remedy = str(error).partition(". ")
+            raise FailedError(what, remedy or "Run: ai-factory migrate") from error
+        return f"{shown}, schema as it should be"
+
+    def _key_file(self) -> str:
+        path = self._settings.key_file
+        if not path.exists():
+            raise SkippedError(f"{path} will be made by the first program that starts")
+        try:
+            load_key(path)
+        except KeyFileError as error:
+            what, _, remedy = str(error).partition(". ")
+            raise FailedError(what, remedy or "See that this user may read it.") from error
+        return str(path)
+
+    def _admin_key(self) -> str:
+        path = self._settings.api.admin_key_file
+        if path is None:
+            raise SkippedError("none set: only this user is served, and only on a loopback address")
+        try:
+            admin_key(path)
+        except CliError as error:
+            raise FailedError(str(error), f"Write a key: (umask 077; openssl rand -hex 32 > {path})") from error
+        if path.stat().st_mode & 0o077:
+            raise FailedError(f"{path} can be read by others", f"Run: chmod 600 {path}")
+        return str(path)
+
+    def _recipes(self) -> str:
+        book = Library(self._settings.recipes, self._settings.recipe).book()
+        folders = ", ".join(map(str, self._settings.recipes))
+        if book.problems:
+            raise FailedError(next(iter(book.problems.values())), "See all: ai-factory recipes validate")
+        if not book.recipes:
+            raise FailedError(f"there are none in {folders}", "Set recipes to the folders that hold them.")
+        return f"{len(book.recipes)} in {folders}"
+
+    def _apptainer(self) -> str:
+        command = [self._settings.apptainer.command, "--version"]
+        try:
+            ended = subprocess.run(
+                command, env=process_environment(), capture_output=True, text=True, timeout=20, check=False
+            )
+        except FileNotFoundError as error:
+            raise SkippedError(f"{command[0]} is not on this host; only jobs need it") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise FailedError(f"{command[0]} does not run: {error}", "Set apptainer.command.") from error
+        if ended.returncode != 0:
+            raise FailedError(f"{' '.join(command)}: {ended.stderr.strip()}", "Set apptainer.command.")
+        return ended.stdout.strip()
+
+    def _api(self) -> str:
+        try:
+            with Client(self._url, admin_key(self._settings.api.admin_key_file)) as client:
+                status = client.health()
+        except CliError as error:
+            if error.code is Exit.UNREACHABLE and "can't be reached" in str(error):
+                raise SkippedError(f"nothing listens at {self._url}. {START}") from error
+            raise FailedError(
+                str(error), "See what the API printed, or whether another program has this port."
+            ) from error
+        if status.get("status") != "healthy":
+            raise FailedError(f"{self._url} says: {status}", "See what the API printed.")
+        return f"{self._url} is healthy"
+
+    def _controller(self) -> str:
+        lease = asyncio.run(_lease(self._settings.database_url))
+        if lease is None or lease[0] is None:
+            raise SkippedError(f"none is at work. {START}")
+        holder, host, renewed_at = lease
+        silent = time.time() - renewed_at
+        if silent > 2 * self._settings.controller.lease:
+            raise FailedError(f"{holder} on {host} has not been heard of for {duration(silent)}", START)
+        return f"{holder} on {host}, heard of {max(0.0, silent):.0f} s ago"
+
+
+def _require_writable(folder: Path, setting: str) -> None:
+    """Raise `FailedError` unless files can be written there; a folder that is missing is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FailedError(
+            f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
+        ) from error
+
+
+async def _lease(url: str) -> tuple[str | None, str | None, float] | None:
+    """Return holder, host and last renewal (Unix seconds) of the lease that was renewed last."""
+    database = await open_database(url)
+    try:
+        async with database.read() as connection:
+            query = select(Lease.holder, Lease.host, Lease.renewed_at).order_by(Lease.renewed_at.desc()).limit(1)
+            row = (await connection.execute(query)).one_or_none()
+            return None if row is None else (row[0], row[1], float(row[2]))
+    except SQLAlchemyError as error:
+        raise FailedError(f"the database can't be read: {cause(error)}", "See the check of the database.") from error
+    finally:
+        await database.close()

@@ -1,0 +1,202 @@
+"""Checks of Slurm through its own commands, run with an environment that changes none of their answers."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.contract.settings import Settings, SlurmSettings, process_environment
+
+COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
+_FOR_JOBS = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LD_LIBRARY_PATH")
+_OPTIONS = ("partition", "account", "qos", "constraint", "reservation", "gres")
+
+_REMEDIES = (
+    ("configuration source", "Set slurm.conf to the path of the cluster's slurm.conf."),
+    ("unge", "See that munged runs on this host, and that its clock is right: munge -n | unmunge"),
+    ("contact slurm controller", "See that slurmctld runs and can be reached from here: scontrol ping"),
+    ("timed out", "See that slurmctld answers: scontrol ping"),
+    ("database", "See that slurmdbd runs: sacctmgr ping"),
+    ("Connection refused", "See that slurmctld and slurmdbd run: scontrol ping; sacctmgr ping"),
+    ("artition", "Change slurm.partition; sinfo lists them."),
+    ("ccount", "Change slurm.account; see: sacctmgr show associations user=$USER"),
+    ("qos", "Change slurm.qos; see: sacctmgr show associations user=$USER"),
+    ("onstraint", "Change slurm.constraint; see: sinfo -o '%P %f'"),
+    ("eservation", "Change slurm.reservation; see: scontrol show reservation"),
+    ("generic resource", "Change slurm.gres; see: sinfo -o '%P %G'"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command printed. `code` is `None` where it did not answer in time."""
+
+    code: int | None
+    out: str
+    err: str
+
+    def said(self) -> str:
+        """Return the last thing it complained of."""
+        if self.code is None:
+            return "no answer in time"
+        lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit code {self.code} without a word"
+
+
+class Slurm:
+    """Runs Slurm's commands. What happens to be set where this is started (SBATCH_…) must change nothing."""
+
+    def __init__(self, settings: SlurmSettings) -> None:
+        given = process_environment()
+        path = ":".join(filter(None, (settings.bin_dir, given.get("PATH", "/usr/local/bin:/usr/bin:/bin"))))
+        self.environment = {name: given[name] for name in _FOR_JOBS if name in given} | {
+            "PATH": path,
+            "LC_ALL": "C.UTF-8",
+        }
+        conf = settings.conf or given.get("SLURM_CONF", "")
+        if conf:
+            self.environment["SLURM_CONF"] = conf
+        self._timeout = settings.command_timeout
+
+    def missing(self) -> list[str]:
+        """Return the commands that are not to be found."""
+        return [name for name in COMMANDS if self.where(name) is None]
+
+    def where(self, name: str) -> str | None:
+        """Return the path of a command."""
+        return shutil.which(name, path=self.environment["PATH"])
+
+    def run(self, name: str, *arguments: str) -> Answer:
+        """Run one command; raises `FailedError` where it can't be run at all."""
+        path = self.where(name)
+        if path is None:
+            raise FailedError(f"{name} is not on this host", "Install Slurm's commands, or set slurm.bin_dir.")
+        try:
+            ended = subprocess.run(
+                [path, *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self._timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Answer(code=None, out="", err="")
+        except OSError as error:
+            raise FailedError(f"{path} can't be run: {error.strerror}", "See that this user may run it.") from error
+        return Answer(code=ended.returncode, out=ended.stdout, err=ended.stderr)
+
+    def ask(self, name: str, *arguments: str) -> str:
+        """Run one command and return its output; raises `FailedError` with a remedy where it fails."""
+        answer = self.run(name, *arguments)
+        if answer.code != 0:
+            raise failure(name, answer)
+        return answer.out
+
+
+class SlurmChecks:
+    """The checks, over one set of settings."""
+
+    def __init__(self, slurm: Slurm, settings: Settings) -> None:
+        self._slurm = slurm
+        self._settings = settings.slurm
+
+    def checks(self) -> list[Check]:
+        """Return the checks in their order."""
+        return [
+            Check("Slurm's commands", self._commands),
+            Check("Slurm answers", self._answers, needs=("Slurm's commands",)),
+            Check("partition", self._partition, needs=("Slurm answers",)),
+            Check("account and QOS", self._account, needs=("Slurm answers",)),
+            Check("accounting", self._accounting, needs=("Slurm answers",)),
+            Check("may submit", self._may_submit, needs=("Slurm answers",)),
+        ]
+
+    def _commands(self) -> str:
+        missing = self._slurm.missing()
+        if missing:
+            raise FailedError(
+                f"not on this host: {', '.join(missing)}",
+                "Run this where Slurm's commands are, install them, or set slurm.bin_dir.",
+            )
+        return self._slurm.ask("sbatch", "--version").strip()
+
+    def _answers(self) -> str:
+        nodes = self._slurm.ask("sinfo", "--noheader", "--all", "--Node", "--format=%N").split()
+        self._slurm.ask("squeue", "--noheader", "--me", "--format=%i")
+        return f"{len(set(nodes))} nodes"
+
+    def _partition(self) -> str:
+        names = self._slurm.ask("sinfo", "--noheader", "--all", "--format=%P").split()
+        wanted = self._settings.partition
+        known = sorted({name.rstrip("*") for name in names})
+        if not wanted:
+            default = next((name.rstrip("*") for name in names if name.endswith("*")), None)
+            if default is None:
+                raise FailedError(
+                    "this cluster has no default partition", f"Set slurm.partition to one of: {', '.join(known)}"
+                )
+            return f"none set; the cluster's default is {default}"
+        missing = [name for name in wanted.split(",") if name not in known]
+        if missing:
+            raise FailedError(
+                f"there is no partition {', '.join(missing)}", f"Set slurm.partition to one of: {', '.join(known)}"
+            )
+        return wanted
+
+    def _account(self) -> str:
+        account, qos = self._settings.account, self._settings.qos
+        user = pwd.getpwuid(os.getuid()).pw_name
+        if self._slurm.where("sacctmgr") is None:
+            raise SkippedError("sacctmgr is not on this host; see: may submit")
+        listing = ("--noheader", "--parsable2", "show", "associations", f"user={user}", "format=Account,QOS")
+        answer = self._slurm.run("sacctmgr", *listing)
+        if answer.code != 0:
+            raise SkippedError(f"sacctmgr: {answer.said()}; see: may submit")
+        rows = [line.split("|") for line in answer.out.splitlines() if line.count("|") == 1]
+        accounts = sorted({row[0] for row in rows})
+        if account and account not in accounts:
+            raise FailedError(
+                f"{user} has no account {account}", f"Set slurm.account to one of: {', '.join(accounts) or '(none)'}"
+            )
+        levels = sorted({level for row in rows if account in ("", row[0]) for level in row[1].split(",") if level})
+        if qos and qos not in levels:
+            raise FailedError(
+                f"{user} may not use the QOS {qos}", f"Set slurm.qos to one of: {', '.join(levels) or '(none)'}"
+            )
+        return f"account {account or '(default)'}, QOS {qos or '(default)'}"
+
+    def _accounting(self) -> str:
+        answer = self._slurm.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID")
+        if "accounting storage is disabled" in answer.err:
+            raise SkippedError("this cluster keeps none; how a job ended is then read from its own files")
+        if answer.code != 0:
+            raise failure("sacct", answer)
+        return "sacct answers"
+
+    def _may_submit(self) -> str:
+        answer = self._slurm.run("sbatch", "--test-only", *submit_options(self._settings), "--wrap=true")
+        if answer.code != 0:
+            raise failure("sbatch --test-only", answer)
+        return answer.said().removeprefix("sbatch: ")
+
+
+def submit_options(settings: SlurmSettings) -> list[str]:
+    """Return sbatch's options for a tiny job where this site's jobs run."""
+    values: Mapping[str, str] = {name: getattr(settings, name) for name in _OPTIONS}
+    chosen = [f"--{name}={value}" for name, value in values.items() if value]
+    return [*settings.extra_options, *chosen, "--nodes=1", "--ntasks=1", "--mem=100M", "--time=2", "--export=ALL"]
+
+
+def failure(command: str, answer: Answer) -> FailedError:
+    """Turn a command's complaint into a failed check, with the remedy that fits."""
+    said = answer.said()
+    remedies: Sequence[str] = [text for part, text in _REMEDIES if part in said]
+    return FailedError(f"{command}: {said}", next(iter(remedies), f"Try it by hand: {command}"))

@@ -1,0 +1,150 @@
+"""`ai-factory recipes`: the recipes of this site, read here, without the API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from api.cli.console import Column, entries
+from api.cli.context import Context
+from api.cli.exits import CliError, Exit
+from api.cli.values import config_from
+from api.contract.recipes.book import Book, Library, Recipe, RecipeError, read_recipe
+
+_COLUMNS = (
+    Column("RECIPE"),
+    Column("KIND"),
+    Column("ENGINE"),
+    Column("VERSION"),
+    Column("DESCRIPTION", flexible=True),
+)
+_WIDE = (*_COLUMNS, Column("FILE"))
+_PARAMETERS = (
+    Column("PARAMETER"),
+    Column("TYPE"),
+    Column("DEFAULT", flexible=True),
+    Column("DESCRIPTION", flexible=True),
+)
+
+
+def list_(context: Context) -> Exit:
+    """List the recipes; those that can't be used are told about on standard error."""
+    console, book = context.console, _book(context)
+    recipes = sorted(book.recipes.values(), key=lambda recipe: recipe.path)
+    if context.output == "json":
+        console.json([_summary(recipe) for recipe in recipes])
+    elif context.output == "name":
+        for recipe in recipes:
+            console.line(recipe.path)
+    else:
+        wide = context.output == "wide"
+        rows = [[r.path, r.content.kind, r.content.engine, r.content.version, r.content.description] for r in recipes]
+        if wide:
+            rows = [[*row, str(recipe.file)] for row, recipe in zip(rows, recipes, strict=True)]
+        console.table(_WIDE if wide else _COLUMNS, rows, full=wide)
+    if book.problems:
+        console.note(f"{len(book.problems)} more can't be used. See: ai-factory recipes validate")
+    return Exit.OK
+
+
+def show(context: Context) -> Exit:
+    """Show a recipe and its parameters."""
+    recipe = _find(_book(context), context.arguments.recipe)
+    console, content = context.console, recipe.content
+    if context.output == "json":
+        console.json({**_summary(recipe), **msgspec.to_builtins(content), "path": recipe.path})
+        return Exit.OK
+    resources = {k: v for k, v in msgspec.to_builtins(content.resources).items() if v is not None}
+    facts = {
+        "Recipe": recipe.path,
+        "Name": content.name,
+        "Version": content.version,
+        "Description": content.description,
+        "Kind": content.kind,
+        "Engine": content.engine,
+        "Image": content.image or content.container_def or "none: it runs on the node itself",
+        "Replicas": str(content.replicas),
+        "Resources": ", ".join(f"{key} {value}" for key, value in resources.items()),
+        "Updates": content.update.strategy,
+        "File": str(recipe.file),
+    }
+    entries(console, {name: value for name, value in facts.items() if value})
+    if content.parameters:
+        rows = [
+            [name, p.type, "(required)" if p.required else json.dumps(p.default), p.description]
+            for name, p in content.parameters.items()
+        ]
+        console.line()
+        console.table(_PARAMETERS, rows)
+    return Exit.OK
+
+
+def validate(context: Context) -> Exit:
+    """Print `file:line: key: message` for every recipe that can't be used; exit 1 if there is one."""
+    files = [Path(file) for file in context.arguments.files]
+    problems = [text for file in files for text in _problems(file)]
+    checked = len(files)
+    if not files:
+        book = _book(context)
+        problems = list(book.problems.values())
+        checked = len(book.recipes) + len(problems)
+    if context.output == "json":
+        context.console.json({"checked": checked, "problems": problems})
+    else:
+        for problem in problems:
+            context.console.line(problem)
+        context.console.note(f"{checked} checked, {len(problems) or 'none'} with a problem.")
+    return Exit.FAILED if problems else Exit.OK
+
+
+def render(context: Context) -> Exit:
+    """Print the batch script, the sbatch options and the parameters that a service would be started with."""
+    arguments = context.arguments
+    config = json.dumps(config_from(arguments.config_file, arguments.assignments))
+    command = [sys.executable, "-m", "controller", "render", arguments.recipe, "--config-json", config]
+    ended = subprocess.run(command, env=context.child_environment(), stdin=subprocess.DEVNULL, check=False)
+    return _exit(ended.returncode)
+
+
+def _exit(code: int) -> Exit:
+    """Return a child's exit code as one of ours."""
+    return Exit(code) if code in set(Exit) else Exit.FAILED
+
+
+def _book(context: Context) -> Book:
+    return Library(context.settings.recipes, context.settings.recipe).book()
+
+
+def _find(book: Book, name: str) -> Recipe:
+    recipe = book.find(name)
+    if recipe is not None:
+        return recipe
+    problem = book.problem(name)
+    if problem is not None:
+        raise CliError(f"The recipe {name} can't be used: {problem}")
+    raise CliError(f"There is no recipe {name}. See: ai-factory recipes list", Exit.NOT_FOUND)
+
+
+def _problems(file: Path) -> list[str]:
+    absolute = file.absolute()
+    try:
+        read_recipe(file, f"{absolute.parent.name}/{absolute.stem}", {})
+    except RecipeError as error:
+        return [str(error)]
+    return []
+
+
+def _summary(recipe: Recipe) -> dict[str, str]:
+    content = recipe.content
+    return {
+        "path": recipe.path,
+        "name": content.name,
+        "category": content.category,
+        "description": content.description,
+        "version": content.version,
+        "file": str(recipe.file),
+    }

@@ -1,0 +1,219 @@
+"""The engine and its transactions, the same for SQLite and PostgreSQL.
+
+Every write transaction is immediate (measured: a deferred one loses hundreds of concurrent writes to SQLITE_BUSY);
+readers use an engine whose transactions are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from api.contract.settings import shared_folder
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "fuse.sshfs", "9p"}
+)
+BUSY_SECONDS = 10
+
+
+class SchemaError(Exception):
+    """The database can't be used as it is; the message says which command mends it."""
+
+
+class Database:
+    """One database by URL: `read` and `write` transactions."""
+
+    def __init__(self, url: str) -> None:
+        self.url = driver_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _refuse_network_file_system(Path(self.url.database or ""))
+            self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", pool_size=1)
+            self._reader = _sqlite_engine(self.url, "BEGIN", pool_size=4)
+        else:
+            self._writer = self._reader = create_async_engine(
+                self.url, pool_pre_ping=True, pool_size=8, connect_args={"timeout": BUSY_SECONDS}
+            )
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine of write transactions, for migrations."""
+        return self._writer
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Open a reading transaction."""
+        async with self._reader.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Open an immediate writing transaction; it is committed at the end, or rolled back by an exception."""
+        async with self._writer.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+    async def revision(self) -> str | None:
+        """Return the schema's revision, `None` for an empty database. Raises `SchemaError` if it can't be reached."""
+        if self.is_sqlite and not Path(self.url.database or "").exists():
+            return None
+        try:
+            async with self.read() as connection:
+                exists = await connection.run_sync(lambda c: c.dialect.has_table(c, "alembic_version"))
+                if not exists:
+                    return None
+                return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+        except (SQLAlchemyError, OSError) as error:
+            raise SchemaError(
+                f"The database {self.url.render_as_string()} can't be reached: {cause(error)}. "
+                "Check database_url, and that the server runs."
+            ) from error
+
+    async def check(self) -> None:
+        """Raise `SchemaError` unless the schema is the one this program was written for."""
+        found, wanted = await self.revision(), head()
+        if found == wanted:
+            return
+        where = self.url.render_as_string()
+        if found is None:
+            raise SchemaError(f"The database {where} has no tables yet. Run: ai-factory migrate")
+        if found not in revisions():
+            raise SchemaError(
+                f"The database {where} has the schema {found}, which this version does not know: "
+                "it was made by a newer one. Install that version, or restore a backup."
+            )
+        raise SchemaError(f"The database {where} has the schema {found}, needed is {wanted}. Run: ai-factory migrate")
+
+
+def driver_url(url: str) -> URL:
+    """Complete a database URL with the asynchronous driver; raises `SchemaError` for what can't be used."""
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise SchemaError(f"database_url is not a database URL: {url!r}.") from error
+    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+    driver = drivers.get(parsed.drivername.split("+")[0])
+    if driver is None:
+        raise SchemaError(f"database_url must begin with sqlite:// or postgresql://, not {parsed.drivername}://.")
+    if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
+        raise SchemaError("database_url must name a file: several programs share it.")
+    return parsed.set(drivername=driver)
+
+
+def cause(error: BaseException) -> str:
+    """Return the driver's own words for a database error, on one line."""
+    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(inner).split()) or type(inner).__name__
+
+
+def migration_config() -> Config:
+    """Return Alembic's configuration with the place of the migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(shared_folder("migrations")).replace("%", "%%"))
+    return config
+
+
+def head() -> str:
+    """Return the revision this program was written for."""
+    return str(ScriptDirectory.from_config(migration_config()).get_current_head())
+
+
+def revisions() -> frozenset[str]:
+    """Return all revisions that this program knows."""
+    return frozenset(r.revision for r in ScriptDirectory.from_config(migration_config()).walk_revisions())
+
+
+async def migrate(database: Database, revision: str = "head") -> None:
+    """Bring the schema to a revision, upwards or downwards, in one transaction."""
+    if database.is_sqlite:
+        Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with database.write() as connection:
+        await connection.run_sync(_migrate, revision)
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    config = migration_config()
+    config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(7241)"))
+    script = ScriptDirectory.from_config(config)
+    present = connection.dialect.has_table(connection, "alembic_version")
+    current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if present else None
+    ordered = [r.revision for r in script.walk_revisions()]
+    target = script.get_current_head() if revision == "head" else revision
+    if current in ordered and (target == "base" or ordered.index(str(target)) > ordered.index(current)):
+        command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)
+
+
+def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _began(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _refuse_network_file_system(path: Path) -> None:
+    kind = file_system(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise SchemaError(
+            f"SQLite does not work on a network file system, and {path} lies on {kind}. "
+            "Set state_dir to a folder on a local disk, or database_url to a PostgreSQL server."
+        )
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that holds `path`, from /proc/self/mounts (proc(5))."""
+    resolved = path.absolute()
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return kind
+    for line in mounts:
+        _, mount, this, *_ = line.split(" ")
+        mount = mount.encode().decode("unicode_escape")
+        if resolved.is_relative_to(mount) and len(mount) >= len(best):
+            best, kind = mount, this
+    return kind
+
+
+async def open_database(url: str) -> Database:
+    """Open a database and check its schema; raises `SchemaError`."""
+    database = await asyncio.to_thread(Database, url)
+    try:
+        await database.check()
+    except SchemaError:
+        await database.close()
+        raise
+    return database

@@ -1,0 +1,93 @@
+"""A service ready to be launched: its recipe merged with its config, every value checked and resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Piece = str | Mapping[str, str]
+"""A literal string, or `{"runtime": "port"}`: a value that only the running job knows."""
+
+Text = str | tuple[Piece, ...]
+"""One argument or environment value: a literal, or pieces that the job joins. User values are always literals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """Where the container comes from. Exactly one of the two is set.
+
+    `source` is a path to a .sif file, or an OCI reference (`docker://…`, `oras://…`) that is pulled once;
+    `definition` is the text of an Apptainer definition file that is built once.
+    """
+
+    source: str | None = None
+    definition: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What the job asks of Slurm; the names are sbatch's (sbatch(1)). `None` leaves it to the site's default."""
+
+    nodes: int = 1
+    cpu: int = 1
+    memory_mb: int = 1024
+    gpu: int = 0
+    gpu_type: str | None = None
+    time_limit: int = 60
+    """Minutes."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    gres: str | None = None
+    extra_options: tuple[str, ...] = ()
+    """Further sbatch options, each of the form `--name` or `--name=value`, already checked by the allow-list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a replica shows that it is well. Times in seconds."""
+
+    path: str = "/health"
+    interval: float = 10.0
+    timeout: float = 5.0
+    retries: int = 3
+    """Failures in a row after which a ready replica is replaced."""
+    startup_timeout: float = 1800.0
+    """How long a started job may take until it is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """All that deciding and launching need to know of one generation of a service."""
+
+    recipe: str
+    """The recipe's path, `category/stem`."""
+    kind: Literal["service", "job"]
+    """A service runs until it is stopped; a job ends by itself."""
+    engine: Literal["vllm", "generic"]
+    model: str | None
+    """The name under which the engine serves its model."""
+    image: Image | None
+    """`None`: the command runs on the node itself, without a container."""
+    command: tuple[Text, ...]
+    environment: Mapping[str, Text] = field(default_factory=dict)
+    environment_from: Mapping[str, str] = field(default_factory=dict)
+    """Variable -> absolute path of a file on the compute node that holds its value (secrets)."""
+    binds: tuple[str, ...] = ()
+    """Apptainer binds, `source:destination[:options]`, from the recipe or the site, never from users."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files that travel with the recipe: name -> text; bound read-only as `/recipe/NAME`."""
+    resources: Resources
+    health: Health | None
+    """`None` where nothing listens (jobs that end by themselves)."""
+    replicas: int = 1
+    stop_grace: float = 30.0
+    """Seconds between TERM and KILL."""
+    max_failures: int = 5
+    """Failed starts in a row, never once ready, after which the service counts as failed."""
+    update_strategy: Literal["rolling", "recreate"] = "rolling"
+    secret_variable: str | None = None
+    """The environment variable through which the engine takes the attempt's secret."""

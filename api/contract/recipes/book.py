@@ -1,0 +1,241 @@
+"""The recipes of this site: found in folders, read, merged with the site's own changes, checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from api.contract.recipes.schema import RecipeFile
+
+LARGEST_FILE = 1_000_000
+
+
+class RecipeError(Exception):
+    """A recipe file is not as it should be; the message names file, line and key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One recipe, checked, with the texts of the files that travel with it."""
+
+    path: str
+    """`category/stem`: its name everywhere."""
+    file: Path
+    content: RecipeFile
+    definition: str | None
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The name it gives itself."""
+        return self.content.name
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All recipes, and what is wrong with those that can't be used (by path)."""
+
+    recipes: Mapping[str, Recipe]
+    problems: Mapping[str, str]
+
+    def find(self, name: str) -> Recipe | None:
+        """Find a recipe by its path, its stem or the name it gives itself, in that order."""
+        if name in self.recipes:
+            return self.recipes[name]
+        by_stem = [r for path, r in self.recipes.items() if path.rpartition("/")[2] == name]
+        by_name = [r for r in self.recipes.values() if r.name == name]
+        return next(iter(by_stem + by_name), None)
+
+    def problem(self, name: str) -> str | None:
+        """Return what is wrong with a recipe that exists but can't be used."""
+        matches = (text for path, text in self.problems.items() if name in (path, path.rpartition("/")[2]))
+        return next(matches, None)
+
+
+class Library:
+    """Reads the book anew when a file changed."""
+
+    def __init__(self, folders: Sequence[Path], changes: Mapping[str, Mapping[str, Any]]) -> None:
+        self._folders = folders
+        self._changes = changes
+        self._stamp: object = None
+        self._book = Book({}, {})
+
+    def book(self) -> Book:
+        """Return all recipes as they are on disk now."""
+        files = list(_files(self._folders))
+        stamp = [(str(f), s.st_mtime_ns, s.st_size) for folder, f in files for s in map(Path.stat, _beside(f))]
+        if stamp != self._stamp:
+            self._book = read_book(files, self._changes)
+            self._stamp = stamp
+        return self._book
+
+
+def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[str, Any]]) -> Book:
+    """Read recipe files, given with the folder each was found in; the first of a path wins."""
+    recipes: dict[str, Recipe] = {}
+    problems: dict[str, str] = {}
+    for folder, file in files:
+        path = file.relative_to(folder).with_suffix("").as_posix()
+        if path in recipes or path in problems:
+            continue
+        try:
+            recipes[path] = read_recipe(file, path, changes.get(path, {}))
+        except RecipeError as error:
+            problems[path] = str(error)
+    for path in changes.keys() - recipes.keys() - problems.keys():
+        problems[path] = f'The configuration changes the recipe "{path}", which does not exist.'
+    return Book(recipes, problems)
+
+
+def read_recipe(file: Path, path: str, changes: Mapping[str, Any]) -> Recipe:
+    """Read and check one recipe; raises `RecipeError`."""
+    tree = _yaml(file)
+    merged = _merged(_plain(tree), changes)
+    try:
+        content = msgspec.convert(merged, RecipeFile)
+    except msgspec.ValidationError as error:
+        raise _located(file, tree, error) from error
+    category, _, stem = path.rpartition("/")
+    if content.category != category:
+        line = _line(tree, ["category"])
+        raise RecipeError(f"{file}:{line}: category: it says {content.category!r}, but lies in {category!r}.")
+    _check(file, tree, content)
+    definition = _text(file, tree, "container_def", content.container_def) if content.container_def else None
+    files = {name: _text(file, tree, "files", name) for name in content.files}
+    return Recipe(path=path or stem, file=file, content=content, definition=definition, files=files)
+
+
+def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    for folder in folders:
+        for file in sorted(folder.glob("*/*.yaml")):
+            yield folder, file
+
+
+def _beside(file: Path) -> Iterator[Path]:
+    yield file
+    yield file.parent
+
+
+def _yaml(file: Path) -> CommentedMap:
+    try:
+        if file.stat().st_size > LARGEST_FILE:
+            raise RecipeError(f"{file}: larger than {LARGEST_FILE} bytes.")
+        tree = YAML(typ="rt").load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: can't be read: {error}.") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{file}:{line}: not valid YAML: {error.problem}.") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{file}: not valid YAML: {error}.") from error
+    if not isinstance(tree, CommentedMap):
+        raise RecipeError(f"{file}:1: a recipe is a mapping of keys to values.")
+    return tree
+
+
+def _plain(node: Any) -> Any:
+    """Take ruamel's types off, so that values compare and convert as what they are."""
+    if isinstance(node, CommentedMap):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_plain(item) for item in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _merged(base: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        inner = result.get(key)
+        result[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    if "image" in changes:
+        result.pop("container_def", None)
+    elif "container_def" in changes:
+        result.pop("image", None)
+    return result
+
+
+def _located(file: Path, tree: CommentedMap, error: msgspec.ValidationError) -> RecipeError:
+    """Turn msgspec's `… - at `$.a.b[0]`` into file, line and key."""
+    text = str(error)
+    match = re.fullmatch(r"(?P<what>.*?)(?: - at `(?P<where>.*)`)?", text, re.DOTALL)
+    what = match["what"] if match else text
+    where = (match["where"] if match else None) or "$"
+    keys: list[str] = re.findall(r"[^.\[\]$]+", where)
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if unknown:
+        keys, what = [*keys, unknown[1]], "there is no such key"
+    missing = re.search(r"missing required field `(.*)`", what)
+    if missing:
+        keys, what = [*keys, missing[1]], "it is missing"
+    return RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys) or 'recipe'}: {what}.")
+
+
+def _line(tree: Any, keys: Sequence[str]) -> int:
+    """Return the line (from 1) of the deepest of these keys that the file has."""
+    line = 1
+    for key in keys:
+        if isinstance(tree, CommentedMap) and key in tree:
+            line = int(tree.lc.key(key)[0]) + 1
+            tree = tree[key]
+        elif isinstance(tree, CommentedSeq) and key.isdigit() and int(key) < len(tree):
+            line = int(tree.lc.item(int(key))[0]) + 1
+            tree = tree[int(key)]
+        else:
+            break
+    return line
+
+
+def _check(file: Path, tree: CommentedMap, content: RecipeFile) -> None:
+    """Check what the schema can't say."""
+
+    def bad(keys: Sequence[str], what: str) -> RecipeError:
+        return RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys)}: {what}.")
+
+    if content.image and content.container_def:
+        raise bad(["container_def"], "give either image or container_def, not both")
+    if content.health_check and not content.ports:
+        raise bad(["health_check"], "something must listen for it: give ports")
+    if content.engine == "vllm" and not (content.ports and content.model):
+        raise bad(["engine"], "an engine of kind vllm needs ports and model")
+    known = {*content.parameters, "port", "host", "files"}
+    words = [w for item in content.command for w in ([item] if isinstance(item, str) else item)]
+    for key, texts in (("command", words), ("environment", [str(v) for v in content.environment.values()])):
+        for name in (n for text in texts for n in placeholders(text)):
+            if name not in known:
+                raise bad([key], f"{{{name}}} is not a parameter of this recipe")
+    for name in placeholders(content.model or ""):
+        if name not in content.parameters:
+            raise bad(["model"], f"{{{name}}} is not a parameter of this recipe")
+    for name, parameter in content.parameters.items():
+        if parameter.pattern is not None:
+            try:
+                re.compile(parameter.pattern)
+            except re.error as error:
+                raise bad(["parameters", name, "pattern"], f"not a regular expression: {error}") from error
+
+
+def placeholders(text: str) -> list[str]:
+    """Return the names in braces: `--port={port}` gives `port`. Doubled braces are literal ones."""
+    return re.findall(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})", text)
+
+
+def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:
+    beside = file.parent / name
+    if beside.resolve().parent != file.parent.resolve():
+        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {name!r} must lie in the folder of the recipe.")
+    try:
+        return beside.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {beside} can't be read: {error}.") from error

@@ -1,0 +1,105 @@
+"""What a recipe file may say. Unknown keys are refused; every message names the key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Positive = Annotated[float, Meta(gt=0)]
+Command = list[str | list[str]]
+
+
+class Parameter(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One value that a service may set by name."""
+
+    type: Literal["string", "integer", "number", "boolean", "list"]
+    default: Any = None
+    """`null`: not set; the groups of the command that use it are left out."""
+    description: str = ""
+    required: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    pattern: str | None = None
+    """A regular expression that the whole value must match."""
+    choices: list[Any] | None = None
+    forbidden: list[str] = []
+    """For lists of arguments: options that a service may not pass, because the recipe sets them."""
+
+
+class ResourcesPart(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the job asks of Slurm."""
+
+    nodes: int | str | None = None
+    cpu: int | str | None = None
+    memory: int | str | None = None
+    gpu: int | str | None = None
+    time_limit: int | str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    gres: str | None = None
+    extra_options: list[str] | None = None
+
+
+class HealthPart(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How a replica shows that it is well; seconds."""
+
+    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/health"
+    interval: Positive = 10.0
+    timeout: Positive = 5.0
+    retries: Annotated[int, Meta(ge=1)] = 3
+    startup_timeout: Positive = 1800.0
+
+
+class UpdatePart(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How a change of a running service is rolled out."""
+
+    strategy: Literal["rolling", "recreate"] = "rolling"
+
+
+class RestartPart(Struct, forbid_unknown_fields=True, kw_only=True):
+    """When to give up."""
+
+    max_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
+
+
+class RecipeFile(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One file, `recipes/<category>/<stem>.yaml`."""
+
+    name: Word
+    category: Word
+    description: str
+    version: str
+    kind: Literal["service", "job"] = "service"
+    engine: Literal["vllm", "generic"] = "generic"
+    image: str | None = None
+    """A .sif path, or an OCI reference."""
+    container_def: str | None = None
+    """An Apptainer definition file beside the recipe."""
+    program: Annotated[list[str], Meta(min_length=1)]
+    """What is run; the command's words follow it."""
+    command: Command = []
+    """Words, with `{parameter}` and `{port}` in them; a word that is a whole list parameter becomes its items;
+    a group of words in brackets is left out when a parameter in it is not set."""
+    ports: list[int] = []
+    """Not empty: something listens. The port itself is chosen by the job; the number is only the usual one."""
+    environment: dict[str, str | int | float | bool] = {}
+    environment_from: dict[str, str] = {}
+    binds: list[str] = []
+    files: list[str] = []
+    """Files beside the recipe that travel with it, seen in the container as `/recipe/NAME`."""
+    resources: ResourcesPart = ResourcesPart()
+    health_check: HealthPart | None = None
+    parameters: dict[str, Parameter] = {}
+    update: UpdatePart = UpdatePart()
+    restart: RestartPart = RestartPart()
+    replicas: Annotated[int, Meta(ge=0, le=1000)] = 1
+    stop_grace: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    model: str | None = None
+    """Under which name the engine serves, e.g. `{served_model_name}`."""
+    secret_variable: str | UnsetType | None = UNSET
+    """The environment variable through which the engine takes its key; VLLM_API_KEY where the engine is vllm."""

@@ -1,0 +1,253 @@
+"""Settings: one TOML file, then the environment (`AI_FACTORY_…`), then flags, each stronger than the one before.
+
+This is the only module that reads the environment. `load` is called once, by each program's entry point.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+
+PREFIX = "AI_FACTORY_"
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a bad value; the message names it, its source and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """The REST API."""
+
+    host: str = "127.0.0.1"
+    """Any address but loopback needs `admin_key_file`."""
+    port: int = 8001
+    admin_key_file: Path | None = None
+    """File of mode 0600 with the administrator's key; sent by clients as `Authorization: Bearer KEY`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmSettings:
+    """How jobs are submitted on this site. Empty strings mean: Slurm's own default."""
+
+    conf: str = ""
+    """Path of slurm.conf where the commands do not find it themselves (SLURM_CONF)."""
+    bin_dir: str = ""
+    """Folder of sbatch, squeue and so on, where they are not on PATH."""
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    reservation: str = ""
+    gres: str = ""
+    extra_options: tuple[str, ...] = ()
+    """Further sbatch options for every job, from the allow-list, e.g. `["--exclusive"]`."""
+    prologue: str = ""
+    """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
+    python: str = "python3"
+    """The Python (3.9 or later) on the compute nodes that runs the job's supervisor."""
+    port_range: tuple[int, int] | None = None
+    """Ports that engines may listen on, where a firewall leaves only some open."""
+    time_warning: int = 120
+    """Seconds before the time limit at which the job is warned."""
+    command_timeout: float = 20.0
+    """Seconds after which a Slurm command counts as unanswered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApptainerSettings:
+    """The container runtime on the compute nodes."""
+
+    command: str = "apptainer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSettings:
+    """The controller's rhythm. Seconds."""
+
+    lease: float = 15.0
+    """A standby takes over when the leader has not renewed for this long."""
+    fastest_reading: float = 2.0
+    """Between two readings of the cluster while something changes."""
+    slowest_reading: float = 15.0
+    resync: float = 300.0
+    """Every service is looked at this often even if nothing woke it."""
+    workers: int = 8
+    """Services worked on at the same time."""
+    absence_grace: float = 15.0
+    accounting_grace: float = 60.0
+    backoff_first: float = 2.0
+    backoff_most: float = 300.0
+    quick_end: float = 60.0
+    steady_after: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. The defaults work on one machine."""
+
+    state_dir: Path
+    """Local to the controller's host: the SQLite database and the keys."""
+    run_dir: Path
+    """Shared with the compute nodes: job folders, logs, images."""
+    recipes: tuple[Path, ...]
+    """Folders of recipes; an earlier one wins."""
+    database_url: str
+    key_file: Path
+    """The installation's key: 32 random bytes, mode 0600, the same for API and controller."""
+    log_level: str = "info"
+    api: ApiSettings = field(default_factory=ApiSettings)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
+    recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Changes of this site to recipes, by path: merged over the YAML file before it is checked."""
+
+
+def load(
+    flags: Mapping[str, str] | None = None,
+    *,
+    config: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Build the settings.
+
+    `flags` are dotted keys (`api.port`) with their text values. `config` is the TOML file; without it
+    AI_FACTORY_CONFIG names it, else `~/.config/ai-factory/config.toml` is read if it exists.
+    Raises `SettingsError`.
+    """
+    environ = os.environ if environ is None else environ
+    values = _from_file(_config_path(config, environ))
+    known = dict(_leaves(Settings))
+    for key, (path, kind) in {_variable(path): (path, kind) for path, kind in known.items()}.items():
+        if key in environ:
+            _put(values, path, _typed(environ[key], kind, f"the environment variable {key}"))
+    for path, text in (flags or {}).items():
+        if path not in known:
+            raise SettingsError(f"There is no setting {path}. `ai-factory config` lists them all.")
+        _put(values, path, _typed(text, known[path], f"the flag for {path}"))
+    return _build(values, environ)
+
+
+def process_environment() -> dict[str, str]:
+    """Return a copy of the environment of this process, for the commands it starts."""
+    return dict(os.environ)
+
+
+def shared_folder(name: str) -> Path:
+    """Return where `recipes` or `migrations` lie: in the source tree, or installed beside the package."""
+    tree = Path(__file__).resolve().parents[2] / name
+    if tree.is_dir():
+        return tree
+    return Path(__file__).resolve().parents[5] / "share" / "ai-factory" / name
+
+
+def _config_path(config: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+    chosen = config or environ.get(PREFIX + "CONFIG")
+    if chosen:
+        return Path(chosen).expanduser()
+    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    usual = home / "ai-factory" / "config.toml"
+    return usual if usual.exists() else None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"The configuration file {path} can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The configuration file {path} is not valid TOML: {error}.") from error
+
+
+def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    home = Path(environ.get("HOME") or Path.home())
+    state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "ai-factory"
+    values.setdefault("state_dir", str(state))
+    values["state_dir"] = _absolute(values["state_dir"])
+    values["run_dir"] = _absolute(values.get("run_dir", str(home / ".local/share/ai-factory")))
+    values["key_file"] = _absolute(values.get("key_file", str(Path(values["state_dir"]) / "installation.key")))
+    recipes = values.get("recipes", [str(shared_folder("recipes"))])
+    if isinstance(recipes, str):
+        recipes = recipes.split(os.pathsep)
+    values["recipes"] = [_absolute(folder) for folder in recipes]
+    values.setdefault("database_url", f"sqlite:///{Path(values['state_dir']) / 'ai-factory.db'}")
+    try:
+        settings = msgspec.convert(values, Settings, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"A setting has a bad value: {error}. `ai-factory config` shows them all.") from error
+    _refuse_unknown(values, Settings, "")
+    unsafe = set("\n\r\0,:\\\"'$` ") & set(str(settings.run_dir))
+    if unsafe:
+        raise SettingsError(f"run_dir ({settings.run_dir}) may not contain {' '.join(map(repr, sorted(unsafe)))}.")
+    return settings
+
+
+def _absolute(path: object) -> str:
+    return str(Path(str(path)).expanduser().absolute())
+
+
+def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
+    names = {f.name for f in fields(kind)}
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in names:
+            raise SettingsError(f"There is no setting {prefix}{key}. `ai-factory config` lists them all.")
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown(value, hints[key], f"{prefix}{key}.")
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise NotImplementedError(f"no way to read {kind}")
+
+
+def _leaves(kind: type, prefix: str = "") -> list[tuple[str, Any]]:
+    """List the dotted path and the type of every setting that one text value can hold."""
+    hints = get_type_hints(kind)
+    found: list[tuple[str, Any]] = []
+    for item in fields(kind):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            found += _leaves(hint, f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        elif item.name != "recipe":
+            found.append((prefix + item.name, hint))
+    return found
+
+
+def _variable(path: str) -> str:
+    return PREFIX + path.replace(".", "_").upper()
+
+
+def _typed(text: str, kind: Any, source: str) -> Any:
+    if kind in (str, Path, Path | None):
+        return text
+    if kind == tuple[Path, ...]:
+        return text.split(os.pathsep)
+    if kind in (tuple[str, ...], tuple[int, int] | None):
+        items: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
+        return [int(item) for item in items] if kind != tuple[str, ...] and all(map(str.isdigit, items)) else items
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source} has a bad value, {text!r}: {error}.") from error
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *groups, last = path.split(".")
+    for group in groups:
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"The setting {group} must be a table.")
+        values = inner
+    values[last] = value

@@ -1,0 +1,84 @@
+"""Conditions, and the one place where the REST word of a service is derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Truth(StrEnum):
+    """The three values of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A named truth about a service (Accepted, Ready, Available, Progressing, Observed)."""
+
+    type: str
+    status: Truth
+    reason: str
+    """One CamelCase word, for programs."""
+    message: str
+    """For people: what is the matter, and what to do about it."""
+    since: float
+    """When `status` last changed. Unix seconds."""
+    generation: int
+    """The generation of the service that it speaks of."""
+
+
+class Progress(StrEnum):
+    """Reasons of the condition Progressing."""
+
+    SUBMITTING = "Submitting"
+    QUEUED = "Queued"
+    BUILDING_IMAGE = "BuildingImage"
+    STARTING = "Starting"
+    BACK_OFF = "BackOff"
+    AS_WANTED = "AsWanted"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+_WORDS = {
+    Progress.BUILDING_IMAGE: "building",
+    Progress.STARTING: "starting",
+    Progress.COMPLETED: "completed",
+    Progress.FAILED: "failed",
+}
+
+
+def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
+    """Return the condition of that type, if it has been set."""
+    return next((c for c in conditions if c.type == kind), None)
+
+
+def word(*, wanted: bool, conditions: Sequence[Condition]) -> str:
+    """Return the REST status word of a service.
+
+    `wanted` is False once the service is stopped or deleted. `running` means that a prompt would be answered now.
+    """
+    if not wanted:
+        return "cancelled"
+    accepted, available, progressing = (find(conditions, kind) for kind in ("Accepted", "Available", "Progressing"))
+    if accepted is not None and accepted.status is Truth.FALSE:
+        return "failed"
+    if available is not None and available.status is Truth.TRUE:
+        return "running"
+    if progressing is None:
+        return "pending"
+    return _WORDS.get(Progress(progressing.reason), "pending")
+
+
+def explanation(conditions: Sequence[Condition]) -> str:
+    """Return the message that matters most now, for people; empty if there is none."""
+    order = [c for c in conditions if c.type == "Accepted" and c.status is Truth.FALSE]
+    order += [c for c in conditions if c.type == "Observed" and c.status is not Truth.TRUE]
+    order += [c for c in conditions if c.type == "Progressing"]
+    return next((c.message for c in order if c.message), "")

@@ -1,0 +1,239 @@
+"""The tables. Each has one writer: what people want is written by the API and by SQL, what is by the controller.
+
+All times are Unix seconds (UTC). Triggers that count generations, bump the feed and refuse what would break
+an invariant live in the migrations, the same for SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Common to all tables; constraints have names, so that migrations can change them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON, list[Any]: JSON, float: Double}
+
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Installation(Base):
+    """One row, made by the first migration: the id that is part of every token."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("singleton = 1", name="one_row"),)
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[float]
+
+
+class Feed(Base):
+    """One row: the last number given out. Taken in the writing transaction, so numbers are seen in their order."""
+
+    __tablename__ = "feed"
+    __table_args__ = (CheckConstraint("singleton = 1", name="one_row"),)
+
+    singleton: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(BigInteger)
+
+
+class Service(Base):
+    """What a user declared. Written by the API and by people's own SQL, never by the controller."""
+
+    __tablename__ = "services"
+    __table_args__ = (
+        CheckConstraint("length(id) BETWEEN 1 AND 32", name="id_length"),
+        CheckConstraint("length(name) BETWEEN 1 AND 160", name="name_length"),
+        CheckConstraint("length(recipe_name) BETWEEN 1 AND 160", name="recipe_name_length"),
+        CheckConstraint("replicas IS NULL OR replicas BETWEEN 0 AND 1000", name="replicas_range"),
+        CheckConstraint("desired_state IN ('running', 'stopped')", name="desired_state_word"),
+        Index(
+            "uq_services_living_name",
+            "name",
+            unique=True,
+            sqlite_where=text("deletion_requested_at IS NULL"),
+            postgresql_where=text("deletion_requested_at IS NULL"),
+        ),
+        Index("ix_services_change_seq", "change_seq"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str | None] = mapped_column(String(160))
+    """Filled in by a trigger where it is left out: `<recipe>-<id>`."""
+    recipe_name: Mapped[str] = mapped_column(String(160))
+    """As it was sent."""
+    config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    replicas: Mapped[int | None]
+    """NULL: what the config or the recipe says."""
+    desired_state: Mapped[str] = mapped_column(String(16), server_default=text("'running'"))
+    generation: Mapped[int] = mapped_column(server_default=text("1"))
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    created_at: Mapped[float] = mapped_column(server_default=text("0"))
+    updated_at: Mapped[float] = mapped_column(server_default=text("0"))
+    deletion_requested_at: Mapped[float | None]
+    purge: Mapped[int] = mapped_column(server_default=text("0"))
+    """1: a DELETE really removes the row (retention); 0: it becomes a tombstone."""
+
+
+class UserEvent(Base):
+    """What users did through the API."""
+
+    __tablename__ = "user_events"
+    __table_args__ = (Index("ix_user_events_service_id", "service_id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"))
+    action: Mapped[str] = mapped_column(String(32))
+    message: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
+class ServiceStatus(Base):
+    """What the controller says about a service; written only when it changed."""
+
+    __tablename__ = "service_status"
+
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"), primary_key=True)
+    observed_generation: Mapped[int]
+    ready_replicas: Mapped[int]
+    conditions: Mapped[list[Any]]
+    spec: Mapped[str | None] = mapped_column(Text)
+    """The launch spec of `observed_generation`, as JSON."""
+    digest: Mapped[str] = mapped_column(String(64))
+    updated_at: Mapped[float]
+
+
+class AttemptRow(Base):
+    """One try at running a replica: one Slurm job under one token."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("replica >= 0", name="replica_range"),
+        CheckConstraint("incarnation >= 1", name="incarnation_range"),
+        CheckConstraint("gone_at IS NULL OR closed_at IS NOT NULL", name="gone_is_closed"),
+        CheckConstraint("closed_at IS NULL OR outcome IS NOT NULL", name="closed_has_outcome"),
+        CheckConstraint("port IS NULL OR port BETWEEN 1 AND 65535", name="port_range"),
+        Index(
+            "uq_attempts_open",
+            "service_id",
+            "replica",
+            "lane",
+            unique=True,
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index("uq_attempts_incarnation", "service_id", "replica", "incarnation", unique=True),
+        Index(
+            "ix_attempts_not_gone",
+            "service_id",
+            sqlite_where=text("gone_at IS NULL"),
+            postgresql_where=text("gone_at IS NULL"),
+        ),
+    )
+
+    token: Mapped[str] = mapped_column(String(96), primary_key=True)
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"))
+    replica: Mapped[int]
+    incarnation: Mapped[int]
+    lane: Mapped[str] = mapped_column(String(16))
+    generation: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    failures: Mapped[int]
+    intent_at: Mapped[float]
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    submitted_at: Mapped[float | None]
+    absent_since: Mapped[float | None]
+    claimed_at: Mapped[float | None]
+    started_at: Mapped[float | None]
+    node: Mapped[str | None] = mapped_column(String(255))
+    host: Mapped[str | None] = mapped_column(String(255))
+    launched_at: Mapped[float | None]
+    port: Mapped[int | None]
+    serving_at: Mapped[float | None]
+    ready_at: Mapped[float | None]
+    unready_since: Mapped[float | None]
+    ends_at: Mapped[float | None]
+    closed_at: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Text)
+    exit_code: Mapped[int | None]
+    gone_at: Mapped[float | None]
+
+
+class Endpoint(Base):
+    """Where a replica answers: with the key file all that a gateway needs."""
+
+    __tablename__ = "endpoints"
+    __table_args__ = (
+        CheckConstraint("port BETWEEN 1 AND 65535", name="port_range"),
+        CheckConstraint("state IN ('ready', 'unready')", name="state_word"),
+        Index("ix_endpoints_change_seq", "change_seq"),
+        Index("ix_endpoints_service_id", "service_id"),
+    )
+
+    token: Mapped[str] = mapped_column(String(96), primary_key=True)
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"))
+    replica: Mapped[int]
+    models: Mapped[list[Any]]
+    host: Mapped[str] = mapped_column(String(255))
+    port: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+
+class EventRow(Base):
+    """One line of a service's history, the controller's; the same line again only counts."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_service_id", "service_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"))
+    type: Mapped[str] = mapped_column(String(16))
+    """Normal or Warning."""
+    reason: Mapped[str] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Text)
+    count: Mapped[int]
+    first_at: Mapped[float]
+    last_at: Mapped[float]
+
+
+class Lease(Base):
+    """The right to act. The epoch only grows; `renewals` moves while the holder lives."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    holder: Mapped[str | None] = mapped_column(String(255))
+    """NULL: given up by its holder."""
+    host: Mapped[str | None] = mapped_column(String(255))
+    renewals: Mapped[int] = mapped_column(BigInteger)
+    renewed_at: Mapped[float]

@@ -1,0 +1,5 @@
+"""`python -m api.http`."""
+
+from api.http.serve import main
+
+main()

@@ -1,0 +1,150 @@
+"""Who may ask.
+
+Creating a service runs containers as the operator, so on a login node a loopback address protects nothing.
+Two things open the door:
+
+- the administrator's key, from anywhere: `Authorization: Bearer KEY`;
+- being the operator: a connection from this host whose other end is a socket of our own uid.
+
+The second must hold against web pages too, for the operator's browser has the operator's uid. So without the key,
+a request's `Host` must be an address or a name of this host (a page that rebinds its own name to us can't choose
+that), and its `Origin`, if it has one, must be that same host (pages of others send theirs). Behind a proxy that
+changes `Host`, or for pages of other origins, use the key.
+
+Routes marked `OPEN` answer everybody; what they tell, they may make depend on `is_known`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+from litestar.types import Scope
+
+from api.contract.settings import ApiSettings
+from api.http.errors import ApiError
+from api.http.peers import STATE_KEY, Connection
+
+OPEN = {"open": True}
+"""The `opt` of routes that answer everybody."""
+
+
+class UnsafeError(Exception):
+    """The API would be open to others, or its key is not secret; the message says what to do."""
+
+
+class Door:
+    """The guard of all routes: lets those in who may ask, and says to the others what is missing."""
+
+    def __init__(self, *, uid: int, key: str | None, hosts: frozenset[str]) -> None:
+        """`uid` is the operator's, `key` the administrator's key, `hosts` the names that mean this host."""
+        self._uid = uid
+        self._key = None if key is None else f"Bearer {key}".encode()
+        self._hosts = hosts
+
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Raise `ApiError`, 401 or 403, unless the request may be served."""
+        refusal = await self._refusal(connection.scope)
+        connection.scope["state"]["known"] = refusal is None
+        if refusal is not None and not handler.opt.get("open"):
+            raise refusal
+
+    async def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = dict(scope["headers"])
+        if self._has_key(headers.get(b"authorization", b"")):
+            return None
+        connection = scope["state"].get(STATE_KEY)
+        if not isinstance(connection, Connection) or await connection.peer_uid() != self._uid:
+            return self._stranger()
+        return self._lured(headers)
+
+    def _has_key(self, authorization: bytes) -> bool:
+        return self._key is not None and hmac.compare_digest(authorization, self._key)
+
+    def _stranger(self) -> ApiError:
+        how = (
+            "Send the administrator's key: `Authorization: Bearer KEY`."
+            if self._key is not None
+            else "Others need a key, which the operator sets up with api.admin_key_file."
+        )
+        detail = f"Without a key only connections of the operator's own user on this host are served. {how}"
+        return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+    def _lured(self, headers: dict[bytes, bytes]) -> ApiError | None:
+        host, origin = headers.get(b"host"), headers.get(b"origin")
+        if host is not None and not self._is_ours(host.decode("latin-1")):
+            return ApiError(403, "The Host header names no address of this host. Use an IP address or localhost.")
+        if origin is not None and origin not in (b"http://" + (host or b""), b"https://" + (host or b"")):
+            return ApiError(403, "A page of another origin may not ask without the administrator's key.")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        return name in self._hosts or _ip(name) is not None
+
+
+def is_known(scope: Scope) -> bool:
+    """Whether the request comes from one who may ask; for routes that answer everybody."""
+    return bool(scope["state"].get("known"))
+
+
+def open_door(settings: ApiSettings, uid: int) -> Door:
+    """Make the guard; raises `UnsafeError` for an address that others reach without a key, or a key that is none."""
+    key = None if settings.admin_key_file is None else read_admin_key(settings.admin_key_file)
+    if key is None and not is_loopback(settings.host):
+        raise UnsafeError(
+            f"api.host is {settings.host}, which other hosts can reach, and there is no administrator's key. "
+            "Make one (umask 077; openssl rand -hex 32 > FILE) and set api.admin_key_file to it, "
+            "or set api.host to 127.0.0.1."
+        )
+    own = socket.gethostname().lower()
+    return Door(uid=uid, key=key, hosts=frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()}))
+
+
+def read_admin_key(path: Path) -> str:
+    """Read the administrator's key; raises `UnsafeError` if it is missing, empty or not its owner's alone."""
+    try:
+        mode = path.stat().st_mode & 0o777
+        key = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise UnsafeError(
+            f"The key file {path} (api.admin_key_file) can't be read: {error.strerror}. "
+            f"Make it: umask 077; openssl rand -hex 32 > {path}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UnsafeError(f"The key in {path} (api.admin_key_file) must be plain ASCII text.") from error
+    if mode != 0o600:
+        raise UnsafeError(f"The key file {path} (api.admin_key_file) has mode {mode:04o}. Run: chmod 600 {path}")
+    if not key or not key.isprintable() or " " in key:
+        raise UnsafeError(
+            f"The key file {path} (api.admin_key_file) must hold one word, the key. "
+            f"Make it: umask 077; openssl rand -hex 32 > {path}"
+        )
+    return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches what listens on `host`."""
+    if (ip := _ip(host)) is not None:
+        return ip.is_loopback
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(item[4][0]).is_loopback for item in found)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -1,0 +1,157 @@
+"""Reading what clients send, with the words for what is wrong that they know from pydantic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from api.contract.identity import SERVICE_NAME
+from api.http.errors import ApiError, InvalidError, Problem
+
+DEEPEST = 64
+RESERVED_NAMES = frozenset({"services", "targets"})
+"""Words of our own that stand where a service's name may stand in a path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRequest:
+    """A service that is asked for."""
+
+    recipe_name: str
+    config: dict[str, Any]
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRequest:
+    """A prompt, and the sampling fields that go with it to the engine."""
+
+    prompt: str
+    model: str | None
+    options: dict[str, Any]
+
+
+def read_service_request(body: bytes) -> ServiceRequest:
+    """Read the body of POST /api/v1/services; raises `InvalidError`. Keys that nobody knows are ignored."""
+    fields = _read_object(body)
+    problems = [
+        *_recipe_name_problems(fields),
+        *_config_problems(fields.get("config", {})),
+        *_name_problems(fields.get("name")),
+    ]
+    if problems:
+        raise InvalidError(*problems)
+    return ServiceRequest(recipe_name=fields["recipe_name"], config=fields.get("config", {}), name=fields.get("name"))
+
+
+def read_prompt_request(body: bytes) -> PromptRequest:
+    """Read the body of a prompt; raises `ApiError` (400) without a prompt, `InvalidError` for a malformed body."""
+    fields = _read_object(body)
+    prompt = fields.pop("prompt", None)
+    if prompt is None or prompt == "":
+        raise ApiError(400, "Prompt is required")
+    if not isinstance(prompt, str):
+        raise InvalidError(_string_type(("body", "prompt"), prompt))
+    model = fields.pop("model", None)
+    if model is not None and not isinstance(model, str):
+        raise InvalidError(_string_type(("body", "model"), model))
+    for streamed in ("stream", "stream_options"):
+        fields.pop(streamed, None)
+    return PromptRequest(prompt=prompt, model=model or None, options=fields)
+
+
+def config_problem(config: dict[str, Any], key: str, message: str) -> Problem:
+    """Return what is wrong at a dotted key of a config."""
+    parts = tuple(int(part) if part.isdecimal() else part for part in key.split(".") if part)
+    found: Any = config
+    for part in parts:
+        try:
+            found = found[part]
+        except (KeyError, IndexError, TypeError):
+            found = UNSET
+            break
+    return Problem(loc=("body", "config", *parts), msg=message, type="value_error", input=found)
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        raise InvalidError(Problem(loc=("body",), msg="Field required", type="missing", input=None))
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidError(_not_json(body, str(error))) from None
+    except RecursionError:
+        raise InvalidError(_not_json(body, "nested too deeply")) from None
+    if _deeper(value, DEEPEST):
+        raise InvalidError(_not_json(body, f"nested more than {DEEPEST} levels deep"))
+    if not isinstance(value, dict):
+        raise InvalidError(_dict_type(("body",), value))
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value has more levels of arrays and objects than that."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
+
+
+def _not_json(body: bytes, error: str) -> Problem:
+    byte = re.search(r"\(byte (\d+)\)", error)
+    place = int(byte[1]) if byte else len(body)
+    return Problem(loc=("body", place), msg="JSON decode error", type="json_invalid", input={}, ctx={"error": error})
+
+
+def _recipe_name_problems(fields: dict[str, Any]) -> Iterator[Problem]:
+    loc = ("body", "recipe_name")
+    value = fields.get("recipe_name", UNSET)
+    if value is UNSET:
+        yield Problem(loc=loc, msg="Field required", type="missing", input=fields)
+    elif not isinstance(value, str):
+        yield _string_type(loc, value)
+    elif not value.strip():
+        msg = "String should have at least 1 character"
+        yield Problem(loc=loc, msg=msg, type="string_too_short", input=value, ctx={"min_length": 1})
+
+
+def _config_problems(value: Any) -> Iterator[Problem]:
+    loc = ("body", "config")
+    if not isinstance(value, dict):
+        yield _dict_type(loc, value)
+    elif _has_nul(value):
+        yield Problem(loc=loc, msg="The character NUL can't stand in a config; take it out", type="value_error")
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(inner) for key, inner in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def _name_problems(value: Any) -> Iterator[Problem]:
+    loc = ("body", "name")
+    if value is None:
+        return
+    if not isinstance(value, str):
+        yield _string_type(loc, value)
+    elif not SERVICE_NAME.fullmatch(value):
+        msg = "A name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at its ends"
+        ctx = {"pattern": SERVICE_NAME.pattern}
+        yield Problem(loc=loc, msg=msg, type="string_pattern_mismatch", input=value, ctx=ctx)
+    elif value in RESERVED_NAMES:
+        msg = f"{value} is a word of the API itself; choose another"
+        yield Problem(loc=loc, msg=msg, type="value_error", input=value)
+
+
+def _string_type(loc: tuple[str, ...], value: Any) -> Problem:
+    return Problem(loc=loc, msg="Input should be a valid string", type="string_type", input=value)
+
+
+def _dict_type(loc: tuple[str, ...], value: Any) -> Problem:
+    return Problem(loc=loc, msg="Input should be a valid dictionary", type="dict_type", input=value)

@@ -1,0 +1,135 @@
+"""Talking to engines: which replica is asked, under which secret, and what counts as no answer."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from api.contract.identity import secret
+from api.http.wire import url
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 600.0
+"""How long a generation may take."""
+MODELS_SECONDS = 10.0
+IDLE_SECONDS = 2.0
+"""Idle connections are dropped before vLLM's server drops them (after 5 s): no request meets one that just closed."""
+
+
+class UnreachableError(Exception):
+    """No replica answered; the message says what happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """A replica that is ready, and where."""
+
+    token: str
+    name: str
+    """For people: service id and number."""
+    models: tuple[str, ...]
+    host: str
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        """Its base URL."""
+        return url(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a replica answered."""
+
+    replica: Replica
+    status: int
+    body: Any
+    """JSON decoded, or text where it is none."""
+
+
+def choose(replicas: Sequence[Replica], in_flight: Mapping[str, int], draw: random.Random) -> Replica:
+    """Draw two replicas and take the one with less in flight: nearly as even as asking all, without herding."""
+    drawn = draw.sample(replicas, min(2, len(replicas)))
+    return min(drawn, key=lambda replica: in_flight.get(replica.token, 0))
+
+
+def new_client() -> httpx.AsyncClient:
+    """Make the client that is shared by all requests; the environment's proxies do not apply to the cluster."""
+    return httpx.AsyncClient(
+        trust_env=False,
+        http2=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+        limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS),
+    )
+
+
+class Engines:
+    """Sends requests to replicas and counts what is in flight on each."""
+
+    def __init__(self, client: httpx.AsyncClient, key: bytes, draw: random.Random | None = None) -> None:
+        self._client = client
+        self._key = key
+        self._draw = draw or random.Random()
+        self._in_flight: Counter[str] = Counter()
+
+    async def get(self, replicas: Sequence[Replica], path: str) -> Answer:
+        """Ask one of the replicas; raises `UnreachableError`."""
+        return await self._ask(replicas, "GET", path, None, MODELS_SECONDS)
+
+    async def post(self, replicas: Sequence[Replica], path: str, content: Mapping[str, Any]) -> Answer:
+        """Send JSON to one of the replicas; raises `UnreachableError`."""
+        return await self._ask(replicas, "POST", path, msgspec.json.encode(content), READ_SECONDS)
+
+    async def _ask(
+        self, replicas: Sequence[Replica], method: str, path: str, content: bytes | None, seconds: float
+    ) -> Answer:
+        """Try another replica as long as none has taken the connection; once one has, its answer or failure counts."""
+        left = list(replicas)
+        refused: list[str] = []
+        while left:
+            replica = choose(left, self._in_flight, self._draw)
+            try:
+                return await self._send(replica, method, path, content, seconds)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                refused.append(f"{replica.endpoint}: {_words(error)}")
+                left.remove(replica)
+            except httpx.ReadTimeout as error:
+                raise UnreachableError(f"{replica.endpoint}: no answer within {seconds:g} s") from error
+            except httpx.HTTPError as error:
+                raise UnreachableError(f"{replica.endpoint}: {_words(error)}") from error
+        raise UnreachableError("; ".join(refused))
+
+    async def _send(self, replica: Replica, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
+        headers = {
+            "Authorization": f"Bearer {secret(self._key, replica.token)}",
+            "Content-Type": "application/json",
+        }
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
+        self._in_flight[replica.token] += 1
+        try:
+            response = await self._client.request(
+                method, replica.endpoint + path, content=content, headers=headers, timeout=timeout
+            )
+        finally:
+            self._in_flight[replica.token] -= 1
+            if not self._in_flight[replica.token]:
+                del self._in_flight[replica.token]
+        return Answer(replica, response.status_code, _decoded(response))
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return msgspec.json.decode(response.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return response.text
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return str(error) or type(error).__name__

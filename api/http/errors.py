@@ -1,0 +1,94 @@
+"""What goes wrong, and how it is said on the wire: always an object with `detail`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+from msgspec import UNSET, Struct, UnsetType
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from api.contract.database import cause
+from api.http.request_id import request_id
+from api.http.wire import JsonResponse
+
+RETRY_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a request: the contract's ValidationError."""
+
+    loc: tuple[str | int, ...]
+    """Where: `body`, then keys and indices."""
+    msg: str
+    type: str
+    """One word for programs, as pydantic has them: `missing`, `string_type`, `json_invalid`, …"""
+    input: Any = UNSET
+    ctx: Mapping[str, Any] | UnsetType = UNSET
+
+
+class ApiError(Exception):
+    """A refusal that the client is told about as it is."""
+
+    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail: str | tuple[Problem, ...] = detail
+        self.headers = headers
+
+
+class InvalidError(ApiError):
+    """The request is not as it should be (422)."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(422, "; ".join(problem.msg for problem in problems))
+        self.detail = problems
+
+
+def _refused(_: Request[Any, Any, Any], error: ApiError) -> Response[Any]:
+    return JsonResponse({"detail": error.detail}, status_code=error.status, headers=error.headers)
+
+
+def _framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """Say unknown paths, wrong methods and the like in HTTP's own words."""
+    detail = HTTPStatus(error.status_code).phrase
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = "The body is larger than 1 MiB."
+    return JsonResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
+
+
+def _database(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    log.error("database: %s", cause(error), extra={"request_id": request_id(request.scope)})
+    detail = f"The database is busy or can't be reached ({cause(error)}). Nothing was changed; try again."
+    return JsonResponse({"detail": detail}, status_code=503, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    log.error(
+        "unexpected error in %s %s",
+        request.method,
+        request.scope["path"],
+        exc_info=error,
+        extra={"request_id": request_id(request.scope)},
+    )
+    return JsonResponse({"detail": HTTPStatus.INTERNAL_SERVER_ERROR.phrase}, status_code=500)
+
+
+HANDLERS: ExceptionHandlersMap = {
+    ApiError: _refused,
+    HTTPException: _framework,
+    OperationalError: _database,
+    InterfaceError: _database,
+    PoolTimeoutError: _database,
+    OSError: _database,
+    Exception: _unexpected,
+}
+"""For the application. An OSError that reaches it is a database server's: files are read where they are handled."""

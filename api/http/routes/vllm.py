@@ -1,0 +1,143 @@
+"""/api/v1/vllm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from msgspec import Struct
+from sqlalchemy import Row
+
+from api.contract.recipes.book import Book
+from api.contract.status import explanation
+from api.http.bodies import read_prompt_request
+from api.http.disconnect import unless_disconnected
+from api.http.engines import Engines, Replica, UnreachableError
+from api.http.errors import ApiError
+from api.http.prompts import GONE, Prompts, not_ready
+from api.http.recipes import Recipes
+from api.http.services import Services
+from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
+
+
+class SpecHead(Struct):
+    """The part of a stored launch spec that is needed here."""
+
+    engine: str
+    model: str | None = None
+
+
+def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[HTTPRouteHandler]:
+    """Make the handlers."""
+    prompts = Prompts(engines)
+
+    @get("/api/v1/vllm/services")
+    async def list_vllm_services() -> dict[str, list[dict[str, Any]]]:
+        rows = await services.list_with_spec()
+        book = await recipes.book() if any(row.spec is None for row in rows) else Book({}, {})
+        shown = [
+            {
+                "id": row.id,
+                "name": row.name,
+                "recipe_name": row.recipe_name,
+                "endpoint": endpoint_of(row),
+                "status": status_of(row),
+            }
+            for row in rows
+            if _is_vllm(row, book)
+        ]
+        return {"vllm_services": shown}
+
+    @get("/api/v1/vllm/{service_id:str}/models")
+    async def get_vllm_models(service_id: FromPath[str]) -> dict[str, Any]:
+        rows = await _vllm_rows(services, recipes, service_id)
+        if not rows:
+            return _no_models(service_id, "unknown", "Service not found", f"There is no vLLM service {service_id}.")
+        own_id, status, replicas = rows[0].id, status_of(rows[0]), _replicas(rows)
+        if not replicas:
+            answer = not_ready(own_id, status, explanation(conditions_of(rows[0])))
+            return _no_models(own_id, status, answer["error"], answer["message"])
+        try:
+            answered = await engines.get(replicas, "/v1/models")
+        except UnreachableError as error:
+            return _no_models(own_id, status, "Service not available", f"{GONE} ({error})")
+        models = _model_names(answered.body) if answered.status == 200 else None
+        if models is None:
+            message = f"{answered.replica.endpoint}/v1/models did not answer with a list of models."
+            return _no_models(own_id, status, f"vLLM returned {answered.status}", message)
+        return {
+            "success": True,
+            "models": models,
+            "service_id": own_id,
+            "endpoint": answered.replica.endpoint,
+        }
+
+    @post("/api/v1/vllm/{service_id:str}/prompt", status_code=200)
+    async def prompt_vllm_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+        asked = read_prompt_request(await request.body())
+        rows = await _vllm_rows(services, recipes, service_id)
+        if not rows:
+            raise ApiError(500, f"VLLM service {service_id} not found or not running")
+        replicas = _replicas(rows)
+        if not replicas:
+            return not_ready(rows[0].id, status_of(rows[0]), explanation(conditions_of(rows[0])))
+        answer = prompts.answer(rows[0].id, rows[0].digest or "", replicas, asked)
+        return await unless_disconnected(request.receive, answer)
+
+    return [list_vllm_services, get_vllm_models, prompt_vllm_service]
+
+
+async def _vllm_rows(services: Services, recipes: Recipes, key: str) -> Sequence[Row[Any]]:
+    """Return the routes of a service if it runs vLLM; nothing of others, or if it is unknown."""
+    rows = await services.find_routes(key)
+    if not rows:
+        return ()
+    book = await recipes.book() if rows[0].spec is None else Book({}, {})
+    return rows if _is_vllm(rows[0], book) else ()
+
+
+def _is_vllm(row: Row[Any], book: Book) -> bool:
+    """Whether the controller resolved it to vLLM; before it has looked, whether the recipe says so."""
+    if row.spec is not None:
+        return msgspec.json.decode(row.spec, type=SpecHead).engine == "vllm"
+    recipe = book.find(row.recipe_name)
+    return recipe is not None and recipe.content.engine == "vllm"
+
+
+def _replicas(rows: Sequence[Row[Any]]) -> list[Replica]:
+    """Return the replicas that may be asked: the ready ones of a service that is still wanted."""
+    if rows[0].host is None or not is_wanted(rows[0]):
+        return []
+    return [
+        Replica(
+            token=row.token,
+            name=f"{row.id}-{row.replica}",
+            models=tuple(row.models),
+            host=row.host,
+            port=row.port,
+        )
+        for row in rows
+    ]
+
+
+def _model_names(body: Any) -> list[str] | None:
+    """Return the ids in an OpenAI list of models; `None` if it is none."""
+    data = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(data, list):
+        return None
+    return [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+def _no_models(service_id: str, status: str, error: str, message: str) -> dict[str, Any]:
+    return {
+        "success": False,
+        "error": error,
+        "message": message,
+        "service_id": service_id,
+        "status": status,
+        "models": [],
+    }

@@ -1,0 +1,133 @@
+"""What is sent: the contract's schemas, with the further fields that a client may use or ignore."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar import Response
+from msgspec import Struct
+from sqlalchemy import Row
+
+from api.contract.recipes.book import Recipe
+from api.contract.status import Condition, explanation, word
+
+
+class JsonResponse(Response[Any]):
+    """JSON, also of what people's own SQL may have stored: lone surrogates, which UTF-8 can't hold, are escaped."""
+
+    def render(self, content: Any, media_type: str, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
+        """Return the body."""
+        if isinstance(content, bytes | str):
+            return super().render(content, media_type, enc_hook)  # type: ignore[arg-type]
+        try:
+            return msgspec.json.encode(content)
+        except UnicodeEncodeError:
+            return json.dumps(msgspec.to_builtins(content)).encode()
+
+
+class RecipeResponse(Struct, frozen=True, kw_only=True):
+    """A recipe as clients see it."""
+
+    name: str
+    category: str
+    description: str
+    version: str
+    path: str
+
+
+class ServiceResponse(Struct, frozen=True, kw_only=True):
+    """A service as clients see it. The fields after `created_at` are not the contract's."""
+
+    id: str
+    name: str
+    recipe_name: str
+    status: str
+    config: dict[str, Any]
+    created_at: str
+    message: str = ""
+    """What matters most now, for people."""
+    conditions: Sequence[Condition] = ()
+    replicas: int | None = None
+    """How many are wanted; null: as many as the recipe says."""
+    ready_replicas: int = 0
+    generation: int = 1
+    observed_generation: int = 0
+    """Up to which generation `status`, `message` and `conditions` speak."""
+    endpoint: str | None = None
+    """Where a ready replica answers."""
+    deleted_at: str | None = None
+
+
+def recipe_response(recipe: Recipe) -> RecipeResponse:
+    """Show a recipe."""
+    content = recipe.content
+    return RecipeResponse(
+        name=content.name,
+        category=content.category,
+        description=content.description,
+        version=content.version,
+        path=recipe.path,
+    )
+
+
+def service_response(row: Row[Any]) -> ServiceResponse:
+    """Show a row of `services.VIEW`."""
+    conditions = conditions_of(row)
+    return ServiceResponse(
+        id=row.id,
+        name=row.name,
+        recipe_name=row.recipe_name,
+        status=status_of(row),
+        config=shown_config(row.config),
+        created_at=iso(row.created_at),
+        message=explanation(conditions),
+        conditions=conditions,
+        replicas=row.replicas,
+        ready_replicas=row.ready_replicas or 0,
+        generation=row.generation,
+        observed_generation=row.observed_generation or 0,
+        endpoint=endpoint_of(row),
+        deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
+    )
+
+
+def conditions_of(row: Row[Any]) -> tuple[Condition, ...]:
+    """Return what the controller said last; nothing if it has not looked yet."""
+    return msgspec.convert(row.conditions or (), tuple[Condition, ...])
+
+
+def status_of(row: Row[Any]) -> str:
+    """Return the status word."""
+    return word(wanted=is_wanted(row), conditions=conditions_of(row))
+
+
+def is_wanted(row: Row[Any]) -> bool:
+    """Whether the service is neither stopped nor deleted."""
+    return row.deletion_requested_at is None and bool(row.desired_state == "running")
+
+
+def endpoint_of(row: Row[Any]) -> str | None:
+    """Return where the joined endpoint answers, if it is ready and the service still wanted."""
+    return url(row.host, row.port) if row.host is not None and is_wanted(row) else None
+
+
+def shown_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config as it was sent, plus `nodes` where it is absent.
+
+    It is added here and never stored: stored, it would outweigh the recipe's own number of nodes.
+    """
+    return config if "nodes" in config else {**config, "nodes": 1}
+
+
+def iso(seconds: float) -> str:
+    """Write Unix seconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def url(host: str, port: int) -> str:
+    """Return the base URL of a replica."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

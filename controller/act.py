@@ -1,0 +1,115 @@
+"""act: carry out a plan's actions, after it was recorded. Nothing here decides, and nothing is sent twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from controller.core.model import Action, Attempt, Cancel, Revoke, SendOutcome, Sent, Submit
+from controller.core.script import Site, parameters
+from controller.ports import Clock, DeposedError, JobFolder, Probes, Record, RunDirs, Scheduler, Store, Term
+from controller.slurm.argv import submit_options
+
+log = logging.getLogger(__name__)
+
+
+class Actor:
+    """Acts on the cluster for one term, and remembers what it sent."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        run_dirs: RunDirs,
+        probes: Probes,
+        store: Store,
+        clock: Clock,
+        site: Site,
+        secret: Callable[[str], str],
+        time_warning: int,
+        may_act: Callable[[], bool],
+    ) -> None:
+        self._scheduler = scheduler
+        self._run_dirs = run_dirs
+        self._probes = probes
+        self._store = store
+        self._clock = clock
+        self._site = site
+        self._secret = secret
+        self._time_warning = time_warning
+        self._may_act = may_act
+        self.sent: dict[str, Sent] = {}
+        self.cancelled: dict[str, float] = {}
+
+    async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
+        """Carry out the actions in their order; raises what the cluster or the file system raises, and DeposedError."""
+        by_token = {a.token: a for a in attempts}
+        for action in actions:
+            if not self._may_act():
+                raise DeposedError("The lease was not renewed in time.")
+            attempt = by_token[action.token]
+            if isinstance(action, Submit):
+                await self._submit(term, record, attempt)
+            elif isinstance(action, Cancel):
+                await self._cancel(action)
+            else:
+                await self._revoke(action, attempt)
+        self._keep_probing(record, attempts)
+
+    def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
+        for attempt in attempts:
+            if attempt.open and record.desired.spec is not None and attempt.serving_at is not None:
+                self._probes.watch(attempt, record.desired.spec)
+            elif not attempt.open:
+                self._probes.forget(attempt.token)
+            if attempt.gone_at is not None:
+                self.sent.pop(attempt.token, None)
+                self.cancelled.pop(attempt.token, None)
+
+    async def _submit(self, term: Term, record: Record, attempt: Attempt) -> None:
+        if attempt.token in self.sent or record.desired.spec is None:
+            return
+        try:
+            folder = await self._prepare(record, attempt)
+        except OSError as error:
+            message = f"The job folder in RUN_DIR can't be written: {error}. Free space there or mend its permissions."
+            sequence = self._scheduler.next_sequence()
+            self.sent[attempt.token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
+            return
+        # Unknown until sbatch has returned: whoever interrupts us leaves it to looking.
+        sequence = self._scheduler.next_sequence()
+        self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
+        options = self._options(record, attempt, folder)
+        arguments = (folder.path, folder.wrapper, self._site.python)
+        sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
+        self.sent[attempt.token] = sent
+        log.info("sbatch %s: %s", attempt.token, sent.outcome, extra={"job_id": sent.job_id, "answer": sent.message})
+        await self._store.note(term, attempt.token, sent, self._clock.now())
+
+    async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
+        assert record.desired.spec is not None
+        values = parameters(record.desired.spec, attempt.token, self._secret(attempt.token), self._site)
+        return await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
+
+    def _options(self, record: Record, attempt: Attempt, folder: JobFolder) -> tuple[str, ...]:
+        assert record.desired.spec is not None
+        return submit_options(
+            attempt.token,
+            record.desired.spec.resources,
+            output=f"{folder.path}/stdout.log",
+            error=f"{folder.path}/stderr.log",
+            chdir=folder.path,
+            warning_seconds=self._time_warning,
+            comment=record.desired.name,
+        )
+
+    async def _cancel(self, action: Cancel) -> None:
+        self.cancelled[action.token] = self._clock.now()
+        await self._scheduler.cancel(action.token, action.job_id)
+        log.info("scancel %s %s", action.token, action.job_id)
+
+    async def _revoke(self, action: Revoke, attempt: Attempt) -> None:
+        await self._run_dirs.revoke(attempt.service_id, action.token)
+        log.info("claim of %s revoked, unless a job has it", action.token)

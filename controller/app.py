@@ -1,0 +1,197 @@
+"""build(settings): the one file that picks the adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.contract.database import Database
+from api.contract.feed import wakeups
+from api.contract.identity import load_key, prefix, secret
+from api.contract.recipes.book import Library
+from api.contract.settings import Settings, process_environment
+from controller.act import Actor
+from controller.core.model import Limits
+from controller.core.script import Site
+from controller.lease import Lease
+from controller.ports import DeposedError, Term
+from controller.probe import HttpProbes
+from controller.reconciler import Reconciler
+from controller.roster import Roster
+from controller.rundir import SharedRunDirs
+from controller.runtime.leading import Leading
+from controller.runtime.queue import KeyedQueue
+from controller.runtime.rhythm import Rhythm
+from controller.slurm.environment import reading_environment, submitting_environment
+from controller.slurm.keeper import SnapshotKeeper
+from controller.slurm.runner import ProcessRunner
+from controller.slurm.scheduler import SlurmScheduler
+from controller.store import SqlStore, installation_id
+from controller.strays import Strays
+from controller.wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+STANDBY_SECONDS = 1.0
+
+
+class SystemClock:
+    """The time of this host."""
+
+    @staticmethod
+    def now() -> float:
+        """Return Unix seconds."""
+        return time.time()
+
+
+class Controller:
+    """The daemon: stands by until it holds the lease, then leads, term after term, until it is told to end."""
+
+    def __init__(self, settings: Settings, database: Database, installation: str) -> None:
+        self._settings = settings
+        self._database = database
+        self._installation = installation
+        self._clock = SystemClock()
+        self._key = load_key(settings.key_file)
+        wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
+        self._store = SqlStore(database, wanted)
+        self._runner = runner(settings)
+        self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
+        self._lease = Lease(database, self._clock, settings.controller.lease)
+
+    async def run(self, ending: asyncio.Event) -> None:
+        """Run until `ending` is set."""
+        told = False
+        while not ending.is_set():
+            term = await self._acquire()
+            if term is None:
+                if not told:
+                    log.info("standing by: another controller holds the lease")
+                told = True
+                await _pause(ending, STANDBY_SECONDS)
+                continue
+            told = False
+            await self._lead(term, ending)
+
+    async def _acquire(self) -> Term | None:
+        try:
+            return await self._lease.acquire()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the database can't be used: %s", error)
+            return None
+
+    async def _lead(self, term: Term, ending: asyncio.Event) -> None:
+        """Build all that belongs to one term, lead, and give the lease up."""
+        queue = KeyedQueue(self._clock.now)
+        probes = HttpProbes(self._clock, lambda token: secret(self._key, token), queue.add)
+        deposed = asyncio.Event()
+        try:
+            leading = await self._leading(term, queue, probes, deposed)
+            await leading.lead(ending)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the term %d ended early, the database can't be used: %s", term.epoch, error)
+            await _pause(ending, STANDBY_SECONDS)
+        finally:
+            await probes.close()
+        if not deposed.is_set():
+            with contextlib.suppress(DeposedError, SQLAlchemyError, OSError):
+                await self._lease.release(term)
+
+    async def _leading(self, term: Term, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event) -> Leading:
+        settings = self._settings.controller
+        scheduler = SlurmScheduler(self._runner, prefix(self._installation))
+        roster = Roster(await self._store.tracked())
+        keeper = SnapshotKeeper(scheduler, roster.tracked, self._clock)
+        actor = Actor(
+            scheduler=scheduler,
+            run_dirs=self._run_dirs,
+            probes=probes,
+            store=self._store,
+            clock=self._clock,
+            site=site(self._settings),
+            secret=lambda token: secret(self._key, token),
+            time_warning=self._settings.slurm.time_warning,
+            may_act=self._lease.holds,
+        )
+        rhythm = Rhythm(settings.fastest_reading, settings.slowest_reading)
+        reconciler = Reconciler(
+            term=term,
+            store=self._store,
+            cluster=keeper,
+            run_dirs=self._run_dirs,
+            probes=probes,
+            actor=actor,
+            roster=roster,
+            hurry=rhythm.hurry,
+            clock=self._clock,
+            limits=limits(self._settings),
+        )
+        return Leading(
+            term=term,
+            lease=self._lease,
+            lease_seconds=settings.lease,
+            store=self._store,
+            keeper=keeper,
+            roster=roster,
+            reconciler=reconciler,
+            strays=Strays(roster, self._store, scheduler),
+            queue=queue,
+            rhythm=rhythm,
+            clock=self._clock,
+            wakeups=lambda: wakeups(self._database),
+            resync_seconds=settings.resync,
+            workers=settings.workers,
+            deposed=deposed,
+        )
+
+
+async def build(settings: Settings, database: Database) -> Controller:
+    """Build the controller on an opened database. Raises `KeyFileError`."""
+    return Controller(settings, database, await installation_id(database))
+
+
+def runner(settings: Settings) -> ProcessRunner:
+    """Return the runner of Slurm's commands under this site's settings."""
+    environment = process_environment()
+    if settings.slurm.bin_dir:
+        environment["PATH"] = f"{settings.slurm.bin_dir}:{environment.get('PATH', '')}"
+    conf = settings.slurm.conf
+    seconds = settings.slurm.command_timeout
+    return ProcessRunner(
+        reading_environment(environment, conf),
+        submitting_environment(environment, conf),
+        reading_seconds=seconds,
+        changing_seconds=seconds * 2,
+    )
+
+
+def site(settings: Settings) -> Site:
+    """Return what all jobs of this site have in common."""
+    return Site(
+        apptainer=settings.apptainer.command,
+        image_cache=str(settings.run_dir / "images"),
+        port_range=settings.slurm.port_range,
+        python=settings.slurm.python,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    """Return the protocol's waiting times under this site's settings."""
+    chosen = settings.controller
+    return Limits(
+        absence_grace=chosen.absence_grace,
+        accounting_grace=chosen.accounting_grace,
+        backoff_first=chosen.backoff_first,
+        backoff_most=chosen.backoff_most,
+        quick_end=chosen.quick_end,
+        steady_after=chosen.steady_after,
+    )
+
+
+async def _pause(ending: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ending.wait(), seconds)

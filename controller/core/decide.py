@@ -1,0 +1,65 @@
+"""decide: from what is wanted and what is seen, what to do. Pure, the heart of the controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from controller.core.drive import Driven, drive
+from controller.core.evict import evict
+from controller.core.fold import Folded, fold
+from controller.core.model import Attempt, Desired, Endpoint, Limits, Observed, Plan
+from controller.core.status import events, status
+
+
+def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan:
+    """Return what one service needs now.
+
+    Fold observations into the record, evict what nobody owns, drive open slots to what is wanted.
+    """
+    folded = [_look(attempt, desired, seen, now, limits) for attempt in seen.attempts]
+    driven = drive(desired, [f.attempt for f in folded], seen, now, limits)
+    new_status = status(desired, driven.attempts, driven.slots, seen, now, limits)
+    endpoints = _endpoints(desired, driven.attempts)
+    return Plan(
+        attempts=_changed(seen.attempts, driven.attempts),
+        endpoints=None if endpoints == seen.endpoints else endpoints,
+        status=None if new_status == seen.status else new_status,
+        events=events(seen.attempts, driven.attempts, seen.status, new_status),
+        actions=(*(a for f in folded for a in f.actions), *driven.submits),
+        look_again_at=_look_again_at(folded, driven, seen, now, limits),
+    )
+
+
+def _look(attempt: Attempt, desired: Desired, seen: Observed, now: float, limits: Limits) -> Folded:
+    if attempt.gone_at is not None:
+        return Folded(attempt=attempt)
+    if attempt.open:
+        spec = desired.spec if attempt.digest == desired.digest else None
+        return fold(attempt, seen, spec, now, limits)
+    return evict(attempt, seen, now, limits)
+
+
+def _changed(before: Sequence[Attempt], after: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    known = {a.token: a for a in before}
+    return tuple(a for a in after if known.get(a.token) != a)
+
+
+def _endpoints(desired: Desired, attempts: Iterable[Attempt]) -> tuple[Endpoint, ...]:
+    """Return where the open attempts answer; one that has never been ready is no endpoint yet."""
+    models = (desired.spec.model,) if desired.spec is not None and desired.spec.model is not None else ()
+    return tuple(
+        Endpoint(token=a.token, replica=a.replica, models=models, host=a.host, port=a.port, ready=a.ready)
+        for a in sorted(attempts, key=lambda a: a.replica)
+        if a.open and a.ready_at is not None and a.host is not None and a.port is not None
+    )
+
+
+def _look_again_at(
+    folded: Iterable[Folded], driven: Driven, seen: Observed, now: float, limits: Limits
+) -> float | None:
+    """Return when to look again by ourselves; a snapshot, a probe or a change of what is wanted may come first."""
+    times = [f.look_again_at for f in folded if f.look_again_at is not None]
+    times += [s.waits_until for s in driven.slots if s.waits_until is not None and s.given_up is None]
+    if seen.reading_failure is not None:
+        times.append(max(seen.reading_failure.since + limits.silence, now + limits.glance))
+    return max(min(times), now + 0.05) if times else None

@@ -1,0 +1,103 @@
+"""Drive the slots of a service to what is wanted: close what is not, open what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.contract.identity import Token
+from controller.core.fold import close
+from controller.core.model import Attempt, Desired, Limits, Observed, Submit
+from controller.core.outcomes import Outcome
+from controller.core.policies import failures_after, final_word, may_replace, retry_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One replica: the attempts that still matter, the newest of them, and what keeps it from being tried."""
+
+    replica: int
+    newest: Attempt | None
+    waits_until: float | None = None
+    """Back-off."""
+    given_up: str | None = None
+    """`Completed`, or why it is not tried again in this generation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """The attempts after driving, what to submit, and the slots that are wanted."""
+
+    attempts: tuple[Attempt, ...]
+    submits: tuple[Submit, ...]
+    slots: tuple[Slot, ...]
+
+
+def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: float, limits: Limits) -> Driven:
+    """Return the attempts with surplus ones closed and missing ones opened."""
+    current = {a.token: a for a in attempts}
+    for attempt in attempts:
+        reason = _surplus(attempt, desired, list(current.values()))
+        if attempt.open and reason is not None:
+            current[attempt.token] = close(attempt, now, *reason)
+    submits: list[Submit] = []
+    slots: list[Slot] = []
+    for replica in range(desired.replicas) if desired.running else ():
+        slot = _slot(replica, desired, list(current.values()), limits)
+        if _may_open(slot, desired, list(current.values()), seen, now):
+            fresh = _next_attempt(slot, desired, now, limits)
+            current[fresh.token] = fresh
+            submits.append(Submit(token=fresh.token))
+            slot = Slot(replica=replica, newest=fresh)
+        slots.append(slot)
+    return Driven(attempts=tuple(current.values()), submits=tuple(submits), slots=tuple(slots))
+
+
+def _surplus(attempt: Attempt, desired: Desired, all_attempts: Sequence[Attempt]) -> tuple[str, str] | None:
+    """Say why an attempt is not wanted any more; `None` if it is."""
+    if not desired.running:
+        return Outcome.STOPPED, "The service was stopped."
+    if desired.spec is None:
+        return None
+    if attempt.replica >= desired.replicas:
+        return Outcome.SCALED_DOWN, f"The service was scaled to {desired.replicas}."
+    if attempt.digest == desired.digest:
+        return None
+    others = [a for a in all_attempts if a.open and a.token != attempt.token and a.replica < desired.replicas]
+    if not may_replace(attempt, others, desired.replicas):
+        return None
+    return Outcome.OUTDATED, f"The service was changed (generation {desired.generation})."
+
+
+def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], limits: Limits) -> Slot:
+    mine = [a for a in attempts if a.replica == replica]
+    newest = max(mine, key=lambda a: a.incarnation, default=None)
+    if newest is None or newest.open:
+        return Slot(replica=replica, newest=newest)
+    word = final_word(newest, desired, limits)
+    failures = failures_after(newest, limits) if newest.digest == desired.digest else 0
+    return Slot(replica=replica, newest=newest, given_up=word, waits_until=retry_at(newest, failures, limits))
+
+
+def _may_open(slot: Slot, desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: float) -> bool:
+    """Whether an attempt may be opened: the cluster answers, and nothing of an earlier one is left on it."""
+    if desired.spec is None or seen.snapshot is None or seen.reading_failure is not None:
+        return False
+    if slot.given_up is not None or (slot.waits_until is not None and now < slot.waits_until):
+        return False
+    return all(a.gone_at is not None for a in attempts if a.replica == slot.replica)
+
+
+def _next_attempt(slot: Slot, desired: Desired, now: float, limits: Limits) -> Attempt:
+    last = slot.newest
+    incarnation = last.incarnation + 1 if last is not None else 1
+    return Attempt(
+        token=str(Token(desired.installation, desired.service_id, slot.replica, incarnation)),
+        service_id=desired.service_id,
+        replica=slot.replica,
+        incarnation=incarnation,
+        generation=desired.generation,
+        digest=desired.digest,
+        failures=failures_after(last, limits) if last is not None and last.digest == desired.digest else 0,
+        intent_at=now,
+    )

@@ -1,0 +1,63 @@
+"""Clear away what closed attempts have left on the cluster, until nothing of them is there nor can come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controller.core.fold import Folded, counts, still_answers
+from controller.core.model import (
+    Attempt,
+    Cancel,
+    JobFiles,
+    JobPhase,
+    Limits,
+    Observed,
+    Revoke,
+    SendOutcome,
+)
+
+
+def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
+    """Cancel the jobs of a closed attempt, and say when it is gone.
+
+    Only what is durably closed comes here: an attempt closed in this very pass waits for the next one.
+    """
+    snapshot = seen.snapshot
+    if snapshot is None:
+        return Folded(attempt=attempt)
+    alive = [j for j in snapshot.jobs.get(attempt.token, ()) if j.phase is not JobPhase.ENDED]
+    if alive:
+        last = seen.cancelled.get(attempt.token)
+        due = now if last is None else last + limits.cancel_again
+        cancels = tuple(
+            Cancel(token=attempt.token, job_id=j.job_id) for j in alive if j.phase is not JobPhase.COMPLETING
+        )
+        return Folded(attempt=replace(attempt, absent_since=None), actions=cancels if now >= due else ())
+    return _settle(attempt, seen, now, limits)
+
+
+def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
+    """No job of it is seen alive: make sure that none can come, then call it gone."""
+    snapshot, files = seen.snapshot, seen.files.get(attempt.token, JobFiles())
+    if snapshot is None or not counts(snapshot, attempt.token, seen):
+        return Folded(attempt=attempt)
+    gone = Folded(attempt=replace(attempt, gone_at=now))
+    if _never_created(attempt, seen):
+        return gone
+    if files.claim is None:
+        return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),))
+    ended = any(j.job_id == files.claim.job_id for j in snapshot.jobs.get(attempt.token, ()))
+    if files.claim.job_id is None or files.exit is not None or ended:
+        return gone
+    if attempt.absent_since is None:
+        attempt = replace(attempt, absent_since=snapshot.began_at)
+    waited = snapshot.began_at - (attempt.absent_since or snapshot.began_at)
+    if waited < limits.accounting_grace or still_answers(attempt, seen):
+        return Folded(attempt=attempt)
+    return Folded(attempt=replace(attempt, gone_at=now))
+
+
+def _never_created(attempt: Attempt, seen: Observed) -> bool:
+    """Whether Slurm itself said that it made no job of it."""
+    sent = seen.sent.get(attempt.token)
+    return sent is not None and sent.outcome in (SendOutcome.REJECTED, SendOutcome.DEFERRED)

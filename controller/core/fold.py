@@ -1,0 +1,221 @@
+"""Fold what is seen into the record of one open attempt. Unknown is not gone: what is not seen changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from api.contract.launch import Health, LaunchSpec
+from controller.core.model import (
+    UNREADABLE,
+    Action,
+    Attempt,
+    Cancel,
+    Job,
+    JobFiles,
+    JobPhase,
+    Limits,
+    Observed,
+    Revoke,
+    SendOutcome,
+    Snapshot,
+)
+from controller.core.outcomes import Outcome, of_exit, of_job
+
+CLOCKS_APART = 5.0
+"""Seconds by which the clocks of two controllers' hosts may differ."""
+UNREADY_AFTER = 2
+"""Failed probes in a row after which a ready replica gets no more prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folded:
+    """One attempt as it is now known to be, and what that asks for."""
+
+    attempt: Attempt
+    actions: tuple[Action, ...] = ()
+    look_again_at: float | None = None
+
+
+def close(attempt: Attempt, now: float, outcome: str, message: str, exit_code: int | None = None) -> Attempt:
+    """Close an attempt; this can't be undone."""
+    return replace(attempt, closed_at=now, outcome=outcome, message=message, exit_code=exit_code)
+
+
+def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
+    """Fold what is seen into an open attempt. `spec` is what it was launched with, where that is still known."""
+    attempt = _sent(attempt, seen, now)
+    files = seen.files.get(attempt.token, JobFiles())
+    if attempt.open and files.claim is not None and attempt.claimed_at is None:
+        attempt = replace(attempt, claimed_at=now)
+    if not attempt.open or seen.snapshot is None:
+        return Folded(attempt=attempt)
+    jobs = seen.snapshot.jobs.get(attempt.token, ())
+    job = holder(jobs, files)
+    others = tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs if j is not job and _alive(j)) if job else ()
+    if job is None:
+        return _absent(attempt, files, seen, spec, now, limits)
+    folded = _present(replace(attempt, absent_since=None), job, seen, spec, now, limits)
+    return replace(folded, actions=others + folded.actions)
+
+
+def holder(jobs: tuple[Job, ...], files: JobFiles) -> Job | None:
+    """Return the job that is the attempt's: whoever holds the claim; the lowest id only while nobody does."""
+    if files.claim is not None and files.claim.job_id != UNREADABLE:
+        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
+    return min((j for j in jobs if _alive(j)), key=_id, default=min(jobs, key=_id, default=None))
+
+
+def counts(snapshot: Snapshot, token: str, seen: Observed) -> bool:
+    """Whether this snapshot's silence about a token says anything: it began after our last sbatch for it returned."""
+    sent = seen.sent.get(token)
+    return sent is None or snapshot.sequence > sent.sequence
+
+
+def _absent(
+    attempt: Attempt, files: JobFiles, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits
+) -> Folded:
+    """Settle an open attempt whose job no snapshot shows; every step needs a snapshot that counts."""
+    snapshot = seen.snapshot
+    if snapshot is None or not counts(snapshot, attempt.token, seen):
+        return Folded(attempt=attempt)
+    if files.exit is not None:
+        outcome, message, code = of_exit(files.exit, ends_by_itself=spec is not None and spec.kind == "job")
+        return Folded(attempt=close(attempt, now, outcome, message, code))
+    if attempt.absent_since is None:
+        attempt = replace(attempt, absent_since=snapshot.began_at)
+    since = attempt.absent_since
+    waited = snapshot.began_at - (since if since is not None else snapshot.began_at)
+    if files.claim is None:
+        revoke = waited >= limits.absence_grace
+        return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
+    if files.claim.job_id is None:
+        return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
+    if waited < limits.accounting_grace or still_answers(attempt, seen) or not _doubt_settled(attempt, seen):
+        return Folded(attempt=attempt)
+    message = f"The job {files.claim.job_id} left the cluster without a trace."
+    return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
+
+
+def still_answers(attempt: Attempt, seen: Observed) -> bool:
+    """Whether the engine has answered since its job was missed: then the reading is wrong, not the engine gone."""
+    probe = seen.probes.get(attempt.token)
+    return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
+
+
+def _doubt_settled(attempt: Attempt, seen: Observed) -> bool:
+    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since."""
+    if seen.snapshot is None or attempt.token not in seen.snapshot.in_doubt:
+        return True
+    probe = seen.probes.get(attempt.token)
+    return probe is not None and not probe.ready and probe.failures >= UNREADY_AFTER
+
+
+def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
+    """Take in what sbatch answered in this term. Unknown changes nothing: it is settled by looking."""
+    sent = seen.sent.get(attempt.token)
+    if sent is None:
+        return attempt
+    if sent.outcome is SendOutcome.REJECTED:
+        return close(attempt, now, Outcome.SUBMIT_REJECTED, sent.message)
+    if sent.outcome is SendOutcome.DEFERRED:
+        return close(attempt, now, Outcome.SUBMIT_DEFERRED, sent.message)
+    if sent.outcome is SendOutcome.ACCEPTED and attempt.job_id is None:
+        return replace(attempt, job_id=sent.job_id, submitted_at=now)
+    return attempt
+
+
+def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
+    """Fold in a job that the snapshot shows."""
+    files = seen.files.get(attempt.token, JobFiles())
+    attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now)
+    ends_by_itself = spec is not None and spec.kind == "job"
+    if job.phase is JobPhase.ENDED:
+        return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+    if files.exit is not None:
+        return Folded(attempt=close(attempt, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
+    if job.phase is JobPhase.PENDING:
+        return Folded(attempt=_pending(attempt, job, files, seen, now))
+    attempt = _started(attempt, job, files, seen, now)
+    if job.phase is not JobPhase.RUNNING:
+        return Folded(attempt=_unready(attempt, now))
+    return _running(attempt, files, seen, spec, now, limits)
+
+
+def _pending(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
+    """A job that has begun and is pending again was requeued: it must not run a second time."""
+    claimed = (
+        files.claim is not None
+        and attempt.claimed_at is not None
+        and seen.snapshot is not None
+        and seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
+    )
+    if attempt.started_at is None and not claimed:
+        return attempt
+    return close(attempt, now, Outcome.REQUEUED, f"The job {job.job_id} was requeued after it had begun.")
+
+
+def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
+    """Note when and where the job runs, and how far it has come."""
+    addresses = seen.snapshot.addresses if seen.snapshot else {}
+    launched = files.step in ("starting", "loading", "serving")
+    port = files.port if files.port is not None else attempt.port
+    return replace(
+        attempt,
+        started_at=attempt.started_at or job.started_at or now,
+        ends_at=job.ends_at,
+        node=job.node,
+        host=addresses.get(job.node, job.node) if job.node else attempt.host,
+        launched_at=attempt.launched_at or (now if launched else None),
+        port=port,
+        serving_at=attempt.serving_at or (now if files.step == "serving" and port is not None else None),
+    )
+
+
+def _unready(attempt: Attempt, now: float) -> Attempt:
+    if attempt.ready_at is None or attempt.unready_since is not None:
+        return attempt
+    return replace(attempt, unready_since=now)
+
+
+def _running(
+    attempt: Attempt, files: JobFiles, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits
+) -> Folded:
+    """Judge a running job by its probes and its patience."""
+    health = spec.health if spec is not None else Health()
+    if health is None:
+        # Nothing listens: running is all there is to be.
+        running = attempt.ready_at or attempt.launched_at
+        return Folded(attempt=replace(attempt, ready_at=running), look_again_at=now + limits.glance)
+    probe = seen.probes.get(attempt.token)
+    if probe is not None and probe.ready:
+        return Folded(attempt=replace(attempt, ready_at=attempt.ready_at or now, unready_since=None))
+    if attempt.ready_at is not None:
+        failures = probe.failures if probe is not None else 0
+        if failures >= health.retries:
+            message = f"It failed {failures} health checks in a row: {probe.message if probe else ''}"
+            return Folded(attempt=close(attempt, now, Outcome.UNHEALTHY, message))
+        return Folded(attempt=_unready(attempt, now) if failures >= UNREADY_AFTER else attempt)
+    return _starting(attempt, files, health, now, limits)
+
+
+def _starting(attempt: Attempt, files: JobFiles, health: Health, now: float, limits: Limits) -> Folded:
+    """An image may take its time; a start may not take for ever."""
+    began = attempt.launched_at or (attempt.started_at if files.step is None else None)
+    if began is not None and now >= began + health.startup_timeout:
+        message = f"It was not ready within {health.startup_timeout:g} s. {_hint(attempt, files)}"
+        return Folded(attempt=close(attempt, now, Outcome.STARTUP_TIMEOUT, message))
+    return Folded(attempt=attempt, look_again_at=now + limits.glance)
+
+
+def _hint(attempt: Attempt, files: JobFiles) -> str:
+    if files.step is None:
+        return f"Its job runs on {attempt.node} but left no sign in RUN_DIR: is it shared with that node?"
+    return "Look at its logs; raise health_check.startup_timeout in the recipe if it only needs more time."
+
+
+def _alive(job: Job) -> bool:
+    return job.phase is not JobPhase.ENDED
+
+
+def _id(job: Job) -> int:
+    return job.job_id

@@ -1,0 +1,328 @@
+"""The values that deciding works on: what is wanted, what is seen, what to do.
+
+All times are Unix seconds of the controller's host, given from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from api.contract.launch import LaunchSpec
+from api.contract.status import Condition
+
+
+class JobPhase(StrEnum):
+    """What a Slurm job state means to us; `controller.slurm.states` holds the one table."""
+
+    PENDING = "pending"
+    """Queued, held or configuring: its script has not begun."""
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    COMPLETING = "completing"
+    """Being torn down; may still hold its node."""
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One Slurm job under one of our tokens, as squeue or sacct shows it."""
+
+    job_id: int
+    token: str
+    phase: JobPhase
+    state: str
+    """Slurm's own word (`NODE_FAIL`, `CANCELLED`, …), without what may follow it."""
+    reason: str = ""
+    """Why it is pending, or why it ended, in Slurm's words."""
+    node: str | None = None
+    """The first node of its allocation: where the batch script runs."""
+    started_at: float | None = None
+    ends_at: float | None = None
+    """When its time limit comes."""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One successful reading of all our jobs on the cluster."""
+
+    sequence: int
+    """Taken when the reading began, from the counter that every returned sbatch takes a number of too.
+
+    Absence of a token counts only if this is above the number of the last sbatch for it.
+    """
+    began_at: float
+    jobs: Mapping[str, tuple[Job, ...]]
+    """By token. Ended jobs that squeue has dropped are filled in from accounting."""
+    missing: frozenset[str] = frozenset()
+    """Vanished tokens that accounting was asked about and does not know, or could not be asked."""
+    in_doubt: frozenset[str] = frozenset()
+    """Tokens of a mass vanishing: more than half, and at least five, of the live ones left in one reading."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """Node name -> the address it answers under (NodeAddr)."""
+
+
+UNREADABLE = 0
+"""No Slurm job has this id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who won an attempt's claim: a job, or the controller, which revoked it (`job_id` None)."""
+
+    job_id: int | None
+    """`UNREADABLE`: somebody has it, but what it says can't be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobExit:
+    """How the wrapper says that its engine ended."""
+
+    code: int
+    reason: str
+    """One CamelCase word, e.g. `EngineExited`, `ImageFailed`, `Terminated`."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFiles:
+    """What an attempt's job has written into its folder. Absent files read as `None`, garbled ones too."""
+
+    claim: Claim | None = None
+    step: str | None = None
+    """How far the wrapper is: `claimed`, `image`, `starting`, `loading`, `serving`, `draining`."""
+    port: int | None = None
+    exit: JobExit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The latest probe of one attempt's engine, and how many failed in a row before it."""
+
+    at: float
+    ready: bool
+    failures: int
+    message: str = ""
+
+
+class SendOutcome(StrEnum):
+    """What came of an sbatch. Unknown is the default, and is settled by looking, never by sending again."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    """Slurm said no, for good: what was asked for is wrong."""
+    DEFERRED = "deferred"
+    """Slurm said not now (a submit limit); nothing was created."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What this term knows of its sbatch for one token."""
+
+    outcome: SendOutcome
+    sequence: int
+    """Taken from the snapshots' counter when sbatch returned."""
+    job_id: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at running a replica: one Slurm job under one token. Closing it can't be undone."""
+
+    token: str
+    service_id: str
+    replica: int
+    incarnation: int
+    lane: str = "main"
+    generation: int
+    digest: str
+    """Of the launch spec it runs."""
+    failures: int = 0
+    """Failures in a row of this replica before this attempt."""
+    intent_at: float
+    job_id: int | None = None
+    submitted_at: float | None = None
+    absent_since: float | None = None
+    """Since when the snapshots that count lack its job."""
+    claimed_at: float | None = None
+    """When its claim was first read."""
+    started_at: float | None = None
+    """When the job got its node."""
+    node: str | None = None
+    host: str | None = None
+    """The address under which the node answers."""
+    launched_at: float | None = None
+    """When its image was there and the engine was started."""
+    port: int | None = None
+    serving_at: float | None = None
+    """When its port was known."""
+    ready_at: float | None = None
+    """First time ready; `unready_since` says whether it still is."""
+    unready_since: float | None = None
+    ends_at: float | None = None
+    closed_at: float | None = None
+    outcome: str | None = None
+    """Why it was closed: one CamelCase word."""
+    message: str = ""
+    exit_code: int | None = None
+    gone_at: float | None = None
+    """Closed, and nothing of it is left on the cluster nor can come."""
+
+    @property
+    def open(self) -> bool:
+        """Whether this attempt still stands for its replica."""
+        return self.closed_at is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a prompt would be answered now."""
+        return self.open and self.ready_at is not None and self.unready_since is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a service can't be resolved: no such recipe, a bad value."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """What people want of one service, resolved."""
+
+    installation: str
+    service_id: str
+    name: str
+    generation: int
+    running: bool
+    """False once it is stopped or deleted."""
+    replicas: int
+    spec: LaunchSpec | None
+    digest: str
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingFailure:
+    """The newest readings of the cluster failed."""
+
+    since: float
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a replica answers, and under which model names."""
+
+    token: str
+    replica: int
+    models: tuple[str, ...]
+    host: str
+    port: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the controller says about a service; written only when it changed."""
+
+    observed_generation: int = 0
+    ready_replicas: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """All that is seen of one service in one pass."""
+
+    attempts: tuple[Attempt, ...]
+    """Those not gone, and the newest of each replica."""
+    endpoints: tuple[Endpoint, ...]
+    status: Status
+    snapshot: Snapshot | None
+    """`None` until this term's first successful reading."""
+    reading_failure: ReadingFailure | None
+    files: Mapping[str, JobFiles]
+    probes: Mapping[str, Probe]
+    sent: Mapping[str, Sent]
+    """What this term has sent."""
+    cancelled: Mapping[str, float]
+    """When this term last cancelled a job of that token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submit:
+    """Send this attempt's job. Its intent is recorded before."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Cancel this job, by name and id together. Its attempt is durably closed before, or another job holds it."""
+
+    token: str
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke:
+    """Take the claim of a token that no job has claimed, so that none that comes late can run."""
+
+    token: str
+
+
+Action = Submit | Cancel | Revoke
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of a service's history, in the past tense, for people."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one service needs now. Computed, not done."""
+
+    attempts: tuple[Attempt, ...] = ()
+    """Rows to insert or replace, in full."""
+    endpoints: tuple[Endpoint, ...] | None = None
+    """All endpoints of the service; `None`: unchanged."""
+    status: Status | None = None
+    """`None`: unchanged."""
+    events: tuple[Event, ...] = ()
+    actions: tuple[Action, ...] = ()
+    look_again_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The waiting times of the protocol, in seconds."""
+
+    absence_grace: float = 15.0
+    """How long a job must be absent from snapshots before it counts as never created, or as vanished."""
+    accounting_grace: float = 60.0
+    """How long accounting may take to know a job that vanished, before absence itself decides."""
+    backoff_first: float = 2.0
+    backoff_most: float = 300.0
+    quick_end: float = 60.0
+    """An attempt that ends sooner than this after it started counts as a failure whatever ended it."""
+    steady_after: float = 600.0
+    """An attempt that was ready this long clears the count of failures."""
+    cancel_again: float = 10.0
+    """How long a cancelled job may take before it is cancelled again."""
+    silence: float = 20.0
+    """How long readings may fail before services say so."""
+    glance: float = 1.0
+    """How often the files of a starting job are read."""

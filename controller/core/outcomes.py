@@ -1,0 +1,93 @@
+"""Why attempts end, in one word each, and what each word means for the next attempt."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from controller.core.model import Attempt, Job, JobExit
+
+
+class Outcome(StrEnum):
+    """Words for the outcome of an attempt. What the wrapper reports (`EngineExited`, …) is used as it is."""
+
+    COMPLETED = "Completed"
+    EXITED = "Exited"
+    FAILED = "Failed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    STARTUP_TIMEOUT = "StartupTimeout"
+    UNHEALTHY = "Unhealthy"
+    SUBMIT_REJECTED = "SubmitRejected"
+    SUBMIT_DEFERRED = "SubmitDeferred"
+    NEVER_STARTED = "NeverStarted"
+    CANCELLED = "Cancelled"
+    PREEMPTED = "Preempted"
+    TIME_LIMIT = "TimeLimit"
+    NODE_FAILED = "NodeFailed"
+    REQUEUED = "Requeued"
+    VANISHED = "Vanished"
+    STOPPED = "Stopped"
+    SCALED_DOWN = "ScaledDown"
+    OUTDATED = "Outdated"
+
+
+_BY_STATE = {
+    "CANCELLED": (Outcome.CANCELLED, "The job was cancelled by hand."),
+    "PREEMPTED": (Outcome.PREEMPTED, "The job was preempted."),
+    "TIMEOUT": (Outcome.TIME_LIMIT, "The job came to its time limit."),
+    "DEADLINE": (Outcome.TIME_LIMIT, "The job came to its deadline."),
+    "NODE_FAIL": (Outcome.NODE_FAILED, "The job's node failed."),
+    "BOOT_FAIL": (Outcome.NODE_FAILED, "The job's node did not come up."),
+    "LAUNCH_FAILED": (Outcome.NODE_FAILED, "The job could not be launched on its node."),
+    "OUT_OF_MEMORY": (Outcome.OUT_OF_MEMORY, "The job used more memory than it had asked for. Raise resources.memory."),
+}
+
+NOT_A_FAULT = frozenset(
+    {
+        Outcome.COMPLETED,
+        Outcome.SUBMIT_DEFERRED,
+        Outcome.NEVER_STARTED,
+        Outcome.CANCELLED,
+        Outcome.PREEMPTED,
+        Outcome.TIME_LIMIT,
+        Outcome.NODE_FAILED,
+        Outcome.REQUEUED,
+        Outcome.VANISHED,
+        Outcome.STOPPED,
+        Outcome.SCALED_DOWN,
+        Outcome.OUTDATED,
+        "Terminated",
+    }
+)
+"""Ends that say nothing against what was launched: they alone never make a service count as failed."""
+
+WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED})
+"""Ends that we brought about because people want something else now."""
+
+
+def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
+    """Return outcome, message and exit code of a job that ended, from Slurm's state and the wrapper's record."""
+    if job.state in _BY_STATE:
+        outcome, message = _BY_STATE[job.state]
+        return outcome, message, told.code if told else job.exit_code
+    if told is not None:
+        return of_exit(told, ends_by_itself=ends_by_itself)
+    if job.state == "COMPLETED" and ends_by_itself:
+        return Outcome.COMPLETED, "The job completed.", job.exit_code
+    if job.state == "COMPLETED":
+        return Outcome.EXITED, "The job ended without leaving a record of why.", job.exit_code
+    how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
+    return Outcome.FAILED, f"The job ended as {job.state} with {how}. Its logs may say why.", job.exit_code
+
+
+def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
+    """Return outcome, message and exit code of an engine's end as the wrapper records it."""
+    if ends_by_itself and told.code == 0 and told.reason == "EngineExited":
+        return Outcome.COMPLETED, "The job completed.", 0
+    if told.reason == "TimeLimit":
+        return Outcome.TIME_LIMIT, "The job came to its time limit.", told.code
+    return told.reason, told.message or f"It ended with exit code {told.code}.", told.code
+
+
+def is_fault(attempt: Attempt) -> bool:
+    """Whether this attempt's end speaks against what was launched."""
+    return attempt.outcome is not None and attempt.outcome not in NOT_A_FAULT

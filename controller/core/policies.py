@@ -1,0 +1,60 @@
+"""Small policies, each of one question: how long to wait after failures, when to give up, what may be rolled out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from controller.core.model import Attempt, Desired, Limits
+from controller.core.outcomes import WISHED, Outcome, is_fault
+
+
+def failures_after(last: Attempt, limits: Limits) -> int:
+    """Return how many failures in a row stand behind a replica whose newest attempt is `last`, closed."""
+    if last.outcome in WISHED or last.closed_at is None:
+        return 0
+    before = 0 if _was_steady(last, limits) else last.failures
+    began = last.started_at if last.started_at is not None else last.closed_at
+    if is_fault(last) or last.closed_at - began < limits.quick_end:
+        return before + 1
+    return 0
+
+
+def retry_at(last: Attempt, failures: int, limits: Limits) -> float:
+    """Return when the next attempt may begin: exponential back-off, spread by up to a quarter.
+
+    The spread is drawn from the token, so that deciding again decides the same.
+    """
+    if failures <= 0 or last.closed_at is None:
+        return last.closed_at or 0.0
+    delay = min(limits.backoff_first * 2.0 ** min(failures - 1, 30), limits.backoff_most)
+    spread = zlib.crc32(last.token.encode()) / 2**32
+    return last.closed_at + delay * (1 + spread / 4)
+
+
+def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
+    """Return why this replica is not tried again in this generation; `None` if it is."""
+    if desired.spec is None or last.digest != desired.digest or last.outcome is None:
+        return None
+    if last.generation != desired.generation and last.outcome != Outcome.COMPLETED:
+        return None
+    if last.outcome == Outcome.COMPLETED and desired.spec.kind == "job":
+        return Outcome.COMPLETED
+    if last.outcome == Outcome.SUBMIT_REJECTED:
+        return f"Slurm refused the job: {last.message}"
+    never_ready = last.ready_at is None or desired.spec.kind == "job"
+    if is_fault(last) and never_ready and failures_after(last, limits) >= desired.spec.max_failures:
+        return f"It failed {failures_after(last, limits)} times in a row. The last time: {last.outcome}: {last.message}"
+    return None
+
+
+def may_replace(attempt: Attempt, others: Sequence[Attempt], replicas: int) -> bool:
+    """Whether an outdated attempt may be closed now: one at a time, and one that serves only if all others do."""
+    if not attempt.ready:
+        return True
+    return sum(o.ready for o in others) >= replicas - 1
+
+
+def _was_steady(last: Attempt, limits: Limits) -> bool:
+    end = last.unready_since or last.closed_at
+    return last.ready_at is not None and end is not None and end - last.ready_at >= limits.steady_after

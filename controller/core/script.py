@@ -1,0 +1,45 @@
+"""What travels to a job: the parameters for its wrapper. Nothing of it is ever read by a shell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from api.contract.launch import LaunchSpec
+
+PARAMETERS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What is the same for all jobs of this site."""
+
+    apptainer: str
+    image_cache: str
+    port_range: tuple[int, int] | None
+    python: str
+    """The Python on the nodes that runs the wrapper."""
+
+
+def parameters(spec: LaunchSpec, token: str, secret: str, site: Site) -> dict[str, Any]:
+    """Return the parameter file of an attempt. It holds the attempt's secret: mode 0600, removed by the job."""
+    return {
+        "version": PARAMETERS_VERSION,
+        "token": token,
+        "image": {"source": spec.image.source, "definition": spec.image.definition} if spec.image else None,
+        "image_cache": site.image_cache,
+        "apptainer": site.apptainer,
+        "command": list(spec.command),
+        "environment": dict(spec.environment),
+        "environment_from": dict(spec.environment_from),
+        "binds": list(spec.binds),
+        "files": dict(spec.files),
+        "nv": spec.resources.gpu > 0,
+        "listens": spec.health is not None,
+        # Engines are reached from the controller's and the API's hosts.
+        "host": "0.0.0.0",  # noqa: S104
+        "secret": secret if spec.secret_variable else None,
+        "secret_variable": spec.secret_variable,
+        "port_range": list(site.port_range) if site.port_range else None,
+        "stop_grace": spec.stop_grace,
+    }

@@ -1,0 +1,180 @@
+"""The protocols between the pass and the world. Adapters implement them; tests may put simulations behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.contract.launch import LaunchSpec
+from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, Sent, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """The right to act: a lease held under an ever-growing epoch."""
+
+    epoch: int
+    began_at: float
+
+
+class DeposedError(Exception):
+    """Another controller holds the lease, or nobody does: whoever sees this stops acting at once."""
+
+
+class UnreadableError(Exception):
+    """A reading of the cluster failed: there is no snapshot. Never to be taken for an empty one."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What one squeue says of our jobs."""
+
+    jobs: tuple[Job, ...]
+
+
+class Scheduler(Protocol):
+    """The cluster. Calls raise `UnreadableError` when it does not answer; none of them retries."""
+
+    async def list_jobs(self) -> Listing:
+        """List all jobs of this user that bear a token of this installation, ended ones that are still listed too."""
+        ...
+
+    async def ended_jobs(self, job_ids: Collection[int]) -> Mapping[int, Job] | None:
+        """Ask accounting about jobs that left the listing; unknown ids are absent. `None`: the site has none."""
+        ...
+
+    async def addresses(self) -> Mapping[str, str]:
+        """Return every node's address (NodeAddr)."""
+        ...
+
+    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+        """Run sbatch once. The sequence of what is returned is taken after it returned. Never raises for Slurm's no."""
+        ...
+
+    async def cancel(self, token: str, job_id: int) -> None:
+        """Cancel the job of that name and that id; a job that is gone, or has another name, is left alone."""
+        ...
+
+    def next_sequence(self) -> int:
+        """Take the next number of the counter that orders readings and returned submissions within a term."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFolder:
+    """Where an attempt's job finds its things, as absolute paths on the shared file system."""
+
+    path: str
+    launch_script: str
+    """The fixed batch script."""
+    wrapper: str
+    """The supervisor that it starts."""
+
+
+class RunDirs(Protocol):
+    """The job folders on the shared file system. Calls raise `OSError` when it can't be used."""
+
+    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
+        """Create the folder (0700) and the parameter file (0600) of an attempt."""
+        ...
+
+    async def read(self, service_id: str, token: str) -> JobFiles:
+        """Read what the job has written; files that are absent or garbled are `None`."""
+        ...
+
+    async def revoke(self, service_id: str, token: str) -> None:
+        """Link the claim as revoked, if nobody has it. Who has it is found by the next `read`."""
+        ...
+
+
+class Probes(Protocol):
+    """The readiness and liveness of engines, kept up to date in the background."""
+
+    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+        """Probe this attempt from now on, under its secret; a change of its health wakes its service."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """Stop probing it."""
+        ...
+
+    def latest(self, token: str) -> Probe | None:
+        """Return the latest result, if there is one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What the database holds about one service."""
+
+    desired: Desired
+    status: Status
+    endpoints: tuple[Endpoint, ...]
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracked:
+    """One attempt that is not gone yet, as the snapshot keeper needs to know it."""
+
+    service_id: str
+    token: str
+    job_id: int | None
+    open: bool
+    started: bool
+    settled: bool = False
+    """Whether it is as it should be: nothing is expected to change soon."""
+
+
+class Store(Protocol):
+    """The database as the controller uses it. Every write is fenced by the term."""
+
+    async def keys(self) -> tuple[str, ...]:
+        """Return the ids of all services that are not purged."""
+        ...
+
+    async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """Return the feed's position and the services changed by people after `since`."""
+        ...
+
+    async def load(self, key: str) -> Record | None:
+        """Read one service: what is wanted, its status, its attempts."""
+        ...
+
+    async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
+        """Write the plan in one immediate transaction under the term; raises `DeposedError`."""
+        ...
+
+    async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
+        """Write what sbatch answered; best effort, looking repairs it."""
+        ...
+
+    async def tracked(self) -> tuple[Tracked, ...]:
+        """Return all attempts that are not gone."""
+        ...
+
+    async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
+        """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
+        ...
+
+
+class Clock(Protocol):
+    """Time from outside."""
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        ...
+
+
+class Timers(Protocol):
+    """Periodic work."""
+
+    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` every so many seconds; a late run is made up for once, never twice at a time."""
+        ...

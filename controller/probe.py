@@ -1,0 +1,133 @@
+"""Probes: is the engine well, and is it ours? Kept up to date in the background, one task an attempt.
+
+A probe that calls a vLLM engine ready proves that it talks to the right process: it serves the model's name under the
+attempt's secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from api.contract.launch import Health, LaunchSpec
+from controller.core.model import Attempt, Probe
+from controller.ports import Clock
+
+STARTING_INTERVAL = 0.5
+"""Seconds between probes of an engine that has never answered."""
+LARGEST_ANSWER = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is asked of one engine."""
+
+    address: str
+    health: Health
+    secret: str | None
+    """Set for engines that speak vLLM's API."""
+    model: str | None
+
+
+class HttpProbes:
+    """Probes over HTTP. `wake` is called with the service's id when an attempt's health changed."""
+
+    def __init__(self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._secret = secret
+        self._wake = wake
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: dict[str, tuple[Target, asyncio.Task[None]]] = {}
+        self._latest: dict[str, Probe] = {}
+
+    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+        """Probe this attempt from now on; nothing happens if it is watched already."""
+        if spec.health is None or attempt.host is None or attempt.port is None:
+            return
+        host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
+        is_vllm = spec.engine == "vllm"
+        target = Target(
+            address=f"http://{host}:{attempt.port}",
+            health=spec.health,
+            secret=self._secret(attempt.token) if is_vllm else None,
+            model=spec.model if is_vllm else None,
+        )
+        current = self._tasks.get(attempt.token)
+        if current is not None and current[0] == target:
+            return
+        self.forget(attempt.token)
+        task = asyncio.create_task(self._follow(attempt.token, attempt.service_id, target))
+        self._tasks[attempt.token] = target, task
+
+    def forget(self, token: str) -> None:
+        """Stop probing it."""
+        self._latest.pop(token, None)
+        current = self._tasks.pop(token, None)
+        if current is not None:
+            current[1].cancel()
+
+    def latest(self, token: str) -> Probe | None:
+        """Return the latest result."""
+        return self._latest.get(token)
+
+    async def close(self) -> None:
+        """Stop all probes."""
+        tasks = [task for _, task in self._tasks.values()]
+        for token in list(self._tasks):
+            self.forget(token)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _follow(self, token: str, service_id: str, target: Target) -> None:
+        ever_ready = False
+        while True:
+            trouble = await self._ask(target)
+            before = self._latest.get(token)
+            failures = 0 if trouble is None else (before.failures if before is not None else 0) + 1
+            probe = Probe(at=self._clock.now(), ready=trouble is None, failures=failures, message=trouble or "")
+            self._latest[token] = probe
+            if before is None or before.ready != probe.ready or (ever_ready and not probe.ready):
+                self._wake(service_id)
+            ever_ready = ever_ready or probe.ready
+            # A failure is looked at more closely, so that a dead engine is found within a few intervals.
+            pause = target.health.interval if probe.ready else min(target.health.interval, STARTING_INTERVAL * 2)
+            await asyncio.sleep(pause if ever_ready else STARTING_INTERVAL)
+
+    async def _ask(self, target: Target) -> str | None:
+        """Probe once; return what is wrong, `None` if all is well."""
+        try:
+            status, _ = await self._get(target, target.health.path)
+            if status >= 400:
+                return f"{target.health.path} answered {status}"
+            if target.model is None:
+                return None
+            status, body = await self._get(target, "/v1/models")
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return f"{target.address} does not answer ({type(error).__name__})"
+        if status != 200:
+            return f"/v1/models answered {status}: another program may be listening there"
+        return None if target.model in _models(body) else f"the model {target.model!r} is not served there"
+
+    async def _get(self, target: Target, path: str) -> tuple[int, bytes]:
+        if self._session is None:
+            # Each probe on a connection of its own: that is what a client would meet.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+        headers = {"Authorization": f"Bearer {target.secret}"} if target.secret and target.model else {}
+        timeout = aiohttp.ClientTimeout(total=target.health.timeout)
+        request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
+        async with request as response:
+            return response.status, await response.content.read(LARGEST_ANSWER)
+
+
+def _models(body: bytes) -> set[str]:
+    try:
+        listed = json.loads(body)["data"]
+        return {model["id"] for model in listed}
+    except (ValueError, TypeError, KeyError):
+        return set()

@@ -1,0 +1,74 @@
+"""One key, one pass: observe, decide, record, act, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from controller.act import Actor
+from controller.core.decide import decide
+from controller.core.model import Attempt, Limits, Plan
+from controller.observe import Cluster, observe
+from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
+from controller.report import report
+from controller.roster import Roster
+
+SOON = 0.2
+"""Seconds until what was done to the cluster is looked at."""
+
+
+class Reconciler:
+    """Reconciles services, one pass at a time each, under one term that was captured once."""
+
+    def __init__(
+        self,
+        *,
+        term: Term,
+        store: Store,
+        cluster: Cluster,
+        run_dirs: RunDirs,
+        probes: Probes,
+        actor: Actor,
+        roster: Roster,
+        hurry: Callable[[], None],
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._term = term
+        self._store = store
+        self._cluster = cluster
+        self._run_dirs = run_dirs
+        self._probes = probes
+        self._actor = actor
+        self._roster = roster
+        self._hurry = hurry
+        self._clock = clock
+        self._limits = limits
+
+    async def reconcile(self, key: str) -> float | None:
+        """Make one pass over a service; return when to look at it again by ourselves.
+
+        Raises `DeposedError` when the term is over, and what the database, the cluster or the file system raise.
+        """
+        record = await self._store.load(key)
+        if record is None:
+            return None
+        seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
+        now = self._clock.now()
+        plan = decide(record.desired, seen, now, self._limits)
+        await self._store.record(self._term, record, plan, now)
+        attempts = _after(record, plan)
+        self._roster.update(attempts)
+        report(self._term, record, plan)
+        await self._actor.act(self._term, record, attempts, plan.actions)
+        if plan.attempts or plan.actions:
+            self._hurry()
+        if plan.actions:
+            return now + SOON
+        # What was closed in this pass is evicted by the next one, at once.
+        return now if plan.attempts else plan.look_again_at
+
+
+def _after(record: Record, plan: Plan) -> tuple[Attempt, ...]:
+    """Return the attempts as they are after the plan was recorded."""
+    current = {a.token: a for a in (*record.attempts, *plan.attempts)}
+    return tuple(current.values())

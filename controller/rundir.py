@@ -1,0 +1,131 @@
+"""The job folders on the shared file system: RUN_DIR/<installation>/<service>/<token>/.
+
+Files here are the only channel from job to controller. They come late on NFS, and may be garbled: both read as absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.ports import JobFolder
+from controller.wrapper.bundle import bundle, file_name, launch_script
+
+LARGEST_FILE = 1_000_000
+
+
+class SharedRunDirs:
+    """RUN_DIR of one installation."""
+
+    def __init__(self, run_dir: Path, installation: str, prologue: str) -> None:
+        self._jobs = run_dir / installation
+        self._library = run_dir / "lib"
+        self._prologue = prologue
+        self._bundle = bundle()
+
+    def folder(self, service_id: str, token: str) -> Path:
+        """Return the folder of an attempt's job."""
+        return self._jobs / service_id / token
+
+    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
+        """Create the folder (0700) and the parameter file (0600) of an attempt; raises `OSError`."""
+        return await asyncio.to_thread(self._prepare, self.folder(service_id, token), parameters)
+
+    async def read(self, service_id: str, token: str) -> JobFiles:
+        """Read what the job has written."""
+        return await asyncio.to_thread(read_job_files, self.folder(service_id, token))
+
+    async def revoke(self, service_id: str, token: str) -> None:
+        """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
+        await asyncio.to_thread(self._revoke, self.folder(service_id, token))
+
+    def _prepare(self, folder: Path, parameters: bytes) -> JobFolder:
+        self._library.mkdir(parents=True, exist_ok=True, mode=0o700)
+        wrapper = self._library / file_name(self._bundle)
+        script = self._library / f"launch-{file_name(self._bundle)[8:20]}.sh"
+        for path, content in ((wrapper, self._bundle), (script, launch_script().encode())):
+            if not path.exists():
+                _write(path, content)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._prologue:
+            _write(folder / "prologue.sh", (self._prologue.rstrip() + "\n").encode())
+        _write(folder / "params.json", parameters)
+        return JobFolder(path=str(folder), launch_script=str(script), wrapper=str(wrapper))
+
+    @staticmethod
+    def _revoke(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = folder / f".revoked.{secrets.token_hex(6)}"
+        _write(draft, b'{"revoked": true}')
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, folder / "claim")
+        finally:
+            draft.unlink()
+
+
+def read_job_files(folder: Path) -> JobFiles:
+    """Read a job's claim, state and exit record; what is absent or garbled is `None`."""
+    state = _json(folder / "state.json")
+    return JobFiles(
+        claim=_claim(folder / "claim"),
+        step=_text(state.get("step")) or None,
+        port=_port(state.get("port")),
+        exit=_exit(_json(folder / "exit.json")),
+    )
+
+
+def _claim(path: Path) -> Claim | None:
+    """Tell an absent claim, which may still be won, from one that somebody has but that can't be read."""
+    value = _json(path)
+    job_id = value.get("job_id")
+    if value.get("revoked") is True:
+        return Claim(job_id=None)
+    if isinstance(job_id, int) and not isinstance(job_id, bool):
+        return Claim(job_id=job_id)
+    return Claim(job_id=UNREADABLE) if path.exists() else None
+
+
+def _exit(value: dict[str, Any]) -> JobExit | None:
+    code, reason = value.get("code"), _text(value.get("reason"))
+    if not isinstance(code, int) or not reason:
+        return None
+    return JobExit(code=code, reason=reason[:64], message=_text(value.get("message"))[:4000])
+
+
+def _port(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 < value < 65536 else None
+
+
+def _text(value: object) -> str:
+    return value.replace("\0", "") if isinstance(value, str) else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.read(LARGEST_FILE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or none, mode 0600."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

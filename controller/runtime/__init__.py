@@ -1,0 +1,1 @@
+"""What makes passes happen: the keyed queue, the manager, the timers."""

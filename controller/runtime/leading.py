@@ -1,0 +1,144 @@
+"""One term: from taking the lease to losing it or being told to end. Nothing of a term outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from controller.lease import Lease
+from controller.ports import Clock, DeposedError, Store, Term, UnreadableError
+from controller.reconciler import Reconciler
+from controller.roster import Roster
+from controller.runtime.queue import KeyedQueue
+from controller.runtime.rhythm import Rhythm
+from controller.runtime.timers import PeriodicTimers
+from controller.runtime.wakes import changed_tokens
+from controller.slurm.keeper import SnapshotKeeper
+from controller.strays import Strays
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leading:
+    """The parts of one term."""
+
+    term: Term
+    lease: Lease
+    lease_seconds: float
+    store: Store
+    keeper: SnapshotKeeper
+    roster: Roster
+    reconciler: Reconciler
+    strays: Strays
+    queue: KeyedQueue
+    rhythm: Rhythm
+    clock: Clock
+    wakeups: Callable[[], AsyncIterator[None]]
+    resync_seconds: float
+    workers: int
+    deposed: asyncio.Event
+
+    async def lead(self, ending: asyncio.Event) -> None:
+        """Work until the term is over, or `ending` is set; then let passes under way come to their end."""
+        log.info("leading, epoch %d", self.term.epoch)
+        timers = PeriodicTimers()
+        timers.every(self.lease_seconds / 3, "renew the lease", self._renew)
+        timers.every(self.rhythm.fastest, "read the cluster", self._read_when_due)
+        timers.every(self.resync_seconds, "look at everything", self._resync)
+        timers.start()
+        background = [asyncio.create_task(self._follow_changes())]
+        workers = [asyncio.create_task(self._work()) for _ in range(self.workers)]
+        try:
+            await _first_of(ending, self.deposed)
+        finally:
+            timers.stop()
+            self.queue.close()
+            await _end(background, grace=0.0)
+            await _end(workers, grace=3.0)
+        log.info("no longer leading, epoch %d", self.term.epoch)
+
+    async def _renew(self) -> None:
+        try:
+            await self.lease.renew(self.term)
+        except DeposedError as error:
+            log.warning("deposed: %s", error)
+            self.deposed.set()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the lease could not be renewed: %s", error)
+
+    async def _read_when_due(self) -> None:
+        if not self.rhythm.is_due(self.clock.now(), changing=self.roster.is_changing):
+            return
+        before, was_silent = self.keeper.latest, self.keeper.failure is not None
+        try:
+            snapshot = await self.keeper.take()
+        except UnreadableError as error:
+            await self._tell_silence(error, was_silent=was_silent)
+            return
+        if was_silent or before is None:
+            log.info("the cluster answers")
+            await self._resync()
+        self._wake(changed_tokens(before, snapshot, await self.roster.tracked()))
+        await self.strays.sweep(self.term, snapshot)
+
+    async def _tell_silence(self, error: UnreadableError, *, was_silent: bool) -> None:
+        if not was_silent:
+            log.warning("the cluster can't be read: %s", error.message)
+            await self._resync()
+
+    def _wake(self, tokens: set[str]) -> None:
+        if tokens:
+            self.rhythm.hurry()
+        self.queue.add_all({service for t in tokens if (service := self.roster.service_of(t)) is not None})
+
+    async def _resync(self) -> None:
+        self.queue.add_all(await self.store.keys())
+
+    async def _follow_changes(self) -> None:
+        """Wake the services that people change. Losing a wake-up costs a resync, no more."""
+        position = 0
+        while True:
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                async for _ in self.wakeups():
+                    position, keys = await self.store.changed(position)
+                    self.queue.add_all(keys)
+            await asyncio.sleep(1.0)
+
+    async def _work(self) -> None:
+        while (key := await self.queue.get()) is not None:
+            try:
+                again_at = await self.reconciler.reconcile(key)
+            except DeposedError as error:
+                log.warning("deposed: %s", error)
+                self.deposed.set()
+                self.queue.done(key)
+            except (UnreadableError, SQLAlchemyError, OSError) as error:
+                pause = self.queue.retry(key)
+                log.warning("service %s is looked at again in %.1f s: %s", key, pause, error)
+            except Exception:
+                pause = self.queue.retry(key)
+                log.exception("a pass over service %s failed; again in %.1f s", key, pause)
+            else:
+                self.queue.done(key, again_at)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await _end(waiting, grace=0.0)
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]], *, grace: float) -> None:
+    """Let tasks finish what they are at for a while, then cancel them."""
+    if grace:
+        await asyncio.wait(tasks, timeout=grace)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

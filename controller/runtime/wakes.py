@@ -1,0 +1,15 @@
+"""Which attempts a new snapshot gives reason to look at: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from controller.core.model import Snapshot
+from controller.ports import Tracked
+
+
+def changed_tokens(before: Snapshot | None, after: Snapshot, tracked: Collection[Tracked]) -> set[str]:
+    """Return the tokens whose jobs changed between two snapshots, those that are missed, and those being ended."""
+    jobs = before.jobs if before is not None else {}
+    changed = {token for token, seen in after.jobs.items() if seen != jobs.get(token)}
+    return changed | {t.token for t in tracked if not t.open or t.token not in after.jobs}

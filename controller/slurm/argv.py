@@ -1,0 +1,161 @@
+"""The command lines: pure, each value one argv element. Nothing here goes through a shell.
+
+Facts about the options are from squeue(1), sacct(1), sinfo(1), sbatch(1), scancel(1), and measured with 22.05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from api.contract.launch import Resources
+
+LIST_FIELDS = ("%A", "%T", "%B", "%S", "%e", "%j", "%r")
+"""Id, state, batch host, start, end, name, reason (squeue(1)). `%A` is a number for parts of arrays too; `%B` is the
+host of the batch script, which need not be the first of the node list, and `n/a` while there is none."""
+
+ACCOUNTING_FIELDS = ("JobIDRaw", "State", "ExitCode", "Reason", "NodeList", "Start", "End", "JobName")
+"""As `sacct --helpformat` names them."""
+
+ADDRESS_FIELDS = ("%N", "%o")
+"""Node name and address (sinfo(1))."""
+
+COMMENT_LENGTH = 200
+"""Characters of a comment that are sent; Slurm refuses comments above 1,024 bytes."""
+
+
+def make_mark(word: str) -> str:
+    """Return what is put behind every field: a control character around a word drawn afresh by the caller.
+
+    Values are not escaped, and names may hold anything, newlines and control characters too (measured), so that a
+    fixed mark could be forged by a job's name. Raises ValueError for a word that squeue would read as format.
+    """
+    if not (word.isascii() and word.isalnum()):
+        msg = f"a mark must be made of letters and digits, not {word!r}"
+        raise ValueError(msg)
+    return f"\x1f{word}\x1f"
+
+
+def list_command(mark: str) -> tuple[str, ...]:
+    """Return the one listing of this user's jobs in every state that squeue still holds.
+
+    `--all` shows jobs in hidden partitions too; `--local` keeps other clusters of a federation out.
+    """
+    fields = "".join(field + mark for field in LIST_FIELDS)
+    return ("squeue", "--me", "--noheader", "--all", "--local", "--states=all", f"--format={fields}")
+
+
+def accounting_command(job_ids: Collection[int], uid: int, mark: str) -> tuple[str, ...]:
+    """Return the question to accounting about some jobs of this user; one row a job, the newest under its number.
+
+    With `--jobs` and no `--starttime` sacct looks as far back as there is anything, and at jobs that never became
+    eligible too. `--parsable` ends every field with the delimiter, which may be several characters (measured).
+    """
+    ids = ",".join(str(job_id) for job_id in sorted(job_ids))
+    return (
+        "sacct", "--noheader", "--parsable", "--allocations", "--local", f"--user={uid}", f"--jobs={ids}",
+        f"--delimiter={mark}", f"--format={','.join(ACCOUNTING_FIELDS)}",
+    )  # fmt: skip
+
+
+def address_command(mark: str) -> tuple[str, ...]:
+    """Return the question for every node's address; a node shows once for each of its partitions."""
+    fields = "".join(field + mark for field in ADDRESS_FIELDS)
+    return ("sinfo", "--noheader", "--all", "--local", "--Node", f"--format={fields}")
+
+
+def cancel_command(token: str, job_id: int) -> tuple[str, ...]:
+    """Return the cancellation of the job that has both this name and this id (both must match; measured)."""
+    return ("scancel", f"--name={token}", str(job_id))
+
+
+def submit_command(script: str, arguments: Iterable[str], options: Iterable[str]) -> tuple[str, ...]:
+    """Return the submission of a script with its arguments."""
+    return ("sbatch", *options, script, *arguments)
+
+
+def submit_options(
+    token: str, resources: Resources, *, output: str, error: str, chdir: str, warning_seconds: int, comment: str
+) -> tuple[str, ...]:
+    """Return the options of one submission. Paths are meant literally; `warning_seconds` of 0 gives no warning.
+
+    Where an option is given twice, sbatch takes the last (measured, also for `--dependency`), so what the protocol
+    rests on comes after what was asked for, and the singleton last of all. Raises ValueError where a value can't be
+    handed to sbatch.
+    """
+    return (*_asked_for(resources), *_fixed(output, error, chdir, comment), *_protocol(token, warning_seconds))
+
+
+def _asked_for(resources: Resources) -> list[str]:
+    """Return the resources, extra options first. `None` leaves a thing to the site."""
+    extra = {option.partition("=")[0] for option in resources.extra_options}
+    options = [
+        *resources.extra_options,
+        f"--nodes={resources.nodes}",
+        f"--cpus-per-task={resources.cpu}",
+        f"--time={resources.time_limit}",
+    ]
+    if not extra & {"--mem-per-cpu", "--mem-per-gpu"}:  # sbatch refuses more than one of the three
+        options.append(f"--mem={resources.memory_mb}M")
+    gres = [value for value in (_gpus(resources), resources.gres) if value]
+    if gres:
+        options.append(f"--gres={','.join(gres)}")
+    for name in ("partition", "account", "qos", "constraint", "reservation"):
+        value = getattr(resources, name)
+        if value is not None:
+            options.append(f"--{name}={value}")
+    return options
+
+
+def _gpus(resources: Resources) -> str:
+    """Return the GPUs as a generic resource, of a certain type if one is asked for."""
+    if resources.gpu == 0:
+        return ""
+    return ":".join(("gpu", *([resources.gpu_type] if resources.gpu_type else []), str(resources.gpu)))
+
+
+def _fixed(output: str, error: str, chdir: str, comment: str) -> list[str]:
+    """Return what is the same for every job.
+
+    `--export=ALL` means the environment of the sbatch process, which `controller.slurm.environment` makes from a
+    list of names. `NONE`, and naming variables, makes slurmd run a login shell on the node for the user's environment
+    first (SLURM_GET_USER_ENV), which may hang on a slow home; `NIL` does not, but is not known to 22.05, which takes
+    it for a variable's name.
+    """
+    return [
+        f"--output={literal_path(output)}",
+        f"--error={literal_path(error)}",
+        "--open-mode=append",
+        f"--chdir={_plain(chdir)}",
+        f"--comment={one_line(comment)}",
+        "--export=ALL",
+        "--parsable",
+    ]
+
+
+def _protocol(token: str, warning_seconds: int) -> list[str]:
+    """Return what submitting exactly once rests on, and the warning before the time limit (to the script alone)."""
+    warning = [f"--signal=B:USR1@{min(warning_seconds, 65535)}"] if warning_seconds > 0 else []
+    return [*warning, "--no-requeue", f"--job-name={token}", "--dependency=singleton"]
+
+
+def literal_path(path: str) -> str:
+    """Escape a path for `--output` and `--error`, where `%` begins a replacement ("filename pattern" of sbatch(1)).
+
+    Raises ValueError for a backslash, which would switch all replacements off and vanish from the name itself.
+    """
+    if "\\" in path:
+        msg = f"Slurm can't write to a path with a backslash: {path!r}; choose another folder"
+        raise ValueError(msg)
+    return _plain(path).replace("%", "%%")
+
+
+def _plain(path: str) -> str:
+    if not path.startswith("/") or not path.isprintable():
+        msg = f"not an absolute path without control characters: {path!r}; choose another folder"
+        raise ValueError(msg)
+    return path
+
+
+def one_line(text: str) -> str:
+    """Return a text fit for `--comment`: printable, one line, not too long."""
+    return "".join(c if c.isprintable() else " " for c in text)[:COMMENT_LENGTH]

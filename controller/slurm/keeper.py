@@ -1,0 +1,134 @@
+"""The keeper of the snapshot: one reading for all, with as few commands as will do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from controller.core.model import Job, ReadingFailure, Snapshot
+from controller.ports import Clock, Scheduler, Tracked, UnreadableError
+from controller.slurm.snapshot import Vanished, build_snapshot, find_vanished, known_as_ended, placements
+
+ASK_AGAIN_FIRST = 2.0
+ASK_AGAIN_MOST = 60.0
+"""Seconds until accounting is asked again about a job that it did not know, doubling from the first to the most."""
+
+WITHOUT_ACCOUNTING = 600.0
+"""Seconds until a site that has no accounting is asked again whether it has."""
+
+
+class SnapshotKeeper:
+    """Takes snapshots, one at a time, and keeps the latest and the latest failure.
+
+    A take costs one squeue; one sacct more if jobs vanished that it has not been asked about lately; one sinfo more
+    if a job got a node since the last one (an address may change each time a cloud node boots).
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, tracked: Callable[[], Awaitable[Collection[Tracked]]], clock: Clock
+    ) -> None:
+        self._scheduler = scheduler
+        self._tracked = tracked
+        self._clock = clock
+        self._accounting = _Accounting()
+        self._addresses: Mapping[str, str] = {}
+        self._placed: frozenset[tuple[int, str]] | None = None
+        self.latest: Snapshot | None = None
+        """`None` until the first successful reading."""
+        self.failure: ReadingFailure | None = None
+        """Set while the newest readings failed."""
+        self.accounting_failure: ReadingFailure | None = None
+        """Set while accounting could not be asked; snapshots are taken all the same."""
+
+    async def take(self) -> Snapshot:
+        """Read the cluster once. Raises UnreadableError, after noting it, if squeue does not answer."""
+        sequence = self._scheduler.next_sequence()
+        began_at = self._clock.now()
+        tracked = await self._tracked()  # before the listing: what is noted later can't be missed in it
+        try:
+            listing = await self._scheduler.list_jobs()
+        except UnreadableError as error:
+            self.failure = self._failed(self.failure, error)
+            raise
+        self.failure = None
+        vanished = find_vanished(listing, tracked)
+        await self._ask_accounting(vanished)
+        await self._ask_addresses(listing.jobs)
+        self.latest = build_snapshot(
+            sequence=sequence,
+            began_at=began_at,
+            listing=listing,
+            tracked=tracked,
+            ended=self._accounting.ended,
+            addresses=self._addresses,
+        )
+        return self.latest
+
+    def forget(self) -> None:
+        """Throw the snapshot away: a new term looks first."""
+        self.latest = None
+        self.failure = None
+
+    async def _ask_accounting(self, vanished: frozenset[Vanished]) -> None:
+        now = self._clock.now()
+        due = self._accounting.due(vanished, now)
+        if not due:
+            return
+        try:
+            answers = await self._scheduler.ended_jobs({each.job_id for each in due})
+        except UnreadableError as error:
+            self.accounting_failure = self._failed(self.accounting_failure, error)
+            answers = {}
+        else:
+            self.accounting_failure = None
+        self._accounting.note(due, answers, now)
+
+    async def _ask_addresses(self, jobs: Collection[Job]) -> None:
+        placed = placements(jobs)
+        if self._placed is not None and placed <= self._placed:
+            self._placed = placed
+            return
+        try:
+            self._addresses = await self._scheduler.addresses()
+        except UnreadableError:
+            return  # the old ones stand; the next take tries again
+        self._placed = placed
+
+    def _failed(self, before: ReadingFailure | None, error: UnreadableError) -> ReadingFailure:
+        since = before.since if before else self._clock.now()
+        return ReadingFailure(since=since, reason=error.reason, message=error.message)
+
+
+@dataclass(slots=True)
+class _Asked:
+    again_at: float
+    pause: float
+
+
+class _Accounting:
+    """What accounting has said about vanished jobs, and when to ask about the others again."""
+
+    def __init__(self) -> None:
+        self.ended: dict[Vanished, Job] = {}
+        self._asked: dict[Vanished, _Asked] = {}
+        self._absent_until = float("-inf")
+
+    def due(self, vanished: frozenset[Vanished], now: float) -> frozenset[Vanished]:
+        """Return what to ask about now, and forget what is no longer vanished."""
+        self.ended = {each: job for each, job in self.ended.items() if each in vanished}
+        self._asked = {each: asked for each, asked in self._asked.items() if each in vanished}
+        if now < self._absent_until:
+            return frozenset()
+        unknown = vanished - self.ended.keys()
+        return frozenset(each for each in unknown if each not in self._asked or self._asked[each].again_at <= now)
+
+    def note(self, asked: frozenset[Vanished], answers: Mapping[int, Job] | None, now: float) -> None:
+        """Keep what is known for good; put off what is not."""
+        if answers is None:
+            self._absent_until = now + WITHOUT_ACCOUNTING
+            return
+        self.ended.update(known_as_ended(asked, answers))
+        for each in asked - self.ended.keys():
+            before = self._asked.get(each)
+            pause = min(2 * before.pause, ASK_AGAIN_MOST) if before else ASK_AGAIN_FIRST
+            self._asked[each] = _Asked(again_at=now + pause, pause=pause)

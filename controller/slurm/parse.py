@@ -1,0 +1,124 @@
+"""What the commands printed, read into the model: pure, strict about the frame, lenient about what only informs.
+
+A text that is not what was asked for raises `GarbledError`; it is never read as fewer jobs than there are.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from controller.core.model import Job, JobPhase
+from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
+from controller.slurm.hostlist import first_host
+from controller.slurm.states import phase_of, state_word
+
+_LASTS = frozenset({JobPhase.RUNNING, JobPhase.SUSPENDED})
+
+
+class GarbledError(Exception):
+    """The text is cut short, or not of the form that was asked for."""
+
+
+def records(text: str, mark: str, width: int) -> list[tuple[str, ...]]:
+    """Split a text in which every field is followed by the mark, and every record by a newline.
+
+    Raises GarbledError if a record is incomplete.
+    """
+    *fields, rest = text.split(mark)
+    if rest.strip("\n") or len(fields) % width:
+        msg = f"the text ends in the middle of a record ({len(fields)} fields of {width} a record)"
+        raise GarbledError(msg)
+    return [
+        (fields[at].removeprefix("\n"), *fields[at + 1 : at + width])  # the newline is what ended the record before
+        for at in range(0, len(fields), width)
+    ]
+
+
+def parse_listing(text: str, mark: str, prefix: str) -> tuple[Job, ...]:
+    """Read the jobs whose name begins with the prefix out of squeue's answer to `argv.list_command`."""
+    return tuple(_listed(record) for record in records(text, mark, len(LIST_FIELDS)) if record[5].startswith(prefix))
+
+
+def _listed(record: tuple[str, ...]) -> Job:
+    job_id, state, host, start, end, name, reason = record
+    word = state_word(state)
+    phase = phase_of(word)
+    node = first_host(host)
+    return Job(
+        job_id=_number(job_id),
+        token=name,
+        phase=phase,
+        state=word,
+        reason="" if reason == "None" else reason,
+        node=node,
+        # of jobs without a node these are forecasts, or the times of an earlier run
+        started_at=read_time(start) if node is not None else None,
+        ends_at=read_time(end) if node is not None and (phase in _LASTS or word == "CONFIGURING") else None,
+    )
+
+
+def parse_accounting(text: str, mark: str, prefix: str) -> tuple[Job, ...]:
+    """Read the jobs whose name begins with the prefix out of sacct's answer to `argv.accounting_command`.
+
+    For a moment sacct may call a job that ended at once `allocation`: such a row is left out like any stranger's.
+    """
+    rows = records(text, mark, len(ACCOUNTING_FIELDS))
+    return tuple(_accounted(row) for row in rows if row[7].startswith(prefix))
+
+
+def _accounted(row: tuple[str, ...]) -> Job:
+    job_id, state, exit_code, reason, nodes, start, _end, name = row
+    word = state_word(state)
+    code, signal = _exit(exit_code)
+    return Job(
+        job_id=_number(job_id),
+        token=name,
+        phase=phase_of(word),
+        state=word,
+        reason="" if reason == "None" else reason,
+        node=first_host(nodes),
+        started_at=read_time(start),
+        exit_code=code,
+        signal=signal,
+    )
+
+
+def parse_addresses(text: str, mark: str) -> dict[str, str]:
+    """Read node name -> address out of sinfo's answer to `argv.address_command`."""
+    return {name: address for name, address in records(text, mark, len(ADDRESS_FIELDS)) if name and address}
+
+
+def parse_submission(text: str) -> int | None:
+    """Return the id in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on a line of its own."""
+    for line in text.splitlines():
+        if match := re.fullmatch(r"(\d+)(;[^;\s]+)?", line.strip()):
+            return int(match[1])
+    return None
+
+
+def read_time(text: str) -> float | None:
+    """Return Unix seconds; `None` for `N/A`, `Unknown` and the like.
+
+    The commands are asked for seconds (SLURM_TIME_FORMAT=%s); a Slurm that does not heed this prints times of UTC,
+    which is the time zone that they are given.
+    """
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        msg = f"not a job id: {text[:80]!r}"
+        raise GarbledError(msg)
+    return int(text)
+
+
+def _exit(text: str) -> tuple[int | None, int | None]:
+    """Read `CODE:SIGNAL`; `None` where sacct says nothing, and for a signal of 0."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    return (int(match[1]), int(match[2]) or None) if match else (None, None)

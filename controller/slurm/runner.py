@@ -1,0 +1,160 @@
+"""The only place that starts Slurm's commands: argv in, what became of it out. It neither judges nor retries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+SUBMISSIONS_AT_ONCE = 4
+"""sbatch and scancel at a time; more did not make slurmctld any faster (measured)."""
+
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes of one command's output; 5,000 jobs are under 1 MB."""
+
+_CHUNK = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What became of one command."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    """`None` if it was killed because its time was up, or because it printed too much."""
+    stdout: str
+    stderr: str
+
+    @property
+    def command(self) -> str:
+        """The program's name."""
+        return self.argv[0]
+
+
+class NotStartedError(Exception):
+    """The program could not be started on this host, so nothing was asked of Slurm."""
+
+    def __init__(self, command: str, cause: OSError) -> None:
+        super().__init__(f"{command} can't be started: {cause.strerror or cause}")
+        self.command = command
+        self.missing = isinstance(cause, FileNotFoundError | PermissionError)
+        """Whether there is no such program, or none that may be run."""
+
+
+class Runner(Protocol):
+    """What the scheduler needs of a runner."""
+
+    async def read(self, argv: tuple[str, ...]) -> Completed:
+        """Run a command that changes nothing."""
+        ...
+
+    async def change(self, argv: tuple[str, ...]) -> Completed:
+        """Run sbatch or scancel, a few at a time."""
+        ...
+
+
+class ProcessRunner:
+    """Runs Slurm's commands as child processes, each in a process group of its own, without standard input.
+
+    When its time is up, or the caller is cancelled, the whole group is killed. For sbatch this settles nothing:
+    the request may have been sent, and may yet be carried out.
+    """
+
+    def __init__(
+        self,
+        reading_environment: Mapping[str, str],
+        submitting_environment: Mapping[str, str],
+        *,
+        reading_seconds: float = 30.0,
+        changing_seconds: float = 60.0,
+        output_limit: int = OUTPUT_LIMIT,
+    ) -> None:
+        self._reading_environment = reading_environment
+        self._submitting_environment = submitting_environment
+        self._reading_seconds = reading_seconds
+        self._changing_seconds = changing_seconds
+        self._output_limit = output_limit
+        self._gate = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
+        self.calls: Counter[tuple[str, str]] = Counter()
+        """(command, `ok` | `failed` | `killed` | `not started`) -> how often, for the metrics."""
+
+    async def read(self, argv: tuple[str, ...]) -> Completed:
+        """Run a command that changes nothing. Raises NotStartedError."""
+        return await self._counted(argv, self._reading_environment, self._reading_seconds)
+
+    async def change(self, argv: tuple[str, ...]) -> Completed:
+        """Run sbatch or scancel, a few at a time; waiting for one's turn costs no time. Raises NotStartedError."""
+        environment = self._submitting_environment if argv[0] == "sbatch" else self._reading_environment
+        async with self._gate:
+            return await self._counted(argv, environment, self._changing_seconds)
+
+    async def _counted(self, argv: tuple[str, ...], environment: Mapping[str, str], seconds: float) -> Completed:
+        outcome = "killed"
+        try:
+            completed = await self._run(argv, environment, seconds)
+            if completed.exit_code is not None:
+                outcome = "ok" if completed.exit_code == 0 else "failed"
+        except NotStartedError:
+            outcome = "not started"
+            raise
+        finally:
+            self.calls[argv[0], outcome] += 1
+        return completed
+
+    async def _run(self, argv: tuple[str, ...], environment: Mapping[str, str], seconds: float) -> Completed:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotStartedError(argv[0], error) from error
+        out, err = _Output(self._output_limit), _Output(self._output_limit)
+        exit_code: int | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(out.fill(process.stdout), err.fill(process.stderr))
+                exit_code = await process.wait()
+        except (TimeoutError, _TooMuchError):
+            exit_code = None
+        finally:
+            await _end(process)
+        return Completed(argv=argv, exit_code=exit_code, stdout=out.text(), stderr=err.text())
+
+
+class _TooMuchError(Exception):
+    pass
+
+
+class _Output:
+    """What one stream has brought so far."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._bytes = bytearray()
+
+    async def fill(self, stream: asyncio.StreamReader | None) -> None:
+        while stream is not None and (chunk := await stream.read(_CHUNK)):
+            self._bytes += chunk
+            if len(self._bytes) > self._limit:
+                raise _TooMuchError
+
+    def text(self) -> str:
+        return self._bytes.decode(errors="replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left of the process's group, and take its exit status even if the caller is cancelled."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())

@@ -1,0 +1,149 @@
+"""The cluster behind `ports.Scheduler`: command line, run, judge, parse. It retries nothing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
+
+from controller.core.model import Job, SendOutcome, Sent
+from controller.ports import Listing, UnreadableError
+from controller.slurm import argv, errors, parse
+from controller.slurm.runner import Completed, NotStartedError, Runner
+
+IDS_AT_ONCE = 500
+"""Job ids in one sacct: a command line of some 5 kB."""
+
+_Answer = TypeVar("_Answer")
+
+
+class SlurmScheduler:
+    """Slurm through its commands, for the jobs of this user whose names begin with the installation's prefix."""
+
+    def __init__(self, runner: Runner, prefix: str) -> None:
+        if not prefix:
+            msg = "the prefix of the installation's tokens must not be empty: it would match every job of the user"
+            raise ValueError(msg)
+        self._runner = runner
+        self._prefix = prefix
+        self._numbers = itertools.count(1)
+
+    async def list_jobs(self) -> Listing:
+        """List our jobs, ended ones that squeue still holds too. Raises UnreadableError."""
+        mark = self._mark()
+        answer = await self._read(argv.list_command(mark))
+        return Listing(jobs=_understood(answer, lambda: parse.parse_listing(answer.stdout, mark, self._prefix)))
+
+    async def ended_jobs(self, job_ids: Collection[int]) -> Mapping[int, Job] | None:
+        """Ask accounting about jobs that left the listing; unknown ids, and those of strangers, are absent.
+
+        Ids are given out anew after a slurmctld lost its state: the caller compares the token. A job is not always
+        ended: look at its phase. `None`: the site keeps no accounting. Raises UnreadableError.
+        """
+        found: dict[int, Job] = {}
+        wanted = sorted(set(job_ids))
+        for at in range(0, len(wanted), IDS_AT_ONCE):
+            jobs = await self._account(wanted[at : at + IDS_AT_ONCE])
+            if jobs is None:
+                return None
+            found.update((job.job_id, job) for job in jobs)
+        return found
+
+    async def _account(self, job_ids: Collection[int]) -> tuple[Job, ...] | None:
+        mark = self._mark()
+        answer = await self._run(argv.accounting_command(job_ids, os.getuid(), mark))
+        if errors.is_without_accounting(answer):
+            return None
+        _check(answer)
+        return _understood(answer, lambda: parse.parse_accounting(answer.stdout, mark, self._prefix))
+
+    async def addresses(self) -> Mapping[str, str]:
+        """Return every node's address (NodeAddr). Raises UnreadableError."""
+        mark = self._mark()
+        answer = await self._read(argv.address_command(mark))
+        return _understood(answer, lambda: parse.parse_addresses(answer.stdout, mark))
+
+    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+        """Run sbatch once. Raises ValueError for options that lack the token as name or the singleton, or whose last
+        word on either is another; never for Slurm's no.
+        """
+        _require(token, options)
+        try:
+            completed = await self._runner.change(argv.submit_command(script, arguments, options))
+        except NotStartedError as error:  # nothing left this host
+            message = _not_started(error).message
+            return Sent(outcome=SendOutcome.DEFERRED, sequence=self.next_sequence(), message=message)
+        return _sent(completed, self.next_sequence())
+
+    async def cancel(self, token: str, job_id: int) -> None:
+        """Cancel the job of that name and id. One that is gone is fine. Raises UnreadableError for all else."""
+        try:
+            completed = await self._runner.change(argv.cancel_command(token, job_id))
+        except NotStartedError as error:
+            raise _not_started(error) from error
+        if completed.exit_code != 0 and not errors.is_gone(completed):
+            raise _unreadable(errors.diagnose(completed))
+
+    def next_sequence(self) -> int:
+        """Take the next number of the counter that orders readings and returned submissions."""
+        return next(self._numbers)
+
+    def _mark(self) -> str:
+        return argv.make_mark(secrets.token_hex(4))
+
+    async def _read(self, command: tuple[str, ...]) -> Completed:
+        completed = await self._run(command)
+        _check(completed)
+        return completed
+
+    async def _run(self, command: tuple[str, ...]) -> Completed:
+        try:
+            return await self._runner.read(command)
+        except NotStartedError as error:
+            raise _not_started(error) from error
+
+
+def _require(token: str, options: tuple[str, ...]) -> None:
+    """Refuse to send what the protocol does not hold for: sbatch heeds the last of each option."""
+    for name, value in (("--job-name=", token), ("--dependency=", "singleton")):
+        given = [option for option in options if option.startswith(name)]
+        if not given or given[-1] != name + value:
+            msg = f"the options of {token} must end on {name}{value}, not on {given[-1:]}"
+            raise ValueError(msg)
+
+
+def _sent(completed: Completed, sequence: int) -> Sent:
+    """Read the answer of an sbatch that has returned. An id that can't be read leaves the outcome open."""
+    if completed.exit_code == 0:
+        job_id = parse.parse_submission(completed.stdout)
+        if job_id is not None:
+            return Sent(outcome=SendOutcome.ACCEPTED, sequence=sequence, job_id=job_id)
+        message = f"sbatch printed no job id: {completed.stdout[:200]!r}"
+        return Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence, message=message)
+    diagnosis = errors.diagnose(completed)
+    return Sent(outcome=errors.send_outcome(diagnosis), sequence=sequence, message=diagnosis.message)
+
+
+def _check(completed: Completed) -> None:
+    if trouble := errors.reading_trouble(completed, empty=not completed.stdout.strip()):
+        raise _unreadable(trouble)
+
+
+def _understood(completed: Completed, parsed: Callable[[], _Answer]) -> _Answer:
+    try:
+        return parsed()
+    except parse.GarbledError as error:
+        message = f"the answer of {completed.command} can't be read: {error}"
+        raise UnreadableError("SlurmGarbled", message) from error
+
+
+def _unreadable(diagnosis: errors.Diagnosis) -> UnreadableError:
+    return UnreadableError(diagnosis.reason, diagnosis.message)
+
+
+def _not_started(error: NotStartedError) -> UnreadableError:
+    if not error.missing:
+        return UnreadableError("SlurmNotStarted", f"{error}: is this host short of processes or memory?")
+    return UnreadableError("SlurmMissing", f"{error}: install Slurm's client commands here, or put them on PATH")

@@ -1,0 +1,239 @@
+"""The database as the controller uses it. Every write is one immediate transaction, fenced by the term."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api.contract.database import Database
+from api.contract.recipes.resolve import encode_spec
+from api.contract.status import Condition
+from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
+from api.contract.tables import Endpoint as EndpointRow
+from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.lease import fence
+from controller.ports import Record, Term, Tracked
+from controller.roster import track
+from controller.wanted import ServiceRow, Wanted
+
+ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))
+MOST_PARAMETERS = 500
+
+
+class SqlStore:
+    """The store on SQLite or PostgreSQL."""
+
+    def __init__(self, database: Database, wanted: Wanted) -> None:
+        self._database = database
+        self._wanted = wanted
+
+    async def keys(self) -> tuple[str, ...]:
+        """Return the ids of all services."""
+        async with self._database.read() as connection:
+            return tuple((await connection.execute(select(Service.id))).scalars())
+
+    async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """Return the feed's position and the services that people changed after `since`."""
+        query = select(Service.change_seq, Service.id).where(Service.change_seq > since).order_by(Service.change_seq)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return (rows[-1].change_seq if rows else since), tuple(row.id for row in rows)
+
+    async def load(self, key: str) -> Record | None:
+        """Read one service: what is wanted, its status, its endpoints, its attempts."""
+        async with self._database.read() as connection:
+            query = select(Service.__table__, ServiceStatus.__table__)
+            query = query.outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id).where(Service.id == key)
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                return None
+            attempts = (await connection.execute(_attempts_query(key))).mappings().all()
+            endpoints = (
+                await connection.execute(
+                    select(EndpointRow.__table__).where(EndpointRow.service_id == key).order_by(EndpointRow.replica)
+                )
+            ).all()
+        return Record(
+            desired=self._wanted.of(_service_row(row)),
+            status=_status(row),
+            endpoints=tuple(_endpoint(e) for e in endpoints),
+            attempts=tuple(_attempt(a) for a in attempts),
+        )
+
+    async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
+        """Write the plan; raises `DeposedError`. Nothing is written where nothing changed."""
+        if not (plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None):
+            return
+        key, known = record.desired.service_id, {a.token for a in record.attempts}
+        async with self._database.write() as connection:
+            await fence(connection, term)
+            for attempt in plan.attempts:
+                await _write_attempt(connection, attempt, exists=attempt.token in known)
+            if plan.endpoints is not None:
+                await _write_endpoints(connection, key, record.endpoints, plan.endpoints)
+            if plan.status is not None:
+                await _write_status(connection, record, plan.status, now)
+            for event in plan.events:
+                await _write_event(connection, key, event, now)
+
+    async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
+        """Write the job id that sbatch answered."""
+        if sent.outcome is not SendOutcome.ACCEPTED:
+            return
+        query = update(AttemptRow).where(AttemptRow.token == token, AttemptRow.job_id.is_(None))
+        async with self._database.write() as connection:
+            await fence(connection, term)
+            await connection.execute(query.values(job_id=sent.job_id, submitted_at=now))
+
+    async def tracked(self) -> tuple[Tracked, ...]:
+        """Return all attempts that are not gone."""
+        query = select(AttemptRow.__table__).where(AttemptRow.gone_at.is_(None))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return tuple(track(_attempt(row)) for row in rows)
+
+    async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
+        """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
+        found: dict[str, bool] = {}
+        ordered = sorted(tokens)
+        async with self._database.read() as connection:
+            for start in range(0, len(ordered), MOST_PARAMETERS):
+                part = ordered[start : start + MOST_PARAMETERS]
+                query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
+                found.update({r.token: r.closed_at is not None for r in await connection.execute(query)})
+        return found
+
+
+async def installation_id(database: Database) -> str:
+    """Return the id that the first migration gave this installation."""
+    async with database.read() as connection:
+        return str((await connection.execute(select(Installation.id))).scalar_one())
+
+
+def _attempts_query(key: str) -> Any:
+    """Select the attempts that are not gone, and the newest of each replica."""
+    newest = (
+        select(AttemptRow.replica, func.max(AttemptRow.incarnation).label("incarnation"))
+        .where(AttemptRow.service_id == key)
+        .group_by(AttemptRow.replica)
+        .subquery()
+    )
+    is_newest = and_(AttemptRow.replica == newest.c.replica, AttemptRow.incarnation == newest.c.incarnation)
+    return (
+        select(AttemptRow.__table__)
+        .outerjoin(newest, is_newest)
+        .where(AttemptRow.service_id == key, or_(AttemptRow.gone_at.is_(None), newest.c.replica.is_not(None)))
+        .order_by(AttemptRow.replica, AttemptRow.incarnation)
+    )
+
+
+def _service_row(row: Any) -> ServiceRow:
+    fresh = row.observed_generation == row.generation and row.spec is not None
+    return ServiceRow(
+        id=row.id,
+        name=row.name,
+        recipe_name=row.recipe_name,
+        config=row.config,
+        replicas=row.replicas,
+        desired_state=row.desired_state,
+        deletion_requested=row.deletion_requested_at is not None,
+        generation=row.generation,
+        stored_spec=row.spec if fresh else None,
+    )
+
+
+def _status(row: Any) -> Status:
+    if row.observed_generation is None:
+        return Status()
+    return Status(
+        observed_generation=row.observed_generation,
+        ready_replicas=row.ready_replicas,
+        conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
+    )
+
+
+def _endpoint(row: Any) -> Endpoint:
+    return Endpoint(
+        token=row.token,
+        replica=row.replica,
+        models=tuple(row.models),
+        host=row.host,
+        port=row.port,
+        ready=row.state == "ready",
+    )
+
+
+def _attempt(row: Mapping[Any, Any]) -> Attempt:
+    return Attempt(**{name: row[name] for name in ATTEMPT_FIELDS})
+
+
+async def _write_attempt(connection: AsyncConnection, attempt: Attempt, *, exists: bool) -> None:
+    values = {name: getattr(attempt, name) for name in ATTEMPT_FIELDS}
+    if exists:
+        del values["token"]
+        await connection.execute(update(AttemptRow).where(AttemptRow.token == attempt.token).values(**values))
+    else:
+        await connection.execute(insert(AttemptRow).values(**values))
+
+
+async def _write_endpoints(
+    connection: AsyncConnection, key: str, before: Collection[Endpoint], after: Collection[Endpoint]
+) -> None:
+    known, wanted = {e.token: e for e in before}, {e.token: e for e in after}
+    left = known.keys() - wanted.keys()
+    if left:
+        await connection.execute(delete(EndpointRow).where(EndpointRow.token.in_(left)))
+    for token, endpoint in wanted.items():
+        if known.get(token) == endpoint:
+            continue
+        values = {
+            "replica": endpoint.replica,
+            "models": list(endpoint.models),
+            "host": endpoint.host,
+            "port": endpoint.port,
+            "state": "ready" if endpoint.ready else "unready",
+        }
+        if token in known:
+            await connection.execute(update(EndpointRow).where(EndpointRow.token == token).values(**values))
+        else:
+            await connection.execute(insert(EndpointRow).values(token=token, service_id=key, **values))
+
+
+async def _write_status(connection: AsyncConnection, record: Record, status: Status, now: float) -> None:
+    desired = record.desired
+    values = {
+        "observed_generation": status.observed_generation,
+        "ready_replicas": status.ready_replicas,
+        "conditions": msgspec.to_builtins(status.conditions),
+        "spec": encode_spec(desired.spec).decode() if desired.spec is not None else None,
+        "digest": desired.digest,
+        "updated_at": now,
+    }
+    query = update(ServiceStatus).where(ServiceStatus.service_id == desired.service_id).values(**values)
+    if (await connection.execute(query)).rowcount == 0:
+        await connection.execute(insert(ServiceStatus).values(service_id=desired.service_id, **values))
+
+
+async def _write_event(connection: AsyncConnection, key: str, event: Event, now: float) -> None:
+    """Count the newest line up if it says the same, else add one."""
+    newest = select(func.max(EventRow.id)).where(EventRow.service_id == key).scalar_subquery()
+    same = and_(EventRow.id == newest, EventRow.reason == event.reason, EventRow.message == event.message)
+    again = update(EventRow).where(same).values(count=EventRow.count + 1, last_at=now)
+    if (await connection.execute(again)).rowcount:
+        return
+    await connection.execute(
+        insert(EventRow).values(
+            service_id=key,
+            type="Warning" if event.warning else "Normal",
+            reason=event.reason,
+            message=event.message,
+            count=1,
+            first_at=now,
+            last_at=now,
+        )
+    )

@@ -1,0 +1,68 @@
+"""Jobs of this installation that no tracked attempt stands for.
+
+A job whose attempt is durably closed and gone came late: it is cancelled. One that the database has never heard of
+means that the database was rolled back or restored: it is left alone, and reported.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from controller.core.model import JobPhase, Snapshot
+from controller.ports import Scheduler, Store, Term, UnreadableError
+
+log = logging.getLogger(__name__)
+
+
+class Known(Protocol):
+    """The attempts that are tracked."""
+
+    def __contains__(self, token: object) -> bool:
+        """Whether a token is tracked."""
+        ...
+
+
+class Strays:
+    """Finds strays in snapshots and deals with them."""
+
+    def __init__(self, roster: Known, store: Store, scheduler: Scheduler) -> None:
+        self._roster = roster
+        self._store = store
+        self._scheduler = scheduler
+        self._reported: set[str] = set()
+        self.unknown: frozenset[str] = frozenset()
+        """Tokens on the cluster that the database has never heard of."""
+
+    async def sweep(self, term: Term, snapshot: Snapshot) -> None:
+        """Cancel late jobs of closed attempts; report the unknown."""
+        alive = [
+            job
+            for token, jobs in snapshot.jobs.items()
+            if token not in self._roster
+            for job in jobs
+            if job.phase not in (JobPhase.ENDED, JobPhase.COMPLETING)
+        ]
+        if not alive:
+            self.unknown = frozenset()
+            return
+        closed = await self._store.known({job.token for job in alive})
+        for job in alive:
+            if closed.get(job.token):
+                await self._cancel(term, job.token, job.job_id)
+        self.unknown = frozenset(job.token for job in alive if job.token not in closed)
+        for token in sorted(self.unknown - self._reported):
+            log.error(
+                "the cluster runs %s, of which this database has never heard: was it restored? "
+                "It is left alone; nothing is cancelled that may be wanted",
+                token,
+            )
+        self._reported |= self.unknown
+
+    async def _cancel(self, term: Term, token: str, job_id: int) -> None:
+        try:
+            await self._scheduler.cancel(token, job_id)
+        except UnreadableError as error:
+            log.warning("the late job %d of %s could not be cancelled yet: %s", job_id, token, error.message)
+        else:
+            log.info("the late job %d of %s was cancelled, epoch %d", job_id, token, term.epoch)

@@ -1,0 +1,67 @@
+"""What people want of a service, resolved: from its row, its recipe and this site's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.contract.recipes.book import Library
+from api.contract.recipes.resolve import ConfigError, decode_spec, digest, resolve
+from api.contract.settings import SlurmSettings
+from controller.core.model import Desired, Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRow:
+    """A row of `services`, with the launch spec that was stored for its generation, if it still holds."""
+
+    id: str
+    name: str
+    recipe_name: str
+    config: Mapping[str, Any]
+    replicas: int | None
+    desired_state: str
+    deletion_requested: bool
+    generation: int
+    stored_spec: str | None
+
+
+class Wanted:
+    """Resolves rows of `services`."""
+
+    def __init__(self, installation: str, library: Library, site: SlurmSettings) -> None:
+        self._installation = installation
+        self._library = library
+        self._site = site
+
+    def of(self, row: ServiceRow) -> Desired:
+        """Return what is wanted. What can't be resolved is a refusal in it, never an exception.
+
+        A generation is resolved once: a recipe that changes on disk does not touch running services.
+        """
+        refusal = None
+        try:
+            spec = decode_spec(row.stored_spec) if row.stored_spec is not None else self._resolve(row)
+        except ConfigError as error:
+            spec, refusal = None, Refusal(reason="BadConfig" if error.key else "BadRecipe", message=str(error))
+        return Desired(
+            installation=self._installation,
+            service_id=row.id,
+            name=row.name,
+            generation=row.generation,
+            running=row.desired_state == "running" and not row.deletion_requested,
+            replicas=spec.replicas if spec is not None else row.replicas or 1,
+            spec=spec,
+            digest=digest(spec) if spec is not None else "",
+            refusal=refusal,
+        )
+
+    def _resolve(self, row: ServiceRow) -> Any:
+        book = self._library.book()
+        recipe = book.find(row.recipe_name)
+        if recipe is None:
+            problem = book.problem(row.recipe_name)
+            known = ", ".join(sorted(book.recipes))
+            raise ConfigError("", problem or f"There is no recipe {row.recipe_name!r}. There are: {known}.")
+        return resolve(recipe, row.config, replicas=row.replicas, site=self._site)

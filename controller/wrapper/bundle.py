@@ -1,0 +1,50 @@
+"""The wrapper as one file that any Python can run: what the controller ships to the shared folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The oldest time that a zip file can hold."""
+
+MAIN = """\
+import sys
+
+from controller.wrapper.__main__ import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def bundle() -> bytes:
+    """Return a zip file with a `__main__.py`; the same source gives the same bytes."""
+    folder = Path(__file__).parent
+    files = {"__main__.py": MAIN, "controller/__init__.py": ""}
+    for path in sorted(folder.glob("*.py")):
+        if path.name != Path(__file__).name:
+            files[f"controller/wrapper/{path.name}"] = path.read_text(encoding="utf-8")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            archive.writestr(_entry(name), files[name])
+    return packed.getvalue()
+
+
+def file_name(content: bytes) -> str:
+    """Return the name that a bundle lies under: another content never gets the same one."""
+    return f"wrapper-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
+
+
+def launch_script() -> str:
+    """Return the batch script: fixed text, called with JOB_FOLDER, the bundle's path and the Python to run it."""
+    return Path(__file__).with_name("launch.sh").read_text(encoding="utf-8")
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, EPOCH)
+    entry.create_system = 3
+    entry.external_attr = 0o100644 << 16
+    return entry

@@ -1,0 +1,41 @@
+"""The engine's command line, in a container and without one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller.wrapper.parameters import Parameters
+
+RECIPE_FOLDER = "/recipe"
+"""Where the recipe's files are inside a container."""
+
+
+def in_container(
+    parameters: Parameters, image: Path, command: Sequence[str], *, scratch: Path, files: Path | None, home: str | None
+) -> list[str]:
+    """Return Apptainer's command line. No value of an environment and no secret is in it.
+
+    `--containall` without `--workdir` would put /tmp and the home into memory, or into 64 MB where Apptainer is
+    installed setuid; `home` is the engine's HOME, as it is to see it.
+    """
+    options = ["--containall", "--no-eval", "--pwd", "/tmp", "--workdir", str(scratch)]  # noqa: S108
+    if parameters.nv:
+        options.append("--nv")
+    if parameters.home is not None or home is not None:
+        source = parameters.home or str(scratch / "home")
+        options += ["--home", f"{source}:{home}" if home else source]
+    if files is not None:
+        options += ["--mount", _mount(files, RECIPE_FOLDER)]
+    for bind in parameters.binds:
+        options += ["--bind", bind]
+    return [parameters.apptainer, "-q", "exec", *options, str(image), *command]
+
+
+def _mount(source: Path, destination: str) -> str:
+    """Spell a read-only bind so that commas and colons in paths are harmless (in `--bind` they are not)."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={source}", f"destination={destination}", "ro"])
+    return line.getvalue()

@@ -1,0 +1,87 @@
+"""The engine's environment: what it is given, and how that gets there byte for byte.
+
+Measured with Apptainer 1.4: `--env` splits at commas, `--env-file` and, without `--no-eval`, every value is run through
+a shell; APPTAINERENV_NAME with `--no-eval` arrives as it is, quotes, newlines and `$()` included. It stands in no argv.
+HOME alone can't be given that way: see `command`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.wrapper.parameters import Parameters
+from controller.wrapper.report import FailedError
+
+if TYPE_CHECKING:
+    from controller.wrapper.parameters import Text
+
+DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
+"""Variables (or beginnings of their names) of the job that tell an engine its GPUs."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What only the running job knows."""
+
+    port: int | None
+    host: str
+    files: str
+    """The folder of the recipe's files, as the engine sees it."""
+
+    def join(self, text: Text) -> str:
+        """Return the text with its runtime values in place; raises `FailedError` for a port that there is none of."""
+        if isinstance(text, str):
+            return text
+        return "".join(piece if isinstance(piece, str) else self._value(piece["runtime"]) for piece in text)
+
+    def _value(self, name: str) -> str:
+        if name == "port" and self.port is None:
+            raise FailedError("ParametersBad", "a port is asked for, but nothing is said to listen")
+        return {"port": str(self.port), "host": self.host, "files": self.files}[name]
+
+
+def read_secrets(parameters: Parameters) -> dict[str, str]:
+    """Read the values that come by file, less one newline at the end; raises `FailedError` (`SecretMissing`)."""
+    secrets = {}
+    for name, path in parameters.environment_from.items():
+        try:
+            value = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise FailedError("SecretMissing", f"{name}: cannot read {path}: {error.strerror}") from error
+        if "\0" in value:
+            raise FailedError("SecretMissing", f"{name}: {path} is not text")
+        secrets[name] = value[:-1] if value.endswith("\n") else value
+    if parameters.secret is not None and parameters.secret_variable is not None:
+        secrets[parameters.secret_variable] = parameters.secret
+    return secrets
+
+
+def engine_variables(
+    parameters: Parameters, secrets: Mapping[str, str], runtime: Runtime, job: Mapping[str, str]
+) -> dict[str, str]:
+    """Return all that the engine is given, later ones winning: the job's GPUs, the recipe's values, the secrets."""
+    devices = {name: value for name, value in job.items() if name.startswith(DEVICES)}
+    given = {name: runtime.join(text) for name, text in parameters.environment.items()}
+    return {**devices, "AF_RECIPE_DIR": runtime.files, **given, **secrets}
+
+
+def for_container(engine: Mapping[str, str], job: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in."""
+    inside = {f"APPTAINERENV_{name}": value for name, value in engine.items() if name != "HOME"}
+    return {**job, **inside}
+
+
+def for_node(engine: Mapping[str, str], job: Mapping[str, str], home: str) -> dict[str, str]:
+    """Return the environment of an engine that runs without a container: a minimal one, and what it is given."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    minimal = {"PATH": job.get("PATH") or PATH, "HOME": home, "LANG": "C.UTF-8", "USER": user}
+    if "SLURM_JOB_ID" in job:
+        minimal["SLURM_JOB_ID"] = job["SLURM_JOB_ID"]
+    return {**minimal, **engine}

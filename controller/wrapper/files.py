@@ -1,0 +1,44 @@
+"""Small files that appear whole or not at all, and what the job says to its own log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+
+def say(message: str) -> None:
+    """Write a line to the job's stderr. A full disk must not turn a message into a failure."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"wrapper: {message}", file=sys.stderr, flush=True)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a private file down to the disk; raises `OSError`, and then leaves nothing under that name."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        remove(path)
+        raise
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a file in place by an atomic rename; raises `OSError`, and then the old one still stands."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_new(temporary, text)
+    try:
+        temporary.replace(path)
+    except OSError:
+        remove(temporary)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it can be; what is not there is fine."""
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -1,0 +1,53 @@
+"""Free ports, found by binding them."""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from collections.abc import Collection
+
+from controller.wrapper.report import FailedError
+
+CONNECT_TIMEOUT = 0.5
+"""Seconds; only ever spent on a host that does not answer at all."""
+
+
+def pick(host: str, port_range: tuple[int, int] | None, avoid: Collection[int]) -> int:
+    """Return a port that nothing listens on; raises `FailedError` (`NoFreePort`)."""
+    if port_range is None:
+        candidates = [0] * (len(avoid) + 1)
+    else:
+        candidates = [port for port in range(port_range[0], port_range[1] + 1) if port not in avoid]
+        random.shuffle(candidates)  # jobs that start together on one node should not all try the same one
+    for candidate in candidates:
+        port = _bind(host, candidate)
+        if port is not None and port not in avoid:
+            return port
+    where = f"in {port_range[0]}-{port_range[1]}" if port_range else "at all"
+    raise FailedError("NoFreePort", f"no free port {where} on {socket.gethostname()}")
+
+
+def _bind(host: str, port: int) -> int | None:
+    """Listen for a moment. With SO_REUSEADDR old connections are no obstacle, and a listener still is."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return None
+            raise FailedError("NoFreePort", f"cannot listen on {host}: {error.strerror or error}") from error
+        return int(probe.getsockname()[1])
+
+
+def accepts(host: str, port: int) -> bool:
+    """Tell whether something accepts connections there."""
+    here = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    try:
+        with socket.create_connection((here, port), timeout=CONNECT_TIMEOUT):
+            return True
+    except OSError:
+        return False

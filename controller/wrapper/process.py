@@ -1,0 +1,141 @@
+"""A child in a session of its own, and the end of everything that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from controller.wrapper.files import say
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+KILL_TIMEOUT = 5.0
+"""Seconds after which a process that survives KILL (stuck in the kernel) is given up."""
+
+
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None)
+    except OSError:
+        return None
+
+
+_LIBC = _libc()
+
+
+def _prctl(option: int, value: int) -> None:
+    """Best effort: where it does not exist, Slurm's own clean-up has to do."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own, so that it can be found and ended."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _die_with_wrapper() -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """One program in its own session. Raises `OSError` if it can't be started."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        self.started_at = time.monotonic()
+        self._popen = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_wrapper,  # noqa: PLW1509 (there are no threads here)
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self.started_at
+
+    def exit_code(self) -> int | None:
+        """Return how it ended, 128+N for a signal N; `None` while it runs. Adopted orphans are reaped on the way."""
+        _reap(self._popen)
+        code = self._popen.returncode
+        return 128 - code if code is not None and code < 0 else code
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the child itself; gone is fine."""
+        self._popen.send_signal(number)
+
+    def end(self) -> None:
+        """Kill it, its group and every descendant of ours, and return when they are gone."""
+        deadline = time.monotonic() + KILL_TIMEOUT
+        self._kill_group()
+        while True:
+            remaining = descendants(os.getpid())
+            for pid in remaining:
+                _kill(pid)
+            _reap(self._popen)
+            if not remaining:
+                return
+            if time.monotonic() > deadline:
+                say(f"cannot end processes {sorted(remaining)}")
+                return
+            time.sleep(0.01)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(popen: subprocess.Popen[bytes]) -> None:
+    """Collect whoever has ended; the child's own status is left to its `Popen`."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None:
+            return
+        if ended.si_pid == popen.pid:
+            popen.poll()
+        else:
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def descendants(ancestor: int) -> set[int]:
+    """Return the ids of all processes below one, zombies too, from /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            parent = _parent(entry)
+            if parent is not None:
+                children.setdefault(parent, []).append(int(entry))
+    found: set[int] = set()
+    unseen = [ancestor]
+    while unseen:
+        below = children.get(unseen.pop(), [])
+        unseen += [pid for pid in below if pid not in found]
+        found.update(below)
+    return found
+
+
+def _parent(pid: str) -> int | None:
+    try:
+        stat = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
+        return int(stat.rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None

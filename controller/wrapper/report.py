@@ -1,0 +1,92 @@
+"""What the job tells the controller: `state.json` while it runs, `exit.json` at its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.wrapper.files import replace, say
+
+MESSAGE_LIMIT = 2000
+"""Characters of an exit's message."""
+
+DETAIL_INTERVAL = 1.0
+"""Seconds between two writings that differ in nothing but the detail."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended: the exit code, one CamelCase word, and what tells people why."""
+
+    code: int
+    reason: str
+    message: str
+
+
+class FailedError(Exception):
+    """The job ends here, for a reason of its own rather than the engine's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.ending = Ending(1, reason, message)
+
+
+class Report:
+    """The two files. What can't be written is said once on stderr, and is no reason to stop an engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._step = ""
+        self._port: int | None = None
+        self._detail = ""
+        self._written: tuple[str, int | None, str] | None = None
+        self._written_at = 0.0
+        self._complained = False
+
+    def step(self, step: str, detail: str = "", port: int | None = None) -> None:
+        """Enter a step. A port, once known, stays until another is given."""
+        self._step, self._detail = step, detail
+        self._port = port if port is not None else self._port
+        self._write()
+
+    def detail(self, detail: str, at_once: bool = False) -> None:
+        """Say more about the step; written at most once a second unless `at_once`, the newest wins."""
+        self._detail = detail
+        if at_once:
+            self._write()
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write a detail that was held back, once its time has come."""
+        if time.monotonic() - self._written_at >= DETAIL_INTERVAL:
+            self._write()
+
+    def end(self, ending: Ending) -> None:
+        """Write the last word."""
+        message = clean(ending.message)[:MESSAGE_LIMIT]
+        self._put("exit.json", {"code": ending.code, "reason": ending.reason, "message": message})
+
+    def _write(self) -> None:
+        now = (self._step, self._port, self._detail)
+        if now == self._written:
+            return
+        self._written, self._written_at = now, time.monotonic()
+        self._put("state.json", {"step": self._step, "port": self._port, "detail": clean(self._detail)})
+
+    def _put(self, name: str, content: dict[str, object]) -> None:
+        try:
+            replace(self._folder / name, json.dumps({**content, "at": time.time()}))
+        except OSError as error:
+            self._written = None
+            if not self._complained:
+                say(f"cannot write {name}: {error}")
+            self._complained = True
+
+
+def clean(text: str) -> str:
+    """Drop colours and control characters, which neither JSON's readers nor databases welcome."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "", text)

@@ -1,0 +1,187 @@
+"""One engine's life: image, port, start, service, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from controller.wrapper import command, environment, ports, telling
+from controller.wrapper.files import say, write_new
+from controller.wrapper.image import Images, cannot_start
+from controller.wrapper.logs import Logs
+from controller.wrapper.parameters import Parameters
+from controller.wrapper.process import Child
+from controller.wrapper.report import Ending, FailedError, Report
+from controller.wrapper.signals import Signals
+
+PORT_TRIES = 5
+PORT_WINDOW = 300.0
+"""Seconds after its start during which an engine may find out that its port is taken."""
+
+QUICK_LOOKS = 60.0
+"""Seconds during which a starting engine is looked at every `QUICK`, later every `SLOW`; once it serves, `CALM`."""
+QUICK, SLOW, CALM = 0.25, 1.0, 5.0
+
+RESEND = 2.0
+"""Seconds between two TERMs."""
+
+DEAF = 5.0
+"""Seconds after its start during which a TERM may be lost; later one that writes to its log has heard it."""
+
+
+class Supervisor:
+    """What one job needs to run its engine."""
+
+    def __init__(self, folder: Path, parameters: Parameters, scratch: Path, report: Report, signals: Signals) -> None:
+        self._folder = folder
+        self._parameters = parameters
+        self._scratch = scratch
+        self._report = report
+        self._signals = signals
+        self._secrets: Mapping[str, str] = {}
+
+    def run(self) -> Ending:
+        """Run the engine to its end; raises `FailedError` or `StoppedError` where it comes to none."""
+        parameters = self._parameters
+        self._secrets = environment.read_secrets(parameters)
+        files = self._write_files()
+        image = None
+        if parameters.image is not None:
+            images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
+            image = images.prepare(parameters.image, self._folder, self._scratch)
+        tried: set[int] = set()
+        while len(tried) < PORT_TRIES:
+            port = ports.pick(parameters.host, parameters.port_range, tried) if parameters.listens else None
+            ending = self._run_engine(image, files, port)
+            if ending is not None:
+                return ending
+            say(f"port {port} was taken meanwhile; trying another")
+            tried.add(port or 0)
+        raise FailedError("NoFreePort", f"the engine found each of the ports {sorted(tried)} taken")
+
+    def _write_files(self) -> Path:
+        folder = self._folder / "files"
+        try:
+            folder.mkdir(exist_ok=True)
+            for name, text in self._parameters.files.items():
+                write_new(folder / name, text)
+        except OSError as error:
+            raise FailedError("WrapperError", f"cannot write {folder}: {error.strerror}") from error
+        return folder
+
+    def _run_engine(self, image: Path | None, files: Path, port: int | None) -> Ending | None:
+        """Run it once; `None`: its port was taken after all."""
+        self._signals.check()
+        self._report.step("starting", port=port)
+        logs = Logs(self._folder)
+        child = self._start(image, files, port)
+        try:
+            stopped = self._watch(child, port, logs)
+            code = child.exit_code()
+        finally:
+            child.end()
+        if stopped is not None:
+            return stopped
+        lines = logs.lines()
+        if port is not None and code != 0 and child.age < PORT_WINDOW and telling.port_was_taken(lines):
+            return None
+        return Ending(code or 0, "EngineExited", self._redact(_by_signal(code) + telling.reason(lines)))
+
+    def _start(self, image: Path | None, files: Path, port: int | None) -> Child:
+        parameters = self._parameters
+        inside = str(files) if image is None else command.RECIPE_FOLDER
+        runtime = environment.Runtime(port, parameters.host, inside)
+        arguments = [runtime.join(text) for text in parameters.command]
+        variables = environment.engine_variables(parameters, self._secrets, runtime, os.environ)
+        home = self._scratch / "home" if parameters.home is None else Path(parameters.home)
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedError("WrapperError", f"cannot make the home {home}: {error.strerror}") from error
+        if image is None:
+            return self._spawn(arguments, environment.for_node(variables, os.environ, str(home)), "EngineExited")
+        arguments = command.in_container(
+            parameters,
+            image,
+            arguments,
+            scratch=self._scratch,
+            files=files if parameters.files else None,
+            home=variables.get("HOME"),
+        )
+        return self._spawn(arguments, environment.for_container(variables, os.environ), "ImageFailed")
+
+    def _spawn(self, arguments: list[str], variables: Mapping[str, str], reason: str) -> Child:
+        try:
+            return Child(arguments, variables, self._scratch)
+        except OSError as error:
+            raise FailedError(reason, cannot_start(arguments[0], error)) from error
+
+    def _watch(self, child: Child, port: int | None, logs: Logs) -> Ending | None:
+        """Follow the engine until it ends, or we are told to end it: then how it took that."""
+        serving = warned = False
+        if port is None:
+            self._report.step("serving", "nothing listens")
+            serving = True
+        while child.exit_code() is None:
+            if self._signals.stop is not None:
+                return self._drain(child, self._signals.stop, logs)
+            detail = telling.progress(logs.new_lines())
+            if not serving and port is not None and ports.accepts(self._parameters.host, port):
+                self._report.step("serving", detail or "")
+                serving = True
+            elif detail and serving:
+                self._report.detail(detail)
+            elif detail:
+                self._report.step("loading", detail)
+            if self._signals.warned and not warned:
+                warned = True
+                self._report.detail("time limit near", at_once=True)
+            self._report.catch_up()
+            self._signals.wait(CALM if serving else QUICK if child.age < QUICK_LOOKS else SLOW)
+        return None
+
+    def _drain(self, child: Child, number: signal.Signals, logs: Logs) -> Ending:
+        """Pass TERM on until it is heeded, for as long as the grace lasts; then kill."""
+        self._report.step("draining", f"{number.name} received")
+        began = time.monotonic()
+        deadline = began + self._parameters.stop_grace
+        deaf, written = child.age < DEAF, logs.size()
+        child.send(signal.SIGTERM)
+        again = began + RESEND
+        while child.exit_code() is None:
+            now = time.monotonic()
+            if now >= deadline:
+                child.end()
+                grace = f"{self._parameters.stop_grace:g} s"
+                return self._stopped(137, f"the engine did not end within {grace}, and was killed")
+            if now >= again:
+                if deaf or logs.size() == written:
+                    child.send(signal.SIGTERM)
+                again = now + RESEND
+            self._signals.wait(min(again, deadline) - now)
+        code = child.exit_code() or 0
+        return self._stopped(code, f"the engine ended with {code} after {time.monotonic() - began:.1f} s")
+
+    def _stopped(self, code: int, how: str) -> Ending:
+        name = self._signals.stop.name if self._signals.stop is not None else ""
+        return Ending(code, stop_reason(self._signals), f"stopped by {name}; {how}")
+
+    def _redact(self, message: str) -> str:
+        for secret in self._secrets.values():
+            if secret:
+                message = message.replace(secret, "***")
+        return message
+
+
+def stop_reason(signals: Signals) -> str:
+    """Name why we were told to stop: after a warning it is the time limit."""
+    return "TimeLimit" if signals.warned else "Terminated"
+
+
+def _by_signal(code: int | None) -> str:
+    if code is None or code <= 128 or code - 128 not in {int(number) for number in signal.Signals}:
+        return ""
+    return f"killed by {signal.Signals(code - 128).name}\n"
