@@ -67,11 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
-    )
+    """Log our own lines at the level that is set, libraries' from warnings on."""
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    logging.getLogger("controller").setLevel(settings.log_level.upper())
 
 
 if __name__ == "__main__":

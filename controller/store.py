@@ -85,10 +85,14 @@ class SqlStore:
         """Write the job id that sbatch answered."""
         if sent.outcome is not SendOutcome.ACCEPTED:
             return
-        query = update(AttemptRow).where(AttemptRow.token == token, AttemptRow.job_id.is_(None))
+        mine = and_(AttemptRow.token == token, AttemptRow.job_id.is_(None))
+        query = update(AttemptRow).where(mine).values(job_id=sent.job_id, submitted_at=now)
         async with self._database.write() as connection:
             await fence(connection, term)
-            await connection.execute(query.values(job_id=sent.job_id, submitted_at=now))
+            row = (await connection.execute(query.returning(AttemptRow.service_id, AttemptRow.replica))).one_or_none()
+            if row is not None:
+                event = Event(reason="Submitted", message=f"Replica {row.replica}: it is job {sent.job_id}.")
+                await _write_event(connection, row.service_id, event, now)
 
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -101,7 +101,7 @@ class Settings:
     database_url: str
     key_file: Path
     """The installation's key: 32 random bytes, mode 0600, the same for API and controller."""
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     api: ApiSettings = field(default_factory=ApiSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)

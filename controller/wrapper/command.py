@@ -12,6 +12,9 @@ from controller.wrapper.parameters import Parameters
 RECIPE_FOLDER = "/recipe"
 """Where the recipe's files are inside a container."""
 
+HOME = "/home/engine"
+"""Where a home of the engine's own is: under its own path it could be hidden by the container's /tmp."""
+
 
 def in_container(
     parameters: Parameters, image: Path, command: Sequence[str], *, scratch: Path, files: Path | None, home: str | None
@@ -26,7 +29,7 @@ def in_container(
         options.append("--nv")
     if parameters.home is not None or home is not None:
         source = parameters.home or str(scratch / "home")
-        options += ["--home", f"{source}:{home}" if home else source]
+        options += ["--home", f"{source}:{home or HOME}"]
     if files is not None:
         options += ["--mount", _mount(files, RECIPE_FOLDER)]
     for bind in parameters.binds:

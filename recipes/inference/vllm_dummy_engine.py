@@ -114,9 +114,10 @@ class Handler(BaseHTTPRequestHandler):
         if engine.options.debug:
             routes["POST /debug/health"] = self._set_health
         path = self.path.partition("?")[0]
+        key = os.environ.get("VLLM_API_KEY")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            if path.startswith("/v1") and not self._authorized():
+            if path.startswith("/v1") and key and self.headers.get("Authorization") != f"Bearer {key}":
                 self._send({"error": "Unauthorized"}, 401)
             elif f"{self.command} {path}" in routes:
                 routes[f"{self.command} {path}"](body)
@@ -132,10 +133,6 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Log a request as uvicorn does."""
         print(f"INFO:     {self.address_string()}:{self.client_address[1]} - {format % args}", flush=True)
-
-    def _authorized(self) -> bool:
-        key = os.environ.get("VLLM_API_KEY")
-        return not key or self.headers.get("Authorization") == f"Bearer {key}"
 
     def _set_health(self, body: bytes) -> None:
         self.server.engine.health = int(parse(body).get("status", 200))
@@ -274,12 +271,6 @@ def arguments() -> argparse.Namespace:
     for name in ("--no-chat-template", "--fail-prompts", "--empty-choices", "--debug"):
         parser.add_argument(name, action="store_true")
     return parser.parse_args()
-
-
-def fail(code: int) -> None:
-    """End as a crashed engine does."""
-    print("RuntimeError: the engine was told to end by --exit-after", file=sys.stderr, flush=True)
-    os._exit(code)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Command = list[str | list[str]]
 
 
-class Parameter(Struct, forbid_unknown_fields=True, kw_only=True):
+class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One value that a service may set by name."""
 
     type: Literal["string", "integer", "number", "boolean", "list"]
@@ -28,7 +28,7 @@ class Parameter(Struct, forbid_unknown_fields=True, kw_only=True):
     """For lists of arguments: options that a service may not pass, because the recipe sets them."""
 
 
-class ResourcesPart(Struct, forbid_unknown_fields=True, kw_only=True):
+class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the job asks of Slurm."""
 
     nodes: int | str | None = None
@@ -45,7 +45,7 @@ class ResourcesPart(Struct, forbid_unknown_fields=True, kw_only=True):
     extra_options: list[str] | None = None
 
 
-class HealthPart(Struct, forbid_unknown_fields=True, kw_only=True):
+class HealthPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a replica shows that it is well; seconds."""
 
     endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/health"
@@ -55,19 +55,19 @@ class HealthPart(Struct, forbid_unknown_fields=True, kw_only=True):
     startup_timeout: Positive = 1800.0
 
 
-class UpdatePart(Struct, forbid_unknown_fields=True, kw_only=True):
+class UpdatePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a change of a running service is rolled out."""
 
     strategy: Literal["rolling", "recreate"] = "rolling"
 
 
-class RestartPart(Struct, forbid_unknown_fields=True, kw_only=True):
+class RestartPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When to give up."""
 
     max_failures: Annotated[int, Meta(ge=1, le=1000)] = 5
 
 
-class RecipeFile(Struct, forbid_unknown_fields=True, kw_only=True):
+class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One file, `recipes/<category>/<stem>.yaml`."""
 
     name: Word
