@@ -24,7 +24,7 @@ class Client:
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=self.url,
+            base_url=_address(self.url),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,  # a site's proxy does not lead to this host
@@ -92,8 +92,6 @@ class Client:
             ) from error
         except httpx.TimeoutException as error:
             raise CliError(f"The API at {self.url} did not answer within {timeout:g} s.", Exit.UNREACHABLE) from error
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise CliError(f"{self.url} is not an address. Give it as http://HOST:PORT.", Exit.USAGE) from error
         except httpx.TransportError as error:
             raise CliError(f"The connection to {self.url} broke ({error}). Try again.", Exit.UNREACHABLE) from error
 
@@ -135,6 +133,14 @@ def _invalid(item: Any) -> str:
         return str(item)
     where = [str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path")]
     return f"{'.'.join(where) or 'body'}: {item.get('msg', 'not valid')}"
+
+
+def _address(url: str) -> httpx.URL:
+    with contextlib.suppress(httpx.InvalidURL):
+        address = httpx.URL(url)
+        if address.scheme in ("http", "https") and address.host:
+            return address
+    raise CliError(f"{url} is not an address. Give --server as http://HOST:PORT.", Exit.USAGE)
 
 
 def _path(name: str) -> str:

@@ -18,7 +18,7 @@ from api.cli.exits import Exit
 from api.contract.settings import PREFIX, load, process_environment
 
 MASK = "***"
-_SECRET = re.compile(r"password|passwd|secret|token|api_?key|credential", re.IGNORECASE)
+_SECRET = re.compile(r"password|passwd|secret|credential|(^|_)(token|key|apikey)(_|$)", re.IGNORECASE)
 _COLUMNS = (
     Column("SETTING"),
     Column("VALUE", flexible=True),

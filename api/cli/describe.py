@@ -61,14 +61,15 @@ def write(console: Console, service: Service, now: float) -> None:
 
 
 def _facts(service: Service, now: float) -> dict[str, str]:
-    status = str(service.get("status") or "")
+    unseen = int(service.get("generation") or 0) > int(service.get("observed_generation") or 0)
     facts = {
         "Name": str(service.get("name") or ""),
         "Id": str(service.get("id") or ""),
         "Recipe": str(service.get("recipe_name") or ""),
-        "Status": status,
+        "Status": str(service.get("status") or ""),
         "Ready": ready(service),
         "Endpoint": str(service.get("endpoint") or ""),
+        "Generation": f"{service.get('generation') or ''}{' (not looked at yet)' if unseen else ''}",
         "Created": f"{service.get('created_at') or ''} ({age(service, now)} ago)",
         "Message": str(service.get("message") or ""),
     }

@@ -111,9 +111,11 @@ def show(context: Context, services: Sequence[Service], value: object) -> None:
 
 
 def ready(service: Service) -> str:
-    """Return `ready/wanted` replicas, as far as the API says."""
-    wanted = service.get("replicas")
-    return "" if wanted is None else f"{service.get('ready_replicas') or 0}/{wanted}"
+    """Return `ready/wanted` replicas, as far as the API says; the wanted ones may be left to the recipe."""
+    number, wanted = service.get("ready_replicas"), service.get("replicas")
+    if number is None:
+        return ""
+    return str(number) if wanted is None else f"{number}/{wanted}"
 
 
 def age(service: Service, now: float) -> str:
@@ -153,8 +155,8 @@ def _wait_running(context: Context, client: Client, service: Service) -> Service
         raise CliError(f"The service {name} is gone: somebody removed it.", Exit.NOT_FOUND)
     if not done(final):
         raise CliError(
-            f"{final['name']} is {seen} after {context.arguments.timeout:g} s. It goes on; "
-            f"look with: ai-factory services describe {name}",
+            f"{final['name']} is still {seen} ({context.arguments.timeout:g} s are over; it goes on). "
+            f"See: ai-factory services describe {name}",
             Exit.TIMED_OUT,
         )
     if final["status"] in ("failed", "cancelled"):

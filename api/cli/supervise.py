@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -18,6 +19,8 @@ from api.cli.exits import CliError, Exit
 
 GRACE_SECONDS = 5.0
 """Between TERM and KILL."""
+_SET_UP = {2: Exit.SETUP, 3: Exit.SETUP, 4: Exit.UNREACHABLE, 5: Exit.SETUP, 6: Exit.SETUP}
+"""Exit codes with which the programs say, in one line, why they can't start; and ours for them."""
 _REMEMBERED = 20
 _LONGEST_LINE = 65536
 
@@ -159,10 +162,10 @@ async def _end(children: Sequence[_Child], asked: _Asked) -> None:
 
 
 def _obituary(child: _Child) -> CliError:
-    """Say how a child ended; its exit code is one of `Exit` where its set-up is at fault."""
+    """Say how a child ended."""
     code = child.process.returncode or 0
-    last = child.words[-1].removeprefix("ai-factory: ") if child.words else "(it said nothing)"
-    if code in (Exit.SETUP, Exit.UNREACHABLE):
-        return CliError(last, Exit(code))
+    last = re.sub(r"^ai-factory[ a-z]*: ", "", child.words[-1]) if child.words else "(it said nothing)"
+    if code in _SET_UP:
+        return CliError(last, _SET_UP[code])
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return CliError(f"The {child.name} {how}, so all was ended. Its last words: {last}")

@@ -19,9 +19,13 @@ def docs_page(document: str, *, other: str) -> Response[str]:
     """
     html = _PAGE.read_text(encoding="utf-8").replace("{{document}}", document).replace("{{other}}", other)
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     policy = (
-        f"default-src 'none'; script-src {' '.join(f"'sha256-{h}'" for h in hashes)}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Response(html, media_type=MediaType.HTML, headers={"Content-Security-Policy": policy})
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -76,7 +76,7 @@ class Engines:
     def __init__(self, client: httpx.AsyncClient, key: bytes, draw: random.Random | None = None) -> None:
         self._client = client
         self._key = key
-        self._draw = draw or random.Random()
+        self._draw = draw or random.SystemRandom()
         self._in_flight: Counter[str] = Counter()
 
     async def get(self, replicas: Sequence[Replica], path: str) -> Answer:

@@ -11,14 +11,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from api.contract.database import cause
 from api.http.request_id import request_id
 from api.http.wire import JsonResponse
-
-RETRY_SECONDS = 5
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +48,16 @@ class InvalidError(ApiError):
         self.detail = problems
 
 
-def _refused(_: Request[Any, Any, Any], error: ApiError) -> Response[Any]:
+class UnavailableError(ApiError):
+    """Something that is needed does not answer now (503); trying again may help."""
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
+
+
+def _refused(request: Request[Any, Any, Any], error: ApiError) -> Response[Any]:
+    if isinstance(error, UnavailableError):
+        log.error("%s", error.detail, extra={"request_id": request_id(request.scope)})
     return JsonResponse({"detail": error.detail}, status_code=error.status, headers=error.headers)
 
 
@@ -63,12 +67,6 @@ def _framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         detail = "The body is larger than 1 MiB."
     return JsonResponse({"detail": detail}, status_code=error.status_code, headers=error.headers)
-
-
-def _database(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    log.error("database: %s", cause(error), extra={"request_id": request_id(request.scope)})
-    detail = f"The database is busy or can't be reached ({cause(error)}). Nothing was changed; try again."
-    return JsonResponse({"detail": detail}, status_code=503, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
@@ -85,10 +83,6 @@ def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[A
 HANDLERS: ExceptionHandlersMap = {
     ApiError: _refused,
     HTTPException: _framework,
-    OperationalError: _database,
-    InterfaceError: _database,
-    PoolTimeoutError: _database,
-    OSError: _database,
     Exception: _unexpected,
 }
-"""For the application. An OSError that reaches it is a database server's: files are read where they are handled."""
+"""For the application."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,21 +32,20 @@ def _folder(run_dir: Path, token: str) -> Path:
 
 
 def _end(run_dir: Path, file: Path, most: int) -> str:
-    """Return the last bytes of a regular file in `run_dir`; links out of it are not followed."""
+    """Return the last bytes of a regular file in `run_dir`, as text; links out of it are not followed."""
     try:
         real = Path(os.path.realpath(file, strict=True))
         if not real.is_relative_to(os.path.realpath(run_dir)):
             return f"Not shown: {file} leads out of {run_dir}"
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not real.is_file():
+            return f"Not shown: {file} is not a regular file"
+        # Neither a link nor a FIFO that has taken the file's place since then is followed or waited for.
+        with os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            left_out = max(0, os.fstat(stream.fileno()).st_size - most)
+            stream.seek(left_out)
+            text = stream.read(most).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return f"File not found: {file}"
     except OSError as error:
         return f"{file} can't be read: {error.strerror}"
-    with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            return f"Not shown: {file} is not a regular file"
-        left_out = max(0, found.st_size - most)
-        stream.seek(left_out)
-        text = stream.read(most).decode("utf-8", "replace")
     return f"[{left_out} earlier bytes are left out]\n{text}" if left_out else text

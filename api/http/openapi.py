@@ -179,7 +179,11 @@ _SCHEMAS: dict[str, Schema] = {
     "ValidationError": _object(
         "ValidationError",
         {
-            "loc": {"items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "type": "array", "title": "Location"},
+            "loc": {
+                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+                "type": "array",
+                "title": "Location",
+            },
             "msg": _text("Message"),
             "type": _text("Error Type"),
         },

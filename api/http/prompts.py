@@ -39,7 +39,12 @@ class Prompts:
         try:
             used, answer = await self._send(digest, replicas, request)
         except UnreachableError as error:
-            return {"success": False, "error": "Service not available", "message": GONE, "technical_details": str(error)}
+            return {
+                "success": False,
+                "error": "Service not available",
+                "message": GONE,
+                "technical_details": str(error),
+            }
         if answer.status != 200:
             return {
                 "success": False,
@@ -102,7 +107,8 @@ def _answered(service_id: str, used: str, answer: Answer, replicas: int) -> dict
             "raw_response": body,
             "endpoint": answer.replica.endpoint,
         }
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    counted = body.get("usage")
+    usage = counted if isinstance(counted, dict) else {}
     routed = {"routed_to": answer.replica.name} if replicas > 1 else {}
     return {
         "success": True,

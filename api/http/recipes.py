@@ -29,7 +29,7 @@ class Recipes:
         return book
 
     async def find(self, name: str, unknown: str) -> Recipe:
-        """Return a recipe by path, stem or name; raises `ApiError`: 404 with the text `unknown`, 409 if it is broken."""
+        """Return a recipe by path, stem or name; raises `ApiError`: 404 saying `unknown`, 409 if it is broken."""
         book = await self.book()
         recipe = book.find(name)
         if recipe is not None:

@@ -102,8 +102,9 @@ def listen(settings: ApiSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise PortError(
-            f"The API can't listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}. "
+            f"The API can't listen on {settings.host} port {settings.port}: {reason}. "
             "Stop what listens there, or set api.port (api.host) to another."
         ) from error
 
@@ -115,5 +116,5 @@ def _outlive_signals() -> None:
 
 
 def _say(error: Exception) -> int:
-    print(error, file=sys.stderr)  # noqa: T201
+    print(error, file=sys.stderr)
     return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))

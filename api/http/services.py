@@ -6,11 +6,13 @@ Few statements a request: each costs more than the whole framework (measured).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, case, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import BindParameter, Row, Select, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -18,9 +20,10 @@ from api.contract.database import Database, cause
 from api.contract.identity import new_id
 from api.contract.tables import AttemptRow, Endpoint, Lease, Service, ServiceStatus, UserEvent
 from api.http.bodies import ServiceRequest
-from api.http.errors import ApiError
+from api.http.errors import ApiError, UnavailableError
 
 LONGEST_KEY = 160
+RETRY_SECONDS = 5
 
 _one_ready = aliased(Endpoint)
 _VIEW = (
@@ -74,7 +77,7 @@ _ROUTES = (
     .outerjoin(Endpoint, and_(Endpoint.service_id == Service.id, Endpoint.state == "ready"))
 )
 _OLDEST_FIRST = (Service.created_at, Service.change_seq, Service.id)
-_KEY = bindparam("key")
+_KEY: BindParameter[str] = bindparam("key")
 
 
 def _living(statement: Select[Any]) -> Select[Any]:
@@ -95,8 +98,8 @@ _FIND = (_living(_VIEW), _deleted(_VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
 
 _newer = aliased(AttemptRow)
-_NEWEST_ATTEMPTS = (
-    select(AttemptRow.token, AttemptRow.replica)
+_NEWEST_TOKENS = (
+    select(AttemptRow.token)
     .where(
         AttemptRow.service_id == _KEY,
         AttemptRow.incarnation
@@ -122,40 +125,44 @@ _HEARTBEAT = select(func.max(Lease.renewed_at))
 
 
 class Services:
-    """Reads and writes services. Wherever a key is asked for, an id or a name will do."""
+    """Reads and writes services. Wherever a key is asked for, an id or a name will do.
+
+    All methods raise `UnavailableError` while the database is locked by others for long, or does not answer.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list(self) -> Sequence[Row[Any]]:
+    async def list_all(self) -> Sequence[Row[Any]]:
         """Return all services, the newest last."""
-        async with self._database.read() as connection:
+        async with _answering(self._database.read()) as connection:
             return (await connection.execute(_LIST)).all()
 
     async def list_with_spec(self) -> Sequence[Row[Any]]:
         """Return all services with `spec`, what the controller resolved."""
-        async with self._database.read() as connection:
+        async with _answering(self._database.read()) as connection:
             return (await connection.execute(_LIST_ENGINES)).all()
 
     async def find(self, key: str) -> Row[Any] | None:
         """Return one service; a deleted one too, until it is purged."""
-        async with self._database.read() as connection:
+        async with _answering(self._database.read()) as connection:
             rows = await _found(connection, _FIND, key)
             return rows[0] if rows else None
 
     async def find_routes(self, key: str) -> Sequence[Row[Any]]:
         """Return one row for each ready replica of a service; one without a host if none is; none if it is unknown."""
-        async with self._database.read() as connection:
+        async with _answering(self._database.read()) as connection:
             rows = await _found(connection, _FIND_ROUTES, key)
             return [row for row in rows if row.id == rows[0].id]
 
-    async def find_attempts(self, key: str) -> tuple[Row[Any] | None, Sequence[Row[Any]]]:
-        """Return a service and the newest attempt of each of its replicas, in their order."""
-        async with self._database.read() as connection:
+    async def find_with_tokens(self, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
+        """Return a service and the token of the newest attempt of each of its replicas, in their order."""
+        async with _answering(self._database.read()) as connection:
             rows = await _found(connection, _FIND, key)
             if not rows:
                 return None, ()
-            return rows[0], (await connection.execute(_NEWEST_ATTEMPTS, {"key": rows[0].id})).all()
+            tokens = await connection.execute(_NEWEST_TOKENS, {"key": rows[0].id})
+            return rows[0], tokens.scalars().all()
 
     async def create(self, request: ServiceRequest, recipe: str, replicas: int | None) -> tuple[str, str, float]:
         """Add a service of a recipe; return its id, its name and when it was made.
@@ -173,7 +180,7 @@ class Services:
         }
         event = _event(service_id, "create", f"{name} was created from {request.recipe_name}.")
         try:
-            async with self._database.write() as connection:
+            async with _answering(self._database.write()) as connection:
                 await connection.execute(_ADD, row)
                 created_at = (await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})).scalar_one()
         except IntegrityError as error:
@@ -182,7 +189,7 @@ class Services:
 
     async def delete(self, service_id: str, name: str) -> bool:
         """Mark a service as deleted; False if it was already."""
-        async with self._database.write() as connection:
+        async with _answering(self._database.write()) as connection:
             marked = await connection.execute(_DELETE, {"key": service_id, "now": time.time()})
             if marked.rowcount == 0:
                 return False
@@ -191,8 +198,19 @@ class Services:
 
     async def last_heartbeat(self) -> float | None:
         """Return when a controller last renewed its lease, in Unix seconds."""
-        async with self._database.read() as connection:
+        async with _answering(self._database.read()) as connection:
             return (await connection.execute(_HEARTBEAT)).scalar()
+
+
+@asynccontextmanager
+async def _answering(transaction: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
+    """Run a transaction; a database that does not answer is not an error of ours."""
+    try:
+        async with transaction as connection:
+            yield connection
+    except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+        detail = f"The database is busy or can't be reached ({cause(error)}). Nothing was changed; try again."
+        raise UnavailableError(detail, retry_after=RETRY_SECONDS) from error
 
 
 async def _found(
@@ -201,7 +219,7 @@ async def _found(
     if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
         return ()
     for statement in statements:
-        rows = (await connection.execute(statement, {"key": key})).all()
+        rows: Sequence[Row[Any]] = (await connection.execute(statement, {"key": key})).all()
         if rows:
             return rows
     return ()

@@ -19,7 +19,7 @@ from controller.core.model import (
     SendOutcome,
     Snapshot,
 )
-from controller.core.outcomes import Outcome, of_exit, of_job
+from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
 
 CLOCKS_APART = 5.0
 """Seconds by which the clocks of two controllers' hosts may differ."""
@@ -131,6 +131,9 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+    if files.exit is not None and files.exit.reason == TERMINATED:
+        # Somebody ended it; who, Slurm will say when it shows the job ended.
+        return Folded(attempt=_unready(attempt, now))
     if files.exit is not None:
         return Folded(attempt=close(attempt, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
     if job.phase is JobPhase.PENDING:

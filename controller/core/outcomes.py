@@ -30,6 +30,9 @@ class Outcome(StrEnum):
     OUTDATED = "Outdated"
 
 
+TERMINATED = "Terminated"
+"""The wrapper's word for: a signal told it to end."""
+
 _BY_STATE = {
     "CANCELLED": (Outcome.CANCELLED, "The job was cancelled by hand."),
     "PREEMPTED": (Outcome.PREEMPTED, "The job was preempted."),
@@ -55,7 +58,7 @@ NOT_A_FAULT = frozenset(
         Outcome.STOPPED,
         Outcome.SCALED_DOWN,
         Outcome.OUTDATED,
-        "Terminated",
+        TERMINATED,
     }
 )
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""

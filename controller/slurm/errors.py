@@ -155,7 +155,7 @@ _GONE = re.compile("Invalid job id specified|already completing or completed|Job
 
 _NO_ACCOUNTING = re.compile("accounting storage is disabled", re.IGNORECASE)
 
-_ERROR = re.compile(r"^\w+: (error|fatal): ", re.MULTILINE)
+_ERROR = re.compile(r"^(\w+: (error|fatal):|slurm_load_\w+( error)?:) ", re.MULTILINE)
 
 
 def diagnose(completed: Completed) -> Diagnosis:

@@ -28,7 +28,6 @@ NO_CHAT_TEMPLATE = (
     "if the tokenizer does not define one."
 )
 
-
 Json = dict[str, Any]
 
 
@@ -266,11 +265,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="dummy")
     for name in ("--startup-delay", "--token-delay"):
         parser.add_argument(name, type=float, default=0.0)
-    parser.add_argument("--exit-after", type=float, help="end by itself, with --exit-code")
+    parser.add_argument("--exit-after", type=float)
     parser.add_argument("--exit-code", type=int, default=1)
     for name in ("--no-chat-template", "--fail-prompts", "--empty-choices", "--debug"):
         parser.add_argument(name, action="store_true")
     return parser.parse_args()
+
+
+def crash(code: int) -> None:
+    """End as a broken engine does."""
+    print("RuntimeError: the engine was told to end by --exit-after", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def main() -> None:
@@ -282,7 +287,7 @@ def main() -> None:
     engine = Engine(options)
     server = Server(options.host, options.port, engine)
     if options.exit_after is not None:
-        threading.Timer(options.exit_after, fail, (options.exit_code,)).start()
+        threading.Timer(options.exit_after, crash, (options.exit_code,)).start()
     log(f"Initializing a V1 LLM engine (v{VERSION}) with config: model={options.model!r}")
     log(f"Starting to load model {options.model}...")
     if stop.wait(options.startup_delay):

@@ -30,8 +30,8 @@ cd "$1" || exit 1
   echo "host=$(uname -n)"
   echo "clock=$(date +%s)"
   echo "python=$("$3" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1 | tail -n 1)"
-  echo "apptainer=$("$4" --version 2>&1 | tail -n 1)"
-  "$4" --version >/dev/null 2>&1; echo "apptainer_exit=$?"
+  apptainer=$("$4" --version 2>&1); echo "apptainer_exit=$?"
+  echo "apptainer=$(tail -n 1 <<<"${apptainer##*slurm_script: line *: }")"
 } >"$2.draft" && mv "$2.draft" "$2.there"
 """
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED")

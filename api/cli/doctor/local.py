@@ -98,8 +98,9 @@ class Local:
             admin_key(path)
         except CliError as error:
             raise FailedError(str(error), f"Write a key: (umask 077; openssl rand -hex 32 > {path})") from error
-        if path.stat().st_mode & 0o077:
-            raise FailedError(f"{path} can be read by others", f"Run: chmod 600 {path}")
+        mode = path.stat().st_mode & 0o777
+        if mode != 0o600:
+            raise FailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
         return str(path)
 
     def _recipes(self) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.contract.settings import Settings, SlurmSettings, process_environment
@@ -20,6 +21,7 @@ _REMEDIES = (
     ("configuration source", "Set slurm.conf to the path of the cluster's slurm.conf."),
     ("unge", "See that munged runs on this host, and that its clock is right: munge -n | unmunge"),
     ("contact slurm controller", "See that slurmctld runs and can be reached from here: scontrol ping"),
+    ("no answer", "See that slurmctld answers: scontrol ping"),
     ("timed out", "See that slurmctld answers: scontrol ping"),
     ("database", "See that slurmdbd runs: sacctmgr ping"),
     ("Connection refused", "See that slurmctld and slurmdbd run: scontrol ping; sacctmgr ping"),
@@ -126,6 +128,9 @@ class SlurmChecks:
                 f"not on this host: {', '.join(missing)}",
                 "Run this where Slurm's commands are, install them, or set slurm.bin_dir.",
             )
+        conf = self._slurm.environment.get("SLURM_CONF")
+        if conf and not Path(conf).is_file():
+            raise FailedError(f"slurm.conf is {conf}, where there is no file", "Set slurm.conf to the right path.")
         return self._slurm.ask("sbatch", "--version").strip()
 
     def _answers(self) -> str:

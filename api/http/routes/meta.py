@@ -8,12 +8,11 @@ from typing import Any
 
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
-from sqlalchemy.exc import SQLAlchemyError
 
-from api.contract.database import cause
 from api.http import openapi
 from api.http.auth import OPEN, is_known
 from api.http.docs import docs_page
+from api.http.errors import UnavailableError
 from api.http.recipes import Recipes
 from api.http.services import Services
 
@@ -44,8 +43,8 @@ def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, 
         database, heartbeat = "ok", None
         try:
             heartbeat = await services.last_heartbeat()
-        except (SQLAlchemyError, OSError) as error:
-            database = cause(error)
+        except UnavailableError as error:
+            database = str(error)
         ago = None if heartbeat is None else round(max(0.0, time.time() - heartbeat), 1)
         return {
             "status": "healthy",

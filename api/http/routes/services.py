@@ -52,7 +52,7 @@ def service_routes(services: Services, recipes: Recipes, site: SlurmSettings, ru
 
     @get("/api/v1/services")
     async def list_services() -> list[ServiceResponse]:
-        return [service_response(row) for row in await services.list()]
+        return [service_response(row) for row in await services.list_all()]
 
     @get("/api/v1/services/{service_id:str}")
     async def get_service(service_id: FromPath[str]) -> ServiceResponse:
@@ -72,12 +72,12 @@ def service_routes(services: Services, recipes: Recipes, site: SlurmSettings, ru
 
     @get("/api/v1/services/{service_id:str}/logs")
     async def get_service_logs(service_id: FromPath[str]) -> dict[str, str]:
-        row, attempts = await services.find_attempts(service_id)
+        row, tokens = await services.find_with_tokens(service_id)
         if row is None:
             return {"logs": f"Service {service_id} not found: there are no logs."}
-        if not attempts:
+        if not tokens:
             return {"logs": f"No logs yet: no job was submitted. {explanation(conditions_of(row))}".strip()}
-        return {"logs": await asyncio.to_thread(read_logs, run_dir, [attempt.token for attempt in attempts])}
+        return {"logs": await asyncio.to_thread(read_logs, run_dir, tokens)}
 
     @get("/api/v1/services/{service_id:str}/status")
     async def get_service_status(service_id: FromPath[str]) -> dict[str, str]:

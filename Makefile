@@ -1,0 +1,38 @@
+# make help lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+
+.PHONY: help venv demo demo-down clean test lint bench
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## Make .venv with the project in it
+
+$(STAMP): requirements.lock pyproject.toml deploy/local/make-venv
+	@deploy/local/make-venv $(VENV)
+	@touch $@
+
+demo: venv ## Set up a private Slurm, Apptainer and vLLM, serve a small model, ask it something
+	@$(PY) deploy/demo/demo.py up
+
+demo-down: ## Stop everything that `make demo` started
+	@if [ -x $(PY) ]; then $(PY) deploy/demo/demo.py down; else echo "nothing to stop"; fi
+
+clean: demo-down ## Remove everything that was set up, .venv included
+	@rm -rf .local $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+test: venv ## Run the whole test suite, installing what it needs
+	@$(PY) tests/run.py
+
+lint: venv ## Check style, types and layers
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: venv ## Measure, and print the tables
+	@$(PY) bench/run.py

@@ -1,0 +1,196 @@
+"""The API over a real database, with the controller's part played by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from litestar import Litestar
+from sqlalchemy import insert, select, update
+
+from api.contract.database import Database
+from api.contract.identity import Token, secret
+from api.contract.recipes.book import Library
+from api.contract.recipes.resolve import digest, encode_spec, resolve
+from api.contract.settings import Settings, load
+from api.contract.status import Condition, Truth
+from api.contract.tables import AttemptRow, Endpoint, Installation, Lease, Service, ServiceStatus
+from api.http.app import create_app
+from api.http.auth import Door
+from api.http.peers import STATE_KEY, Connection
+
+HERE = Path(__file__).parent
+RECIPES = HERE / "recipes"
+KEY = b"k" * 32
+OWN_UID = 4711
+ENGINE = "inference/engine"
+
+
+class Peer(Connection):
+    """A connection whose other end belongs to a given user."""
+
+    def __init__(self, uid: int | None) -> None:
+        super().__init__(("127.0.0.1", 1), ("127.0.0.1", 2))
+        self.uid = uid
+
+    async def peer_uid(self) -> int | None:
+        return self.uid
+
+
+def settings_for(folder: Path, **flags: str) -> Settings:
+    given = {
+        "state_dir": str(folder / "state"),
+        "run_dir": str(folder / "run"),
+        "recipes": str(RECIPES),
+        **{name.replace("__", "."): value for name, value in flags.items()},
+    }
+    return load(given, environ={"HOME": str(folder)})
+
+
+@dataclass
+class World:
+    settings: Settings
+    database: Database
+    app: Litestar
+    client: httpx.AsyncClient = field(init=False)
+    uid: int | None = OWN_UID
+
+    def __post_init__(self) -> None:
+        transport = httpx.ASGITransport(app=self._served, raise_app_exceptions=True)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001")
+
+    async def _served(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["state"] = {STATE_KEY: Peer(self.uid)}
+        await self.app(scope, receive, send)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[World]:
+        """Run the application's lifespan, in one task: a fixture may begin and end in two."""
+        begun, end = asyncio.Event(), asyncio.Event()
+
+        async def live() -> None:
+            async with self.app.lifespan():
+                begun.set()
+                await end.wait()
+
+        task = asyncio.create_task(live())
+        await begun.wait()
+        async with self.client:
+            yield self
+        end.set()
+        await task
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.client.get(path, **options)
+
+    async def post(self, path: str, content: Any = None, **options: Any) -> httpx.Response:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        return await self.client.post(path, content=body, **options)
+
+    async def delete(self, path: str) -> httpx.Response:
+        return await self.client.delete(path)
+
+    async def create(self, recipe: str = ENGINE, config: Mapping[str, Any] | None = None, **rest: Any) -> str:
+        answer = await self.post("/api/v1/services", {"recipe_name": recipe, "config": config or {}, **rest})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    # What the controller would write.
+
+    async def observe(
+        self, service_id: str, *, available: bool | None = None, reason: str = "Queued", message: str = "", **rest: Any
+    ) -> None:
+        conditions = [condition("Progressing", Truth.TRUE, reason, message)]
+        if available is not None:
+            conditions.append(condition("Available", Truth.TRUE if available else Truth.FALSE, "Endpoints", ""))
+        await self.status(service_id, conditions, **rest)
+
+    async def status(self, service_id: str, conditions: Sequence[Condition], **rest: Any) -> None:
+        async with self.database.write() as connection:
+            row = (await connection.execute(select(Service).where(Service.id == service_id))).one()
+            recipe = Library([RECIPES], {}).book().find(row.recipe_name)
+            assert recipe is not None
+            spec = resolve(recipe, row.config, replicas=row.replicas, site=self.settings.slurm)
+            values = {
+                "observed_generation": row.generation,
+                "ready_replicas": 0,
+                "conditions": msgspec.to_builtins(conditions),
+                "spec": encode_spec(spec).decode(),
+                "digest": digest(spec),
+                "updated_at": time.time(),
+                **rest,
+            }
+            changed = await connection.execute(
+                update(ServiceStatus).where(ServiceStatus.service_id == service_id).values(**values)
+            )
+            if changed.rowcount == 0:
+                await connection.execute(insert(ServiceStatus).values(service_id=service_id, **values))
+
+    async def attempt(self, service_id: str, replica: int = 0, incarnation: int = 1, **rest: Any) -> str:
+        async with self.database.write() as connection:
+            installation = (await connection.execute(select(Installation.id))).scalar_one()
+            token = str(Token(installation, service_id, replica, incarnation))
+            values = {"lane": "main", "generation": 1, "digest": "", "failures": 0, "intent_at": time.time()}
+            await connection.execute(
+                insert(AttemptRow).values(
+                    token=token,
+                    service_id=service_id,
+                    replica=replica,
+                    incarnation=incarnation,
+                    message="",
+                    **{**values, **rest},
+                )
+            )
+        return token
+
+    async def endpoint(
+        self, service_id: str, host: str, port: int, *, token: str, replica: int = 0, state: str = "ready"
+    ) -> None:
+        async with self.database.write() as connection:
+            await connection.execute(
+                insert(Endpoint).values(
+                    token=token,
+                    service_id=service_id,
+                    replica=replica,
+                    models=["dummy"],
+                    host=host,
+                    port=port,
+                    state=state,
+                )
+            )
+
+    async def heartbeat(self, ago: float) -> None:
+        async with self.database.write() as connection:
+            await connection.execute(
+                insert(Lease).values(
+                    name="controller", epoch=1, holder="me", host="here", renewals=1, renewed_at=time.time() - ago
+                )
+            )
+
+    def job_folder(self, token: str) -> Path:
+        installation, service = token.split("-")[1:3]
+        folder = self.settings.run_dir / installation / service / token
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def secret(self, token: str) -> str:
+        return secret(KEY, token)
+
+
+def condition(kind: str, status: Truth, reason: str, message: str = "") -> Condition:
+    return Condition(type=kind, status=status, reason=reason, message=message, since=1.0, generation=1)
+
+
+def new_app(settings: Settings, database: Database, *, key: str | None = None) -> Litestar:
+    door = Door(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}))
+    return create_app(
+        settings, database, door=door, key=KEY, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}
+    )

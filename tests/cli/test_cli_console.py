@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.cli.console import Column, Console, _wide, duration, layout, one_line, printable
+
+COLUMNS = (Column("ID"), Column("NAME", flexible=True), Column("STATUS"), Column("MESSAGE", flexible=True))
+
+
+def test_columns_are_aligned_and_nothing_trails() -> None:
+    rows = [["a1", "chat", "running", ""], ["b22", "x", "failed", "no such partition"]]
+    assert layout(COLUMNS, rows, None) == [
+        "ID   NAME  STATUS   MESSAGE",
+        "a1   chat  running",
+        "b22  x     failed   no such partition",
+    ]
+
+
+def test_long_cells_are_shortened_and_the_last_columns_dropped() -> None:
+    row = ["k3x9q2ab", "a-rather-long-name-of-a-service", "running", "a message that goes on and on"]
+    assert layout(COLUMNS, [row], 60)[1] == "k3x9q2ab  a-rather-long-name…  running  a message that goes…"
+    assert layout(COLUMNS, [row], 20) == ["ID        NAME", "k3x9q2ab  a-rathe…"]
+    assert layout(COLUMNS, [row], 4) == ["ID", "k3x…"]
+
+
+cells = st.text(max_size=40)
+
+
+@given(st.lists(st.tuples(cells, cells, cells, cells), max_size=4), st.integers(1, 100))
+def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], width: int) -> None:
+    lines = layout(COLUMNS, rows, width)
+    assert len(lines) == len(rows) + 1
+    for line in lines:
+        assert _wide(line) <= width
+        assert line == line.rstrip()
+        assert line.isprintable()
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    assert printable("a\x1b[31mb\nc") == "a [31mb c"
+    assert one_line("  two\n\n lines\t") == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172799, "47h"), (172800, "2d")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_without_a_terminal_there_is_no_colour_and_nothing_is_shortened() -> None:
+    out = io.StringIO()
+    console = Console(color=True, out=out, err=io.StringIO())
+    console.table((Column("A", flexible=True, colour=lambda _: "red"),), [["x" * 500]])
+    assert out.getvalue() == f"A\n{'x' * 500}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "coloured"),
+    [((), {}, True), (("--no-color",), {}, False), ((), {"NO_COLOR": "1"}, False), ((), {"TERM": "dumb"}, False)],
+)
+def test_colours_on_a_terminal(flags: tuple[str, ...], variables: dict[str, str], coloured: bool) -> None:
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", **variables}
+    assert ("\033[" in on_terminal(environment, "config", *flags)) is coloured
+
+
+def test_lines_fit_a_narrow_terminal() -> None:
+    text = on_terminal({**os.environ, "COLUMNS": "40", "NO_COLOR": "1"}, "config")
+    assert max(map(len, text.splitlines())) <= 40
+
+
+def on_terminal(environment: dict[str, str], *argv: str) -> str:
+    master, slave = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "api.cli", *argv], stdout=slave, stderr=slave, env=environment):
+        os.close(slave)
+        data = b""
+        while chunk := _read(master):
+            data += chunk
+    os.close(master)
+    return data.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: the other end was closed
+        return b""

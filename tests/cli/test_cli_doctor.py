@@ -1,0 +1,233 @@
+"""The doctor over stand-ins of Slurm's commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_tools import FakeApi, Run
+
+from api.cli.doctor.check import Check, FailedError, SkippedError, State, results
+
+RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
+SBATCH = """\
+echo "$@" >>{calls}; env >{environment}
+case "$*" in
+  --version) echo "slurm 24.11.5"; exit;;
+  *--test-only*) echo "sbatch: Job 7 to start at now" >&2; exit;;
+esac
+while [ "${{1#--}}" != "$1" ]; do shift; done
+( exec >/dev/null 2>&1; bash "$@" ) &
+echo "7;local"
+"""
+SINFO = """\
+case "$*" in *%P*) printf 'main*\\ngpu\\n';; *) printf 'n1\\nn1\\nn2\\n';; esac
+"""
+
+
+class Site:
+    """Stand-ins of the commands in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.run_dir = folder / "run"
+        self.calls = folder / "calls"
+        self.environment = folder / "environment"
+        self.bin.mkdir()
+        self.command("sbatch", SBATCH.format(calls=self.calls, environment=self.environment))
+        self.command("sinfo", SINFO)
+        self.command("squeue", "echo 'COMPLETED|n1|None'")
+        self.command("sacct", "true")
+        self.command("sacctmgr", "printf 'lab|normal,high\\nroot|normal\\n'")
+        self.command("scancel", f'echo scancel "$@" >>{self.calls}')
+        self.command("apptainer", "echo apptainer version 1.4.0")
+
+    def command(self, name: str, script: str) -> None:
+        file = self.bin / name
+        file.write_text(f"#!/bin/bash\n{script}\n")
+        file.chmod(0o755)
+
+    def left_behind(self) -> list[Path]:
+        return list(self.run_dir.iterdir())
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[Site]:
+    site = Site(tmp_path)
+    recipes = tmp_path / "recipes" / "simple"
+    recipes.mkdir(parents=True)
+    (recipes / "hello.yaml").write_text(RECIPE)
+    for name, value in {
+        "SLURM_BIN_DIR": site.bin,
+        "RUN_DIR": site.run_dir,
+        "RECIPES": recipes.parent,
+        "APPTAINER_COMMAND": site.bin / "apptainer",
+    }.items():
+        monkeypatch.setenv(f"AI_FACTORY_{name}", str(value))
+    monkeypatch.setattr("api.cli.doctor.job.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 0.2)
+    assert run("migrate").code == 0
+    yield site
+
+
+@pytest.fixture
+def ask(run: Run, api: FakeApi) -> Any:
+    """Run the doctor; return its exit code and the results by name."""
+    api.answer("GET", "/health", (200, {"status": "healthy"}))
+
+    def ask(*argv: str) -> tuple[int, dict[str, Any]]:
+        ran = run("doctor", "-o", "json", "--server", api.url, *argv)
+        return ran.code, {result["name"]: result for result in json.loads(ran.out)}
+
+    return ask
+
+
+def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-2")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("AI_FACTORY_DATABASE_PASSWORD_OF_SOMEBODY", "x")
+    code, found = ask("--timeout", "10")
+    failed = [result for result in found.values() if result["state"] == "failed"]
+    assert (code, failed) == (0, [])
+    assert {name for name, result in found.items() if result["state"] == "skipped"} == {
+        "key file", "administrator's key", "controller",
+    }  # fmt: skip
+    assert found["Apptainer in jobs"]["message"] == "apptainer version 1.4.0"
+    assert site.left_behind() == []
+    handed = {line.partition("=")[0] for line in site.environment.read_text().splitlines()}
+    assert not {name for name in handed if name.startswith(("SBATCH_", "SLURM_", "AI_FACTORY_"))}
+    assert "scancel" not in site.calls.read_text()
+
+
+def test_for_people_each_check_is_a_line_and_each_failure_has_a_remedy(site: Site, run: Run) -> None:
+    site.command(
+        "sinfo", "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    )
+    ran = run("doctor", "--no-job")
+    lines = ran.out.splitlines()
+    assert ran.code == 1
+    failed = [number for number, line in enumerate(lines) if line.startswith("✗")]
+    assert len(failed) == 1
+    assert "Unable to contact" in lines[failed[0]]
+    assert "→ See that slurmctld runs" in lines[failed[0] + 1]
+    assert lines[-1].startswith("1 of ")
+    assert "af-doctor" not in site.calls.read_text()
+
+
+def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PARTITION", "ACCOUNT", "QOS"):
+        monkeypatch.setenv(f"AI_FACTORY_SLURM_{name}", "nope")
+    site.command("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    code, found = ask("--no-job")
+    assert code == 1
+    assert "gpu, main" in found["partition"]["remedy"]
+    assert "lab, root" in found["account and QOS"]["remedy"]
+    assert found["accounting"]["state"] == "skipped"
+    monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "root")
+    monkeypatch.setenv("AI_FACTORY_SLURM_QOS", "high")
+    assert "normal" in ask("--no-job")[1]["account and QOS"]["remedy"]
+
+
+def test_commands_that_are_missing(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(site.bin))
+    (site.bin / "sacct").unlink()
+    code, found = ask("--no-job")
+    assert (code, "sacct" in found["Slurm's commands"]["message"]) == (1, True)
+    assert found["may submit"]["state"] == "skipped"
+
+
+def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any) -> None:
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace("( exec", "#"))
+    site.command("squeue", "echo 'PENDING||Resources'")
+    code, found = ask("--timeout", "0.3")
+    assert code == 1
+    assert "job 7 is pending (Resources)" in found["run_dir seen by jobs"]["message"]
+    assert found["Python in jobs"]["state"] == "skipped"
+    cancelled = [line.split() for line in site.calls.read_text().splitlines() if line.startswith("scancel")]
+    assert len(cancelled) == 1
+    assert cancelled[0][1].startswith("--name=af-doctor-")
+    assert cancelled[0][2] == "7"
+    assert site.left_behind() == []
+
+
+def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: Any) -> None:
+    site.command("sbatch", """case "$*" in --version|*--test-only*) echo ok;; *) echo timed out >&2; exit 1;; esac""")
+    _, found = ask("--timeout", "5")
+    assert "timed out" in found["run_dir seen by jobs"]["message"]
+    assert "scancel --name=af-doctor-" in site.calls.read_text()
+
+
+def test_a_run_dir_that_the_node_does_not_share(site: Site, ask: Any, tmp_path: Path) -> None:
+    script = SBATCH.format(calls=site.calls, environment=site.environment)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    site.command("sbatch", script.replace('bash "$@"', f'set -- "$1" {elsewhere} "${{@:3}}"; bash "$@"'))
+    _, found = ask("--timeout", "5")
+    assert "nothing it wrote is seen here" in found["run_dir seen by jobs"]["message"]
+    assert "shared folder" in found["run_dir seen by jobs"]["remedy"]
+
+
+def test_a_node_that_lacks_things(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.command("oldpython", "echo 3.6")
+    site.command("date", f"echo {int(time.time()) - 3600}")
+    site.command("apptainer", "echo 'no setuid' >&2; exit 255")
+    monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "oldpython")
+    _, found = ask("--timeout", "10")
+    assert found["run_dir seen by jobs"]["state"] == "ok"
+    assert re.search(r"3\d\d\d s behind", found["clock of the node"]["message"])
+    assert "oldpython on the node: 3.6" in found["Python in jobs"]["message"]
+    assert "no setuid" in found["Apptainer in jobs"]["message"]
+    monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "no-python")
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "no-python() { echo 3.12; }; export -f no-python")
+    assert "3.12" in ask("--timeout", "10")[1]["Python in jobs"]["message"]
+
+
+def test_folders_keys_and_database(
+    site: Site, ask: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"x" * 32)
+    key.chmod(0o644)
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(key))
+    monkeypatch.setenv("AI_FACTORY_API_ADMIN_KEY_FILE", str(key))
+    monkeypatch.setenv("AI_FACTORY_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
+    monkeypatch.setenv("AI_FACTORY_RUN_DIR", "/proc/nowhere")
+    (tmp_path / "recipes" / "simple" / "bad.yaml").write_text("name: 1\n")
+    code, found = ask("--no-job")
+    assert code == 1
+    for name, remedy in {
+        "key file": "chmod 600", "administrator's key": "chmod 600", "database": "ai-factory migrate",
+        "run_dir": "Set run_dir", "recipes": "recipes validate",
+    }.items():  # fmt: skip
+        assert (found[name]["state"], remedy in found[name]["remedy"]) == ("failed", True), name
+    assert stat.S_IMODE(key.stat().st_mode) == 0o644
+
+
+def test_a_network_file_system_under_sqlite(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.doctor.local.file_system", lambda _: "nfs4")
+    _, found = ask("--no-job")
+    assert "nfs4" in found["state_dir"]["message"]
+    assert "local disk" in found["state_dir"]["remedy"]
+
+
+def test_checks_need_one_another_and_none_breaks_the_others() -> None:
+    def fail() -> str:
+        raise FailedError("broken", "Mend it.")
+
+    def skip() -> str:
+        raise SkippedError("not here")
+
+    checks = [
+        Check("a", fail), Check("b", lambda: "never", needs=("a",)), Check("c", skip), Check("d", lambda: str(1 // 0)),
+        Check("e", lambda: "fine"), Check("f", lambda: "never", needs=("e", "c")),
+    ]  # fmt: skip
+    assert [(r.name, r.state) for r in results(checks)] == [
+        ("a", State.FAILED), ("b", State.SKIPPED), ("c", State.SKIPPED), ("d", State.FAILED), ("e", State.OK),
+        ("f", State.SKIPPED),
+    ]  # fmt: skip

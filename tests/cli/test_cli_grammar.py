@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from argparse import ArgumentParser, _SubParsersAction
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_tools import Run
+
+from api.cli.arguments import build
+from api.cli.exits import EXIT_CODES, Exit
+from api.cli.main import command_of
+
+
+def commands(parser: ArgumentParser, path: str = "") -> Iterator[tuple[str, ArgumentParser]]:
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for name, inner in action.choices.items():
+                yield f"{path} {name}".strip(), inner
+                yield from commands(inner, f"{path} {name}".strip())
+
+
+def test_every_command_has_a_function_and_a_line_of_help() -> None:
+    found = dict(commands(build()))
+    assert {"up", "api", "controller", "migrate", "services create", "logs", "prompt", "recipes render", "doctor",
+            "config"} <= set(found)  # fmt: skip
+    for parser in found.values():
+        run = parser.get_default("run")
+        if run is not None:
+            assert callable(command_of(run))
+        assert parser.description
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (),
+        ("services",),
+        ("nonsense",),
+        ("services", "list", "--nonsense"),
+        ("services", "list", "-o", "yaml"),
+        ("logs", "x", "-o", "wide"),
+        ("--conf", "x", "config"),
+        ("up", "--port", "http"),
+        ("services", "create"),
+    ],
+)
+def test_a_wrong_command_line_exits_2_with_one_line(run: Run, argv: tuple[str, ...]) -> None:
+    ran = run(*argv)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert ran.err.splitlines()[-1].startswith("ai-factory: ")
+
+
+def test_global_flags_stand_before_or_after_the_command(run: Run) -> None:
+    assert run("-o", "json", "config").out == run("config", "-o", "json").out
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").out.startswith("ai-factory ")
+    assert EXIT_CODES in run("--help").out
+    assert "--set" in run("services", "create", "--help").out
+
+
+def test_the_documented_exit_codes_are_the_ones_there_are() -> None:
+    documented = {int(line.split()[0]) for line in EXIT_CODES.splitlines()[1:]}
+    assert documented == set(Exit) - {Exit.BROKEN_PIPE}
+
+
+def test_bad_settings_exit_3(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("nonsense = 1\n")
+    ran = run("--config", str(file), "config")
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert "nonsense" in ran.err
+    monkeypatch.setenv("AI_FACTORY_API_PORT", "many")
+    assert run("config").code == 3
+
+
+def test_help_is_quick_because_it_imports_no_command() -> None:
+    code = (
+        "import sys, api.cli.main as m; m.build(); print(sorted({'httpx','sqlalchemy','alembic'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{sys.executable} -m api.cli config -o json | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.returncode in (0, 141)  # 0 where it was all written before the reader left
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from cli_tools import FakeApi, Run, service
+
+from api.cli.models import last_lines
+
+PROMPT = "/api/v1/vllm/chat/prompt"
+LOGS = """=== SLURM STDOUT (/run/a.out) ===
+one
+two
+three
+
+=== SLURM STDERR (/run/a.err) ===
+File not found: /run/a.err"""
+
+
+@pytest.fixture
+def call(run: Run, api: FakeApi) -> Run:
+    return lambda *argv: run(*argv, "--server", api.url)
+
+
+def test_a_prompt_prints_only_the_text(call: Run, api: FakeApi) -> None:
+    api.answer("POST", PROMPT, (200, {"success": True, "response": "Hello!", "usage": {}}))
+    ran = call("prompt", "chat", "Hi", "--max-tokens", "5", "--temperature", "0")
+    assert (ran.code, ran.out, ran.err) == (0, "Hello!\n", "")
+    assert api.asked == [("POST", PROMPT, {"prompt": "Hi", "max_tokens": 5, "temperature": 0.0})]
+
+
+def test_a_dash_reads_standard_input(call: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("from a file\n"))
+    api.answer("POST", PROMPT, (200, {"success": True, "response": "ok\n"}))
+    assert call("prompt", "chat", "-").out == "ok\n"
+    assert api.asked[0][2] == {"prompt": "from a file\n"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, {"success": False, "error": "Service is not ready yet (status: pending)", "message": "Wait."}),
+         "ai-factory: Service is not ready yet (status: pending). Wait.\n"),
+        ((200, {"success": False, "error": "vLLM returned 500", "body": "boom"}),
+         "ai-factory: vLLM returned 500. boom.\n"),
+        ((500, {"detail": "VLLM service chat not found or not running"}),
+         "ai-factory: VLLM service chat not found or not running\n"),
+        ((400, {"detail": "Prompt is required"}), "ai-factory: Prompt is required\n"),
+        ((200, {}), "ai-factory: The service gave no answer.\n"),
+    ],
+)  # fmt: skip
+def test_failed_prompts_go_to_standard_error(call: Run, api: FakeApi, answer: tuple[int, Any], said: str) -> None:
+    api.answer("POST", PROMPT, answer)
+    ran = call("prompt", "chat", "Hi")
+    assert (ran.code, ran.out, ran.err) == (1, "", said)
+
+
+def test_a_failed_prompt_as_json(call: Run, api: FakeApi) -> None:
+    api.answer("POST", PROMPT, (200, {"success": False, "error": "x"}))
+    ran = call("prompt", "chat", "Hi", "-o", "json")
+    assert (ran.code, json.loads(ran.out)["error"]) == (1, "x")
+
+
+def test_logs(call: Run, api: FakeApi) -> None:
+    api.answer("GET", "/api/v1/services/chat", (200, service()))
+    api.answer("GET", "/api/v1/services/k3x9q2ab/logs", (200, {"logs": LOGS}))
+    assert call("logs", "chat").out == f"{LOGS}\n"
+    assert call("logs", "chat", "--tail", "1").out.splitlines()[1] == "three"
+    assert call("logs", "chat", "--tail", "-1").code == 2
+
+
+def test_logs_of_an_unknown_service_exit_5(call: Run, api: FakeApi) -> None:
+    api.answer("GET", "/api/v1/services/chat", (404, {"detail": "Service not found"}))
+    assert call("logs", "chat").code == 5
+
+
+def test_last_lines_of_each_file() -> None:
+    assert last_lines(LOGS, 2).splitlines() == [
+        "=== SLURM STDOUT (/run/a.out) ===", "two", "three", "",
+        "=== SLURM STDERR (/run/a.err) ===", "File not found: /run/a.err",
+    ]  # fmt: skip
+    assert last_lines("a\nb\nc", 1) == "c"
+    assert last_lines(LOGS, 0).splitlines() == [
+        "=== SLURM STDOUT (/run/a.out) ===", "", "=== SLURM STDERR (/run/a.err) ===",
+    ]  # fmt: skip

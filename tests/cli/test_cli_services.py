@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_tools import FakeApi, Run, service
+
+from api.cli.exits import Exit
+
+SERVICES = "/api/v1/services"
+ONE = f"{SERVICES}/k3x9q2ab"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.services.POLL_FIRST", 0.01)
+    monkeypatch.setattr("api.cli.services.POLL_MOST", 0.02)
+
+
+@pytest.fixture
+def call(run: Run, api: FakeApi) -> Run:
+    return lambda *argv: run(*argv, "--server", api.url)
+
+
+def test_list_in_every_format(call: Run, api: FakeApi) -> None:
+    other = service(id="zz", name="hello", status="failed", message="no\nsuch partition", replicas=None)
+    api.answer("GET", SERVICES, (200, [service(), other]))
+    lines = call("services", "list").out.splitlines()
+    assert lines[0].split() == ["ID", "NAME", "RECIPE", "STATUS", "READY", "AGE", "MESSAGE"]
+    assert lines[1].split()[:5] == ["k3x9q2ab", "chat", "inference/vllm", "running", "1/2"]
+    assert lines[2].endswith("no such partition")
+    assert "CREATED" in call("services", "list", "-o", "wide").out
+    assert call("services", "list", "-o", "name").out == "chat\nhello\n"
+    assert json.loads(call("services", "list", "-o", "json").out) == [service(), other]
+
+
+def test_an_empty_list_says_what_to_do(call: Run, api: FakeApi) -> None:
+    api.answer("GET", SERVICES, (200, []))
+    ran = call("services", "list")
+    assert (ran.code, ran.out) == (0, "")
+    assert "services create" in ran.err
+    assert json.loads(call("services", "list", "-o", "json").out) == []
+
+
+def test_an_api_that_gives_only_the_contract_is_enough(call: Run, api: FakeApi) -> None:
+    bare = {key: service()[key] for key in ("id", "name", "recipe_name", "status", "config", "created_at")}
+    api.answer("GET", SERVICES, (200, [bare]))
+    api.answer("GET", f"{SERVICES}/chat", (200, bare))
+    assert "chat" in call("services", "list").out
+    assert "inference/vllm" in call("services", "describe", "chat").out
+
+
+def test_create_sends_what_was_given(call: Run, api: FakeApi, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("resources: {gpu: 1}\n")
+    api.answer("POST", SERVICES, (200, service(status="pending")))
+    ran = call("services", "create", "inference/vllm", "--name", "chat", "--replicas", "2", "--set", "model=a/b",
+               "--set", "resources.cpu=8", "--config-file", str(file), "-o", "name")  # fmt: skip
+    assert (ran.code, ran.out) == (0, "chat\n")
+    config = {"resources": {"gpu": 1, "cpu": 8}, "model": "a/b", "replicas": 2}
+    assert api.asked == [("POST", SERVICES, {"recipe_name": "inference/vllm", "config": config, "name": "chat"})]
+
+
+def test_refusals_are_one_readable_line(call: Run, api: FakeApi) -> None:
+    detail: Any = [{"loc": ["body", "config", "gpu"], "msg": "must be at most 8", "type": "x"},
+                   {"loc": ["body", "name"], "msg": "too long", "type": "x"}]  # fmt: skip
+    api.answer("POST", SERVICES, (422, {"detail": detail}), (409, {"detail": "The name chat is taken."}),
+               (404, {"detail": "Recipe not found: x"}), (401, {"detail": "A key is needed."}), (500, {}))  # fmt: skip
+    rans = [call("services", "create", "x") for _ in range(5)]
+    assert [ran.code for ran in rans] == [1, 1, 5, 1, 1]
+    assert rans[0].err == "ai-factory: config.gpu: must be at most 8; name: too long\n"
+    assert rans[1].err == "ai-factory: The name chat is taken.\n"
+    assert "admin_key_file" in rans[3].err
+    assert "500" in rans[4].err
+
+
+def test_wait_ends_when_it_runs_and_tells_what_goes_on(call: Run, api: FakeApi) -> None:
+    api.answer("POST", SERVICES, (200, service(status="pending")))
+    steps = [service(status="pending", message="Queued."), service(status="starting"), service()]
+    api.answer("GET", ONE, *((200, step) for step in steps))
+    ran = call("services", "create", "inference/vllm", "--wait")
+    assert ran.code == 0
+    assert ran.err.splitlines() == ["chat  pending: Queued.", "chat  starting", "chat  running"]
+    assert ran.out.splitlines()[1].split()[3] == "running"
+
+
+def test_wait_for_a_service_that_fails_vanishes_or_lasts(call: Run, api: FakeApi) -> None:
+    api.answer("POST", SERVICES, (200, service(status="pending")))
+    create = ("services", "create", "inference/vllm", "--wait", "--timeout", "0.1")
+    api.answer("GET", ONE, (200, service(status="failed", message="No such image.")))
+    failed = call(*create)
+    assert (failed.code, "No such image." in failed.err) == (Exit.FAILED, True)
+    api.answer("GET", ONE, (404, {"detail": "Service not found"}))
+    assert call(*create).code == Exit.NOT_FOUND
+    api.answer("GET", ONE, (200, service(status="pending")))
+    late = call(*create)
+    assert (late.code, "describe k3x9q2ab" in late.err) == (Exit.TIMED_OUT, True)
+
+
+def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
+    api.answer("GET", f"{SERVICES}/chat", (200, service()))
+    api.answer("DELETE", ONE, (200, {"message": "stopped"}))
+    ran = call("services", "delete", "nobody", "chat")
+    assert (ran.code, ran.out) == (Exit.NOT_FOUND, "chat stopped\n")
+    assert "nobody" in ran.err
+    assert ("DELETE", ONE, None) in api.asked
+
+
+def test_delete_waits_until_the_jobs_have_ended(call: Run, api: FakeApi) -> None:
+    def stopping(reason: str) -> tuple[int, Any]:
+        return 200, service(status="cancelled", conditions=[{"type": "Progressing", "reason": reason}])
+
+    api.answer("GET", f"{SERVICES}/chat", (200, service()))
+    api.answer("DELETE", ONE, (200, {"message": "stopped"}))
+    api.answer("GET", ONE, stopping("Stopping"), stopping("Stopped"))
+    assert call("services", "delete", "chat", "--wait").code == 0
+    api.answer("GET", ONE, stopping("Stopping"))
+    assert call("services", "delete", "chat", "--wait", "--timeout", "0.1").code == Exit.TIMED_OUT
+
+
+def test_names_are_quoted_in_paths(call: Run, api: FakeApi) -> None:
+    call("services", "get", "a/b?c")
+    assert api.asked[0][1] == f"{SERVICES}/a%2Fb%3Fc"
+
+
+def test_describe_writes_what_there_is(call: Run, api: FakeApi) -> None:
+    full = service(
+        generation=3,
+        observed_generation=2,
+        conditions=[{"type": "Ready", "status": "False", "reason": "Queued", "message": "Waits.", "since": 1.0}],
+        attempts=[{"replica": 0, "incarnation": 2, "lane": "main", "job_id": 17, "state": "running", "node": "n1"}],
+        events=[{"type": "Warning", "reason": "Lost", "message": "The node died.", "count": 3, "last_at": 5.0}],
+    )
+    api.answer("GET", f"{SERVICES}/chat", (200, full))
+    out = call("services", "describe", "chat").out
+    for text in ("not looked at yet", "Conditions:", "Waits.", "Attempts:", "17", "Events:", "The node died."):
+        assert text in out
+    assert json.loads(call("services", "describe", "chat", "-o", "json").out) == full
+
+
+def test_the_administrators_key_is_sent(
+    call: Run, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "admin.key"
+    monkeypatch.setenv("AI_FACTORY_API_ADMIN_KEY_FILE", str(key))
+    missing = call("services", "list")
+    assert (missing.code, str(key) in missing.err) == (Exit.SETUP, True)
+    key.write_text("s3cret\n")
+    api.answer("GET", SERVICES, (200, []))
+    call("services", "list")
+    assert api.headers[-1]["Authorization"] == "Bearer s3cret"
+    key.write_text("two\nlines")
+    assert call("services", "list").code == Exit.SETUP
+
+
+def test_nothing_listens(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused, and nobody else can take it
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        ran = run("services", "list", "--server", url)
+    assert ran.code == Exit.UNREACHABLE
+    assert ran.err.startswith(f"ai-factory: The API at {url} can't be reached")
+    assert ran.err.endswith("Start it with: ai-factory up\n")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://[::1"])
+def test_an_address_that_is_none(run: Run, url: str) -> None:
+    ran = run("services", "list", "--server", url)
+    assert (ran.code, ran.err.count("\n")) == (Exit.USAGE, 1)
+
+
+def test_something_else_listens(call: Run, api: FakeApi) -> None:
+    api.answer("GET", SERVICES, (200, b"<html>"), (200, {"a": 1}), (404, b"nope"))
+    codes = [call("services", "list").code for _ in range(3)]
+    assert codes == [Exit.UNREACHABLE, Exit.FAILED, Exit.UNREACHABLE]
+
+
+def test_a_proxy_of_the_site_is_not_used(call: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    api.answer("GET", SERVICES, (200, []))
+    assert call("services", "list").code == 0

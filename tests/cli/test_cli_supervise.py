@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from api.cli.exits import CliError, Exit
+from api.cli.supervise import Program, supervise
+
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
+UP = """
+import asyncio, sys
+from api.cli.supervise import Program, supervise
+import os
+programs = [Program(name=f"p{i}", command=[sys.executable, "-c", code], environment=dict(os.environ))
+            for i, code in enumerate(sys.argv[1:])]
+asyncio.run(supervise(programs, lambda line: print(line, flush=True)))
+print("ended", flush=True)
+"""
+
+
+def program(name: str, code: str) -> Program:
+    return Program(name=name, command=[sys.executable, "-c", code], environment=dict(os.environ))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    return False
+
+
+def eventually(truth: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Run `supervise` in a process of its own, until both of its children have spoken."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*codes: str) -> subprocess.Popen[str]:
+        up = subprocess.Popen([sys.executable, "-c", UP, *codes], stdout=subprocess.PIPE, text=True)
+        started.append(up)
+        assert up.stdout is not None
+        for _ in codes:
+            assert up.stdout.readline().endswith("| up\n")
+        return up
+
+    yield start
+    for up in started:
+        if up.poll() is None:
+            for child in children(up.pid):
+                os.kill(child, signal.SIGKILL)
+            up.kill()
+        up.wait()
+        assert up.stdout is not None
+        up.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_all_at_once(start: Callable[..., subprocess.Popen[str]], number: int) -> None:
+    up = start(SLEEP, SLEEP)
+    mine = children(up.pid)
+    assert len(mine) == 2
+    began = time.monotonic()
+    up.send_signal(number)
+    assert up.wait(10) == 0
+    assert time.monotonic() - began < 2
+    assert not any(map(alive, mine))
+
+
+def test_what_does_not_heed_term_is_killed_after_five_seconds(start: Callable[..., subprocess.Popen[str]]) -> None:
+    up = start(STUBBORN, SLEEP)
+    mine = children(up.pid)
+    began = time.monotonic()
+    up.terminate()
+    assert up.wait(10) == 0
+    assert 4.5 < time.monotonic() - began < 7
+    assert not any(map(alive, mine))
+
+
+def test_a_second_signal_does_not_wait(start: Callable[..., subprocess.Popen[str]]) -> None:
+    up = start(STUBBORN, STUBBORN)
+    mine = children(up.pid)
+    up.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(3) == 0
+    assert not any(map(alive, mine))
+
+
+def test_sigkill_leaves_no_children(start: Callable[..., subprocess.Popen[str]]) -> None:
+    up = start(STUBBORN, SLEEP)
+    mine = children(up.pid)
+    assert all(map(alive, mine))
+    up.kill()
+    up.wait()
+    eventually(lambda: not any(map(alive, mine)), 3)
+
+
+def test_when_one_falls_the_other_is_ended_and_its_last_words_are_told() -> None:
+    said: list[str] = []
+    programs = [
+        program("api", "print('first', flush=True); raise ValueError('boom')"),
+        program("controller", SLEEP),
+    ]
+    with pytest.raises(CliError) as raised:
+        asyncio.run(supervise(programs, said.append))
+    assert raised.value.code is Exit.FAILED
+    assert "The api ended with exit code 1" in str(raised.value)
+    assert str(raised.value).endswith("ValueError: boom")
+    assert "api        | first" in said
+
+
+def test_a_killed_child_is_told_by_its_signal() -> None:
+    killed = "import os; os.kill(os.getpid(), 9)"
+    with pytest.raises(CliError, match=r"was killed by signal 9.*it said nothing"):
+        asyncio.run(supervise([program("api", killed), program("controller", SLEEP)], lambda _: None))
+
+
+def test_a_child_that_ends_well_has_ended_all_the_same() -> None:
+    with pytest.raises(CliError, match="exit code 0"):
+        asyncio.run(supervise([program("api", "pass"), program("controller", SLEEP)], lambda _: None))
+
+
+@pytest.mark.parametrize(("child", "code"), [(2, Exit.SETUP), (3, Exit.SETUP), (4, Exit.UNREACHABLE), (6, Exit.SETUP)])
+def test_a_set_up_error_is_passed_on_as_it_is(child: int, code: Exit) -> None:
+    fails = f"import sys; print('ai-factory: Port 1 is taken. Give another.'); sys.exit({child})"
+    with pytest.raises(CliError) as raised:
+        asyncio.run(supervise([program("api", fails), program("controller", SLEEP)], lambda _: None))
+    assert (str(raised.value), raised.value.code) == ("Port 1 is taken. Give another.", code)
+
+
+def test_a_program_that_can_not_be_started() -> None:
+    missing = Program(name="api", command=["/no/such/program"], environment=dict(os.environ))
+    with pytest.raises(CliError, match="No such file"):
+        asyncio.run(supervise([missing, program("controller", SLEEP)], lambda _: None))
+
+
+def test_long_and_strange_output_is_passed_on() -> None:
+    said: list[str] = []
+    talk = "import sys; sys.stdout.buffer.write(b'x' * 300000 + b'\\n\\xff\\n' + b'last'); sys.exit(7)"
+    with pytest.raises(CliError, match=r"exit code 7.*last$"):
+        asyncio.run(supervise([program("api", talk)], said.append))
+    assert sum(line.count("x") for line in said) == 300000
+
+
+def test_a_reader_that_went_away_does_not_stop_the_programs() -> None:
+    def gone(_: str) -> None:
+        raise BrokenPipeError
+
+    talk = "import time\nfor _ in range(50): print('x' * 9999, flush=True)\nraise SystemExit(9)"
+    with pytest.raises(CliError, match="exit code 9"):
+        asyncio.run(supervise([program("api", talk)], gone))
+
+
+def test_the_greeting_runs_beside_and_may_fail_or_never_end() -> None:
+    greeted = []
+
+    async def greet() -> None:
+        greeted.append(True)
+        await asyncio.sleep(600)
+
+    with pytest.raises(CliError, match="exit code 7"):
+        asyncio.run(supervise([program("api", "raise SystemExit(7)")], lambda _: None, greet))
+    assert greeted

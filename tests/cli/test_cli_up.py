@@ -1,0 +1,160 @@
+"""`ai-factory up` with the real API, a stand-in for the controller, and the command line through them."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_tools import Run
+
+UP = """
+import sys
+import api.cli.programs as programs
+from api.cli.main import main
+programs.CONTROLLER = ("-c", "import time; time.sleep(600)")
+sys.exit(main(sys.argv[1:]))
+"""
+RECIPE = """\
+name: hello
+category: simple
+description: d
+version: 1.0.0
+program: [echo]
+parameters:
+  word: {type: string, default: world}
+"""
+
+Up = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
+    (tmp_path / "recipes" / "simple").mkdir(parents=True)
+    (tmp_path / "recipes" / "simple" / "hello.yaml").write_text(RECIPE)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    monkeypatch.setenv("AI_FACTORY_API_PORT", str(port))
+    monkeypatch.setenv("AI_FACTORY_SLURM_COMMAND_TIMEOUT", "0.5")
+    monkeypatch.setenv("AI_FACTORY_RECIPES", str(tmp_path / "recipes"))
+    return port
+
+
+@pytest.fixture
+def up(port: int) -> Iterator[Up]:
+    started: list[subprocess.Popen[str]] = []
+
+    def up(*argv: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", UP, "up", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield up
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=10)
+
+
+def banner(process: subprocess.Popen[str]) -> str:
+    """Read standard output up to the end of the banner."""
+    assert process.stdout is not None
+    text, deadline = "", time.monotonic() + 15
+    while "Ctrl-C" not in text:
+        assert select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0], text
+        chunk = os.read(process.stdout.fileno(), 65536)
+        assert chunk, (text, process.stderr.read() if process.stderr else "")
+        text += chunk.decode()
+    return text
+
+
+def test_a_first_day(up: Up, run: Run, port: int, home: Path) -> None:
+    process = up()
+    text = banner(process)
+    for part in (f"http://127.0.0.1:{port}/docs", "state_dir", "run_dir", "ai-factory services create"):
+        assert part in text
+
+    assert run("services", "list").code == 0
+    created = run("services", "create", "hello", "--name", "hi", "--set", "word=you", "-o", "json")
+    assert created.code == 0, created.err
+    service = json.loads(created.out)
+    assert (service["name"], service["status"], service["config"]["word"]) == ("hi", "pending", "you")
+    assert run("services", "list", "-o", "name").out == "hi\n"
+    assert run("services", "get", service["id"], "-o", "name").out == "hi\n"
+    assert "word: you" in run("services", "describe", "hi").out
+    assert run("logs", "hi").code == 0
+
+    taken = run("services", "create", "hello", "--name", "hi")
+    assert (taken.code, taken.err.count("\n")) == (1, 1)
+    refused = run("services", "create", "hello", "--name", "Not A Name")
+    assert (refused.code, "name: " in refused.err) == (1, True)
+    assert run("services", "create", "nonsense").code == 5
+    assert run("prompt", "hi", "Hello").code == 1
+    assert run("logs", "nonsense").code == 5
+    assert run("services", "create", "hello", "--wait", "--timeout", "0.5").code == 6
+
+    assert run("services", "delete", "hi").out == "hi stopped\n"
+    assert run("services", "get", service["id"]).out.splitlines()[1].split()[3] == "cancelled"
+    assert run("services", "delete", "hi").code == 0  # repeatable
+    assert run("services", "delete", "nonsense").code == 5
+    doctor = json.loads(run("doctor", "--no-job", "-o", "json").out)
+    assert {result["name"]: result["state"] for result in doctor}["API"] == "ok"
+
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(10) == 0
+    assert time.monotonic() - began < 5
+    assert run("services", "list").code == 4
+
+
+def test_sigkill_of_up_frees_the_port(up: Up, port: int) -> None:
+    process = up()
+    banner(process)
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("the API outlived the death of its parent")
+
+
+def test_a_port_that_is_taken_exits_4(run: Run, port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        ran = run("up")
+    assert (ran.code, ran.err.count("\n")) == (4, 1)
+    assert f"{port}" in ran.err
+    assert "--port" in ran.err
+
+
+def test_an_unsafe_set_up_ends_at_once_with_the_apis_own_words(up: Up, run: Run, home: Path) -> None:
+    process = up("--host", "0.0.0.0")
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 3
+    assert said.splitlines()[-1].startswith("ai-factory: ")
+    assert "admin_key_file" in said.splitlines()[-1]
+
+
+def test_a_schema_of_a_newer_version_exits_3(run: Run, port: int, home: Path) -> None:
+    assert run("migrate").code == 0
+    database = home / ".local/state/ai-factory/ai-factory.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    ran = run("up")
+    assert (ran.code, "newer" in ran.err) == (3, True)

@@ -1,0 +1,225 @@
+"""The whole system on a real Slurm, as its users run it: API and controller as processes, REST, SQL, Slurm's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.slurm_cluster import SlurmCluster
+
+Value = TypeVar("Value")
+ROOT = Path(__file__).parents[2]
+PATIENCE = 90.0
+"""Seconds that anything may take on a busy machine."""
+
+SETTINGS = """
+state_dir = "{folder}/state"
+run_dir = "{folder}/run"
+recipes = ["{folder}/recipes", "{root}/recipes"]
+log_level = "debug"
+[api]
+port = {port}
+[slurm]
+conf = "{conf}"
+command_timeout = 12
+[apptainer]
+command = "{apptainer}"
+[controller]
+lease = 4
+fastest_reading = 1
+slowest_reading = 4
+absence_grace = 4
+accounting_grace = 20
+backoff_first = 0.3
+backoff_most = 5
+quick_end = 5
+"""
+
+
+class System:
+    """One installation in a folder of its own."""
+
+    def __init__(self, folder: Path, cluster: SlurmCluster, apptainer: str, more: str = "") -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "config.toml"
+        text = SETTINGS.format(folder=folder, root=ROOT, port=self.port, conf=cluster.conf, apptainer=apptainer)
+        (folder / "recipes").mkdir()
+        self.config.write_text(text + more)
+        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    # --- programs
+
+    def start(self, *programs: str) -> None:
+        """Start `api`, `controller` or both."""
+        for name in programs or ("api", "controller"):
+            module = {"api": ["api.http"], "controller": ["controller"]}[name]
+            command = [sys.executable, "-m", *module, "--config", str(self.config)]
+            command += ["run"] if name == "controller" else []
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self._programs[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        if "api" in (programs or ("api",)):
+            wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
+
+    def migrate(self) -> None:
+        """Make the database."""
+        command = [sys.executable, "-m", "api.cli", "--config", str(self.config), "migrate"]
+        subprocess.run(command, check=True, timeout=60, capture_output=True, cwd=self.folder)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> float:
+        """Send a signal to a program and wait for its end; return how long that took, seconds."""
+        began = time.monotonic()
+        program = self._programs.pop(name)
+        program.send_signal(number)
+        program.wait(timeout=PATIENCE)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """End the programs, and cancel what tests left on the cluster."""
+        for name in list(self._programs):
+            self.kill(name, signal.SIGTERM)
+        self.client.close()
+        ids = [str(job["id"]) for job in self.jobs()]
+        if ids:
+            self.slurm("scancel", *ids)
+            wait_for(lambda: not self.jobs(), "the cluster is clear")
+
+    # --- REST
+
+    def create(self, recipe: str = "inference/vllm_dummy", name: str | None = None, **config: Any) -> str:
+        """Create a service; return its id."""
+        body = {"recipe_name": recipe, "config": config} | ({"name": name} if name else {})
+        answer = self.client.post("/api/v1/services", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def service(self, key: str) -> dict[str, Any]:
+        """Return a service as REST shows it."""
+        answer = self.client.get(f"/api/v1/services/{key}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def status(self, key: str) -> str:
+        """Return a service's status word."""
+        return str(self.service(key)["status"])
+
+    def wait_status(self, key: str, word: str, patience: float = PATIENCE) -> dict[str, Any]:
+        """Wait until a service has a status; return it as it is then."""
+        wait_for(lambda: self.status(key) == word, f"{key} is {word}", patience, lambda: self.story(key))
+        return self.service(key)
+
+    def prompt(self, key: str, text: str) -> dict[str, Any]:
+        """Send a prompt."""
+        answer = self.client.post(f"/api/v1/vllm/{key}/prompt", json={"prompt": text})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def delete(self, key: str) -> None:
+        """Delete a service, and wait until nothing of it is left."""
+        answer = self.client.delete(f"/api/v1/services/{key}")
+        assert answer.status_code == 200, answer.text
+        self.wait_gone(key)
+
+    def wait_gone(self, key: str) -> None:
+        """Wait until no attempt of a service is left on the cluster."""
+        query = "SELECT count(*) FROM attempts WHERE service_id = ? AND gone_at IS NULL"
+        wait_for(lambda: self.sql(query, key)[0][0] == 0, f"{key} is gone", PATIENCE, lambda: self.story(key))
+
+    # --- SQL
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Run one SQL statement, as a script would."""
+        with closing(sqlite3.connect(self.folder / "state" / "ai-factory.db", timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute(statement, values).fetchall()
+            connection.commit()
+        return rows
+
+    def attempts(self, key: str) -> list[dict[str, Any]]:
+        """Return all attempts of a service, oldest first."""
+        rows = self.sql("SELECT * FROM attempts WHERE service_id = ? ORDER BY replica, incarnation", key)
+        return [dict(row) for row in rows]
+
+    def open_attempt(self, key: str, replica: int = 0) -> dict[str, Any]:
+        """Return the open attempt of a replica."""
+        (attempt,) = [a for a in self.attempts(key) if a["replica"] == replica and a["closed_at"] is None]
+        return attempt
+
+    # --- Slurm
+
+    def slurm(self, *command: str) -> str:
+        """Run a Slurm command against the tests' cluster."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SQUEUE"))}
+        environment["SLURM_CONF"] = self.cluster.conf
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    def jobs(self, *states: str) -> list[dict[str, Any]]:
+        """Return this installation's jobs that are not over."""
+        installation = self.sql("SELECT id FROM installation")[0][0]
+        chosen = ",".join(states or ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING"))
+        lines = self.slurm("squeue", "-h", "-t", chosen, "-o", "%i|%j|%T|%B").splitlines()
+        rows = [dict(zip(("id", "name", "state", "node"), line.split("|"), strict=True)) for line in lines]
+        return [r | {"id": int(r["id"])} for r in rows if r["name"].startswith(f"af-{installation}-")]
+
+    def running_of(self, key: str) -> list[int]:
+        """Return the ids of a service's running jobs."""
+        return [job["id"] for job in self.jobs("RUNNING") if f"-{key}-" in job["name"]]
+
+    def story(self, key: str) -> str:
+        """Tell all there is to know of a service, for a failing test."""
+        events = self.sql("SELECT reason, message, count FROM events WHERE service_id = ? ORDER BY id", key)
+        log = (self.folder / "controller.log").read_text(errors="replace").splitlines()[-40:]
+        told = [json.dumps(self.service(key)), *(str(dict(e)) for e in events), *map(str, self.attempts(key)), *log]
+        return "\n".join(told)
+
+
+def wait_for(
+    condition: Callable[[], Value], what: str, patience: float = PATIENCE, story: Callable[[], str] = lambda: ""
+) -> Value:
+    """Poll until a condition holds; fail with the story when patience ends."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            value = condition()
+        except (httpx.TransportError, sqlite3.OperationalError):
+            value = None  # type: ignore[assignment]
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}\n{story()}"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(system: System) -> Iterator[System]:
+    """Migrate, start everything, and close it all at the end."""
+    system.migrate()
+    system.start()
+    try:
+        yield system
+    finally:
+        system.close()
+
+

@@ -1,0 +1,57 @@
+"""A private Slurm cluster on this machine, shared by all tests of a run that ask for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[1] / "deploy" / "local"
+
+
+@dataclass(frozen=True)
+class SlurmCluster:
+    """A running cluster: where it lies, and power over its daemons."""
+
+    folder: Path
+
+    @property
+    def conf(self) -> str:
+        """Its slurm.conf."""
+        return str(self.folder / "etc" / "slurm.conf")
+
+    def control(self, verb: str, daemon: str) -> None:
+        """Run `slurm-ctl`: stop, start, pause, continue or kill one daemon."""
+        subprocess.run([TOOLS / "slurm-ctl", self.folder, verb, daemon], check=True, timeout=90, capture_output=True)
+
+    def repair(self) -> None:
+        """Start again what a test has left stopped or paused."""
+        subprocess.run([TOOLS / "slurm-up", self.folder], check=True, timeout=120, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    if shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        pytest.skip("there is no Slurm on this machine: deploy/local/slurm-up installs it")
+    folder = tmp_path_factory.mktemp("slurm")
+    settings = {"NODES": "4", "CPUS": "8", "MEM": "4000", "GPUS": "2", "MINJOBAGE": "10"}
+    try:
+        environment = os.environ | settings
+        subprocess.run([TOOLS / "slurm-up", folder], check=True, env=environment, timeout=300)
+        yield SlurmCluster(folder)
+    finally:
+        subprocess.run([TOOLS / "slurm-down", folder, "--wipe"], check=False, timeout=120, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def apptainer() -> str:
+    """The Apptainer that `make test` installed."""
+    installed = TOOLS.parents[1] / ".local" / "tools" / "apptainer" / "bin" / "apptainer"
+    if not installed.exists():
+        pytest.skip("there is no Apptainer in .local/tools: `make test` installs it")
+    return str(installed)

@@ -1,0 +1,108 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.contract.launch import Resources
+from controller.slurm import argv
+
+TOKEN = "af-k3x9q2-web-0-1"
+
+
+def options(resources: Resources | None = None, **changed: object) -> tuple[str, ...]:
+    given = {
+        "output": "/run/jobs/a/log", "error": "/run/jobs/a/log", "chdir": "/run/jobs/a", "warning_seconds": 120,
+        "comment": "web, replica 0",
+    } | changed  # fmt: skip
+    return argv.submit_options(TOKEN, resources or Resources(), **given)  # type: ignore[arg-type]
+
+
+def test_the_least_that_is_asked_for() -> None:
+    assert options() == (
+        "--nodes=1", "--cpus-per-task=1", "--time=60", "--mem=1024M",
+        "--output=/run/jobs/a/log", "--error=/run/jobs/a/log", "--open-mode=append", "--chdir=/run/jobs/a",
+        "--comment=web, replica 0", "--export=ALL", "--parsable",
+        "--signal=B:USR1@120", "--no-requeue", f"--job-name={TOKEN}", "--dependency=singleton",
+    )  # fmt: skip
+
+
+def test_all_that_can_be_asked_for() -> None:
+    resources = Resources(
+        nodes=2, cpu=8, memory_mb=65536, gpu=4, gpu_type="a100", time_limit=1440, partition="gpu", account="proj",
+        qos="high", constraint="nvlink&a100", reservation="week", gres="shard:2", extra_options=("--exclusive",),
+    )  # fmt: skip
+    assert options(resources)[:11] == (
+        "--exclusive", "--nodes=2", "--cpus-per-task=8", "--time=1440", "--mem=65536M", "--gres=gpu:a100:4,shard:2",
+        "--partition=gpu", "--account=proj", "--qos=high", "--constraint=nvlink&a100", "--reservation=week",
+    )  # fmt: skip
+
+
+def test_gpus_without_a_type() -> None:
+    assert "--gres=gpu:2" in options(Resources(gpu=2))
+
+
+@pytest.mark.parametrize("extra", ["--mem-per-cpu=2G", "--mem-per-gpu=40G"])
+def test_memory_is_said_in_one_way_only(extra: str) -> None:
+    assert not any(option.startswith("--mem=") for option in options(Resources(extra_options=(extra,))))
+
+
+def test_no_warning() -> None:
+    assert not any("signal" in option for option in options(warning_seconds=0))
+
+
+def test_slurm_takes_no_longer_warning_than_a_16_bit_number() -> None:
+    assert "--signal=B:USR1@65535" in options(warning_seconds=100_000)
+
+
+def test_paths_are_literal() -> None:
+    assert "--output=/run/%%j 100%%/log" in options(output="/run/%j 100%/log")
+    assert "--chdir=/run/%j" in options(chdir="/run/%j")
+
+
+@pytest.mark.parametrize("path", ["relative", "/a\nb", "/a\x00b", ""])
+@pytest.mark.parametrize("what", ["output", "error", "chdir"])
+def test_paths_that_slurm_would_read_otherwise_are_refused(what: str, path: str) -> None:
+    with pytest.raises(ValueError, match="choose another folder"):
+        options(**{what: path})
+
+
+def test_a_backslash_would_vanish() -> None:
+    with pytest.raises(ValueError, match="backslash"):
+        options(output="/run/a\\b")
+
+
+@given(st.lists(st.text(max_size=20).map("--dependency=".__add__), max_size=3), st.text(max_size=300))
+def test_nothing_stands_behind_what_the_protocol_rests_on(extra: list[str], comment: str) -> None:
+    result = options(Resources(extra_options=tuple(extra)), comment=comment)
+    assert result[-3:] == ("--no-requeue", f"--job-name={TOKEN}", "--dependency=singleton")
+    sent = next(option for option in result if option.startswith("--comment="))
+    assert sent.isprintable()
+    assert len(sent) <= len("--comment=") + argv.COMMENT_LENGTH
+
+
+def test_every_option_of_ours_is_one_element() -> None:
+    assert all(option.startswith("--") for option in options())
+
+
+def test_a_cancellation_names_the_job_twice() -> None:
+    assert argv.cancel_command(TOKEN, 17) == ("scancel", f"--name={TOKEN}", "17")
+
+
+def test_a_submission_puts_options_before_the_script() -> None:
+    command = argv.submit_command("/x/job.sh", ("/run/a",), ("--parsable",))
+    assert command == ("sbatch", "--parsable", "/x/job.sh", "/run/a")
+
+
+def test_reading_commands() -> None:
+    mark = argv.make_mark("abc")
+    listing = argv.list_command(mark)
+    assert listing[:-1] == ("squeue", "--me", "--noheader", "--all", "--local", "--states=all")
+    assert listing[-1].count(mark) == len(argv.LIST_FIELDS)
+    assert "--jobs=3,20" in argv.accounting_command({20, 3}, 1000, mark)
+    assert "--user=1000" in argv.accounting_command({20, 3}, 1000, mark)
+    assert argv.address_command(mark)[0] == "sinfo"
+
+
+@pytest.mark.parametrize("word", ["", "a%b", "a b", "é"])
+def test_a_mark_is_no_format(word: str) -> None:
+    with pytest.raises(ValueError, match="mark"):
+        argv.make_mark(word)

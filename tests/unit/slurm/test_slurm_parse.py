@@ -1,0 +1,189 @@
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.core.model import Job, JobPhase
+from controller.slurm import argv, parse
+from controller.slurm.hostlist import first_host
+
+RECORDED = Path(__file__).parent / "samples" / "22.05"
+MARK = argv.make_mark("recorded")
+PREFIX = "af-k3x9q2-"
+
+
+def recorded(name: str) -> str:
+    return (RECORDED / f"ours-{name}.txt").read_bytes().decode()
+
+
+def printed(rows: Iterable[Iterable[str]], mark: str = MARK) -> str:
+    """What squeue prints for a format that puts the mark behind every field."""
+    return "".join("".join(field + mark for field in row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def listed() -> dict[int, Job]:
+    return {job.job_id: job for job in parse.parse_listing(recorded("squeue"), MARK, PREFIX)}
+
+
+def test_a_real_listing_gives_our_jobs_only(listed: dict[int, Job]) -> None:
+    assert sorted(listed) == [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15]
+    assert {job.token for job in listed.values()} >= {"af-k3x9q2-run-0-1", "af-k3x9q2-ok-0-1"}
+
+
+def test_a_running_job(listed: dict[int, Job]) -> None:
+    assert listed[1] == Job(
+        job_id=1, token="af-k3x9q2-run-0-1", phase=JobPhase.RUNNING, state="RUNNING", node="node1",
+        started_at=1795422125.0, ends_at=1795425725.0,
+    )  # fmt: skip
+
+
+def test_a_pending_job_has_a_reason_but_neither_node_nor_times(listed: dict[int, Job]) -> None:
+    assert listed[4] == Job(
+        job_id=4, token="af-k3x9q2-run-0-1", phase=JobPhase.PENDING, state="PENDING", reason="Dependency"
+    )
+    assert listed[5].reason == "PartitionTimeLimit"
+
+
+def test_forecasts_of_a_requeued_job_are_not_times_of_a_run(listed: dict[int, Job]) -> None:
+    assert (listed[11].phase, listed[11].node) == (JobPhase.PENDING, None)
+    assert (listed[11].started_at, listed[11].ends_at) == (None, None)
+
+
+def test_two_jobs_of_one_token_both_show(listed: dict[int, Job]) -> None:
+    assert {job.job_id for job in listed.values() if job.token == "af-k3x9q2-run-0-1"} == {1, 4}
+
+
+def test_ended_jobs_keep_their_start_but_have_no_limit_to_come(listed: dict[int, Job]) -> None:
+    assert (listed[6].phase, listed[6].state, listed[6].reason) == (JobPhase.ENDED, "FAILED", "NonZeroExitCode")
+    assert (listed[6].started_at, listed[6].ends_at) == (1795422125.0, None)
+    assert (listed[14].started_at, listed[14].node) == (None, None)  # cancelled before it got a node
+
+
+def test_suspended_and_completing(listed: dict[int, Job]) -> None:
+    assert (listed[12].phase, listed[12].ends_at) == (JobPhase.SUSPENDED, 1795425725.0)
+    assert (listed[15].phase, listed[15].node, listed[15].ends_at) == (JobPhase.COMPLETING, "node1", None)
+
+
+def test_real_accounting() -> None:
+    jobs = {job.job_id: job for job in parse.parse_accounting(recorded("sacct"), MARK, PREFIX)}
+    assert sorted(jobs) == [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15]
+    assert (jobs[6].exit_code, jobs[6].signal, jobs[6].phase) == (3, None, JobPhase.ENDED)
+    assert (jobs[7].exit_code, jobs[7].signal) == (0, 11)
+    assert (jobs[13].state, jobs[13].phase, jobs[13].started_at) == ("CANCELLED", JobPhase.ENDED, 1795422125.0)
+    assert jobs[2].node == "node1"
+    assert jobs[14].node is None
+    assert jobs[11].phase is JobPhase.PENDING
+
+
+def test_real_addresses() -> None:
+    assert parse.parse_addresses(recorded("sinfo"), MARK) == {"node1": "127.0.0.1", "node2": "127.0.0.1"}
+
+
+def test_no_jobs_is_an_empty_listing() -> None:
+    assert parse.parse_listing("", MARK, PREFIX) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slurm_load_jobs error: Unable to contact slurm controller\n",
+        f"1{MARK}RUNNING{MARK}node1{MARK}\n",
+        "7|RUNNING|node1|1|2|af-k3x9q2-a-0-1|None\n",
+    ],
+)
+def test_another_text_is_never_a_listing(text: str) -> None:
+    with pytest.raises(parse.GarbledError):
+        parse.parse_listing(text, MARK, PREFIX)
+
+
+def test_an_id_of_ours_that_is_no_number_is_garbled() -> None:
+    with pytest.raises(parse.GarbledError, match="not a job id"):
+        parse.parse_listing(printed([("12_3", "RUNNING", "n1", "1", "2", PREFIX + "a", "None")]), MARK, PREFIX)
+
+
+@given(st.integers(min_value=1, max_value=len(recorded("squeue").rstrip("\n")) - 1))
+def test_a_listing_cut_short_is_never_read_as_a_shorter_one(length: int) -> None:
+    """But at the end of a record, which the exit code has to tell."""
+    cut = recorded("squeue")[:length]
+    whole = parse.records(recorded("squeue"), MARK, 7)
+    try:
+        rows = parse.records(cut, MARK, 7)
+    except parse.GarbledError:
+        return
+    assert cut.rstrip("\n").endswith(MARK)
+    assert rows == whole[: len(rows)]
+
+
+hostile = st.text(st.sampled_from("ab|\x1f\x1e\n\r\t\x00\"'%jé[]reco ") | st.characters(codec="utf-8"), max_size=20)
+row = st.tuples(
+    st.integers(1, 2**31).map(str),
+    st.sampled_from(["RUNNING", "PENDING", "COMPLETED"]),
+    st.sampled_from(["n/a", "node1"]),
+    st.just("1795422125"),
+    st.just("N/A"),
+    st.tuples(st.sampled_from(["", PREFIX]), hostile).map("".join),
+    hostile,
+).filter(lambda fields: not any(MARK in field for field in fields))
+
+
+@given(st.lists(row, max_size=8))
+def test_names_and_reasons_may_hold_anything(rows: list[tuple[str, ...]]) -> None:
+    jobs = parse.parse_listing(printed(rows), MARK, PREFIX)
+    assert [(str(job.job_id), job.token) for job in jobs] == [(r[0], r[5]) for r in rows if r[5].startswith(PREFIX)]
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_the_parsers_fail_otherwise(text: str) -> None:
+    for reader in (parse.parse_listing, parse.parse_accounting):
+        with contextlib.suppress(parse.GarbledError):
+            reader(text, MARK, PREFIX)
+    parse.parse_submission(text)
+    parse.read_time(text)
+    first_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("node1", "node1"),
+        ("node[1-3]", "node1"),
+        ("node[001-016,20],login1", "node001"),
+        ("rack[2-3]n[05,7]", "rack2n05"),
+        ("gpu-a[7]", "gpu-a7"),
+        ("a1,b[1-2]", "a1"),
+        ("n/a", None),
+        ("", None),
+        ("None assigned", None),
+        ("(null)", None),
+    ],
+)
+def test_first_host(text: str, host: str | None) -> None:
+    assert first_host(text) == host
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1795422125", 1795422125.0),
+        ("2026-11-23T06:24:34", 1795415074.0),
+        ("N/A", None),
+        ("Unknown", None),
+        ("None", None),
+        ("", None),
+        ("²", None),
+    ],
+)
+def test_times(text: str, seconds: float | None) -> None:
+    assert parse.read_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "job_id"),
+    [("12\n", 12), ("12;lab\n", 12), ("a word of the site's plugin\n12\n", 12), ("", None), ("sbatch: 12", None)],
+)
+def test_submission(text: str, job_id: int | None) -> None:
+    assert parse.parse_submission(text) == job_id

@@ -1,0 +1,201 @@
+import os
+from collections.abc import Callable
+
+import pytest
+
+from controller.core.model import JobPhase, SendOutcome
+from controller.ports import UnreadableError
+from controller.slurm.runner import Completed, NotStartedError
+from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler
+
+PREFIX = "af-k3x9q2-"
+OPTIONS = (f"--job-name={PREFIX}a-0-1", "--dependency=singleton")
+Answer = Callable[[tuple[str, ...]], Completed]
+
+
+class PlayedRunner:
+    """Answers as it is told, and remembers what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str, ...]] = []
+
+    async def read(self, argv: tuple[str, ...]) -> Completed:
+        self.asked.append(argv)
+        return self.answer(argv)
+
+    change = read
+
+
+def ended(exit_code: int | None = 0, stdout: str = "", stderr: str = "") -> Answer:
+    return lambda argv: Completed(argv=argv, exit_code=exit_code, stdout=stdout, stderr=stderr)
+
+
+def rows(*fields: tuple[str, ...]) -> Answer:
+    """Print the rows with the mark that was asked for."""
+
+    def answer(argv: tuple[str, ...]) -> Completed:
+        asked = argv[-1] if argv[0] != "sacct" else next(a for a in argv if a.startswith("--delimiter="))
+        mark = "\x1f" + asked.split("\x1f")[1] + "\x1f"
+        text = "".join("".join(field + mark for field in row) + "\n" for row in fields)
+        return Completed(argv=argv, exit_code=0, stdout=text, stderr="")
+
+    return answer
+
+
+def missing(argv: tuple[str, ...]) -> Completed:
+    raise NotStartedError(argv[0], FileNotFoundError(2, "No such file or directory"))
+
+
+def scheduler(answer: Answer) -> tuple[SlurmScheduler, PlayedRunner]:
+    runner = PlayedRunner(answer)
+    return SlurmScheduler(runner, PREFIX), runner
+
+
+async def test_listing() -> None:
+    slurm, runner = scheduler(
+        rows(
+            ("7", "RUNNING", "n1", "100", "400", PREFIX + "a-0-1", "None"),
+            ("8", "RUNNING", "n1", "100", "400", "another", "None"),
+        )
+    )
+    assert [job.job_id for job in (await slurm.list_jobs()).jobs] == [7]
+    await slurm.list_jobs()
+    assert runner.asked[0] != runner.asked[1]  # the mark is drawn afresh
+
+
+def test_the_prefix_must_say_something() -> None:
+    with pytest.raises(ValueError, match="every job"):
+        SlurmScheduler(PlayedRunner(ended()), "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (
+            ended(1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"),
+            "SlurmUnreachable",
+        ),
+        (ended(0, "", "squeue: error: something"), "SlurmFailed"),
+        (ended(None), "SlurmTimeout"),
+        (ended(0, "garbage"), "SlurmGarbled"),
+        (missing, "SlurmMissing"),
+    ],
+)
+async def test_what_can_not_be_read_is_never_an_empty_listing(answer: Answer, reason: str) -> None:
+    slurm, _ = scheduler(answer)
+    for reading in (slurm.list_jobs(), slurm.addresses(), slurm.ended_jobs([1])):
+        with pytest.raises(UnreadableError) as raised:
+            await reading
+        assert raised.value.reason == reason
+
+
+async def test_accounting_asks_in_bites_for_this_user_only() -> None:
+    slurm, runner = scheduler(rows(("5", "FAILED", "3:0", "None", "n1", "100", "200", PREFIX + "a-0-1")))
+    known = await slurm.ended_jobs(range(1, IDS_AT_ONCE + 2))
+    assert known is not None
+    assert (known[5].exit_code, known[5].phase) == (3, JobPhase.ENDED)
+    assert len(runner.asked) == 2
+    assert all(f"--user={os.getuid()}" in argv for argv in runner.asked)
+
+
+async def test_accounting_is_not_bothered_for_nothing() -> None:
+    slurm, runner = scheduler(rows())
+    assert await slurm.ended_jobs([]) == {}
+    assert runner.asked == []
+
+
+@pytest.mark.parametrize("name", ["allocation", "somebody-else", "af-zzzzzz-a-0-1"])
+async def test_rows_under_other_names_are_not_ours(name: str) -> None:
+    slurm, _ = scheduler(rows(("5", "FAILED", "3:0", "None", "n1", "100", "200", name)))
+    assert await slurm.ended_jobs([5]) == {}
+
+
+async def test_a_site_without_accounting() -> None:
+    slurm, _ = scheduler(ended(1, "", "Slurm accounting storage is disabled\n"))
+    assert await slurm.ended_jobs([5]) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome", "job_id"),
+    [
+        (ended(0, "17\n"), SendOutcome.ACCEPTED, 17),
+        (ended(0, "17;lab\n", "sbatch: warning: can't honor"), SendOutcome.ACCEPTED, 17),
+        (ended(0, "", "sbatch: a word of the site's"), SendOutcome.UNKNOWN, None),
+        (ended(0, "thank you"), SendOutcome.UNKNOWN, None),
+        (ended(1, "17\n"), SendOutcome.UNKNOWN, None),
+        (ended(None, "17\n"), SendOutcome.UNKNOWN, None),
+        (
+            ended(1, "", "sbatch: error: Batch job submission failed: Invalid qos specification"),
+            SendOutcome.REJECTED,
+            None,
+        ),
+        (missing, SendOutcome.DEFERRED, None),
+    ],
+)
+async def test_submitting(answer: Answer, outcome: SendOutcome, job_id: int | None) -> None:
+    slurm, _ = scheduler(answer)
+    before = slurm.next_sequence()
+    sent = await slurm.submit(PREFIX + "a-0-1", "/job.sh", ("/run",), OPTIONS)
+    assert (sent.outcome, sent.job_id) == (outcome, job_id)
+    assert before < sent.sequence < slurm.next_sequence()
+    assert bool(sent.message) == (outcome is not SendOutcome.ACCEPTED)
+
+
+async def test_the_sequence_is_taken_after_sbatch_returned() -> None:
+    taken: list[int] = []
+
+    def answer(argv: tuple[str, ...]) -> Completed:
+        taken.append(slurm.next_sequence())
+        return ended(0, "17\n")(argv)
+
+    slurm, _ = scheduler(answer)
+    sent = await slurm.submit(PREFIX + "a-0-1", "/job.sh", (), OPTIONS)
+    assert sent.sequence > taken[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        OPTIONS[:1],
+        OPTIONS[1:],
+        (*OPTIONS, "--job-name=other"),
+        (*OPTIONS, "--dependency=afterok:1"),
+    ],
+)
+async def test_nothing_is_sent_without_the_name_and_the_singleton(options: tuple[str, ...]) -> None:
+    slurm, runner = scheduler(ended(0, "17\n"))
+    with pytest.raises(ValueError, match="must end on"):
+        await slurm.submit(PREFIX + "a-0-1", "/job.sh", (), options)
+    assert runner.asked == []
+
+
+async def test_cancelling() -> None:
+    slurm, runner = scheduler(ended())
+    await slurm.cancel(PREFIX + "a-0-1", 17)
+    assert runner.asked == [("scancel", f"--name={PREFIX}a-0-1", "17")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (ended(1, "", "scancel: error: Kill job error on job id 17: Invalid job id specified"), None),
+        (ended(1, "", "scancel: error: Kill job error on job id 17: Job/step already completing or completed"), None),
+        (
+            ended(8, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"),
+            "SlurmUnreachable",
+        ),
+        (ended(210, "", "scancel: error: Kill job error on job id 17: Access/permission denied"), "PermissionDenied"),
+        (ended(None), "SlurmTimeout"),
+        (missing, "SlurmMissing"),
+    ],
+)
+async def test_cancels_that_fail(answer: Answer, reason: str | None) -> None:
+    slurm, _ = scheduler(answer)
+    if reason is None:
+        await slurm.cancel(PREFIX + "a-0-1", 17)
+        return
+    with pytest.raises(UnreadableError) as raised:
+        await slurm.cancel(PREFIX + "a-0-1", 17)
+    assert raised.value.reason == reason

@@ -1,0 +1,170 @@
+"""Real containers: what Apptainer makes of the command line and the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .jobs import ENGINE, Job, alive, until
+from .test_job import ECHO, HOSTILE, PORT
+
+TOOLS = Path(__file__).parents[3] / ".local/tools/apptainer/bin/apptainer"
+APPTAINER = os.environ.get("AI_FACTORY_TEST_APPTAINER", str(TOOLS))
+
+# the host's own /usr is the container's: the quickest real image
+DEFINITION = """\
+Bootstrap: scratch
+
+%setup
+    R="$APPTAINER_ROOTFS"
+    mkdir -p "$R/usr" "$R/etc" "$R/tmp" "$R/var/tmp" "$R/proc" "$R/sys" "$R/dev" "$R/root" "$R/home"
+    for l in bin lib lib64 sbin; do ln -s usr/$l "$R/$l"; done
+    cp /etc/ld.so.cache "$R/etc/"
+    printf 'root:x:0:0:root:/root:/bin/sh\\n' > "$R/etc/passwd"; printf 'root:x:0:\\n' > "$R/etc/group"
+
+%environment
+    export PATH=/from/the/image:/usr/bin:/bin FROM_IMAGE=1
+"""
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not Path(APPTAINER).exists(), reason="no Apptainer (deploy/local/install-apptainer)"),
+]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("image")
+    (folder / "thin.def").write_text(DEFINITION)
+    command = [APPTAINER, "build", str(folder / "thin.sif"), str(folder / "thin.def")]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder / "thin.sif"
+
+
+@pytest.fixture
+def run(job: Job, image: Path) -> Any:
+    def write(*command: Any, **parameters: Any) -> Job:
+        fixed: dict[str, Any] = {
+            "apptainer": APPTAINER,
+            "image": {"source": str(image), "definition": None},
+            "binds": ["/usr:/usr:ro"],
+            "command": list(command),
+        }
+        job.write(**{**fixed, **parameters})
+        return job
+
+    return write
+
+
+def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(run: Any, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    values = {name: value.replace("CANARY", str(canary)) for name, value in HOSTILE.items()}
+    values["PATH"] = "/usr/bin:/bin:/opt/$(touch /tmp/x) y"
+    values["HOME"] = "/srv/home"
+    token = tmp_path / "token"
+    token.write_text("hf_$(id)\n")
+    job = run(
+        "python3", "-I", "-c", ECHO, *HOSTILE.values(), [{"runtime": "files"}, "/x"],
+        environment=values,
+        environment_from={"HF_TOKEN": str(token)},
+        secret="0123abcd",
+        secret_variable="VLLM_API_KEY",
+        binds=["/usr:/usr:ro", f"{tmp_path}:{tmp_path}"],
+    )  # fmt: skip
+    assert job.run() == 0, job.stderr
+    environment, arguments = json.loads(job.stdout)
+    assert {name: environment.get(name) for name in values} == values
+    assert arguments == [*HOSTILE.values(), "/recipe/x"]
+    assert environment["HF_TOKEN"] == "hf_$(id)"
+    assert environment["VLLM_API_KEY"] == "0123abcd"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["FROM_IMAGE"] == "1"
+    assert environment["AF_RECIPE_DIR"] == "/recipe"
+    assert "UNRELATED" not in environment
+    assert "SLURM_JOB_ID" not in environment
+    assert not canary.exists()
+    assert job.stderr == ""
+
+
+def test_the_recipe_is_read_only_and_the_job_folder_out_of_sight(run: Any) -> None:
+    body = (
+        "import os, sys; folder = sys.argv[1]\n"
+        "print(open('/recipe/a b.txt').read(), os.getcwd(), os.path.exists(folder))\n"
+        "try: open('/recipe/new', 'w')\n"
+        "except OSError as error: print(error.strerror)\n"
+        "for place in ('/tmp', os.path.expanduser('~')): open(place + '/new', 'w').write('x')"
+    )
+    job = run("python3", "-c", body, "", files={"a b.txt": "text"})
+    job.write(
+        **{**json.loads((job.folder / "params.json").read_text()), "command": ["python3", "-c", body, str(job.folder)]}
+    )
+    assert job.run() == 0, job.stderr
+    assert job.stdout == "text /tmp False\nRead-only file system\n"
+    assert list(job.temporary.iterdir()) == []
+
+
+def test_a_home_of_ones_own_stays(run: Any, tmp_path: Path) -> None:
+    home = tmp_path / "home, sweet"
+    job = run("sh", "-c", "echo kept > ~/file", home=str(home))
+    assert job.run() == 0, job.stderr
+    assert (home / "file").read_text() == "kept\n"
+
+
+def test_serves_and_stops(run: Any) -> None:
+    engine = ["python3", [{"runtime": "files"}, "/engine.py"], "--host", "127.0.0.1", "--port", [PORT]]
+    job = run(*engine, files={"engine.py": ENGINE.read_text()}, listens=True, nv=True)
+    job.start()
+    job.until_step("serving")
+    job.send(signal.SIGTERM)
+    assert job.wait() == 0, job.stderr
+    assert job.exit["reason"] == "Terminated"
+
+
+def test_term_in_the_first_moments_is_not_lost(run: Any) -> None:
+    job = run("sleep", "60", stop_grace=20)
+    job.start()
+    job.until_step("serving")
+    job.send(signal.SIGTERM)
+    job.wait()
+    assert job.exit["reason"] == "Terminated"
+
+
+def test_a_stubborn_engine_in_a_container_is_killed(run: Any, tmp_path: Path) -> None:
+    marker = f"stubborn-{os.getpid()}"
+    body = "trap '' TERM; (trap '' TERM; setsid sleep 60) & echo up; while :; do sleep 1; done"
+    job = run("sh", "-c", body, marker, stop_grace=0.3)
+    job.start()
+    until(lambda: "up" in job.stdout)
+    inside = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if marker in _text(path)]
+    assert inside
+    job.send(signal.SIGTERM)
+    assert job.wait() == 137
+    assert not any(alive(pid) for pid in inside)
+
+
+def test_apptainers_own_failure_is_told(run: Any) -> None:
+    job = run("true", binds=["/nonexistent:/x"])
+    assert job.run() == 255
+    assert job.exit["reason"] == "EngineExited"
+    assert "mount source /nonexistent doesn't exist" in job.exit["message"]
+
+
+def test_a_definition_is_built_for_real(run: Any, tmp_path: Path) -> None:
+    job = run("echo", "hello", image={"source": None, "definition": DEFINITION}, image_cache=str(tmp_path / "images"))
+    assert job.run(seconds=30) == 0, job.stderr
+    assert "hello\n" in job.stdout
+    assert [path.suffix for path in sorted((tmp_path / "images").iterdir())] == [".lock", ".sif"]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,385 @@
+"""Whole jobs without a container: the shipped bundle as Slurm runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from controller.wrapper.bundle import launch_script
+
+from .jobs import ENGINE, Job, alive, until
+
+PORT = {"runtime": "port"}
+
+HOSTILE = {
+    "QUOTES": "a'b\"c`d",
+    "SUBSTITUTION": "$(touch CANARY) `touch CANARY` ${PATH} $HOME",
+    "NEWLINES": '1\n"; touch CANARY; "\n\n',
+    "COMMAS": "a,b=c,INJECTED=1",
+    "UNICODE": "žluťoučký kůň 🦄 \u202e",
+    "EMPTY": "",
+    "BACKSLASHES": "\\n\\\\ \\",
+    "BLANKS": "  \t x \r ",
+    "FUNCTION": "() { :;}; touch CANARY",
+    "LONG": "y" * 100_000,
+}
+
+ECHO = "import json, os, sys; json.dump([dict(os.environ), sys.argv[1:]], sys.stdout)"
+
+
+def dummy(python: str, *arguments: str) -> list[object]:
+    return [python, str(ENGINE), "--host", "127.0.0.1", "--port", [PORT], *arguments]
+
+
+def trap(python: str, body: str) -> list[str]:
+    return [python, "-c", f"import os, signal, subprocess, sys, time\n{body}"]
+
+
+def test_runs_an_engine_from_claim_to_serving_to_its_end(job: Job, python: str) -> None:
+    job.write(command=dummy(python, "--model", "m", "--startup-delay", "0.5"), listens=True)
+    job.start()
+    starting = job.until_step("loading")
+    assert starting["detail"]
+    serving = job.until_step("serving")
+    assert urlopen(f"http://127.0.0.1:{serving['port']}/health").status == 200
+    assert job.read("claim")["job_id"] == 77
+    job.send(signal.SIGTERM)
+    assert job.wait() == 0
+    assert job.state["step"] == "draining"
+    assert (job.exit["code"], job.exit["reason"]) == (0, "Terminated")
+    assert "SIGTERM" in job.exit["message"]
+    assert sorted(path.name for path in job.folder.iterdir()) == [
+        "claim", "exit.json", "files", "state.json", "stderr.log", "stdout.log",
+    ]  # fmt: skip
+    assert list(job.temporary.iterdir()) == []
+
+
+def test_a_requeued_job_touches_nothing(job: Job) -> None:
+    job.write(command=["true"])
+    assert job.run(SLURM_RESTART_COUNT="1") == 0
+    assert sorted(path.name for path in job.folder.iterdir()) == ["params.json", "stderr.log", "stdout.log"]
+    assert "requeued" in job.stderr
+
+
+def test_a_job_that_lost_the_claim_touches_nothing(job: Job) -> None:
+    job.write(command=["true"])
+    (job.folder / "claim").write_text('{"revoked":true}')
+    assert job.run() == 0
+    assert sorted(path.name for path in job.folder.iterdir()) == ["claim", "params.json", "stderr.log", "stdout.log"]
+    assert "claim" in job.stderr
+
+
+def test_of_two_jobs_one_runs(job: Job, tmp_path: Path) -> None:
+    job.write(command=["sh", "-c", f"echo ran >> {tmp_path}/ran; sleep 0.3"])
+    first = job.start()
+    second = job.start(SLURM_JOB_ID="78")
+    assert first.wait(10) == 0
+    assert second.wait(10) == 0
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_outside_of_slurm_it_refuses(job: Job) -> None:
+    job.write(command=["true"])
+    assert job.run(SLURM_JOB_ID="") == 2
+    assert not (job.folder / "claim").exists()
+
+
+def test_reports_how_the_engine_ended(job: Job, python: str) -> None:
+    assert job.run_command(python, "-c", "raise ValueError('no such model')") == 1
+    assert job.exit["reason"] == "EngineExited"
+    assert job.exit["message"] == "ValueError: no such model"
+    assert not (job.folder / "params.json").exists()
+
+
+def test_reports_a_signal(job: Job) -> None:
+    assert job.run_command("sh", "-c", "kill -SEGV $$") == 128 + signal.SIGSEGV
+    assert (job.exit["code"], job.exit["message"]) == (139, "killed by SIGSEGV\n")
+
+
+def test_exit_codes_pass_through(job: Job) -> None:
+    assert job.run_command("sh", "-c", "exit 42") == 42
+    assert job.exit["code"] == 42
+
+
+def test_a_command_that_is_not_there(job: Job) -> None:
+    assert job.run_command("no-such-program") == 1
+    assert job.exit["reason"] == "EngineExited"
+    assert "no-such-program not found" in job.exit["message"]
+
+
+@pytest.mark.parametrize(("content", "reason"), [("{", "ParametersBad"), ('{"version":9}', "ParametersTooNew")])
+def test_reports_parameters_that_it_cannot_use(job: Job, content: str, reason: str) -> None:
+    (job.folder / "params.json").write_text(content)
+    assert job.run() == 1
+    assert job.exit["reason"] == reason
+
+
+def test_reports_a_missing_secret_without_starting_anything(job: Job, tmp_path: Path) -> None:
+    code = job.run_command("touch", str(tmp_path / "ran"), environment_from={"HF_TOKEN": str(tmp_path / "absent")})
+    assert code == 1
+    assert job.exit["reason"] == "SecretMissing"
+    assert str(tmp_path / "absent") in job.exit["message"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(job: Job, python: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    values = {name: value.replace("CANARY", str(canary)) for name, value in HOSTILE.items()}
+    token = tmp_path / "token"
+    token.write_text("hf_$(touch CANARY)\n")
+    code = job.run_command(
+        python, "-I", "-c", ECHO, *values.values(), ["in ", {"runtime": "files"}, "/x"],
+        environment=values,
+        environment_from={"HF_TOKEN": str(token)},
+        secret="0123abcd",
+        secret_variable="VLLM_API_KEY",
+    )  # fmt: skip
+    assert code == 0, job.stderr
+    environment, arguments = json.loads(job.stdout)
+    assert {name: environment.get(name) for name in values} == values
+    assert arguments == [*values.values(), f"in {job.folder}/files/x"]
+    assert environment["HF_TOKEN"] == "hf_$(touch CANARY)"
+    assert environment["VLLM_API_KEY"] == "0123abcd"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["SLURM_JOB_ID"] == "77"
+    assert environment["AF_RECIPE_DIR"] == f"{job.folder}/files"
+    assert {"PATH", "HOME", "LANG", "USER"} <= set(environment)
+    assert "UNRELATED" not in environment
+    assert not canary.exists()
+
+
+def test_secrets_do_not_reach_the_exit_record(job: Job, python: str) -> None:
+    job.run_command(
+        python, "-c", "import os; raise ValueError(os.environ['KEY'])", secret="5ec2e7", secret_variable="KEY"
+    )
+    assert job.exit["message"] == "ValueError: ***"
+
+
+def test_the_recipe_files_are_there(job: Job, python: str) -> None:
+    code = job.run_command(python, [{"runtime": "files"}, "/hello.py"], files={"hello.py": "print('héllo')\n"})
+    assert code == 0, job.stderr
+    assert job.stdout == "héllo\n"
+
+
+def test_a_taken_port_is_tried_again_with_another(job: Job, python: str) -> None:
+    body = (
+        "import pathlib, socket\n"
+        "tries = pathlib.Path(os.environ['TRIES']); tried = tries.read_text().split() if tries.exists() else []\n"
+        "tries.write_text(' '.join([*tried, sys.argv[1]]))\n"
+        "if len(tried) < 2: raise OSError(98, 'Address already in use')\n"
+        "server = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(30)"
+    )
+    tries = job.folder.parent / "tries"
+    job.write(command=[*trap(python, body), [PORT]], listens=True, environment={"TRIES": str(tries)})
+    job.start()
+    serving = job.until_step("serving")
+    tried = tries.read_text().split()
+    assert len(tried) == len(set(tried)) == 3
+    assert serving["port"] == int(tried[-1])
+
+
+def test_gives_up_after_five_ports(job: Job, python: str) -> None:
+    body = "print('try', flush=True); raise OSError(98, 'Address already in use')"
+    job.write(command=[*trap(python, body), [PORT]], listens=True)
+    assert job.run() == 1
+    assert job.exit["reason"] == "NoFreePort"
+    assert job.stdout.count("try") == 5
+
+
+def test_no_port_left_in_the_range(job: Job) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        job.write(command=["true"], listens=True, port_range=[port, port])
+        assert job.run() == 1
+    assert job.exit["reason"] == "NoFreePort"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_it_passes_term_on(job: Job, python: str, number: signal.Signals) -> None:
+    body = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); print('up', flush=True); time.sleep(30)"
+    job.write(command=trap(python, body))
+    job.start()
+    until(lambda: "up" in job.stdout)
+    job.send(number)
+    assert job.wait() == 3
+    assert job.exit["reason"] == "Terminated"
+    assert number.name in job.exit["message"]
+
+
+def test_a_lost_term_is_sent_again(job: Job, python: str) -> None:
+    body = (
+        "heard = []\n"
+        "def on(*_):\n"
+        "    heard.append(1)\n"
+        "    if len(heard) == 2: sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, on); print('up', flush=True)\n"
+        "while True: time.sleep(0.05)"
+    )
+    job.write(command=trap(python, body))
+    job.start()
+    until(lambda: "up" in job.stdout)
+    began = time.monotonic()
+    job.send(signal.SIGTERM)
+    assert job.wait() == 0
+    assert 1.5 < time.monotonic() - began < 5
+
+
+def test_a_stubborn_engine_and_all_that_it_started_are_killed(job: Job, python: str) -> None:
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); "
+    body = (
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"subprocess.Popen([sys.executable, '-c', {deaf + 'time.sleep(60)'!r}])\n"
+        f"subprocess.Popen([sys.executable, '-c', {deaf + 'time.sleep(60)'!r}], start_new_session=True)\n"
+        # an orphan in a session of its own
+        f"subprocess.run(['sh', '-c', 'setsid \"$0\" -c \"$1\" &', sys.executable, {deaf + 'time.sleep(60)'!r}])\n"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    job.write(command=trap(python, body), stop_grace=0.3)
+    job.start()
+    pids = until(lambda: [int(pid) for pid in job.stdout.split()] if len(job.stdout.split()) == 4 else [])
+    assert all(alive(pid) for pid in pids)
+    job.send(signal.SIGTERM)
+    assert job.wait() == 137
+    assert not any(alive(pid) for pid in pids)
+    assert (job.exit["code"], job.exit["reason"]) == (137, "Terminated")
+    assert "killed" in job.exit["message"]
+
+
+def test_what_an_engine_leaves_behind_is_ended(job: Job, python: str) -> None:
+    body = "print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, flush=True)"
+    job.write(command=trap(python, body))
+    assert job.run() == 0
+    assert not alive(int(job.stdout))
+
+
+def test_an_engine_does_not_outlive_a_killed_wrapper(job: Job, python: str) -> None:
+    job.write(command=trap(python, "print(os.getpid(), flush=True); time.sleep(60)"))
+    job.start()
+    pid = int(until(lambda: job.stdout))
+    job.send(signal.SIGKILL)
+    job.wait()
+    until(lambda: not alive(pid))
+
+
+def test_the_time_warning_is_remembered(job: Job, python: str) -> None:
+    job.write(command=dummy(python), listens=True)
+    job.start()
+    job.until_step("serving")
+    job.send(signal.SIGUSR1)
+    until(lambda: job.state["detail"] == "time limit near")
+    assert job.state["step"] == "serving"
+    job.send(signal.SIGTERM)
+    assert job.wait() == 0
+    assert job.exit["reason"] == "TimeLimit"
+
+
+def test_stopped_while_waiting_for_an_image(job: Job, tmp_path: Path) -> None:
+    cache = tmp_path / "images"
+    fake = tmp_path / "apptainer"
+    fake.write_text("#!/bin/sh\necho building $$\nsleep 60\n")
+    fake.chmod(0o755)
+    job.write(command=["x"], image={"source": None, "definition": "X"}, image_cache=str(cache), apptainer=str(fake))
+    job.start()
+    job.until_step("image")
+    until(lambda: "building" in job.stdout)
+    job.send(signal.SIGTERM)
+    assert job.wait() == 143
+    assert job.exit["reason"] == "Terminated"
+    assert not alive(int(job.stdout.split()[1]))
+
+
+def test_a_read_only_folder_leaves_no_engine_unsupervised(job: Job, python: str) -> None:
+    """As root nothing is read-only; a folder that vanishes fails alike."""
+    job.write(command=trap(python, "print(os.getpid(), flush=True); time.sleep(60)"))
+    job.start()
+    pid = int(until(lambda: job.stdout))
+    elsewhere = job.folder.with_name("gone")
+    job.folder.rename(elsewhere)
+    job.send(signal.SIGTERM)
+    assert job.wait() == 143
+    assert not alive(pid)
+    assert (elsewhere / "stderr.log").read_text().count("cannot write") == 1
+    elsewhere.rename(job.folder)
+
+
+def test_scratch_of_a_killed_wrapper_is_removed_by_the_next(make_job: Callable[[], Job], python: str) -> None:
+    killed, following = make_job(), make_job()
+    killed.write(command=trap(python, "print('up', flush=True); time.sleep(60)"))
+    killed.start()
+    until(lambda: killed.stdout)
+    following.temporary = killed.temporary
+    following.run_command("true")
+    assert len(list(killed.temporary.iterdir())) == 1, "still in use"
+    killed.send(signal.SIGKILL)
+    killed.wait()
+    [left] = killed.temporary.iterdir()
+    patched = make_job()
+    patched.temporary = killed.temporary
+    patched.run_command("true")
+    assert left.exists(), "too young to be taken for an orphan"
+
+
+class TestLaunchScript:
+    def start(self, job: Job, python: str, **environment: str) -> None:
+        """As slurmd does: a copy elsewhere, its arguments, and no PATH."""
+        script = job.temporary / "slurm_script"
+        script.write_text(launch_script())
+        argv = ["/bin/bash", str(script), str(job.folder), str(job.wrapper), python]
+        job.start(argv=argv, **environment)
+
+    def test_becomes_the_wrapper(self, job: Job, python: str) -> None:
+        job.write(command=["sh", "-c", "echo up; exec sleep 60"])
+        self.start(job, python, PATH="")
+        until(lambda: "up" in job.stdout)
+        assert job.process is not None
+        assert b"wrapper-" in Path(f"/proc/{job.process.pid}/cmdline").read_bytes()
+        job.send(signal.SIGTERM)
+        assert job.wait() == 143
+        assert job.exit["reason"] == "Terminated"
+
+    def test_the_prologue_prepares_the_job(self, job: Job) -> None:
+        tools = job.folder.parent / "tools"
+        tools.mkdir()
+        (tools / "site-python").symlink_to(os.path.realpath(sys.executable))
+        (job.folder / "prologue.sh").write_text(f"set -- a b\nPATH=$PATH:{tools}\necho prologue\n")
+        job.write(command=["echo", "engine"])
+        self.start(job, "site-python")
+        assert job.wait() == 0, job.stderr
+        assert job.stdout == "prologue\nengine\n"
+
+    @pytest.mark.parametrize("last", ["exit 3", "(exit 3)", "set -e; (exit 3); true", "return 3"])
+    def test_a_failing_prologue_is_reported(self, job: Job, python: str, last: str) -> None:
+        (job.folder / "prologue.sh").write_text(f"echo 'module: command not found' >&2\n{last}\n")
+        job.write(command=["echo", "engine"])
+        self.start(job, python)
+        assert job.wait() == 1
+        assert job.exit["reason"] == "PrologueFailed"
+        assert "ended with 3" in job.exit["message"]
+        assert "module: command not found" in job.exit["message"]
+        assert job.stdout == ""
+
+    def test_a_requeued_job_does_not_even_run_the_prologue(self, job: Job, python: str) -> None:
+        (job.folder / "prologue.sh").write_text("echo prologue\n")
+        job.write(command=["echo", "engine"])
+        self.start(job, python, SLURM_RESTART_COUNT="2")
+        assert job.wait() == 0
+        assert job.stdout == ""
+        assert not (job.folder / "claim").exists()
+
+    def test_an_early_time_warning_does_no_harm(self, job: Job, python: str) -> None:
+        (job.folder / "prologue.sh").write_text("echo prologue\nsleep 0.3\n")
+        job.write(command=["echo", "engine"])
+        self.start(job, python)
+        until(lambda: "prologue" in job.stdout)
+        job.send(signal.SIGUSR1)
+        assert job.wait() == 0
+        assert "engine" in job.stdout
