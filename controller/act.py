@@ -60,8 +60,9 @@ class Actor:
 
     def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
         for attempt in attempts:
-            if attempt.open and record.desired.spec is not None and attempt.serving_at is not None:
-                self._probes.watch(attempt, record.desired.spec)
+            spec = record.desired.spec if attempt.digest == record.desired.digest else None
+            if attempt.open and spec is not None and attempt.serving_at is not None:
+                self._probes.watch(attempt, spec)
             elif not attempt.open:
                 self._probes.forget(attempt.token)
             if attempt.gone_at is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database
@@ -48,6 +49,12 @@ class Lease:
 
     async def acquire(self) -> Term | None:
         """Try once to take the lease; `None` while another holds it."""
+        try:
+            return await self._acquire()
+        except IntegrityError:
+            return None  # another made the first row at the same moment
+
+    async def _acquire(self) -> Term | None:
         began = self._monotonic()
         async with self._database.write() as connection:
             query = select(LeaseTable).where(LeaseTable.name == NAME)
@@ -101,14 +108,17 @@ class Lease:
 
 def process_identity(pid: int) -> str:
     """Name a process so that its death can be told on its own host: boot, pid namespace, pid, start time."""
-    return f"{_machine()}/{pid}/{_start_time(pid)}"
+    return f"{_machine()}/{pid}/{_start_time(pid) or ''}"
 
 
 def is_dead(holder: str) -> bool:
     """Whether the holder was a process of this very machine and is no more. On any doubt: no."""
     machine, _, rest = holder.partition("/")
     pid, _, started = rest.partition("/")
-    return machine == _machine() and pid.isdigit() and _start_time(int(pid)) != started
+    if machine != _machine() or not pid.isdecimal() or not started:
+        return False
+    found = _start_time(int(pid))
+    return found is not None and found != started
 
 
 def _machine() -> str:
@@ -116,10 +126,21 @@ def _machine() -> str:
     return f"{socket.gethostname()}|{boot}|{Path('/proc/self/ns/pid').readlink()}"
 
 
-def _start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat (proc(5)); empty for a process that is not, or only a zombie."""
+def _start_time(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat (proc(5)); empty for a process that is not, or a zombie; `None`: can't be told."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return ""
+        return "" if _is_absent(pid) else None
     return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _is_absent(pid: int) -> bool:
+    """Whether there is surely no such process; /proc may hide those of other users (hidepid in proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

@@ -122,12 +122,22 @@ class HttpProbes:
         timeout = aiohttp.ClientTimeout(total=target.health.timeout)
         request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
         async with request as response:
-            return response.status, await response.content.read(LARGEST_ANSWER)
+            return response.status, await _body(response)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """Read the whole answer, however many pieces it comes in, but not without end."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_ANSWER:
+            break
+    return bytes(body)
 
 
 def _models(body: bytes) -> set[str]:
     try:
         listed = json.loads(body)["data"]
         return {model["id"] for model in listed}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return set()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
 from controller.ports import JobFolder
@@ -24,6 +25,7 @@ class SharedRunDirs:
     """RUN_DIR of one installation."""
 
     def __init__(self, run_dir: Path, installation: str, prologue: str) -> None:
+        self._run_dir = run_dir
         self._jobs = run_dir / installation
         self._library = run_dir / "lib"
         self._prologue = prologue
@@ -46,21 +48,21 @@ class SharedRunDirs:
         await asyncio.to_thread(self._revoke, self.folder(service_id, token))
 
     def _prepare(self, folder: Path, parameters: bytes) -> JobFolder:
-        self._library.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(self._run_dir, self._library)
+        launch = launch_script().encode()
         wrapper = self._library / file_name(self._bundle)
-        script = self._library / f"launch-{file_name(self._bundle)[8:20]}.sh"
-        for path, content in ((wrapper, self._bundle), (script, launch_script().encode())):
+        script = self._library / f"launch-{hashlib.sha256(launch).hexdigest()[:12]}.sh"
+        for path, content in ((wrapper, self._bundle), (script, launch)):
             if not path.exists():
                 _write(path, content)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_private(self._run_dir, folder)
         if self._prologue:
             _write(folder / "prologue.sh", (self._prologue.rstrip() + "\n").encode())
         _write(folder / "params.json", parameters)
         return JobFolder(path=str(folder), launch_script=str(script), wrapper=str(wrapper))
 
-    @staticmethod
-    def _revoke(folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _revoke(self, folder: Path) -> None:
+        _make_private(self._run_dir, folder)
         draft = folder / f".revoked.{secrets.token_hex(6)}"
         _write(draft, b'{"revoked": true}')
         try:
@@ -68,6 +70,13 @@ class SharedRunDirs:
                 os.link(draft, folder / "claim")
         finally:
             draft.unlink()
+
+
+def _make_private(run_dir: Path, folder: Path) -> None:
+    """Make a folder below RUN_DIR, nobody else's at every level, whatever the umask: jobs run what lies in it."""
+    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (*reversed(folder.relative_to(run_dir).parents[:-1]), folder.relative_to(run_dir)):
+        (run_dir / path).mkdir(exist_ok=True, mode=0o700)
 
 
 def read_job_files(folder: Path) -> JobFiles:
@@ -87,24 +96,30 @@ def _claim(path: Path) -> Claim | None:
     job_id = value.get("job_id")
     if value.get("revoked") is True:
         return Claim(job_id=None)
-    if isinstance(job_id, int) and not isinstance(job_id, bool):
+    if _is_number(job_id, 1, 2**63 - 1):
         return Claim(job_id=job_id)
     return Claim(job_id=UNREADABLE) if path.exists() else None
 
 
 def _exit(value: dict[str, Any]) -> JobExit | None:
     code, reason = value.get("code"), _text(value.get("reason"))
-    if not isinstance(code, int) or not reason:
+    if not _is_number(code, -(2**31), 2**31 - 1) or not reason:
         return None
     return JobExit(code=code, reason=reason[:64], message=_text(value.get("message"))[:4000])
 
 
 def _port(value: object) -> int | None:
-    return value if isinstance(value, int) and 0 < value < 65536 else None
+    return value if _is_number(value, 1, 65535) else None
+
+
+def _is_number(value: object, least: int, most: int) -> TypeGuard[int]:
+    """Whether it is a whole number that the database can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _text(value: object) -> str:
-    return value.replace("\0", "") if isinstance(value, str) else ""
+    """Return a text that the database can hold: no NUL, no half of a surrogate pair."""
+    return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -66,8 +66,12 @@ class SqlStore:
         )
 
     async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
-        """Write the plan; raises `DeposedError`. Nothing is written where nothing changed."""
-        if not (plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None):
+        """Write the plan; raises `DeposedError`. Nothing is written where nothing changed.
+
+        A plan of actions alone writes nothing, but whether they may be carried out is for the fence to say.
+        """
+        changes = plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None
+        if not (changes or plan.actions):
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
         async with self._database.write() as connection:

@@ -7,6 +7,7 @@ readers use an engine whose transactions are not.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from api.contract.settings import shared_folder
@@ -43,8 +44,13 @@ class Database:
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", pool_size=1)
             self._reader = _sqlite_engine(self.url, "BEGIN", pool_size=4)
         else:
+            # A writer waits for another's lock as long as on SQLite, not for ever.
+            waits = {"lock_timeout": f"{int(BUSY_SECONDS * 1000)}ms"}
             self._writer = self._reader = create_async_engine(
-                self.url, pool_pre_ping=True, pool_size=8, connect_args={"timeout": BUSY_SECONDS}
+                self.url,
+                pool_pre_ping=True,
+                pool_size=8,
+                connect_args={"timeout": BUSY_SECONDS, "server_settings": waits},
             )
 
     @property
@@ -80,7 +86,7 @@ class Database:
                 if not exists:
                     return None
                 return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, TypeError) as error:  # TypeError: an option that the driver does not know
             raise SchemaError(
                 f"The database {self.url.render_as_string()} can't be reached: {cause(error)}. "
                 "Check database_url, and that the server runs."
@@ -114,6 +120,9 @@ def driver_url(url: str) -> URL:
         raise SchemaError(f"database_url must begin with sqlite:// or postgresql://, not {parsed.drivername}://.")
     if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
         raise SchemaError("database_url must name a file: several programs share it.")
+    if "sslmode" in parsed.query:  # psql's word for what asyncpg calls ssl
+        mode = parsed.query["sslmode"]
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return parsed.set(drivername=driver)
 
 
@@ -166,21 +175,38 @@ def _migrate(connection: Connection, revision: str) -> None:
 
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": BUSY_SECONDS})
+    path = Path(url.database or "")
 
     @event.listens_for(engine.sync_engine, "connect")
-    def _connected(connection: Any, _: object) -> None:
+    def _connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
+        record.info["file"] = file_identity(path)
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _checked_out(_: object, record: Any, __: object) -> None:
+        # What is written to a file that a restored backup has replaced would be lost without a word.
+        if record.info["file"] != file_identity(path):
+            raise DisconnectionError(f"{path} was replaced")
 
     @event.listens_for(engine.sync_engine, "begin")
     def _began(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another that was put in its place; `None` if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_network_file_system(path: Path) -> None:
@@ -194,7 +220,7 @@ def _refuse_network_file_system(path: Path) -> None:
 
 def file_system(path: Path) -> str:
     """Return the type of the file system that holds `path`, from /proc/self/mounts (proc(5))."""
-    resolved = path.absolute()
+    resolved = path.resolve()
     best, kind = "", ""
     try:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
@@ -202,7 +228,7 @@ def file_system(path: Path) -> str:
         return kind
     for line in mounts:
         _, mount, this, *_ = line.split(" ")
-        mount = mount.encode().decode("unicode_escape")
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount)
         if resolved.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, this
     return kind

@@ -14,11 +14,16 @@ from typing import Any
 
 import asyncpg
 
-from api.contract.database import Database
+from api.contract.database import Database, file_identity
 
 CHANNEL = "ai_factory"
 POLL_SECONDS = 0.05
 RECONNECT_SECONDS = 2.0
+QUIET_SECONDS = 30.0
+"""After so long without a word from PostgreSQL it is asked whether it is there: a firewall may have forgotten us."""
+ANSWER_SECONDS = 10.0
+_LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a connection that can't be made, or has broken, raises (a TimeoutError is an OSError)."""
 
 
 def wakeups(database: Database) -> AsyncIterator[None]:
@@ -29,11 +34,17 @@ def wakeups(database: Database) -> AsyncIterator[None]:
 async def _sqlite(path: Path) -> AsyncIterator[None]:
     """Watch `PRAGMA data_version` on an own connection: it changes when another one commits (sqlite.org/pragma)."""
     connection: sqlite3.Connection | None = None
-    last: object = None
+    file, last = None, None
     try:
         while True:
             try:
-                connection = connection or sqlite3.connect(path, isolation_level=None)
+                if connection is not None and file_identity(path) != file:
+                    connection.close()
+                    connection = None
+                if connection is None:
+                    # Never makes the file: one that is away for a moment may be being restored.
+                    file, last = file_identity(path), None
+                    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
                 version: object = connection.execute("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error:
                 if connection is not None:
@@ -50,13 +61,12 @@ async def _sqlite(path: Path) -> AsyncIterator[None]:
 
 async def _postgresql(database: Database) -> AsyncIterator[None]:
     """LISTEN on an own connection; connect again where it breaks, and wake then, for what was missed."""
-    dsn = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         woken = asyncio.Event()
         woken.set()
         try:
-            connection = await asyncpg.connect(dsn, timeout=10)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+            connection = await asyncpg.connect(**_arguments(database))
+        except _LOST:
             await asyncio.sleep(RECONNECT_SECONDS)
             yield None
             continue
@@ -65,12 +75,41 @@ async def _postgresql(database: Database) -> AsyncIterator[None]:
             def notified(*_: Any, event: asyncio.Event = woken) -> None:
                 event.set()
 
-            await connection.add_listener(CHANNEL, notified)
             connection.add_termination_listener(notified)
+            await _listen(connection, notified)
             while not connection.is_closed():
-                await woken.wait()
-                woken.clear()
-                yield None
+                if await _is_woken(connection, woken):
+                    woken.clear()
+                    yield None
         finally:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            with contextlib.suppress(*_LOST):
                 await connection.close(timeout=2)
+
+
+def _arguments(database: Database) -> dict[str, Any]:
+    """Connect as the engine does, so that every option of the URL counts here too."""
+    _, arguments = database.engine.dialect.create_connect_args(database.url)
+    mine = {name: value for name, value in arguments.items() if not name.startswith("prepared_statement")}
+    return {"timeout": ANSWER_SECONDS, **mine}
+
+
+async def _listen(connection: Any, notified: Any) -> None:
+    """Listen; a connection that breaks at it is closed, and so connected again."""
+    try:
+        await connection.add_listener(CHANNEL, notified)
+    except _LOST:
+        connection.terminate()
+        await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def _is_woken(connection: Any, woken: asyncio.Event) -> bool:
+    """Wait for a wake-up; after a while without one make sure that the connection still carries them."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(woken.wait(), QUIET_SECONDS)
+        return True
+    try:
+        await connection.execute("SELECT 1", timeout=ANSWER_SECONDS)
+    except _LOST:
+        connection.terminate()
+        return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 """Easy to read and to type: no 0/o, 1/i/l, u."""
 SERVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"af-(?P<installation>[0-9a-z]+)-(?P<service>[0-9a-zA-Z_]+)-(?P<replica>\d+)-(?P<incarnation>\d+)")
+_TOKEN = re.compile(
+    r"af-(?P<installation>[0-9a-z]+)-(?P<service>[0-9a-zA-Z_]+)-(?P<replica>[0-9]+)-(?P<incarnation>[0-9]+)"
+)
 KEY_BYTES = 32
 
 
@@ -61,22 +64,28 @@ def load_key(path: Path) -> bytes:
         return _read_key(path)
     except FileNotFoundError:
         pass
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{new_id()}")
-    draft.touch(mode=0o600, exist_ok=False)
     try:
-        draft.write_bytes(secrets.token_bytes(KEY_BYTES))
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_key(path)
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} can't be made: {error.strerror}.") from error
     return _read_key(path)
 
 
 def secret(key: bytes, token: str) -> str:
     """Return the secret of an attempt: an HMAC of its token. Computed where it is needed, stored nowhere else."""
     return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
+
+
+def _make_key(path: Path) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{new_id()}")
+    draft.touch(mode=0o600, exist_ok=False)
+    try:
+        draft.write_bytes(secrets.token_bytes(KEY_BYTES))
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
 
 
 def _read_key(path: Path) -> bytes:

@@ -10,11 +10,15 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
 PREFIX = "AI_FACTORY_"
+Pause = Annotated[float, msgspec.Meta(gt=0, le=10**7)]
+Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
+"""Seconds."""
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class SettingsError(Exception):
@@ -27,7 +31,7 @@ class ApiSettings:
 
     host: str = "127.0.0.1"
     """Any address but loopback needs `admin_key_file`."""
-    port: int = 8001
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8001
     admin_key_file: Path | None = None
     """File of mode 0600 with the administrator's key; sent by clients as `Authorization: Bearer KEY`."""
 
@@ -52,11 +56,11 @@ class SlurmSettings:
     """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
     python: str = "python3"
     """The Python (3.9 or later) on the compute nodes that runs the job's supervisor."""
-    port_range: tuple[int, int] | None = None
+    port_range: tuple[Port, Port] | None = None
     """Ports that engines may listen on, where a firewall leaves only some open."""
-    time_warning: int = 120
+    time_warning: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 120
     """Seconds before the time limit at which the job is warned."""
-    command_timeout: float = 20.0
+    command_timeout: Pause = 20.0
     """Seconds after which a Slurm command counts as unanswered."""
 
 
@@ -71,21 +75,21 @@ class ApptainerSettings:
 class ControllerSettings:
     """The controller's rhythm. Seconds."""
 
-    lease: float = 15.0
+    lease: Pause = 15.0
     """A standby takes over when the leader has not renewed for this long."""
-    fastest_reading: float = 2.0
+    fastest_reading: Pause = 2.0
     """Between two readings of the cluster while something changes."""
-    slowest_reading: float = 15.0
-    resync: float = 300.0
+    slowest_reading: Pause = 15.0
+    resync: Pause = 300.0
     """Every service is looked at this often even if nothing woke it."""
-    workers: int = 8
+    workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     """Services worked on at the same time."""
-    absence_grace: float = 15.0
-    accounting_grace: float = 60.0
-    backoff_first: float = 2.0
-    backoff_most: float = 300.0
-    quick_end: float = 60.0
-    steady_after: float = 600.0
+    absence_grace: Grace = 15.0
+    accounting_grace: Grace = 60.0
+    backoff_first: Grace = 2.0
+    backoff_most: Grace = 300.0
+    quick_end: Grace = 60.0
+    steady_after: Grace = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,8 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     recipes = values.get("recipes", [str(shared_folder("recipes"))])
     if isinstance(recipes, str):
         recipes = recipes.split(os.pathsep)
+    if not isinstance(recipes, list):
+        raise SettingsError(f"recipes must be a list of folders, not {recipes!r}.")
     values["recipes"] = [_absolute(folder) for folder in recipes]
     values.setdefault("database_url", f"sqlite:///{Path(values['state_dir']) / 'ai-factory.db'}")
     try:
@@ -186,14 +192,22 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(f"A setting has a bad value: {error}. `ai-factory config` shows them all.") from error
     _refuse_unknown(values, Settings, "")
-    unsafe = set("\n\r\0,:\\\"'$` ") & set(str(settings.run_dir))
+    unsafe = set("\n\r\0,:\\\"'$`% ") & set(str(settings.run_dir))
     if unsafe:
         raise SettingsError(f"run_dir ({settings.run_dir}) may not contain {' '.join(map(repr, sorted(unsafe)))}.")
+    ports = settings.slurm.port_range
+    if ports is not None and ports[0] > ports[1]:
+        raise SettingsError(f"slurm.port_range must run from the lower port to the higher, not {ports[0]} to {ports[1]}.")
     return settings
 
 
 def _absolute(path: object) -> str:
-    return str(Path(str(path)).expanduser().absolute())
+    if not isinstance(path, str) or not path:
+        raise SettingsError(f"{path!r} is no path: give one, or leave the setting out.")
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:
+        raise SettingsError(f"{path} is no path here: {error}.") from error
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
@@ -231,12 +245,12 @@ def _variable(path: str) -> str:
 
 def _typed(text: str, kind: Any, source: str) -> Any:
     if kind in (str, Path, Path | None):
-        return text
+        return text or (None if kind == Path | None else "")
     if kind == tuple[Path, ...]:
         return text.split(os.pathsep)
     if kind in (tuple[str, ...], tuple[int, int] | None):
         items: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
-        return [int(item) for item in items] if kind != tuple[str, ...] and all(map(str.isdigit, items)) else items
+        return [int(item) for item in items] if kind != tuple[str, ...] and all(map(str.isdecimal, items)) else items
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -46,7 +46,7 @@ class Progress(StrEnum):
     FAILED = "Failed"
 
 
-_WORDS = {
+_WORDS: dict[str, str] = {
     Progress.BUILDING_IMAGE: "building",
     Progress.STARTING: "starting",
     Progress.COMPLETED: "completed",
@@ -73,7 +73,7 @@ def word(*, wanted: bool, conditions: Sequence[Condition]) -> str:
         return "running"
     if progressing is None:
         return "pending"
-    return _WORDS.get(Progress(progressing.reason), "pending")
+    return _WORDS.get(progressing.reason, "pending")
 
 
 def explanation(conditions: Sequence[Condition]) -> str:

@@ -71,7 +71,11 @@ class Service(Base):
         CheckConstraint("length(id) BETWEEN 1 AND 32", name="id_length"),
         CheckConstraint("length(name) BETWEEN 1 AND 160", name="name_length"),
         CheckConstraint("length(recipe_name) BETWEEN 1 AND 160", name="recipe_name_length"),
-        CheckConstraint("replicas IS NULL OR replicas BETWEEN 0 AND 1000", name="replicas_range"),
+        # SQLite would take 1.5 for a whole number.
+        CheckConstraint(
+            "replicas IS NULL OR (replicas BETWEEN 0 AND 1000 AND replicas = CAST(replicas AS INTEGER))",
+            name="replicas_range",
+        ),
         CheckConstraint("desired_state IN ('running', 'stopped')", name="desired_state_word"),
         Index(
             "uq_services_living_name",

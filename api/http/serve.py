@@ -22,7 +22,7 @@ from api.http.log import log_to_stderr
 from api.http.peers import PeerProtocol
 
 BACKLOG = 2048
-GRACE_SECONDS = 4
+GRACE_SECONDS = 3
 """For requests in flight after TERM; the whole end takes less than 5 s."""
 
 log = logging.getLogger(__name__)

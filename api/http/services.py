@@ -209,7 +209,7 @@ async def _answering(transaction: AbstractAsyncContextManager[AsyncConnection]) 
         async with transaction as connection:
             yield connection
     except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
-        detail = f"The database is busy or can't be reached ({cause(error)}). Nothing was changed; try again."
+        detail = f"The database is busy or can't be reached ({cause(error)}). Try again in a moment."
         raise UnavailableError(detail, retry_after=RETRY_SECONDS) from error
 
 

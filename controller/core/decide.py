@@ -19,7 +19,7 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
     folded = [_look(attempt, desired, seen, now, limits) for attempt in seen.attempts]
     driven = drive(desired, [f.attempt for f in folded], seen, now, limits)
     new_status = status(desired, driven.attempts, driven.slots, seen, now, limits)
-    endpoints = _endpoints(desired, driven.attempts)
+    endpoints = _endpoints(desired, driven.attempts, seen.endpoints)
     return Plan(
         attempts=_changed(seen.attempts, driven.attempts),
         endpoints=None if endpoints == seen.endpoints else endpoints,
@@ -44,11 +44,22 @@ def _changed(before: Sequence[Attempt], after: Iterable[Attempt]) -> tuple[Attem
     return tuple(a for a in after if known.get(a.token) != a)
 
 
-def _endpoints(desired: Desired, attempts: Iterable[Attempt]) -> tuple[Endpoint, ...]:
-    """Return where the open attempts answer; one that has never been ready is no endpoint yet."""
-    models = (desired.spec.model,) if desired.spec is not None and desired.spec.model is not None else ()
+def _endpoints(desired: Desired, attempts: Iterable[Attempt], before: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return where the open attempts answer; one that has never been ready is no endpoint yet.
+
+    An attempt serves the model that it was launched with, whatever is wanted now.
+    """
+    current = (desired.spec.model,) if desired.spec is not None and desired.spec.model is not None else ()
+    served = {e.token: e.models for e in before}
     return tuple(
-        Endpoint(token=a.token, replica=a.replica, models=models, host=a.host, port=a.port, ready=a.ready)
+        Endpoint(
+            token=a.token,
+            replica=a.replica,
+            models=current if a.digest == desired.digest else served.get(a.token, ()),
+            host=a.host,
+            port=a.port,
+            ready=a.ready,
+        )
         for a in sorted(attempts, key=lambda a: a.replica)
         if a.open and a.ready_at is not None and a.host is not None and a.port is not None
     )
@@ -61,5 +72,6 @@ def _look_again_at(
     times = [f.look_again_at for f in folded if f.look_again_at is not None]
     times += [s.waits_until for s in driven.slots if s.waits_until is not None and s.given_up is None]
     if seen.reading_failure is not None:
-        times.append(max(seen.reading_failure.since + limits.silence, now + limits.glance))
-    return max(min(times), now + 0.05) if times else None
+        times.append(seen.reading_failure.since + limits.silence)
+    # What was due already waits for something else: for the cluster, or for people. That wakes us.
+    return min((t for t in times if t > now), default=None)

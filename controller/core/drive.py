@@ -37,7 +37,7 @@ def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: fl
     """Return the attempts with surplus ones closed and missing ones opened."""
     current = {a.token: a for a in attempts}
     for attempt in attempts:
-        reason = _surplus(attempt, desired, list(current.values()))
+        reason = _surplus(attempt, desired, list(current.values()), seen)
         if attempt.open and reason is not None:
             current[attempt.token] = close(attempt, now, *reason)
     submits: list[Submit] = []
@@ -53,7 +53,9 @@ def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: fl
     return Driven(attempts=tuple(current.values()), submits=tuple(submits), slots=tuple(slots))
 
 
-def _surplus(attempt: Attempt, desired: Desired, all_attempts: Sequence[Attempt]) -> tuple[str, str] | None:
+def _surplus(
+    attempt: Attempt, desired: Desired, all_attempts: Sequence[Attempt], seen: Observed
+) -> tuple[str, str] | None:
     """Say why an attempt is not wanted any more; `None` if it is."""
     if not desired.running:
         return Outcome.STOPPED, "The service was stopped."
@@ -61,7 +63,7 @@ def _surplus(attempt: Attempt, desired: Desired, all_attempts: Sequence[Attempt]
         return None
     if attempt.replica >= desired.replicas:
         return Outcome.SCALED_DOWN, f"The service was scaled to {desired.replicas}."
-    if attempt.digest == desired.digest:
+    if attempt.digest == desired.digest or not _readable(seen) or _is_doubted(attempt, seen):
         return None
     others = [a for a in all_attempts if a.open and a.token != attempt.token and a.replica < desired.replicas]
     if not may_replace(attempt, others, desired.replicas):
@@ -81,11 +83,20 @@ def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], limits: L
 
 def _may_open(slot: Slot, desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: float) -> bool:
     """Whether an attempt may be opened: the cluster answers, and nothing of an earlier one is left on it."""
-    if desired.spec is None or seen.snapshot is None or seen.reading_failure is not None:
+    if desired.spec is None or not _readable(seen):
         return False
     if slot.given_up is not None or (slot.waits_until is not None and now < slot.waits_until):
         return False
     return all(a.gone_at is not None for a in attempts if a.replica == slot.replica)
+
+
+def _readable(seen: Observed) -> bool:
+    """Whether the cluster answers: nothing is begun, and nothing that serves is replaced, while it does not."""
+    return seen.snapshot is not None and seen.reading_failure is None
+
+
+def _is_doubted(attempt: Attempt, seen: Observed) -> bool:
+    return seen.snapshot is not None and attempt.token in seen.snapshot.in_doubt
 
 
 def _next_attempt(slot: Slot, desired: Desired, now: float, limits: Limits) -> Attempt:

@@ -86,13 +86,13 @@ def _absent(
     since = attempt.absent_since
     waited = snapshot.began_at - (since if since is not None else snapshot.began_at)
     if files.claim is None:
-        revoke = waited >= limits.absence_grace
+        revoke = waited >= limits.absence_grace and attempt.token not in snapshot.in_doubt
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
     if waited < limits.accounting_grace or still_answers(attempt, seen) or not _doubt_settled(attempt, seen):
         return Folded(attempt=attempt)
-    message = f"The job {files.claim.job_id} left the cluster without a trace."
+    message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
 
 
@@ -131,30 +131,29 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+    if job.phase is JobPhase.PENDING and _has_begun(attempt, files, seen):
+        message = f"The job {job.job_id} was requeued after it had begun."
+        return Folded(attempt=close(attempt, now, Outcome.REQUEUED, message))
     if files.exit is not None and files.exit.reason == TERMINATED:
         # Somebody ended it; who, Slurm will say when it shows the job ended.
         return Folded(attempt=_unready(attempt, now))
     if files.exit is not None:
         return Folded(attempt=close(attempt, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
     if job.phase is JobPhase.PENDING:
-        return Folded(attempt=_pending(attempt, job, files, seen, now))
+        return Folded(attempt=attempt)
     attempt = _started(attempt, job, files, seen, now)
     if job.phase is not JobPhase.RUNNING:
         return Folded(attempt=_unready(attempt, now))
     return _running(attempt, files, seen, spec, now, limits)
 
 
-def _pending(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
-    """A job that has begun and is pending again was requeued: it must not run a second time."""
-    claimed = (
-        files.claim is not None
-        and attempt.claimed_at is not None
-        and seen.snapshot is not None
-        and seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
-    )
-    if attempt.started_at is None and not claimed:
-        return attempt
-    return close(attempt, now, Outcome.REQUEUED, f"The job {job.job_id} was requeued after it had begun.")
+def _has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """Whether a job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
+    if attempt.started_at is not None:
+        return True
+    if files.claim is None or attempt.claimed_at is None or seen.snapshot is None:
+        return False
+    return seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
 
 
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
@@ -187,24 +186,26 @@ def _running(
     health = spec.health if spec is not None else Health()
     if health is None:
         # Nothing listens: running is all there is to be.
-        running = attempt.ready_at or attempt.launched_at
-        return Folded(attempt=replace(attempt, ready_at=running), look_again_at=now + limits.glance)
+        running = replace(attempt, ready_at=attempt.ready_at or attempt.launched_at, unready_since=None)
+        return Folded(attempt=running, look_again_at=now + limits.glance)
     probe = seen.probes.get(attempt.token)
     if probe is not None and probe.ready:
         return Folded(attempt=replace(attempt, ready_at=attempt.ready_at or now, unready_since=None))
+    # What it was launched with may not be known any more: then it is left alone.
+    patience = health if spec is not None else None
     if attempt.ready_at is not None:
         failures = probe.failures if probe is not None else 0
-        if failures >= health.retries:
+        if patience is not None and failures >= patience.retries:
             message = f"It failed {failures} health checks in a row: {probe.message if probe else ''}"
             return Folded(attempt=close(attempt, now, Outcome.UNHEALTHY, message))
         return Folded(attempt=_unready(attempt, now) if failures >= UNREADY_AFTER else attempt)
-    return _starting(attempt, files, health, now, limits)
+    return _starting(attempt, files, patience, now, limits)
 
 
-def _starting(attempt: Attempt, files: JobFiles, health: Health, now: float, limits: Limits) -> Folded:
+def _starting(attempt: Attempt, files: JobFiles, health: Health | None, now: float, limits: Limits) -> Folded:
     """An image may take its time; a start may not take for ever."""
     began = attempt.launched_at or (attempt.started_at if files.step is None else None)
-    if began is not None and now >= began + health.startup_timeout:
+    if health is not None and began is not None and now >= began + health.startup_timeout:
         message = f"It was not ready within {health.startup_timeout:g} s. {_hint(attempt, files)}"
         return Folded(attempt=close(attempt, now, Outcome.STARTUP_TIMEOUT, message))
     return Folded(attempt=attempt, look_again_at=now + limits.glance)

@@ -66,7 +66,7 @@ def _accepted(desired: Desired) -> Draft:
 
 def _observed(seen: Observed, now: float, limits: Limits) -> Draft:
     failure = seen.reading_failure
-    if failure is not None and (seen.snapshot is None or now - failure.since >= limits.silence):
+    if failure is not None and (seen.snapshot is None or now >= failure.since + limits.silence):
         message = f"The cluster can't be read: {failure.message} Nothing is lost; work goes on when it answers."
         return "Observed", Truth.UNKNOWN, failure.reason, message
     if seen.snapshot is None:
@@ -113,9 +113,9 @@ def _progressing(
     if failed is not None:
         remedy = "Change the service to have it tried again."
         return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed} {remedy}"
-    if ready >= desired.replicas:
+    if ready + len(given_up) >= desired.replicas:
         return "Progressing", Truth.FALSE, Progress.AS_WANTED, ""
-    stages = [_stage(slot, seen) for slot in slots if slot.newest is None or not slot.newest.ready]
+    stages = [_stage(s, seen) for s in slots if s.given_up is None and (s.newest is None or not s.newest.ready)]
     _, progress, message = max(stages, default=(0, Progress.SUBMITTING, ""))
     return "Progressing", Truth.TRUE, progress, message
 
@@ -189,7 +189,7 @@ def _attempt_events(old: Attempt | None, new: Attempt) -> list[Event]:
     if new.started_at is not None and (old is None or old.started_at is None):
         told.append(Event(reason="Started", message=f"{name}: job {new.job_id} started on {new.node}."))
     if new.ready_at is not None and (old is None or old.ready_at is None):
-        seconds = new.ready_at - (new.started_at or new.intent_at)
+        seconds = max(new.ready_at - (new.started_at or new.intent_at), 0.0)
         told.append(Event(reason="Ready", message=f"{name}: ready {seconds:.0f} s after its job started."))
     if old is not None and old.open and new.unready_since is not None and old.unready_since is None:
         told.append(Event(reason="Unready", message=f"{name}: stopped answering.", warning=True))

@@ -17,7 +17,8 @@ class Rhythm:
         if changing:
             self._pause = self.fastest
         # Timers fire a little early or late: half a beat is no reason to wait for the next one.
-        if now - self._last < self._pause - self.fastest / 2:
+        # A clock that was put back starts the count anew.
+        if 0 <= now - self._last < self._pause - self.fastest / 2:
             return False
         self._last = now
         if not changing:

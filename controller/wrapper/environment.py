@@ -80,8 +80,14 @@ def for_container(engine: Mapping[str, str], job: Mapping[str, str]) -> dict[str
 
 def for_node(engine: Mapping[str, str], job: Mapping[str, str], home: str) -> dict[str, str]:
     """Return the environment of an engine that runs without a container: a minimal one, and what it is given."""
-    user = pwd.getpwuid(os.getuid()).pw_name
-    minimal = {"PATH": job.get("PATH") or PATH, "HOME": home, "LANG": "C.UTF-8", "USER": user}
+    minimal = {"PATH": job.get("PATH") or PATH, "HOME": home, "LANG": "C.UTF-8", "USER": _user()}
     if "SLURM_JOB_ID" in job:
         minimal["SLURM_JOB_ID"] = job["SLURM_JOB_ID"]
     return {**minimal, **engine}
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

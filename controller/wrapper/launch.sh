@@ -21,6 +21,8 @@ af_begin() {
 # the site's own shell text (e.g. `module load apptainer`); it may fail, or even exit
 if [ -e "$af_job/prologue.sh" ]; then
   trap 'af_begin "$?"' EXIT
+  trap 'trap - EXIT; exit 143' TERM INT HUP
+  # shellcheck source=/dev/null
   . "$af_job/prologue.sh"
   af_begin "$?"
 fi

@@ -11,6 +11,8 @@ NAMES = ("stdout.log", "stderr.log")
 READ_LIMIT = 256 * 1024
 """Bytes; of what came in between two looks, or stands before the end, only the newest so many are read."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 class Logs:
     """Both logs of the job, from the moment of creation on, or from their beginning."""
@@ -55,6 +57,6 @@ def _read(path: Path, offset: int) -> tuple[str, int]:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(min(offset, end), end - READ_LIMIT))
-            return file.read(READ_LIMIT).decode("utf-8", errors="replace"), end
+            return _COLOUR.sub("", file.read(READ_LIMIT).decode("utf-8", errors="replace")), end
     except OSError:
         return "", offset

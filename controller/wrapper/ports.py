@@ -20,19 +20,24 @@ def pick(host: str, port_range: tuple[int, int] | None, avoid: Collection[int]) 
     else:
         candidates = [port for port in range(port_range[0], port_range[1] + 1) if port not in avoid]
         random.shuffle(candidates)  # jobs that start together on one node should not all try the same one
-    for candidate in candidates:
-        port = _bind(host, candidate)
-        if port is not None and port not in avoid:
-            return port
+    for lenient in (False, True):
+        for candidate in candidates:
+            port = _bind(host, candidate, lenient)
+            if port is not None and port not in avoid:
+                return port
     where = f"in {port_range[0]}-{port_range[1]}" if port_range else "at all"
     raise FailedError("NoFreePort", f"no free port {where} on {socket.gethostname()}")
 
 
-def _bind(host: str, port: int) -> int | None:
-    """Listen for a moment. With SO_REUSEADDR old connections are no obstacle, and a listener still is."""
+def _bind(host: str, port: int, lenient: bool) -> int | None:
+    """Listen for a moment, and return the port; `None`: it is taken.
+
+    Strictly, old connections are an obstacle too, and so is an engine that has bound its port and does not listen yet,
+    as vLLM while it loads. Leniently (SO_REUSEADDR) only a listener is.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, lenient)
         try:
             probe.bind((host, port))
             probe.listen(1)

@@ -87,6 +87,5 @@ class Report:
 
 
 def clean(text: str) -> str:
-    """Drop colours and control characters, which neither JSON's readers nor databases welcome."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    """Drop control characters, which neither JSON's readers nor databases welcome."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "", text)

@@ -18,8 +18,8 @@ from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.signals import Signals
 
 PORT_TRIES = 5
-PORT_WINDOW = 300.0
-"""Seconds after its start during which an engine may find out that its port is taken."""
+PORT_WINDOW = 3600.0
+"""Seconds after its start within which an engine may find its port taken: vLLM listens once it has loaded."""
 
 QUICK_LOOKS = 60.0
 """Seconds during which a starting engine is looked at every `QUICK`, later every `SLOW`; once it serves, `CALM`."""
@@ -154,7 +154,6 @@ class Supervisor:
         while child.exit_code() is None:
             now = time.monotonic()
             if now >= deadline:
-                child.end()
                 grace = f"{self._parameters.stop_grace:g} s"
                 return self._stopped(137, f"the engine did not end within {grace}, and was killed")
             if now >= again:

@@ -51,6 +51,8 @@ if [ ! -e $policy ] || grep -q 'ai-factory: temporary' $policy; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 opt=(-q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+# left by an earlier one that was cut off
+[ -z "$(dpkg --audit)" ] || dpkg --configure -a
 # the lists of a fresh image may be missing or out of date: then update and try once more
 apt-get "${opt[@]}" -y install --no-install-recommends "$@" ||
   { apt-get "${opt[@]}" update; apt-get "${opt[@]}" -y install --no-install-recommends "$@"; } || exit 1

@@ -29,17 +29,25 @@ _IS_OBJECT = {
     "sqlite": "json_valid(config) AND json_type(config) = 'object'",
     "postgresql": "json_typeof(config) = 'object'",
 }
+_ID_CHARACTERS = {
+    "sqlite": "id NOT GLOB '*[^0-9a-zA-Z_]*'",
+    "postgresql": "id ~ '^[0-9a-zA-Z_]+$'",
+}
 
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _WANTED = ("recipe_name", "config", "replicas", "desired_state", "deletion_requested_at")
+_STEM = "substr(NEW.recipe_name, length(rtrim(NEW.recipe_name, replace(NEW.recipe_name, '/', ''))) + 1)"
+_CHILDREN = ("attempts", "endpoints", "events", "service_status", "user_events")
 _WRITABLE = ", ".join((*_WANTED, "name", "id", "purge"))
+
+_STILL_THERE = "jobs of this service are not gone yet: delete it with purge = 0 first, and wait"
 
 _SQLITE = (
     f"""
     CREATE TRIGGER services_insert AFTER INSERT ON services BEGIN
         UPDATE feed SET seq = seq + 1;
         UPDATE services SET
-            name = coalesce(NEW.name, substr(NEW.recipe_name, instr(NEW.recipe_name, '/') + 1) || '-' || NEW.id),
+            name = coalesce(NEW.name, {_STEM} || '-' || NEW.id),
             generation = 1, version = 1, created_at = {_NOW}, updated_at = {_NOW},
             change_seq = (SELECT seq FROM feed)
         WHERE id = NEW.id;
@@ -51,6 +59,10 @@ _SQLITE = (
         SELECT RAISE(ABORT, 'a service must have a name') WHERE NEW.name IS NULL;
         SELECT RAISE(ABORT, 'a deleted service can not be brought back: create a new one')
         WHERE OLD.deletion_requested_at IS NOT NULL AND NEW.deletion_requested_at IS NULL;
+        SELECT RAISE(ABORT, 'generation, version and change_seq are counted by the database')
+        WHERE CASE WHEN NEW.change_seq = OLD.change_seq
+            THEN NEW.generation <> OLD.generation OR NEW.version <> OLD.version
+            ELSE NEW.change_seq <> (SELECT seq FROM feed) END;
     END
     """,
     f"""
@@ -69,6 +81,13 @@ _SQLITE = (
         SELECT RAISE(IGNORE);
     END
     """,
+    f"""
+    CREATE TRIGGER services_purge BEFORE DELETE ON services WHEN OLD.purge <> 0 BEGIN
+        SELECT RAISE(ABORT, '{_STILL_THERE}')
+        FROM attempts WHERE service_id = OLD.id AND gone_at IS NULL;
+        {" ".join(f"DELETE FROM {child} WHERE service_id = OLD.id;" for child in _CHILDREN)}
+    END
+    """,
     """
     CREATE TRIGGER attempts_closed BEFORE UPDATE ON attempts WHEN OLD.closed_at IS NOT NULL BEGIN
         SELECT RAISE(ABORT, 'a closed attempt stays closed')
@@ -78,6 +97,11 @@ _SQLITE = (
     """
     CREATE TRIGGER leases_epoch BEFORE UPDATE ON leases WHEN NEW.epoch < OLD.epoch BEGIN
         SELECT RAISE(ABORT, 'an epoch only grows');
+    END
+    """,
+    """
+    CREATE TRIGGER leases_kept BEFORE DELETE ON leases BEGIN
+        SELECT RAISE(ABORT, 'an epoch only grows: a lease is never deleted');
     END
     """,
     *(
@@ -129,7 +153,10 @@ _POSTGRESQL = (
     f"""
     CREATE FUNCTION services_delete() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF OLD.purge = 1 THEN
+        IF OLD.purge <> 0 THEN
+            IF EXISTS (SELECT FROM attempts WHERE service_id = OLD.id AND gone_at IS NULL) THEN
+                RAISE EXCEPTION '{_STILL_THERE}';
+            END IF;
             RETURN OLD;
         END IF;
         UPDATE services SET deletion_requested_at = coalesce(deletion_requested_at, {_CLOCK}) WHERE id = OLD.id;
@@ -156,6 +183,7 @@ _POSTGRESQL = (
     """,
     "CREATE TRIGGER leases_epoch BEFORE UPDATE ON leases FOR EACH ROW "
     "WHEN (NEW.epoch < OLD.epoch) EXECUTE FUNCTION leases_epoch()",
+    "CREATE TRIGGER leases_kept BEFORE DELETE ON leases FOR EACH ROW EXECUTE FUNCTION leases_epoch()",
     """
     CREATE FUNCTION endpoints_row() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -221,10 +249,14 @@ def upgrade() -> None:
         sa.Column("purge", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(_IS_OBJECT[dialect], name=op.f("ck_services_config_is_object")),
         sa.CheckConstraint("desired_state IN ('running', 'stopped')", name=op.f("ck_services_desired_state_word")),
+        sa.CheckConstraint(_ID_CHARACTERS[dialect], name=op.f("ck_services_id_characters")),
         sa.CheckConstraint("length(id) BETWEEN 1 AND 32", name=op.f("ck_services_id_length")),
         sa.CheckConstraint("length(name) BETWEEN 1 AND 160", name=op.f("ck_services_name_length")),
         sa.CheckConstraint("length(recipe_name) BETWEEN 1 AND 160", name=op.f("ck_services_recipe_name_length")),
-        sa.CheckConstraint("replicas IS NULL OR replicas BETWEEN 0 AND 1000", name=op.f("ck_services_replicas_range")),
+        sa.CheckConstraint(
+            "replicas IS NULL OR (replicas BETWEEN 0 AND 1000 AND replicas = CAST(replicas AS INTEGER))",
+            name=op.f("ck_services_replicas_range"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
     )
     with op.batch_alter_table("services", schema=None) as batch_op:

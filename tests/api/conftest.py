@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from api_world import RECIPES, World, new_app, settings_for
+from api_world import KEY, RECIPES, World, new_app, settings_for
 
 from api.contract.database import Database, migrate
 from api.contract.identity import secret
@@ -60,35 +63,45 @@ class RunningEngine:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Callable[..., RunningEngine]]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RunningEngine]]:
     """Start (once for the same flags) the dummy engine under the secret of a token of its own."""
-    started: dict[tuple[str, ...], tuple[subprocess.Popen[str], RunningEngine]] = {}
+    folder = tmp_path_factory.mktemp("engines")
+    processes: list[subprocess.Popen[bytes]] = []
 
+    @functools.cache
     def start(*flags: str) -> RunningEngine:
-        if flags not in started:
-            token = f"af-inst22-engine{len(started)}-0-1"
-            process = subprocess.Popen(
-                [sys.executable, str(ENGINE_PROGRAM), "--port", "0", "--drain", "0", *flags],
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "VLLM_API_KEY": secret(b"k" * 32, token)},
+        number = len(processes)
+        token = f"af-inst22-engine{number}-0-1"
+        log = folder / f"{number}.log"
+        with log.open("w") as output:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, str(ENGINE_PROGRAM), "--port", "0", *flags],
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "VLLM_API_KEY": secret(KEY, token)},
+                )
             )
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.search(r"Starting vLLM server on http://.*:(\d+)", line):
-                    started[flags] = process, RunningEngine(int(match[1]), token)
-                    break
-        return started[flags][1]
+        port = _wait_for(r"Starting vLLM server on http://\S+:(\d+)", log, processes[-1])
+        return RunningEngine(port, token)
 
     yield start
-    for process, _ in started.values():
+    for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+
+
+def _wait_for(pattern: str, log: Path, process: subprocess.Popen[Any]) -> int:
+    """Wait until a log names a port."""
+    while (match := re.search(pattern, log.read_text())) is None:
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    return int(match[1])
 
 
 @dataclass
 class LiveServer:
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     port: int
     folder: Path
     errors: Path
@@ -101,15 +114,10 @@ class LiveServer:
 def start_server(folder: Path, **flags: str) -> LiveServer:
     """Start the program itself on a free port, and wait until it listens."""
     process, errors = spawn_server(folder, api__port="0", **flags)
-    while True:
-        text = errors.read_text()
-        if match := re.search(r"listening on \S+ port (\d+)", text):
-            return LiveServer(process, int(match[1]), folder, errors)
-        assert process.poll() is None, text
-        asyncio.run(asyncio.sleep(0.05))
+    return LiveServer(process, _wait_for(r"listening on \S+ port (\d+)", errors, process), folder, errors)
 
 
-def spawn_server(folder: Path, **flags: str) -> tuple[subprocess.Popen[str], Path]:
+def spawn_server(folder: Path, **flags: str) -> tuple[subprocess.Popen[bytes], Path]:
     values = {"state_dir": str(folder / "state"), "run_dir": str(folder / "run"), "recipes": str(RECIPES), **flags}
     errors = folder / f"stderr-{len(list(folder.glob('stderr-*')))}.log"
     with errors.open("w") as stderr:
@@ -122,7 +130,6 @@ def spawn_server(folder: Path, **flags: str) -> tuple[subprocess.Popen[str], Pat
             ],
             cwd=ROOT,
             stderr=stderr,
-            text=True,
             env={"PATH": os.environ["PATH"], "HOME": str(folder)},
         )
     return process, errors

@@ -144,11 +144,11 @@ class Local:
         lease = asyncio.run(_lease(self._settings.database_url))
         if lease is None or lease[0] is None:
             raise SkippedError(f"none is at work. {START}")
-        holder, host, renewed_at = lease
+        _, host, renewed_at = lease
         silent = time.time() - renewed_at
         if silent > 2 * self._settings.controller.lease:
-            raise FailedError(f"{holder} on {host} has not been heard of for {duration(silent)}", START)
-        return f"{holder} on {host}, heard of {max(0.0, silent):.0f} s ago"
+            raise FailedError(f"the one on {host} has not been heard of for {duration(silent)}", START)
+        return f"at work on {host}, heard of {max(0.0, silent):.0f} s ago"
 
 
 def _require_writable(folder: Path, setting: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from api.contract.recipes.schema import RecipeFile
 
 LARGEST_FILE = 1_000_000
+MOST_VALUES = 10_000
+"""So many values a recipe may hold once its aliases are followed."""
 
 
 class RecipeError(Exception):
@@ -71,10 +76,9 @@ class Library:
 
     def book(self) -> Book:
         """Return all recipes as they are on disk now."""
-        files = list(_files(self._folders))
-        stamp = [(str(f), s.st_mtime_ns, s.st_size) for folder, f in files for s in map(Path.stat, _beside(f))]
+        stamp = list(_stamps(self._folders))
         if stamp != self._stamp:
-            self._book = read_book(files, self._changes)
+            self._book = read_book(list(_files(self._folders)), self._changes)
             self._stamp = stamp
         return self._book
 
@@ -99,11 +103,15 @@ def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[
 def read_recipe(file: Path, path: str, changes: Mapping[str, Any]) -> Recipe:
     """Read and check one recipe; raises `RecipeError`."""
     tree = _yaml(file)
-    merged = _merged(_plain(tree), changes)
+    try:
+        merged = _merged(_plain(tree, iter(range(MOST_VALUES))), changes)
+    except (ValueError, RecursionError):
+        raise RecipeError(f"{file}:1: it holds more than {MOST_VALUES} values, or itself.") from None
+    _check_texts(file, tree, merged)
     try:
         content = msgspec.convert(merged, RecipeFile)
     except msgspec.ValidationError as error:
-        raise _located(file, tree, error) from error
+        raise _located(file, tree, merged, error) from error
     category, _, stem = path.rpartition("/")
     if content.category != category:
         line = _line(tree, ["category"])
@@ -120,18 +128,30 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield folder, file
 
 
-def _beside(file: Path) -> Iterator[Path]:
-    yield file
-    yield file.parent
+def _stamps(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
+    """Tell when recipes, and the files that may travel with them, last changed."""
+    for folder in folders:
+        for file in sorted(folder.glob("*/*")):
+            # A link to nowhere is the affair of the recipe that needs it.
+            with contextlib.suppress(OSError):
+                found = file.stat()
+                yield str(file), found.st_mtime_ns, found.st_size
 
 
 def _yaml(file: Path) -> CommentedMap:
     try:
         if file.stat().st_size > LARGEST_FILE:
             raise RecipeError(f"{file}: larger than {LARGEST_FILE} bytes.")
-        tree = YAML(typ="rt").load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        content = file.read_bytes()
+        tree = YAML(typ="rt").load(content.decode())
+    except OSError as error:
         raise RecipeError(f"{file}: can't be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{file}:{line}: not UTF-8: {error.reason}.") from error
+    except ReaderError as error:
+        line = content.decode()[: error.position].count("\n") + 1
+        raise RecipeError(f"{file}:{line}: not valid YAML: {error.reason}.") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{file}:{line}: not valid YAML: {error.problem}.") from error
@@ -142,12 +162,19 @@ def _yaml(file: Path) -> CommentedMap:
     return tree
 
 
-def _plain(node: Any) -> Any:
-    """Take ruamel's types off, so that values compare and convert as what they are."""
+def _plain(node: Any, budget: Iterator[int]) -> Any:
+    """Take ruamel's types off, so that values compare and convert as what they are.
+
+    `budget` bounds what aliases of aliases can grow to; raises `ValueError`.
+    """
+    if next(budget, None) is None:
+        raise ValueError
     if isinstance(node, CommentedMap):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): _plain(value, budget) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
-        return [_plain(item) for item in node]
+        return [_plain(item, budget) for item in node]
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
@@ -166,13 +193,29 @@ def _merged(base: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _located(file: Path, tree: CommentedMap, error: msgspec.ValidationError) -> RecipeError:
+def _check_texts(file: Path, tree: CommentedMap, value: Any, keys: tuple[str, ...] = ()) -> None:
+    """Refuse texts that could never be an argument, a file name or a value in the environment."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_texts(file, tree, key, (*keys, key))
+            _check_texts(file, tree, inner, (*keys, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_texts(file, tree, inner, (*keys, str(index)))
+    elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+        shown = ascii(".".join(keys))[1:-1]
+        raise RecipeError(f"{file}:{_line(tree, keys)}: {shown}: it has a NUL or half a surrogate pair in it.")
+
+
+def _located(file: Path, tree: CommentedMap, merged: Mapping[str, Any], error: msgspec.ValidationError) -> RecipeError:
     """Turn msgspec's `… - at `$.a.b[0]`` into file, line and key."""
     text = str(error)
     match = re.fullmatch(r"(?P<what>.*?)(?: - at `(?P<where>.*)`)?", text, re.DOTALL)
     what = match["what"] if match else text
     where = (match["where"] if match else None) or "$"
     keys: list[str] = re.findall(r"[^.\[\]$]+", where)
+    if "[...]" in where:
+        keys[1:1] = _guilty(merged, keys[0], text)
     unknown = re.search(r"unknown field `(.*)`", what)
     if unknown:
         keys, what = [*keys, unknown[1]], "there is no such key"
@@ -180,6 +223,17 @@ def _located(file: Path, tree: CommentedMap, error: msgspec.ValidationError) -> 
     if missing:
         keys, what = [*keys, missing[1]], "it is missing"
     return RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys) or 'recipe'}: {what}.")
+
+
+def _guilty(merged: Mapping[str, Any], table: str, text: str) -> Iterator[str]:
+    """Find the key that msgspec leaves open (`$.parameters[...].type`): that which fails alone as it fails in all."""
+    for key, value in merged[table].items():
+        try:
+            msgspec.convert({**merged, table: {key: value}}, RecipeFile)
+        except msgspec.ValidationError as error:
+            if str(error) == text:
+                yield key
+                return
 
 
 def _line(tree: Any, keys: Sequence[str]) -> int:
@@ -210,7 +264,7 @@ def _check(file: Path, tree: CommentedMap, content: RecipeFile) -> None:
     if content.engine == "vllm" and not (content.ports and content.model):
         raise bad(["engine"], "an engine of kind vllm needs ports and model")
     known = {*content.parameters, "port", "host", "files"}
-    words = [w for item in content.command for w in ([item] if isinstance(item, str) else item)]
+    words = [w for item in [*content.program, *content.command] for w in ([item] if isinstance(item, str) else item)]
     for key, texts in (("command", words), ("environment", [str(v) for v in content.environment.values()])):
         for name in (n for text in texts for n in placeholders(text)):
             if name not in known:

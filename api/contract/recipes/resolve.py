@@ -51,9 +51,9 @@ class ConfigError(Exception):
     """A config can't be launched: `key` names what is wrong (dotted), `message` says why and what to change."""
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}" if key else message)
-        self.key = key
-        self.message = message
+        self.key = _printable(key, 200)
+        self.message = _printable(message, 4000)
+        super().__init__(f"{self.key}: {self.message}" if key else self.message)
 
 
 def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, site: SlurmSettings) -> LaunchSpec:
@@ -114,8 +114,12 @@ def decode_spec(text: str | bytes) -> LaunchSpec:
 
 def _refuse_fixed(content: RecipeFile, config: Mapping[str, Any]) -> None:
     for key in config:
-        if key in FIXED_BY_RECIPE and key not in content.parameters:
+        if key in content.parameters:
+            continue
+        if key in FIXED_BY_RECIPE:
             raise ConfigError(key, "Only a recipe may set this. Make a recipe of your own, or leave it out.")
+        if key in ResourcesPart.__struct_fields__ and key not in OLDER_SPELLINGS:
+            raise ConfigError(key, f"It has no effect here. Give it as resources.{key}.")
 
 
 def _parameters(content: RecipeFile, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +166,8 @@ def _scalar(key: str, parameter: Parameter, value: Any) -> str:
     if parameter.type == "integer":
         return str(_quantity(key, lambda: whole_number(value, least=-(10**9), most=10**9)))
     if parameter.type == "number":
-        text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-        if not isinstance(text, str) or not re.fullmatch(r"-?\d{1,12}(\.\d{1,12})?(e-?\d{1,3})?", text):
+        text = _as_text(key, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        if not isinstance(text, str) or not re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?", text):
             raise ConfigError(key, "must be a number.")
         return text
     if not isinstance(value, str):
@@ -178,7 +182,7 @@ def _checked_list(key: str, parameter: Parameter, value: Any) -> list[str]:
     for index, item in enumerate(value):
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise ConfigError(f"{key}.{index}", "must be text.")
-        text = _text(f"{key}.{index}", str(item))
+        text = _text(f"{key}.{index}", _as_text(f"{key}.{index}", item))
         option = text.partition("=")[0].replace("_", "-")
         # argparse takes any unique beginning of an option's name for the option.
         if option.startswith("-") and any(f.startswith(option) for f in parameter.forbidden):
@@ -199,6 +203,12 @@ def _text(key: str, value: str, *, argument: bool = False) -> str:
     if argument and value.startswith("-"):
         raise ConfigError(key, "must not begin with a hyphen: it would be taken for an option.")
     return value
+
+
+def _printable(text: str, most: int) -> str:
+    """Return a text as databases and answers can hold it: short, and without control characters and surrogates."""
+    short = text if len(text) <= most else text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
 
 
 def _quantity(key: str, read: Callable[[], Quantity]) -> Quantity:
@@ -262,7 +272,7 @@ def _environment(content: RecipeFile, config: Mapping[str, Any], values: Mapping
             continue
         if not isinstance(raw, str | int | float | bool):
             raise ConfigError(key, "must be text.")
-        result[name] = _text(key, _plain(raw))
+        result[name] = _text(key, _as_text(key, raw))
     return result
 
 
@@ -282,6 +292,11 @@ def _check_variable(content: RecipeFile, key: str, name: str) -> None:
         raise ConfigError(key, "is not the name of an environment variable (letters, digits, underscores).")
     if FORBIDDEN_VARIABLES.fullmatch(name) or name == _secret_variable(content):
         raise ConfigError(key, "is reserved and can't be set by a service.")
+
+
+def _as_text(key: str, value: str | int | float | bool) -> str:
+    """Return a value as text; Python refuses that for integers of thousands of digits."""
+    return _quantity(key, lambda: _plain(value))
 
 
 def _plain(value: str | int | float | bool) -> str:

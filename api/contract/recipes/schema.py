@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Positive = Annotated[float, Meta(gt=0)]
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+Positive = Annotated[float, Meta(gt=0, le=10**9)]
 Command = list[str | list[str]]
 
 
@@ -48,7 +48,7 @@ class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class HealthPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a replica shows that it is well; seconds."""
 
-    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/health"
+    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")] = "/health"
     interval: Positive = 10.0
     timeout: Positive = 5.0
     retries: Annotated[int, Meta(ge=1)] = 3

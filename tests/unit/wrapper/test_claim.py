@@ -98,6 +98,21 @@ def test_a_link_that_failed_after_it_succeeded_counts(
     assert leftovers(tmp_path) == ["claim"]
 
 
+def test_a_link_that_succeeded_counts_even_if_it_cannot_be_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def lost_answer(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lost_answer)
+    monkeypatch.setattr(claim, "_owner", lambda _: None)
+    claim.take(tmp_path, 7)
+    assert holder(tmp_path)["job_id"] == 7
+
+
 def test_an_error_with_another_holder_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim.take(tmp_path, 8)
 

@@ -98,7 +98,7 @@ def test_what_a_killed_builder_left_is_removed_by_the_next(
     make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     killed, following = make_job(), make_job()
-    killed.write(**fake("echo $$; sleep 60"), **source("docker://x"))
+    killed.write(**fake("echo $$; exec sleep 60"), **source("docker://x"))
     killed.start()
     builder = int(until(lambda: killed.stdout))
     killed.send(signal.SIGKILL)

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from controller.wrapper import ports
 from controller.wrapper.bundle import launch_script
 
 from .jobs import ENGINE, Job, alive, until
@@ -100,6 +101,11 @@ def test_reports_how_the_engine_ended(job: Job, python: str) -> None:
     assert not (job.folder / "params.json").exists()
 
 
+def test_colours_do_not_hide_what_is_told(job: Job) -> None:
+    job.run_command("sh", "-c", r"printf '\033[31mFATAL:\033[0m no image\nbye\n' >&2; exit 255")
+    assert job.exit["message"] == "FATAL: no image"
+
+
 def test_reports_a_signal(job: Job) -> None:
     assert job.run_command("sh", "-c", "kill -SEGV $$") == 128 + signal.SIGSEGV
     assert (job.exit["code"], job.exit["message"]) == (139, "killed by SIGSEGV\n")
@@ -179,7 +185,13 @@ def test_a_taken_port_is_tried_again_with_another(job: Job, python: str) -> None
         "server = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(30)"
     )
     tries = job.folder.parent / "tries"
-    job.write(command=[*trap(python, body), [PORT]], listens=True, environment={"TRIES": str(tries)})
+    low = ports.pick("127.0.0.1", None, ())
+    job.write(
+        command=[*trap(python, body), [PORT]],
+        listens=True,
+        environment={"TRIES": str(tries)},
+        port_range=[low, low + 4],
+    )
     job.start()
     serving = job.until_step("serving")
     tried = tries.read_text().split()
@@ -285,7 +297,7 @@ def test_the_time_warning_is_remembered(job: Job, python: str) -> None:
 def test_stopped_while_waiting_for_an_image(job: Job, tmp_path: Path) -> None:
     cache = tmp_path / "images"
     fake = tmp_path / "apptainer"
-    fake.write_text("#!/bin/sh\necho building $$\nsleep 60\n")
+    fake.write_text("#!/bin/sh\necho building $$\nexec sleep 60\n")
     fake.chmod(0o755)
     job.write(command=["x"], image={"source": None, "definition": "X"}, image_cache=str(cache), apptainer=str(fake))
     job.start()
@@ -376,10 +388,20 @@ class TestLaunchScript:
         assert not (job.folder / "claim").exists()
 
     def test_an_early_time_warning_does_no_harm(self, job: Job, python: str) -> None:
-        (job.folder / "prologue.sh").write_text("echo prologue\nsleep 0.3\n")
+        (job.folder / "prologue.sh").write_text("echo prologue\nsleep 0.3\necho done\n")
         job.write(command=["echo", "engine"])
         self.start(job, python)
         until(lambda: "prologue" in job.stdout)
         job.send(signal.SIGUSR1)
         assert job.wait() == 0
-        assert "engine" in job.stdout
+        assert job.stdout == "prologue\ndone\nengine\n"
+
+    def test_stopped_in_the_prologue_no_engine_starts(self, job: Job, python: str) -> None:
+        (job.folder / "prologue.sh").write_text("echo prologue\nsleep 0.3\n")
+        job.write(command=["echo", "engine"])
+        self.start(job, python)
+        until(lambda: "prologue" in job.stdout)
+        job.send(signal.SIGTERM)
+        assert job.wait() == 143
+        assert job.stdout == "prologue\n"
+        assert not (job.folder / "claim").exists()

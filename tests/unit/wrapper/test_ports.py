@@ -25,6 +25,15 @@ def test_a_listener_is_a_conflict_on_whatever_address(listener: str, host: str) 
     assert failed.value.ending.reason == "NoFreePort"
 
 
+def test_a_port_that_is_bound_but_not_listening_yet_is_left_alone() -> None:
+    with socket.socket() as loading:
+        loading.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        loading.bind(("127.0.0.1", 0))
+        port = loading.getsockname()[1]
+        free = {ports.pick("127.0.0.1", (port, port + 3), ()) for _ in range(20)}
+    assert port not in free
+
+
 def test_a_closed_connection_is_no_conflict() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

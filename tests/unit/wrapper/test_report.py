@@ -60,7 +60,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 
 
 def test_messages_are_cut_and_cleaned(tmp_path: Path) -> None:
-    Report(tmp_path).end(Ending(1, "EngineExited", "\x1b[31mred\x1b[0m\0\udcff\nnext\t" + "x" * 5000))
+    Report(tmp_path).end(Ending(1, "EngineExited", "r\x1bed\0\udcff\nnext\t" + "x" * 5000))
     content = json.loads((tmp_path / "exit.json").read_text())
     assert content["message"].startswith("red\nnext\tx")
     assert len(content["message"]) == 2000

@@ -1,0 +1,57 @@
+"""A database of one test, as people meet it: by its URL and by the plain driver."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from postgres_server import PostgresServer
+
+
+class Refused(Exception):
+    """The database refused a statement; its words are the message."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A database of one test, as its users know it: by URL and by the plain driver."""
+
+    kind: str
+    url: str
+    name: str
+    """The file of SQLite, the database's name on PostgreSQL."""
+    server: PostgresServer | None = None
+
+    async def run(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements as people type them, on a connection without our settings; return the rows of the last."""
+        try:
+            if self.server is None:
+                return await asyncio.to_thread(self._sqlite, statements)
+            connection = await asyncpg.connect(self.url)
+            try:
+                rows: list[Any] = []
+                for statement in statements:
+                    rows = await connection.fetch(statement)
+                return [tuple(row) for row in rows]
+            finally:
+                await connection.close()
+        except (sqlite3.Error, asyncpg.PostgresError) as error:
+            raise Refused(str(error)) from error
+
+    async def one(self, statement: str) -> tuple[Any, ...]:
+        """Run a query that gives one row."""
+        (row,) = await self.run(statement)
+        return row
+
+    def _sqlite(self, statements: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(self.name, isolation_level=None)
+        try:
+            rows: list[tuple[Any, ...]] = []
+            for statement in statements:
+                rows = connection.execute(statement).fetchall()
+            return rows
+        finally:
+            connection.close()

@@ -1,0 +1,205 @@
+"""What goes wrong on real clusters, done to a real one: nothing is lost, nothing doubled, and conditions say so."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.cluster.system import PATIENCE, System, wait_for
+
+pytestmark = pytest.mark.cluster
+
+BROKEN_RECIPE = """
+name: no_image
+category: broken
+description: Its image does not exist.
+version: 1.0.0
+image: /nowhere/at/all.sif
+program: [/bin/true]
+restart: {max_failures: 2}
+"""
+
+
+def condition(system: System, key: str, kind: str) -> dict[str, str]:
+    (found,) = [c for c in system.service(key)["conditions"] if c["type"] == kind]
+    return dict(found)
+
+
+def test_a_command_that_fails_is_given_up_and_says_why(system: System) -> None:
+    key = system.create(exit_after=0.1, exit_code=3, startup_delay=60)
+    service = system.wait_status(key, "failed")
+    attempts = system.attempts(key)
+    assert [a["outcome"] for a in attempts] == ["EngineExited"] * 5
+    assert {a["exit_code"] for a in attempts} == {3}
+    assert "5 times in a row" in service["message"]
+    assert "told to end by --exit-after" in service["message"]
+    assert not system.running_of(key)
+
+    system.sql("UPDATE services SET config = '{}' WHERE id = ?", key)
+    system.wait_status(key, "running")
+    system.delete(key)
+
+
+def test_a_bad_partition_is_refused_once_and_mended_by_a_change(system: System) -> None:
+    key = system.create(resources={"partition": "nosuch"})
+    service = system.wait_status(key, "failed")
+    assert "partition" in service["message"].lower()
+    assert [a["outcome"] for a in system.attempts(key)] == ["SubmitRejected"]
+
+    system.sql("UPDATE services SET config = json_set(config, '$.resources.partition', 'main') WHERE id = ?", key)
+    system.wait_status(key, "running")
+    system.delete(key)
+
+
+def test_an_image_that_does_not_exist_is_named(system: System) -> None:
+    (system.folder / "recipes" / "broken").mkdir(exist_ok=True)
+    (system.folder / "recipes" / "broken" / "no_image.yaml").write_text(BROKEN_RECIPE)
+    key = system.create("broken/no_image")
+    service = system.wait_status(key, "failed")
+    assert {a["outcome"] for a in system.attempts(key)} == {"ImageFailed"}
+    assert "/nowhere/at/all.sif" in service["message"]
+    system.delete(key)
+
+
+def test_a_job_over_its_partition_s_time_pends_with_advice(system: System) -> None:
+    key = system.create(resources={"partition": "short", "time_limit": "01:00:00"})
+    wait_for(
+        lambda: "lower resources.time_limit" in system.service(key)["message"],
+        "the advice is given",
+        PATIENCE,
+        lambda: system.story(key),
+    )
+    assert system.status(key) == "pending"
+    system.delete(key)
+
+
+def test_a_job_cancelled_by_hand_is_replaced(system: System) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    first = system.open_attempt(key)
+    system.slurm("scancel", str(first["job_id"]))
+    wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", PATIENCE, lambda: system.story(key))
+    system.wait_status(key, "running")
+    assert [a["outcome"] for a in system.attempts(key)] == ["Cancelled", None]
+    system.delete(key)
+
+
+def test_an_engine_that_dies_in_service_is_replaced(system: System) -> None:
+    key = system.create(exit_after=6, exit_code=0)
+    system.wait_status(key, "running")
+    wait_for(lambda: len(system.attempts(key)) >= 2, "it is replaced", PATIENCE, lambda: system.story(key))
+    assert system.attempts(key)[0]["outcome"] == "EngineExited"
+    system.delete(key)
+
+
+def test_a_job_requeued_by_an_administrator_never_runs_twice(system: System) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    first = system.open_attempt(key)
+    system.slurm("scontrol", "update", f"JobId={first['job_id']}", "Requeue=1")
+    system.slurm("scontrol", "requeue", str(first["job_id"]))
+    wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", PATIENCE, lambda: system.story(key))
+    system.wait_status(key, "running")
+    second = system.open_attempt(key)
+    assert system.attempts(key)[0]["outcome"] == "Requeued"
+    assert second["job_id"] != first["job_id"]
+    wait_for(lambda: [j["id"] for j in system.jobs()] == [second["job_id"]], "the requeued job is cleared away")
+    system.delete(key)
+
+
+def test_a_killed_node_s_replica_comes_back_on_another(system: System) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    first = system.open_attempt(key)
+    system.cluster.control("kill", f"slurmd-{first['node']}")
+    wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", 120, lambda: system.story(key))
+    system.wait_status(key, "running")
+    second = system.open_attempt(key)
+    assert system.attempts(key)[0]["outcome"] == "NodeFailed"
+    assert second["node"] != first["node"]
+    assert system.running_of(key) == [second["job_id"]]
+    system.delete(key)
+
+
+def test_a_minute_without_slurmctld_loses_nothing(system: System) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    before = system.open_attempt(key)
+    system.cluster.control("stop", "slurmctld")
+    stopped = time.monotonic()
+    new = system.create(model="later")
+    wait_for(
+        lambda: condition(system, key, "Observed")["status"] == "Unknown",
+        "the silence is told",
+        PATIENCE,
+        lambda: system.story(key),
+    )
+    assert system.prompt(key, "anyone?")["success"] is True
+    assert system.status(new) == "pending"
+    gone = system.create(model="gone")
+    assert system.client.delete(f"/api/v1/services/{gone}").status_code == 200
+    wait_for(
+        lambda: condition(system, new, "Observed")["status"] == "Unknown",
+        "the new one says so too",
+    )
+    wait_for(lambda: time.monotonic() > stopped + 60, "a minute has gone by")
+    system.cluster.control("start", "slurmctld")
+    system.wait_status(new, "running")
+    wait_for(lambda: condition(system, key, "Observed")["status"] == "True", "it is read again")
+    after = system.open_attempt(key)
+    assert (after["token"], after["job_id"]) == (before["token"], before["job_id"])
+    assert len(system.running_of(key)) == len(system.running_of(new)) == 1
+    system.wait_gone(gone)
+    for each in (key, new):
+        system.delete(each)
+
+
+def test_a_hung_slurmctld_s_late_job_is_not_doubled(system: System) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    system.cluster.control("pause", "slurmctld")
+    second = system.create(model="second")
+    wait_for(
+        lambda: "can't be read" in (system.folder / "controller.log").read_text()
+        or "unknown" in (system.folder / "controller.log").read_text(),
+        "the hang is noticed",
+    )
+    system.cluster.control("continue", "slurmctld")
+    system.wait_status(second, "running")
+    assert len(system.running_of(second)) == 1
+    assert len(system.running_of(key)) == 1
+    for each in (key, second):
+        system.delete(each)
+
+
+@pytest.mark.parametrize("daemon", ["slurmdbd", "munged"])
+def test_accounting_or_munge_down_loses_nothing(system: System, daemon: str) -> None:
+    key = system.create()
+    system.wait_status(key, "running")
+    before = system.open_attempt(key)
+    system.cluster.control("stop", daemon)
+    second = system.create(model="second")
+    if daemon == "slurmdbd":
+        system.wait_status(second, "running")
+        system.slurm("scancel", str(before["job_id"]))
+        wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced all the same")
+        system.cluster.control("start", daemon)
+    else:
+        wait_for(
+            lambda: condition(system, key, "Observed")["status"] == "Unknown",
+            "the silence is told",
+            PATIENCE,
+            lambda: system.story(key),
+        )
+        system.cluster.control("start", daemon)
+        assert system.open_attempt(key)["job_id"] == before["job_id"]
+    for each in (key, second):
+        # Without munge nodes go down too, and come back: what ran on them may have been replaced.
+        wait_for(
+            lambda each=each: system.status(each) == "running" and len(system.running_of(each)) == 1,
+            f"{each} runs once",
+            PATIENCE,
+            lambda each=each: system.story(each),
+        )
+        system.delete(each)

@@ -1,0 +1,196 @@
+"""The schema: the same by migrations up, down and up again, and by the models; and nothing of a failed migration."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backends import Backend
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import SQLAlchemyError
+
+import api.contract.database
+from api.contract.database import Database, head, migrate
+from api.contract.settings import shared_folder
+from api.contract.tables import Base
+
+ONLY_IN_MIGRATIONS = {"ck_services_config_is_object", "ck_services_id_characters"}
+"""Checks that each database spells in its own way."""
+
+
+async def raw(backend: Backend) -> Any:
+    """Return the whole schema as the database itself tells it: tables, indexes, triggers, functions."""
+    if backend.server is not None:
+        lines = backend.server.schema(backend.name).splitlines()
+        return [line for line in lines if not line.startswith(("\\restrict", "\\unrestrict"))]
+    return sorted(await backend.run("SELECT type, name, tbl_name, sql FROM sqlite_master"), key=str)
+
+
+def described(connection: Connection) -> dict[str, Any]:
+    """Describe all tables, in terms that the models know of."""
+    found = inspect(connection)
+
+    def indexes(table: str) -> dict[str, Any]:
+        described = {}
+        for index in found.get_indexes(table):
+            options = index.get("dialect_options", {})
+            where = options.get("sqlite_where", options.get("postgresql_where"))
+            described[str(index["name"])] = (
+                index["column_names"],
+                bool(index["unique"]),
+                str(where).strip("()") if where is not None else None,
+            )
+        return described
+
+    def columns(table: str) -> dict[str, Any]:
+        described = {}
+        for column in found.get_columns(table):
+            default = None if (table, column["name"]) == ("services", "id") else column["default"]
+            if default is not None and "nextval" in default:
+                default = "nextval"
+            described[column["name"]] = (str(column["type"]), column["nullable"], default)
+        return described
+
+    return {
+        table: {
+            "columns": columns(table),
+            "primary key": found.get_pk_constraint(table),
+            "foreign keys": sorted(found.get_foreign_keys(table), key=lambda key: str(key["name"])),
+            "unique": sorted(found.get_unique_constraints(table), key=lambda unique: str(unique["name"])),
+            "checks": {
+                str(check["name"]): check["sqltext"]
+                for check in found.get_check_constraints(table)
+                if check["name"] not in ONLY_IN_MIGRATIONS
+            },
+            "indexes": indexes(table),
+        }
+        for table in found.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+async def describe(database: Database) -> dict[str, Any]:
+    async with database.write() as connection:
+        return await connection.run_sync(described)
+
+
+async def test_up_and_up_down_up_are_the_same(empty_backend: Backend) -> None:
+    database = Database(empty_backend.url)
+    try:
+        await migrate(database)
+        up = await raw(empty_backend)
+        await migrate(database, "base")
+        assert await database.revision() is None
+        left = await raw(empty_backend)
+        await migrate(database)
+        assert await raw(empty_backend) == up
+        assert await database.revision() == head()
+        assert len(str(left)) < len(str(up)) / 10
+    finally:
+        await database.close()
+
+
+async def test_down_leaves_nothing(empty_backend: Backend) -> None:
+    database = Database(empty_backend.url)
+    try:
+        await migrate(database)
+        await migrate(database, "base")
+    finally:
+        await database.close()
+    if empty_backend.kind == "sqlite":
+        tables = await empty_backend.run("SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND sql <> ''")
+        assert tables == [("alembic_version",)]
+        return
+    objects = (
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+    )
+    assert await empty_backend.run(objects) == [("alembic_version",), ("alembic_version_pkc",)]
+
+
+async def test_the_models_say_the_same(empty_backend: Backend) -> None:
+    database = Database(empty_backend.url)
+    try:
+        await migrate(database)
+        migrated = await describe(database)
+        await migrate(database, "base")
+        async with database.write() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        modelled = await describe(database)
+    finally:
+        await database.close()
+    assert migrated.keys() == modelled.keys()
+    for table, parts in modelled.items():
+        for part, value in parts.items():
+            assert migrated[table][part] == value, f"{part} of {table}"
+
+
+async def test_every_row_that_must_be_there_is(backend: Backend) -> None:
+    assert await backend.one("SELECT singleton, seq FROM feed") == (1, 0)
+    ((installation,),) = await backend.run("SELECT id FROM installation")
+    assert len(installation) == 6
+    assert installation.isalnum()
+
+
+async def test_migrating_twice_changes_nothing(backend: Backend, database: Database) -> None:
+    installation = await backend.run("SELECT id FROM installation")
+    await migrate(database)
+    assert await backend.run("SELECT id FROM installation") == installation
+
+
+async def test_migrating_down_what_is_empty_does_nothing(empty_backend: Backend) -> None:
+    database = Database(empty_backend.url)
+    try:
+        await migrate(database, "base")
+        assert await database.revision() is None
+    finally:
+        await database.close()
+
+
+async def test_programs_that_migrate_at_once_do_not_hurt_each_other(empty_backend: Backend) -> None:
+    databases = [Database(empty_backend.url) for _ in range(4)]
+    try:
+        await asyncio.gather(*(migrate(database) for database in databases))
+    finally:
+        await asyncio.gather(*(database.close() for database in databases))
+    assert len(await empty_backend.run("SELECT id FROM installation")) == 1
+
+
+async def test_a_migration_that_fails_leaves_all_as_it_was(
+    backend: Backend, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrations = tmp_path / "migrations"
+    shutil.copytree(shared_folder("migrations"), migrations)
+    (migrations / "versions" / "0002_broken.py").write_text(
+        "from alembic import op\n"
+        "revision, down_revision, branch_labels, depends_on = '0002', '0001', None, None\n"
+        "def upgrade():\n"
+        "    op.execute('CREATE TABLE half (id INTEGER)')\n"
+        "    op.execute('DROP TABLE events')\n"
+        "    op.execute('DROP TABLE no_such_table')\n"
+    )
+    monkeypatch.setattr(api.contract.database, "shared_folder", lambda name: tmp_path / name)
+    before = await raw(backend)
+    with pytest.raises(SQLAlchemyError, match="no_such_table"):
+        await migrate(database)
+    assert await raw(backend) == before
+    assert await database.revision() == "0001"
+
+
+async def test_a_new_folder_is_made_private(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "ai-factory.db"
+    database = Database(f"sqlite:///{path}")
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    connection = sqlite3.connect(path)
+    try:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    finally:
+        connection.close()

@@ -1,0 +1,162 @@
+"""Opening an attempt: the intent first, once, and only when nothing of an earlier one can be on the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.core.model import Observed, SendOutcome, Submit
+
+from .builders import (
+    DIGEST,
+    EMPTY,
+    NOW,
+    RUNNING,
+    SILENT,
+    actions,
+    closed,
+    desired,
+    gone,
+    intended,
+    job,
+    plan,
+    queued,
+    ready,
+    record,
+    refused,
+    see,
+    see_running,
+    sent,
+    snapshot,
+    started,
+    token,
+)
+
+
+def test_the_intent_is_recorded_with_the_submission() -> None:
+    result = plan(desired(generation=7), see())
+    assert result.actions == (Submit(token=token(0, 1)),)
+    (row,) = result.attempts
+    assert (row.token, row.replica, row.incarnation, row.open) == (token(0, 1), 0, 1, True)
+    assert (row.generation, row.digest, row.intent_at, row.failures) == (7, DIGEST, NOW, 0)
+
+
+def test_every_replica_is_opened() -> None:
+    result = plan(desired(replicas=3), see())
+    assert [a.token for a in result.attempts] == [token(0), token(1), token(2)]
+    assert [a.token for a in result.actions] == [token(0), token(1), token(2)]
+
+
+def test_what_was_recorded_is_not_sent_again() -> None:
+    seen = see()
+    again = record(seen, plan(desired(), seen))
+    assert actions(again) == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"snapshot": None}, id="before the first reading"),
+        pytest.param({"snapshot": None, "reading_failure": SILENT}, id="never read"),
+        pytest.param({"reading_failure": SILENT}, id="readings fail now"),
+    ],
+)
+def test_nothing_is_submitted_while_the_cluster_is_not_read(changes: dict[str, object]) -> None:
+    result = plan(desired(), see(**changes))
+    assert (result.actions, result.attempts) == ((), ())
+
+
+def test_nothing_is_submitted_for_what_is_refused_or_not_wanted() -> None:
+    assert actions(see(), refused()) == ()
+    assert actions(see(), desired(running=False)) == ()
+    assert actions(see(), desired(replicas=0)) == ()
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(see(intended()), id="intended"),
+        pytest.param(see(intended(), sent=sent(intended(), SendOutcome.UNKNOWN)), id="unknown"),
+        pytest.param(see(queued(), snapshot=None), id="unseen"),
+        pytest.param(see(queued()), id="absent"),
+        pytest.param(see_running(started()), id="started"),
+        pytest.param(see_running(ready()), id="ready"),
+    ],
+)
+def test_an_open_attempt_is_never_doubled(seen: Observed) -> None:
+    for now in (NOW, NOW + 10_000):
+        assert not any(isinstance(a, Submit) for a in actions(seen, now=now))
+
+
+@pytest.mark.parametrize("outcome", [SendOutcome.UNKNOWN, SendOutcome.ACCEPTED])
+def test_an_unknown_submission_is_not_tried_again_under_a_new_token_until_it_is_settled(outcome: SendOutcome) -> None:
+    attempt = intended(absent_since=NOW - 1000)
+    seen = see(attempt, sent=sent(attempt, outcome, job_id=None))
+    result = plan(desired(), seen)
+    assert not any(isinstance(a, Submit) for a in result.actions)
+    assert all(a.open for a in result.attempts)
+
+
+def test_the_next_incarnation_waits_until_the_last_is_gone() -> None:
+    last = closed(started(), "NodeFailed")
+    assert actions(see(last, snapshot=None)) == ()
+    assert not any(isinstance(a, Submit) for a in actions(see(last, snapshot=snapshot(job(last, RUNNING)))))
+    again = actions(see(gone(last, "NodeFailed")))
+    assert again == (Submit(token=token(0, 2)),)
+
+
+def test_the_next_incarnation_waits_until_all_earlier_ones_are_gone() -> None:
+    newest = gone(queued(0, 3), "NodeFailed")
+    older = closed(started(0, 2), "NodeFailed")
+    seen = see(older, newest, snapshot=snapshot(job(older, RUNNING)))
+    assert not any(isinstance(a, Submit) for a in actions(seen))
+    assert actions(see(gone(older), newest)) == (Submit(token=token(0, 4)),)
+
+
+def test_a_replica_does_not_wait_for_another() -> None:
+    other = closed(started(1), "NodeFailed")
+    seen = see(other, snapshot=snapshot(job(other, RUNNING)))
+    assert Submit(token=token(0)) in actions(seen, desired(replicas=2))
+
+
+def test_the_pass_that_calls_an_attempt_gone_may_open_the_next() -> None:
+    last = closed(started(), "NodeFailed", absent_since=NOW - 1000)
+    seen = see(last, sent=sent(last, SendOutcome.REJECTED))
+    assert actions(seen) == (Submit(token=token(0, 2)),)
+
+
+def test_rejected_and_deferred_submissions_are_closed_even_before_a_reading() -> None:
+    for outcome, word in ((SendOutcome.REJECTED, "SubmitRejected"), (SendOutcome.DEFERRED, "SubmitDeferred")):
+        seen = see(intended(), snapshot=None, sent=sent(intended(), outcome, message="No."))
+        (row,) = plan(desired(), seen).attempts
+        assert (row.outcome, row.message, row.closed_at) == (word, "No.", NOW)
+
+
+def test_an_accepted_submission_is_noted_once() -> None:
+    seen = see(intended(), snapshot=None, sent=sent(intended(), SendOutcome.ACCEPTED, job_id=77))
+    (row,) = plan(desired(), seen).attempts
+    assert (row.job_id, row.submitted_at) == (77, NOW)
+    assert plan(desired(), replace(seen, attempts=(row,)), NOW + 5).attempts == ()
+
+
+def test_it_is_looked_again_when_the_back_off_is_over_and_not_before() -> None:
+    last = gone(started(failures=3), "EngineExited", closed_at=NOW - 1)
+    result = plan(desired(), see(last, snapshot=EMPTY))
+    assert result.actions == ()
+    assert result.look_again_at is not None
+    assert result.look_again_at > NOW + 1
+    assert actions(see(last), now=result.look_again_at) == (Submit(token=token(0, 2)),)
+    assert actions(see(last), now=result.look_again_at - 0.01) == ()
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(see(closed(started()), snapshot=None), id="no snapshot"),
+        pytest.param(see(gone(started()), reading_failure=replace(SILENT, since=NOW - 999)), id="silence was told"),
+        pytest.param(see(closed(started()), snapshot=snapshot(job(started(), RUNNING))), id="being ended"),
+    ],
+)
+def test_what_waits_for_the_cluster_is_not_looked_at_in_a_loop(seen: Observed) -> None:
+    assert plan(desired(), seen).look_again_at is None
