@@ -16,6 +16,7 @@ from backends import Backend
 from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
+from tests.slurm_cluster import apptainer, slurm_cluster  # noqa: F401: fixtures that every folder may ask for
 
 KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 _numbers = itertools.count()

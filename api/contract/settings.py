@@ -197,7 +197,7 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         raise SettingsError(f"run_dir ({settings.run_dir}) may not contain {' '.join(map(repr, sorted(unsafe)))}.")
     ports = settings.slurm.port_range
     if ports is not None and ports[0] > ports[1]:
-        raise SettingsError(f"slurm.port_range must run from the lower port to the higher, not {ports[0]} to {ports[1]}.")
+        raise SettingsError(f"slurm.port_range must run from low to high, not {ports[0]} to {ports[1]}.")
     return settings
 
 

@@ -10,40 +10,22 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from controller.wrapper.files import say
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 KILL_TIMEOUT = 5.0
 """Seconds after which a process that survives KILL (stuck in the kernel) is given up."""
 
 
-def _libc() -> Any:
-    try:
-        return ctypes.CDLL(None)
-    except OSError:
-        return None
-
-
-_LIBC = _libc()
-
-
-def _prctl(option: int, value: int) -> None:
-    """Best effort: where it does not exist, Slurm's own clean-up has to do."""
-    with contextlib.suppress(AttributeError, TypeError, OSError):
-        _LIBC.prctl(option, value, 0, 0, 0)
-
-
 def adopt_orphans() -> None:
-    """Become the parent of every descendant that loses its own, so that it can be found and ended."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Become the parent of every descendant that loses its own, so that it can be found and ended.
 
-
-def _die_with_wrapper() -> None:
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    Best effort: where that does not exist, Slurm's own clean-up has to do.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Child:
@@ -57,8 +39,8 @@ class Child:
             cwd=folder,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_wrapper,  # noqa: PLW1509 (there are no threads here)
         )
+        self._leash = _guard(self._popen.pid)
 
     @property
     def age(self) -> float:
@@ -78,22 +60,46 @@ class Child:
     def end(self) -> None:
         """Kill it, its group and every descendant of ours, and return when they are gone."""
         deadline = time.monotonic() + KILL_TIMEOUT
-        self._kill_group()
+        _kill_group(self._popen.pid)
         while True:
             remaining = descendants(os.getpid())
             for pid in remaining:
                 _kill(pid)
             _reap(self._popen)
-            if not remaining:
-                return
-            if time.monotonic() > deadline:
-                say(f"cannot end processes {sorted(remaining)}")
-                return
+            if not remaining or time.monotonic() > deadline:
+                break
             time.sleep(0.01)
+        os.close(self._leash)
+        if remaining:
+            say(f"cannot end processes {sorted(remaining)}")
 
-    def _kill_group(self) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+
+def _guard(child: int) -> int:
+    """Fork a guard that kills the child and all below it should we die without ending them, e.g. by KILL.
+
+    PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns a descriptor whose
+    closing, as by our death, sets the guard off; `end` kills the guard with everything else first.
+    """
+    watched, leash = os.pipe()
+    if os.fork() != 0:
+        os.close(watched)
+        return leash
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        os.close(leash)
+        os.read(watched, 1)
+        doomed = {child, *descendants(child)}
+        _kill_group(child)
+        for pid in doomed:
+            _kill(pid)
+    finally:
+        os._exit(0)
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _kill(pid: int) -> None:

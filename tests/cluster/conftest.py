@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.system import System, running
-from tests.slurm_cluster import SlurmCluster, apptainer, slurm_cluster  # noqa: F401
+from tests.slurm_cluster import SlurmCluster
 
 
 @pytest.fixture(scope="module")

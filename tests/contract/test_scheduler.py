@@ -25,7 +25,7 @@ from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 
 if TYPE_CHECKING:
-    from tests.contract.conftest import SlurmCluster
+    from tests.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.cluster
 

@@ -134,7 +134,9 @@ def snapshot(*jobs: Job, **changes: Any) -> Snapshot:
     by_token: dict[str, tuple[Job, ...]] = {}
     for each in jobs:
         by_token[each.token] = (*by_token.get(each.token, ()), each)
-    return Snapshot(**{"sequence": 10, "began_at": NOW - 1, "jobs": by_token, "addresses": {"n1": "10.0.0.1"}, **changes})
+    return Snapshot(
+        **{"sequence": 10, "began_at": NOW - 1, "jobs": by_token, "addresses": {"n1": "10.0.0.1"}, **changes}
+    )
 
 
 def claim(attempt: Attempt, **changes: Any) -> dict[str, JobFiles]:

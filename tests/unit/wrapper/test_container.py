@@ -149,6 +149,18 @@ def test_a_stubborn_engine_in_a_container_is_killed(run: Any, tmp_path: Path) ->
     assert not any(alive(pid) for pid in inside)
 
 
+def test_an_engine_in_a_container_does_not_outlive_a_killed_wrapper(run: Any) -> None:
+    marker = f"orphan-{os.getpid()}"
+    job = run("sh", "-c", "echo up; while :; do sleep 1; done", marker)
+    job.start()
+    until(lambda: "up" in job.stdout)
+    inside = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if marker in _text(path)]
+    assert inside
+    job.send(signal.SIGKILL)
+    job.wait()
+    until(lambda: not any(alive(pid) for pid in inside))
+
+
 def test_apptainers_own_failure_is_told(run: Any) -> None:
     job = run("true", binds=["/nonexistent:/x"])
     assert job.run() == 255

@@ -1,0 +1,114 @@
+"""`make test`: install what the suite needs, run it layer by layer, close with a line for each.
+
+What could not run on this machine is named at the end, and fails the run where CI is set.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCAL = ROOT / "deploy" / "local"
+TOOLS = ROOT / ".local" / "tools"
+REPORTS = ROOT / ".local" / "test"
+SLURM = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "slurmdbd", "mariadb-server")
+
+PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql")),
+    ("Apptainer", ("install-apptainer", str(TOOLS / "apptainer"))),
+    ("vLLM for CPU", ("install-vllm", str(TOOLS / "vllm"))),
+    ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),
+)
+
+LAYERS: tuple[tuple[str, str], ...] = (
+    ("unit", "pure functions, parsers, the job's wrapper"),
+    ("contract", "databases and Slurm, the real ones"),
+    ("api", "the REST contract"),
+    ("cli", "the command line"),
+    ("local", "the scripts that set a machine up"),
+    ("cluster", "the whole system on a real Slurm"),
+    ("e2e", "real Slurm, real Apptainer, real vLLM"),
+)
+
+
+@dataclass
+class Result:
+    """What came of one layer."""
+
+    name: str
+    seconds: float
+    code: int
+    passed: int = 0
+    failed: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    """Run the layers named on the command line, or all."""
+    chosen = sys.argv[1:] or [name for name, _ in LAYERS]
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    missing = [what for what, command in PREPARATIONS if not prepare(what, command)]
+    results = [run(name, about) for name, about in LAYERS if name in chosen]
+    return close(results, missing)
+
+
+def prepare(what: str, command: tuple[str, ...]) -> bool:
+    """Install one thing; say what failed."""
+    began = time.monotonic()
+    done = subprocess.run([LOCAL / command[0], *command[1:]], check=False, stdout=subprocess.DEVNULL)
+    word = "ready" if done.returncode == 0 else "FAILED"
+    print(f"{what}: {word} after {time.monotonic() - began:.1f} s", flush=True)
+    return done.returncode == 0
+
+
+def run(name: str, about: str) -> Result:
+    """Run one layer with pytest, and count from its report."""
+    print(f"\n--- {name}: {about}", flush=True)
+    report = REPORTS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", str(ROOT / "tests" / name), "-q", f"--junitxml={report}"]
+    began = time.monotonic()
+    code = subprocess.run(command, check=False, cwd=ROOT).returncode
+    result = Result(name=name, seconds=time.monotonic() - began, code=code)
+    if report.exists():
+        count(result, report)
+    return result
+
+
+def count(result: Result, report: Path) -> None:
+    """Count what the report holds."""
+    for case in ET.parse(report).getroot().iter("testcase"):
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            result.failed += 1
+        elif skipped is not None:
+            result.skipped.append(f"{case.get('classname')}.{case.get('name')}: {skipped.get('message')}")
+        else:
+            result.passed += 1
+
+
+def close(results: list[Result], missing: list[str]) -> int:
+    """Print the closing lines; return the exit code."""
+    print("\n=== all layers")
+    for result in results:
+        state = "ok" if result.code == 0 and result.passed else "FAILED"
+        counts = f"{result.passed} passed, {result.failed} failed, {len(result.skipped)} skipped"
+        print(f"{result.name:<10}{state:<8}{counts:<42}{result.seconds:7.1f} s")
+    skipped = [f"{result.name}: {line}" for result in results for line in result.skipped]
+    for line in [*(f"could not be set up: {what}" for what in missing), *(f"did not run: {line}" for line in skipped)]:
+        print(line)
+    passed, failed = sum(r.passed for r in results), sum(r.failed for r in results)
+    print(f"{passed} passed, {failed} failed, {len(skipped)} skipped", flush=True)
+    broken = any(r.code != 0 or not r.passed for r in results)
+    not_run = bool(os.environ.get("CI")) and bool(skipped or missing)
+    return 1 if broken or not_run else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Unknown is not gone: what may be concluded from not seeing a job, and when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.core.model import (
+    UNREADABLE,
+    Attempt,
+    Cancel,
+    Claim,
+    JobExit,
+    JobFiles,
+    Observed,
+    Revoke,
+    SendOutcome,
+    Snapshot,
+)
+
+from .builders import (
+    JOB,
+    JOB_SPEC,
+    LIMITS,
+    NOW,
+    PENDING,
+    RUNNING,
+    SILENT,
+    actions,
+    answers,
+    claim,
+    desired,
+    exited,
+    fails,
+    intended,
+    job,
+    only,
+    plan,
+    queued,
+    ready,
+    record,
+    revoked,
+    see,
+    sent,
+    snapshot,
+    started,
+)
+
+GRACE = LIMITS.absence_grace
+ACCOUNTING = LIMITS.accounting_grace
+
+
+def absent_for(attempt: Attempt, seconds: float, **changes: Any) -> Observed:
+    """An attempt that snapshots lack for so long, in their own time."""
+    reading = changes.pop("snapshot", snapshot(sequence=10, began_at=NOW - 1))
+    missed = replace(attempt, absent_since=reading.began_at - seconds)
+    return see(missed, **{"snapshot": reading, **changes})
+
+
+def newer(seen: Observed, seconds: float, **changes: Any) -> Observed:
+    """The same with a later reading that shows the same."""
+    assert seen.snapshot is not None
+    reading = replace(seen.snapshot, sequence=seen.snapshot.sequence + 1, began_at=seen.snapshot.began_at + seconds)
+    return replace(seen, snapshot=reading, **changes)
+
+
+def test_the_first_snapshot_without_it_starts_the_count_in_the_snapshots_time() -> None:
+    assert only(see(queued())).absent_since == NOW - 1
+
+
+def test_a_snapshot_with_it_ends_the_count() -> None:
+    seen = absent_for(queued(), 10, snapshot=snapshot(job(queued(), PENDING)))
+    assert only(seen).absent_since is None
+
+
+@pytest.mark.parametrize(("sequence", "counts"), [(4, False), (5, False), (6, True)])
+def test_absence_counts_only_in_a_snapshot_that_began_after_the_send_returned(sequence: int, counts: bool) -> None:
+    attempt = intended()
+    for answer in (SendOutcome.UNKNOWN, SendOutcome.ACCEPTED):
+        seen = see(attempt, snapshot=snapshot(sequence=sequence), sent=sent(attempt, answer, 5, job_id=JOB))
+        assert (only(seen).absent_since is not None) is counts
+        late = absent_for(attempt, 1000, snapshot=snapshot(sequence=sequence), sent=seen.sent)
+        assert actions(late) == ((Revoke(token=attempt.token),) if counts else ())
+
+
+def test_what_another_term_sent_is_settled_by_looking_too() -> None:
+    assert actions(absent_for(intended(), GRACE)) == (Revoke(token=intended().token),)
+
+
+def test_no_snapshot_decides_nothing() -> None:
+    for attempt in (intended(), queued(absent_since=NOW - 1000), ready(absent_since=NOW - 1000)):
+        for files in ({}, claim(attempt), exited(attempt), revoked(attempt)):
+            seen = see(attempt, snapshot=None, reading_failure=SILENT, files=files)
+            result = plan(desired(), seen)
+            assert result.actions == ()
+            assert all(a.open for a in result.attempts)
+
+
+@pytest.mark.parametrize(("waited", "revokes"), [(0.0, False), (GRACE - 0.1, False), (GRACE, True), (GRACE * 99, True)])
+def test_an_unclaimed_absent_attempt_is_revoked_after_the_grace(waited: float, revokes: bool) -> None:
+    seen = absent_for(queued(), waited)
+    assert actions(seen) == ((Revoke(token=queued().token),) if revokes else ())
+    assert only(seen).open
+
+
+def test_the_grace_is_the_snapshots_not_the_clocks() -> None:
+    seen = absent_for(queued(), GRACE - 1)
+    assert actions(seen, now=NOW + 3600) == ()
+    assert actions(newer(seen, 1.0), now=NOW) == (Revoke(token=queued().token),)
+
+
+def test_a_claimed_attempt_is_never_revoked() -> None:
+    attempt = queued()
+    for files in (claim(attempt), revoked(attempt), {attempt.token: JobFiles(claim=Claim(job_id=UNREADABLE))}):
+        for waited in (0.0, GRACE, ACCOUNTING, 9999.0):
+            assert not any(isinstance(a, Revoke) for a in actions(absent_for(attempt, waited, files=files)))
+
+
+def test_the_attempt_is_closed_only_once_the_revocation_is_read_back() -> None:
+    seen = absent_for(queued(), GRACE)
+    assert only(seen).open
+    settled = only(replace(seen, files=revoked(queued())))
+    assert settled.outcome == "NeverStarted"
+
+
+def test_a_job_that_wins_the_claim_from_the_revocation_keeps_its_attempt() -> None:
+    seen = absent_for(queued(), GRACE, files=claim(queued()))
+    result = only(seen)
+    assert (result.open, result.claimed_at) == (True, NOW)
+
+
+def test_a_revoked_attempt_whose_job_comes_late_is_closed_and_then_cleared_away() -> None:
+    late = job(queued(), RUNNING)
+    seen = see(queued(), snapshot=snapshot(late), files=revoked(queued()))
+    first = plan(desired(), seen)
+    assert first.actions == ()
+    (row,) = first.attempts
+    assert row.outcome == "NeverStarted"
+    assert actions(record(seen, first)) == (Cancel(token=late.token, job_id=late.job_id),)
+
+
+@pytest.mark.parametrize("waited", [0.0, GRACE, ACCOUNTING - 0.1])
+def test_a_claimed_absent_attempt_waits_for_accounting(waited: float) -> None:
+    assert only(absent_for(ready(), waited, files=claim(ready()))).open
+
+
+def test_a_claimed_attempt_absent_past_the_grace_of_accounting_has_vanished() -> None:
+    result = only(absent_for(ready(), ACCOUNTING, files=claim(ready())))
+    assert (result.outcome, result.message) == ("Vanished", f"The job {JOB} left the cluster without a trace.")
+
+
+def test_an_unreadable_claim_counts_as_claimed() -> None:
+    files = {queued().token: JobFiles(claim=Claim(job_id=UNREADABLE))}
+    assert only(absent_for(queued(), ACCOUNTING - 1, files=files)).open
+    result = only(absent_for(queued(), ACCOUNTING, files=files))
+    assert (result.outcome, result.message) == ("Vanished", f"The job {JOB} left the cluster without a trace.")
+
+
+def test_an_exit_file_settles_at_once_what_is_absent() -> None:
+    result = only(see(ready(), files=exited(ready(), 3, "EngineExited", "CUDA error")))
+    assert (result.outcome, result.exit_code, result.message) == ("EngineExited", 3, "CUDA error")
+
+
+def test_an_exit_file_of_an_absent_job_that_ends_by_itself_completes_it() -> None:
+    result = only(see(started(), files=exited(started(), 0)), desired(spec=JOB_SPEC))
+    assert (result.outcome, result.exit_code) == ("Completed", 0)
+
+
+def test_an_exit_file_settles_nothing_before_a_snapshot_that_counts() -> None:
+    seen = see(ready(), files=exited(ready()), sent=sent(ready(), SendOutcome.ACCEPTED, sequence=10))
+    assert only(seen).open
+
+
+def test_an_engine_that_answers_has_not_vanished() -> None:
+    seen = absent_for(ready(), 9999.0, files=claim(ready()), probes=answers(ready(), at=NOW - 0.5))
+    assert only(seen).ready
+
+
+def test_an_answer_from_before_the_job_was_missed_proves_nothing() -> None:
+    seen = absent_for(ready(), ACCOUNTING, files=claim(ready()), probes=answers(ready(), at=NOW - 1 - ACCOUNTING))
+    assert only(seen).outcome == "Vanished"
+
+
+def in_doubt(*attempts: Attempt) -> Snapshot:
+    return snapshot(in_doubt=frozenset(a.token for a in attempts))
+
+
+@pytest.mark.parametrize(
+    ("probes", "outcome"),
+    [
+        pytest.param({}, None, id="nothing heard"),
+        pytest.param(answers(ready(), at=NOW - 2000), None, id="answered before"),
+        pytest.param(fails(ready(), 1), None, id="failed once"),
+        pytest.param(fails(ready(), 2), "Vanished", id="failed twice"),
+    ],
+)
+def test_of_a_mass_vanishing_only_those_are_believed_whose_engine_fails(probes: Any, outcome: str | None) -> None:
+    seen = absent_for(ready(), 1000, snapshot=in_doubt(ready()), files=claim(ready()), probes=probes)
+    assert only(seen).outcome == outcome
+
+
+def test_of_a_mass_vanishing_an_exit_file_is_believed() -> None:
+    seen = see(ready(), snapshot=in_doubt(ready()), files=exited(ready(), 9))
+    assert only(seen).outcome == "EngineExited"
+
+
+def test_nothing_is_revoked_in_a_mass_vanishing() -> None:
+    seen = absent_for(queued(), 1000, snapshot=in_doubt(queued()))
+    assert actions(seen) == ()
+    assert actions(absent_for(queued(), 1000)) == (Revoke(token=queued().token),)
+
+
+def test_outdated_attempts_are_not_replaced_in_a_mass_vanishing() -> None:
+    changed = desired(digest="d2", generation=2)
+    assert only(see(ready(), snapshot=in_doubt(ready()), files=claim(ready())), changed).open
+
+
+def test_a_service_whose_engine_ends_well_has_ended_all_the_same() -> None:
+    files = claim(ready(), exit=JobExit(code=0, reason="EngineExited", message=""))
+    result = only(see(ready(), files=files))
+    assert (result.outcome, result.message) == ("EngineExited", "It ended with exit code 0.")
