@@ -3,24 +3,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from api_world import KEY, RECIPES, World, new_app, settings_for
+from api_servers import ENGINE_PROGRAM, LiveServer, RunningEngine, start_server, wait_for
+from api_world import KEY, World, new_app, settings_for
 
 from api.contract.database import Database, migrate
 from api.contract.identity import secret
-
-ROOT = Path(__file__).resolve().parents[2]
-ENGINE_PROGRAM = ROOT / "recipes/inference/vllm_dummy_engine.py"
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +50,6 @@ async def world(folder: Path) -> AsyncIterator[World]:
     await database.close()
 
 
-@dataclass
-class RunningEngine:
-    port: int
-    token: str
-
-
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RunningEngine]]:
     """Start (once for the same flags) the dummy engine under the secret of a token of its own."""
@@ -82,57 +70,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., R
                     env={**os.environ, "VLLM_API_KEY": secret(KEY, token)},
                 )
             )
-        port = _wait_for(r"Starting vLLM server on http://\S+:(\d+)", log, processes[-1])
+        port = wait_for(r"Starting vLLM server on http://\S+:(\d+)", log, processes[-1])
         return RunningEngine(port, token)
 
     yield start
     for process in processes:
         process.kill()
         process.wait()
-
-
-def _wait_for(pattern: str, log: Path, process: subprocess.Popen[Any]) -> int:
-    """Wait until a log names a port."""
-    while (match := re.search(pattern, log.read_text())) is None:
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.02)
-    return int(match[1])
-
-
-@dataclass
-class LiveServer:
-    process: subprocess.Popen[bytes]
-    port: int
-    folder: Path
-    errors: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-
-def start_server(folder: Path, **flags: str) -> LiveServer:
-    """Start the program itself on a free port, and wait until it listens."""
-    process, errors = spawn_server(folder, api__port="0", **flags)
-    return LiveServer(process, _wait_for(r"listening on \S+ port (\d+)", errors, process), folder, errors)
-
-
-def spawn_server(folder: Path, **flags: str) -> tuple[subprocess.Popen[bytes], Path]:
-    values = {"state_dir": str(folder / "state"), "run_dir": str(folder / "run"), "recipes": str(RECIPES), **flags}
-    errors = folder / f"stderr-{len(list(folder.glob('stderr-*')))}.log"
-    with errors.open("w") as stderr:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "api.http",
-                *(word for name, value in values.items() for word in ("--set", f"{name.replace('__', '.')}={value}")),
-            ],
-            cwd=ROOT,
-            stderr=stderr,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder)},
-        )
-    return process, errors
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_servers import LiveServer, start_server
 from api_world import OWN_UID, World, new_app
-from conftest import LiveServer, start_server
 
 from api.contract.settings import ApiSettings
 from api.http.auth import UnsafeError, is_loopback, open_door, read_admin_key

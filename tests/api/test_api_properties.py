@@ -10,8 +10,8 @@ import httpx
 import jsonschema
 import pytest
 import schemathesis
+from api_servers import LiveServer
 from api_world import World
-from conftest import LiveServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode

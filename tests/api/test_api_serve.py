@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LiveServer, spawn_server, start_server
+from api_servers import LiveServer, spawn_server, start_server
 
 
 def refused(folder: Path, **flags: str) -> tuple[int, str]:

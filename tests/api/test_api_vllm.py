@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from api_servers import RunningEngine
 from api_world import ENGINE, World, condition
-from conftest import RunningEngine
 
 from api.contract.status import Truth
 from api.http.engines import Replica, choose
