@@ -126,11 +126,12 @@ _POSTGRESQL = (
     f"""
     CREATE FUNCTION services_row() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
+        NEW.updated_at := {_CLOCK};
         IF TG_OP = 'INSERT' THEN
             NEW.name := coalesce(NEW.name, regexp_replace(NEW.recipe_name, '^.*/', '') || '-' || NEW.id);
             NEW.generation := 1;
             NEW.version := 1;
-            NEW.created_at := {_CLOCK};
+            NEW.created_at := NEW.updated_at;
         ELSE
             IF NEW.id <> OLD.id THEN
                 RAISE EXCEPTION 'the id of a service never changes';
@@ -143,7 +144,6 @@ _POSTGRESQL = (
             NEW.version := OLD.version + 1;
             NEW.created_at := OLD.created_at;
         END IF;
-        NEW.updated_at := {_CLOCK};
         UPDATE feed SET seq = seq + 1 RETURNING seq INTO NEW.change_seq;
         PERFORM pg_notify('ai_factory', '');
         RETURN NEW;

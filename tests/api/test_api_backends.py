@@ -68,10 +68,3 @@ async def test_health(anywhere: World) -> None:
     health = (await anywhere.get("/health")).json()
     assert (health["status"], health["database"]) == ("healthy", "ok")
     assert 5 <= health["controller"]["last_heartbeat"] < 8
-
-
-async def test_a_row_that_a_constraint_refuses(anywhere: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.services.new_id", lambda: "x" * 33)
-    answer = await anywhere.post(SERVICES, {"recipe_name": ENGINE})
-    assert answer.status_code in (422, 503)
-    assert answer.json()["detail"]

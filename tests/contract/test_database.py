@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,14 @@ async def service(backend: Backend, key: str = "one") -> dict[str, Any]:
     )
 
 
+async def refused(backend: Backend, statement: str, told: str) -> None:
+    """Make sure that a statement is refused, in words that match."""
+    with pytest.raises(Refused) as error:
+        await backend.run(statement)
+        pytest.fail(f"not refused: {statement}")
+    assert re.search(told, str(error.value)), statement
+
+
 async def feed(backend: Backend) -> int:
     return int((await backend.one("SELECT seq FROM feed"))[0])
 
@@ -65,12 +75,10 @@ class TestServices:
         assert found["updated_at"] == found["created_at"]
         assert found["deletion_requested_at"] is None
 
-    @pytest.mark.parametrize(
-        ("recipe", "stem"), [("vllm", "vllm"), ("inference/vllm", "vllm"), ("a/b/vllm", "vllm"), ("aaa/aa", "aa")]
-    )
-    async def test_the_name_is_the_recipes_stem_and_the_id(self, backend: Backend, recipe: str, stem: str) -> None:
-        await backend.run(f"INSERT INTO services (id, recipe_name) VALUES ('x', '{recipe}')")
-        assert (await service(backend, "x"))["name"] == f"{stem}-x"
+    async def test_the_name_is_the_recipes_stem_and_the_id(self, backend: Backend) -> None:
+        for recipe, stem in (("vllm", "vllm"), ("inference/vllm", "vllm"), ("a/b/vllm", "vllm"), ("aaa/aa", "aa")):
+            await backend.run(f"INSERT INTO services (id, recipe_name) VALUES ('{stem}{len(recipe)}', '{recipe}')")
+            assert (await service(backend, f"{stem}{len(recipe)}"))["name"] == f"{stem}-{stem}{len(recipe)}"
 
     async def test_counters_given_by_people_are_overwritten(self, backend: Backend) -> None:
         await backend.run(
@@ -82,29 +90,31 @@ class TestServices:
         assert found["created_at"] > 1e9
         assert found["updated_at"] > 1e9
 
-    @pytest.mark.parametrize(
-        "change",
-        ["replicas = 3", "replicas = 0", """config = '{"model": "m"}'""", "desired_state = 'stopped'",
-         "recipe_name = 'other'", "replicas = 3, desired_state = 'stopped'"],
-    )  # fmt: skip
-    async def test_a_change_of_what_is_wanted_is_counted(self, one: Backend, change: str) -> None:
-        before = await service(one)
-        await asyncio.sleep(0.01)
-        await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
-        after = await service(one)
-        assert after["generation"] == before["generation"] + 1
-        assert after["version"] > before["version"]
-        assert after["change_seq"] == await feed(one) > before["change_seq"]
-        assert after["updated_at"] > before["updated_at"]
-        assert after["created_at"] == before["created_at"]
-        assert after["name"] == before["name"]
+    async def test_a_change_of_what_is_wanted_is_counted(self, one: Backend) -> None:
+        for change in (
+            "replicas = 3",
+            "replicas = 0",
+            "replicas = NULL",
+            """config = '{"model": "m"}'""",
+            "desired_state = 'stopped'",
+            "recipe_name = 'other'",
+            "replicas = 7, desired_state = 'running'",
+        ):
+            before = await service(one)
+            await asyncio.sleep(0.005)
+            await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
+            after = await service(one)
+            assert after["generation"] == before["generation"] + 1, change
+            assert after["version"] > before["version"]
+            assert after["change_seq"] == await feed(one) > before["change_seq"]
+            assert after["updated_at"] > before["updated_at"]
+            assert after["created_at"] == before["created_at"]
+            assert after["name"] == before["name"]
 
-    @pytest.mark.parametrize(
-        "change", ["replicas = replicas", "config = config", "name = 'other'", "recipe_name = 'inference/vllm'"]
-    )
-    async def test_a_change_of_nothing_wanted_is_no_generation(self, one: Backend, change: str) -> None:
-        await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
-        assert (await service(one))["generation"] == 1
+    async def test_a_change_of_nothing_wanted_is_no_generation(self, one: Backend) -> None:
+        for change in ("replicas = replicas", "config = config", "name = 'other'", "recipe_name = 'inference/vllm'"):
+            await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
+            assert (await service(one))["generation"] == 1, change
 
     async def test_each_row_of_one_statement_is_counted(self, one: Backend) -> None:
         await one.run("INSERT INTO services (id, recipe_name) VALUES ('two', 'r'), ('three', 'r')")
@@ -120,16 +130,16 @@ class TestServices:
         )
         assert await one.run("SELECT id, replicas, generation FROM services") == [("one", 4, 2)]
 
-    @pytest.mark.parametrize("change", ["generation = 9", "version = 9", "change_seq = 0", "change_seq = 99"])
-    async def test_counters_are_the_databases(self, one: Backend, change: str) -> None:
-        try:
-            await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
-        except Refused as refused:
-            assert "counted by the database" in str(refused)
-        found = await service(one)
-        assert found["generation"] == 1
-        assert 1 <= found["change_seq"] == await feed(one) <= 2
-        assert found["version"] <= 2
+    async def test_counters_are_the_databases(self, one: Backend) -> None:
+        for change in ("generation = 9", "version = 9", "change_seq = 0", "change_seq = 99"):
+            before = await service(one)
+            with contextlib.suppress(Refused):  # PostgreSQL takes its own values instead
+                await one.run(f"UPDATE services SET {change} WHERE id = 'one'")
+                assert one.kind == "postgresql", change
+            found = await service(one)
+            assert found["generation"] == 1
+            assert before["change_seq"] <= found["change_seq"] == await feed(one)
+            assert found["version"] <= before["version"] + 1
 
     async def test_the_id_never_changes(self, one: Backend) -> None:
         with pytest.raises(Refused, match="the id of a service never changes"):
@@ -198,25 +208,21 @@ class TestDeletion:
             assert await one.run(f"SELECT count(*) FROM {table}") == [(0,)], table
         assert await feed(one) > before
 
-    @pytest.mark.parametrize("closing", ["", "closed_at = 1, outcome = 'Stopped'"])
-    async def test_purging_waits_for_the_jobs(self, one: Backend, closing: str) -> None:
+    async def test_purging_waits_for_the_jobs(self, one: Backend) -> None:
         """A job whose attempt is forgotten would have no owner, and nobody would dare to cancel it."""
-        await one.run(attempt())
-        if closing:
-            await one.run(f"UPDATE attempts SET {closing}")
-        await one.run("UPDATE services SET purge = 1")
-        with pytest.raises(Refused, match="not gone yet"):
-            await one.run("DELETE FROM services")
+        await one.run(attempt(), "UPDATE services SET purge = 1")
+        await refused(one, "DELETE FROM services", "not gone yet")
+        await one.run("UPDATE attempts SET closed_at = 1, outcome = 'Stopped'")
+        await refused(one, "DELETE FROM services", "not gone yet")
         assert await one.run("SELECT count(*) FROM services, attempts") == [(1,)]
 
 
 class TestNonsense:
-    @pytest.mark.parametrize(
-        ("column", "value", "told"),
-        [
+    async def test_is_refused(self, one: Backend) -> None:
+        for column, value, told in (
             ("replicas", "-1", "ck_services_replicas_range"),
             ("replicas", "1001", "ck_services_replicas_range"),
-            ("replicas", "'many'", "replicas_range|invalid input syntax for type integer"),
+            ("replicas", "'many'", "ck_services_replicas_range|invalid input syntax for type integer"),
             ("desired_state", "'RUNNING'", "ck_services_desired_state_word"),
             ("desired_state", "NULL", "desired_state"),
             ("name", "''", "ck_services_name_length"),
@@ -227,35 +233,31 @@ class TestNonsense:
             ("config", "'\"text\"'", "ck_services_config_is_object"),
             ("config", "NULL", "config"),
             ("config", "'{\"a\":'", "ck_services_config_is_object|invalid input syntax for type json"),
-        ],
-    )
-    async def test_is_refused(self, one: Backend, column: str, value: str, told: str) -> None:
-        with pytest.raises(Refused, match=told):
-            await one.run(f"UPDATE services SET {column} = {value}")
-        values = {"recipe_name": "'r'", column: value}
-        with pytest.raises(Refused, match=told):
-            await one.run(f"INSERT INTO services ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        ):
+            await refused(one, f"UPDATE services SET {column} = {value}", told)
+            values = {"recipe_name": "'r'", column: value}
+            columns, given = ", ".join(values), ", ".join(values.values())
+            await refused(one, f"INSERT INTO services ({columns}) VALUES ({given})", told)
         assert await one.run("SELECT count(*), max(version) FROM services") == [(1, 1)]
 
-    @pytest.mark.parametrize("key", ["", "a" * 33, "../x", "a-b", "a b", "a.b", "ä"])
-    async def test_ids_that_no_token_could_bear_are_refused(self, backend: Backend, key: str) -> None:
-        with pytest.raises(Refused, match="ck_services_id_|value too long"):
-            await backend.run(f"INSERT INTO services (id, recipe_name) VALUES ('{key}', 'r')")
+    async def test_ids_that_no_token_could_bear_are_refused(self, backend: Backend) -> None:
+        for key in ("", "a" * 33, "../x", "a-b", "a b", "a.b", "ä"):
+            statement = f"INSERT INTO services (id, recipe_name) VALUES ('{key}', 'r')"
+            await refused(backend, statement, "ck_services_id_|value too long")
 
     async def test_half_a_replica_is_refused(self, one: Backend) -> None:
         if one.kind == "postgresql":
             pytest.skip("PostgreSQL rounds it")
-        with pytest.raises(Refused, match="ck_services_replicas_range"):
-            await one.run("UPDATE services SET replicas = 1.5")
+        await refused(one, "UPDATE services SET replicas = 1.5", "ck_services_replicas_range")
 
-    @pytest.mark.parametrize("replicas", ["0", "1000", "NULL", "'7'"])
-    async def test_what_is_sense_is_not(self, one: Backend, replicas: str) -> None:
-        await one.run(f"UPDATE services SET replicas = {replicas}")
-        assert (await service(one))["version"] == 2
+    async def test_what_is_sense_is_not(self, one: Backend) -> None:
+        for replicas in ("0", "1000", "NULL", "'7'"):
+            await one.run(f"UPDATE services SET replicas = {replicas}")
+        assert await one.one("SELECT replicas FROM services") == (7,)
 
-    @pytest.mark.parametrize(
-        ("statement", "told"),
-        [
+    async def test_of_programs_is_refused_too(self, one: Backend) -> None:
+        await one.run(attempt(), ENDPOINT.format(token="t1"))
+        for statement, told in (
             (attempt("t2", replica=-1), "ck_attempts_replica_range"),
             (attempt("t2", incarnation=0), "ck_attempts_incarnation_range"),
             ("UPDATE attempts SET port = 0", "ck_attempts_port_range"),
@@ -265,12 +267,8 @@ class TestNonsense:
             ("UPDATE endpoints SET port = 65536", "ck_endpoints_port_range"),
             ("INSERT INTO feed VALUES (2, 0)", "ck_feed_one_row"),
             ("INSERT INTO installation VALUES (2, 'x', 0)", "ck_installation_one_row"),
-        ],
-    )
-    async def test_of_programs_is_refused_too(self, one: Backend, statement: str, told: str) -> None:
-        await one.run(attempt(), ENDPOINT.format(token="t1"))
-        with pytest.raises(Refused, match=told):
-            await one.run(statement)
+        ):
+            await refused(one, statement, told)
 
 
 class TestAttempts:
@@ -287,11 +285,10 @@ class TestAttempts:
         with pytest.raises(Refused, match=r"uq_attempts_incarnation|attempts.incarnation"):
             await one.run(attempt("t2", lane="successor"))
 
-    @pytest.mark.parametrize("change", ["closed_at = NULL", "closed_at = 9", "outcome = 'Other'", "outcome = NULL"])
-    async def test_a_closed_one_stays_closed(self, one: Backend, change: str) -> None:
+    async def test_a_closed_one_stays_closed(self, one: Backend) -> None:
         await one.run(attempt(), "UPDATE attempts SET closed_at = 1, outcome = 'Stopped'")
-        with pytest.raises(Refused, match="a closed attempt stays closed"):
-            await one.run(f"UPDATE attempts SET {change}")
+        for change in ("closed_at = NULL", "closed_at = 9", "outcome = 'Other'", "outcome = NULL"):
+            await refused(one, f"UPDATE attempts SET {change}", "a closed attempt stays closed")
         await one.run("UPDATE attempts SET gone_at = 2, message = 'more is known'")
         assert await one.one("SELECT closed_at, outcome, gone_at FROM attempts") == (1.0, "Stopped", 2.0)
 
@@ -530,11 +527,11 @@ class TestSchema:
 
     async def test_a_newer_one_says_what_to_do(self, backend: Backend) -> None:
         await backend.run("UPDATE alembic_version SET version_num = '9999'")
-        with pytest.raises(SchemaError, match="made by a newer one. Install that version, or restore a backup"):
+        with pytest.raises(SchemaError, match=r"made by a newer one\. Install that version, or restore a backup"):
             await open_database(backend.url)
 
     async def test_one_that_is_away_says_so_and_no_password(self) -> None:
-        with pytest.raises(SchemaError, match="can't be reached: .*Check database_url") as error:
+        with pytest.raises(SchemaError, match=r"can't be reached: .*Check database_url") as error:
             await open_database("postgresql://user:hidden@127.0.0.1:1/db")
         assert "hidden" not in str(error.value)
 
