@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+import pytest
 from postgres_server import PostgresServer
+
+SQLITE = "sqlite"
+POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgres)
+
+on_sqlite = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
+on_postgresql = pytest.mark.parametrize("backend", [POSTGRESQL], indirect=True)
 
 
 class Refused(Exception):
@@ -24,6 +31,12 @@ class Backend:
     name: str
     """The file of SQLite, the database's name on PostgreSQL."""
     server: PostgresServer | None = None
+
+    @property
+    def postgres(self) -> PostgresServer:
+        """The server, for tests that are about PostgreSQL alone."""
+        assert self.server is not None
+        return self.server
 
     async def run(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements as people type them, on a connection without our settings; return the rows of the last."""

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend
+from backends import POSTGRESQL, SQLITE, Backend
 from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
-from tests.slurm_cluster import apptainer, slurm_cluster  # noqa: F401: fixtures that every folder may ask for
 
-KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 _numbers = itertools.count()
 
 
@@ -81,13 +79,13 @@ def _backend(kind: str, request: pytest.FixtureRequest, template: str | None) ->
     server.psql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A migrated database of this test's own."""
     yield from _backend(request.param, request, "migrated")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
 def empty_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """A database without tables."""
     yield from _backend(request.param, request, None)

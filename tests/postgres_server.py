@@ -13,6 +13,7 @@ from pathlib import Path
 
 INSTALLED = Path("/usr/lib/postgresql")
 START_SECONDS = 30.0
+ROOM = 2**30
 
 
 class NoServerError(Exception):
@@ -32,7 +33,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._bin = binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="ai-factory-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="ai-factory-postgres-", dir=_in_memory()))
         self._data = self.folder / "data"
         self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,12 +49,14 @@ class PostgresServer:
         return f"postgresql://owner@/{database}?host={self.folder}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it answers. For the main thread: it ends with the thread that started it."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": self.folder,
             "fsync": "off",
             "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "autovacuum": "off",
             "max_connections": 100,
             "shared_buffers": "16MB",
         }
@@ -89,19 +92,28 @@ class PostgresServer:
         """Run a statement in a psql of its own and return what it prints; raises `CalledProcessError`."""
         options = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1")
         where = (f"--host={self.folder}", "--username=owner", f"--dbname={database}")
-        command = [self._bin / "psql", *options, *where, f"--command={statement}"]
-        return subprocess.run(command, check=True, timeout=30, capture_output=True, text=True).stdout
+        return self._output("psql", *options, *where, f"--command={statement}")
 
     def schema(self, database: str) -> str:
         """Return the whole schema as SQL."""
         where = (f"--host={self.folder}", "--username=owner", f"--dbname={database}")
-        command = [self._bin / "pg_dump", "--schema-only", *where]
+        return self._output("pg_dump", "--schema-only", *where)
+
+    def _output(self, program: str, *arguments: str) -> str:
+        command = [str(self._bin / program), *arguments]
         return subprocess.run(command, check=True, timeout=30, capture_output=True, text=True).stdout
 
     def _as_user(self) -> list[str]:
         """Return what to put before a command: another user for root, and an end when the tests are killed."""
         who = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"] if self._user else []
         return ["setpriv", *who, "--pdeathsig=INT"]
+
+
+def _in_memory() -> Path | None:
+    """Return a folder in memory, where there is room: every test copies a database. `None`: the usual place."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
+    return memory if roomy else None
 
 
 def _unprivileged() -> pwd.struct_passwd:

@@ -19,7 +19,7 @@ from api.cli.exits import CliError, Exit
 
 GRACE_SECONDS = 5.0
 """Between TERM and KILL."""
-_SET_UP = {2: Exit.SETUP, 3: Exit.SETUP, 4: Exit.UNREACHABLE, 5: Exit.SETUP, 6: Exit.SETUP}
+_SET_UP = {3: Exit.SETUP, 4: Exit.UNREACHABLE}
 """Exit codes with which the programs say, in one line, why they can't start; and ours for them."""
 _REMEMBERED = 20
 _LONGEST_LINE = 65536

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from api.contract.recipes.book import Book, Library, Recipe
-from api.http.errors import ApiError
+from api.http.errors import ApiError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,16 @@ class Recipes:
         self._reported: Mapping[str, str] = {}
 
     async def book(self) -> Book:
-        """Return all recipes. What is wrong with some is logged, once each time it changes."""
-        book = await asyncio.to_thread(self._library.book)
+        """Return all recipes. What is wrong with some is logged, once each time it changes.
+
+        Raises `UnavailableError` if the folders can't be read now.
+        """
+        try:
+            book = await asyncio.to_thread(self._library.book)
+        except OSError as error:
+            raise UnavailableError(
+                f"The recipes can't be read: {error}. Try again in a moment.", retry_after=1
+            ) from error
         if book.problems != self._reported:
             self._reported = book.problems
             for text in book.problems.values():

@@ -33,11 +33,11 @@ class PortError(Exception):
 
 
 EXIT_CODES: dict[type[Exception], int] = {
-    SettingsError: 2,
+    SettingsError: 3,
     SchemaError: 3,
+    UnsafeError: 3,
+    KeyFileError: 3,
     PortError: 4,
-    UnsafeError: 5,
-    KeyFileError: 6,
 }
 """Why it did not start."""
 

@@ -49,12 +49,12 @@ class Leading:
         """Work until the term is over, or `ending` is set; then let passes under way come to their end."""
         log.info("leading, epoch %d", self.term.epoch)
         timers = PeriodicTimers()
-        timers.every(self.lease_seconds / 3, "renew the lease", self._renew)
-        timers.every(self.rhythm.fastest, "read the cluster", self._read_when_due)
-        timers.every(self.resync_seconds, "look at everything", self._resync)
+        timers.every(self.lease_seconds / 3, "renew the lease", self.renew)
+        timers.every(self.rhythm.fastest, "read the cluster", self.read_when_due)
+        timers.every(self.resync_seconds, "look at everything", self.resync)
         timers.start()
         background = [asyncio.create_task(self._follow_changes())]
-        workers = [asyncio.create_task(self._work()) for _ in range(self.workers)]
+        workers = [asyncio.create_task(self._work_on()) for _ in range(self.workers)]
         try:
             await _first_of(ending, self.deposed)
         finally:
@@ -64,7 +64,8 @@ class Leading:
             await _end(workers, grace=3.0)
         log.info("no longer leading, epoch %d", self.term.epoch)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Renew the lease; notice if it is another's."""
         try:
             await self.lease.renew(self.term)
         except DeposedError as error:
@@ -73,7 +74,8 @@ class Leading:
         except (SQLAlchemyError, OSError) as error:
             log.warning("the lease could not be renewed: %s", error)
 
-    async def _read_when_due(self) -> None:
+    async def read_when_due(self) -> None:
+        """Read the cluster if the rhythm says so, and wake what changed."""
         if not self.rhythm.is_due(self.clock.now(), changing=self.roster.is_changing):
             return
         before, was_silent = self.keeper.latest, self.keeper.failure is not None
@@ -84,21 +86,22 @@ class Leading:
             return
         if was_silent or before is None:
             log.info("the cluster answers")
-            await self._resync()
+            await self.resync()
         self._wake(changed_tokens(before, snapshot, await self.roster.tracked()))
         await self.strays.sweep(self.term, snapshot)
 
     async def _tell_silence(self, error: UnreadableError, *, was_silent: bool) -> None:
         if not was_silent:
             log.warning("the cluster can't be read: %s", error.message)
-            await self._resync()
+            await self.resync()
 
     def _wake(self, tokens: set[str]) -> None:
         if tokens:
             self.rhythm.hurry()
         self.queue.add_all({service for t in tokens if (service := self.roster.service_of(t)) is not None})
 
-    async def _resync(self) -> None:
+    async def resync(self) -> None:
+        """Look at every service."""
         self.queue.add_all(await self.store.keys())
 
     async def _follow_changes(self) -> None:
@@ -111,22 +114,26 @@ class Leading:
                     self.queue.add_all(keys)
             await asyncio.sleep(1.0)
 
-    async def _work(self) -> None:
+    async def work(self, key: str) -> None:
+        """Make one pass over a key that was taken from the queue, and give it back."""
+        try:
+            again_at = await self.reconciler.reconcile(key)
+        except DeposedError as error:
+            log.warning("deposed: %s", error)
+            self.deposed.set()
+            self.queue.done(key)
+        except (UnreadableError, SQLAlchemyError, OSError) as error:
+            pause = self.queue.retry(key)
+            log.warning("service %s is looked at again in %.1f s: %s", key, pause, error)
+        except Exception:
+            pause = self.queue.retry(key)
+            log.exception("a pass over service %s failed; again in %.1f s", key, pause)
+        else:
+            self.queue.done(key, again_at)
+
+    async def _work_on(self) -> None:
         while (key := await self.queue.get()) is not None:
-            try:
-                again_at = await self.reconciler.reconcile(key)
-            except DeposedError as error:
-                log.warning("deposed: %s", error)
-                self.deposed.set()
-                self.queue.done(key)
-            except (UnreadableError, SQLAlchemyError, OSError) as error:
-                pause = self.queue.retry(key)
-                log.warning("service %s is looked at again in %.1f s: %s", key, pause, error)
-            except Exception:
-                pause = self.queue.retry(key)
-                log.exception("a pass over service %s failed; again in %.1f s", key, pause)
-            else:
-                self.queue.done(key, again_at)
+            await self.work(key)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -50,7 +50,7 @@ class KeyedQueue:
         Returns `None` once the queue is closed.
         """
         while not self._closed:
-            key = self._pop()
+            key = self.take()
             if key is not None:
                 return key
             self._changed.clear()
@@ -80,11 +80,12 @@ class KeyedQueue:
     def __len__(self) -> int:
         return len(self._due)
 
-    def _pop(self) -> str | None:
-        """Take the first key that is due and free. A busy one waits beside the heap until it is given back."""
+    def take(self) -> str | None:
+        """Take the first key that is due and free, if there is one; `done` or `retry` must follow."""
         now = self._now()
         while self._heap and self._heap[0][0] <= now:
             due, key = heapq.heappop(self._heap)
+            # A busy key waits beside the heap until it is given back.
             if self._due.get(key) != due or key in self._working:
                 continue
             del self._due[key]

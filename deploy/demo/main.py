@@ -12,6 +12,7 @@ from types import FrameType
 
 from deploy.demo import install, server, service
 from deploy.demo.places import (
+    DEFAULT_PORT,
     LOCAL,
     PROGRAM,
     QUESTION,
@@ -54,6 +55,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def up(wanted: Choices) -> int:
     """Bring everything up, ask one question, and serve until Ctrl-C."""
     check_place()
+    Demo.select(existing=wanted.existing)
     install.check_machine(wanted.existing)
     started = time.monotonic()
     for folder in (Demo.state, Demo.run, Demo.log, Demo.cache):
@@ -85,7 +87,8 @@ def up(wanted: Choices) -> int:
 def _serve(running: server.Server) -> None:
     program = os.path.relpath(PROGRAM, ROOT)
     config = os.path.relpath(Demo.config, ROOT)
-    cli = f"{program} --config {config} --server {running.url}"
+    cli = f"{program} --config {config}" + (f" --server {running.url}" if running.port != DEFAULT_PORT else "")
+    view = "squeue" if Demo.existing else f". {os.path.relpath(Demo.slurm, ROOT)}/env; squeue"
     print(
         f"""
 Try next, in another terminal in {ROOT}:
@@ -96,7 +99,7 @@ Try next, in another terminal in {ROOT}:
   the same, short  {cli} services list
                    {cli} prompt {SERVICE} 'Why is the sky blue?'
                    {cli} logs {SERVICE} --tail 20
-  Slurm's view     . {os.path.relpath(Demo.slurm, ROOT)}/env; squeue
+  Slurm's view     {view}
   end everything   make demo-down
 
 Ctrl-C stops API and controller.""",
@@ -109,40 +112,62 @@ Ctrl-C stops API and controller.""",
         what = "Stopping API and controller" if running.ours else "They were started from another terminal and go on"
         print(f"\n{what}. The model keeps running on Slurm: `make demo` takes it up again, `make demo-down` stops all.")
         return
+    time.sleep(1)
+    if not Demo.server.exists():  # `make demo-down` in another terminal
+        print("API and controller have been stopped.")
+        return
     raise Trouble("API and controller have ended", log=server.log_file(), advice="read the log, then `make demo` again")
 
 
 def down(wanted: Choices) -> int:
     """Stop the demo's services, API, controller and private Slurm; nothing else."""
-    if not Demo.folder.exists():
-        print("nothing to stop")
-        return 0
-    private = (Demo.slurm / "settings").exists()
-    if not server.find() and private and not any((Demo.slurm / "run").glob("*.pid")):
+    done = False
+    for existing in (False, True):
+        Demo.select(existing=existing)
+        if Demo.folder.exists():
+            done |= _down_existing(wanted) if existing else _down_private()
+    if not done:
         print("nothing runs")
-        return 0
+    return 0
+
+
+def _down_private() -> bool:
+    """Stop all of the private cluster; return whether there was anything."""
+    running = server.find()
+    if not running and not any((Demo.slurm / "run").glob("*.pid")):
+        return False
     with Board() as board:
-        running = server.find()
         try:
-            if not running and not private and Demo.config.exists() and (Demo.state / "ai-factory.db").exists():
-                # on somebody else's Slurm only the controller knows which jobs are the demo's
-                with board.step("API and controller"):
-                    running = server.start(wanted)
             if running:
                 with service.Api(running) as api:
-                    service.end_all(api, board, only=None if private else SERVICE)
+                    service.end_all(api, board, only=None)
         except Trouble as trouble:
-            if not private:
-                raise
             board.say(trouble.text)  # its jobs end with the cluster
         finally:
             if running:
                 with board.step("API and controller stopped"):
                     server.stop(running)
-        if private:
-            with board.step("Slurm stopped"):
-                _stop_slurm()
-    return 0
+        with board.step("Slurm stopped"):
+            _stop_slurm()
+    return True
+
+
+def _down_existing(wanted: Choices) -> bool:
+    """Stop the demo's service on somebody else's Slurm; return whether there was anything."""
+    running = server.find()
+    if not running and not (Demo.state / "ai-factory.db").exists():
+        return False
+    with Board() as board:
+        if not running:  # only the controller knows which jobs are the demo's
+            with board.step("API and controller"):
+                running = server.start(wanted)
+        try:
+            with service.Api(running) as api:
+                service.end_all(api, board, only=SERVICE)
+        finally:
+            with board.step("API and controller stopped"):
+                server.stop(running)
+    return True
 
 
 def _stop_slurm() -> None:

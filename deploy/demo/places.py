@@ -17,6 +17,7 @@ PROGRAM = ROOT / ".venv" / "bin" / "ai-factory"
 
 SERVICE = "demo"
 RECIPE = "inference/vllm"
+DEFAULT_PORT = 8001
 QUESTION = "What is the capital of France?"
 
 
@@ -32,17 +33,26 @@ class Tools:
     log = folder / "log"
 
 
-class Demo:
-    """The demo's own."""
+class Folders:
+    """The demo's own; apart for each kind of cluster, whose jobs the other's state must not mean."""
 
-    folder = LOCAL / "demo"
-    slurm = folder / "slurm"
-    state = folder / "state"
-    run = folder / "run"
-    log = folder / "log"
-    cache = folder / "cache"
-    config = folder / "ai-factory.toml"
-    server = folder / "server.json"
+    def __init__(self) -> None:
+        self.select(existing=False)
+
+    def select(self, *, existing: bool) -> None:
+        """Turn to the folders for this kind of cluster."""
+        self.existing = existing
+        self.folder = LOCAL / ("demo-existing" if existing else "demo")
+        self.slurm = self.folder / "slurm"
+        self.state = self.folder / "state"
+        self.run = self.folder / "run"
+        self.log = self.folder / "log"
+        self.cache = self.folder / "cache"
+        self.config = self.folder / "ai-factory.toml"
+        self.server = self.folder / "server.json"
+
+
+Demo = Folders()
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def choices() -> Choices:
         return Choices(
             existing=existing,
             partition=value["PARTITION"] or ("" if existing else "main"),
-            port=int(value["PORT"] or 8001),
+            port=int(value["PORT"] or DEFAULT_PORT),
             once=value["ONCE"] not in ("", "0"),
             timeout=float(value["TIMEOUT"] or 600),
         )

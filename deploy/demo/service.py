@@ -163,7 +163,8 @@ def ask(api: Api, service_id: str) -> str:
 
 def end_all(api: Api, board: Board, only: str | None) -> None:
     """Stop the services (only the one of this name, if given) and wait until their jobs are gone."""
-    ids = [service["id"] for service in api.services() if only in (None, service["name"])]
+    mine = [service for service in api.get("/services") if only in (None, service["name"])]
+    ids = [str(service["id"]) for service in mine if not _over(service)]
     for service_id in ids:
         api.delete(service_id)
     if not ids:
@@ -171,11 +172,19 @@ def end_all(api: Api, board: Board, only: str | None) -> None:
     with board.step("Services stopped"):
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            if all(_over(api, service_id) for service_id in ids):
+            answers = [api.call("GET", f"/services/{service_id}") for service_id in ids]
+            if all(code == httpx.codes.NOT_FOUND or _over(service) for code, service in answers):
                 return
             time.sleep(0.3)
+        raise Trouble(
+            f"not all of the services {', '.join(ids)} are known to have ended after 60 s",
+            "Slurm may not answer",
+            log_file(),
+            "look at squeue, then `make demo-down` again",
+        )
 
 
-def _over(api: Api, service_id: str) -> bool:
-    code, service = api.call("GET", f"/services/{service_id}")
-    return code == httpx.codes.NOT_FOUND or service.get("status") in ENDED
+def _over(service: dict[str, Any]) -> bool:
+    """Tell whether none of its jobs runs; its status says `cancelled` from the first moment."""
+    reasons = [item.get("reason") for item in service.get("conditions") or [] if item.get("type") == "Progressing"]
+    return service.get("status") in ENDED and any(reason in ("Stopped", "Completed", "Failed") for reason in reasons)

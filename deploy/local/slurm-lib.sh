@@ -63,9 +63,13 @@ mariadb_up() { mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" -e 'select 1'; 
 slurmdbd_up() { sacctmgr -n list cluster; }
 slurmctld_up() { pid_of slurmctld && scontrol ping | grep 'is UP'; } # no grep -q: with pipefail it may end the pipe too early
 
-# start DAEMON: returns once it answers
+# start DAEMON: returns once it answers; one that is merely paused goes on
 start() {
-  pid_of "$1" >/dev/null && return 0
+  local p
+  if p=$(pid_of "$1"); then
+    [ "$(state_of "$p")" != T ] || kill -CONT "$p"
+    return 0
+  fi
   rm -f "$RUN/$1.pid"
   case $1 in
   munged)

@@ -46,6 +46,18 @@ async def test_a_broken_one_is_reported(world: World) -> None:
     assert "broken.yaml:5: program" in answer.json()["detail"]
 
 
+async def test_folders_that_can_not_be_read_now(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("api.contract.recipes.book.Library.book", stale)
+    for answer in (await world.get("/api/v1/recipes"), await world.post("/api/v1/services", {"recipe_name": "engine"})):
+        assert answer.status_code == 503
+        assert "Stale file handle" in answer.json()["detail"]
+    health = await world.get("/health")
+    assert (health.status_code, list(health.json()["recipe_problems"])) == (200, ["*"])
+
+
 async def test_changes_on_disk_are_seen_at_once(world: World) -> None:
     folder = world.settings.state_dir.parent / "recipes"
     shutil.copytree(RECIPES, folder)

@@ -56,7 +56,7 @@ def test_address_of_another_host(folder: Path) -> None:
 
 def test_unsafe_address(folder: Path) -> None:
     code, text = refused(folder, api__host="0.0.0.0")
-    assert code == 5
+    assert code == 3
     assert "api.admin_key_file" in text
 
 
@@ -64,7 +64,7 @@ def test_unsafe_key_file(folder: Path) -> None:
     (folder / "key").write_text("some-key")
     (folder / "key").chmod(0o644)
     code, text = refused(folder, api__admin_key_file=str(folder / "key"))
-    assert code == 5
+    assert code == 3
     assert "chmod 600" in text
 
 
@@ -72,13 +72,13 @@ def test_installations_key_open_to_others(folder: Path) -> None:
     (folder / "state/installation.key").write_bytes(b"x" * 32)
     (folder / "state/installation.key").chmod(0o644)
     code, text = refused(folder)
-    assert code == 6
+    assert code == 3
     assert "chmod 600" in text
 
 
 def test_bad_setting(folder: Path) -> None:
     code, text = refused(folder, api__prot="1")
-    assert code == 2
+    assert code == 3
     assert "api.prot" in text
 
 

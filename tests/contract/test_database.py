@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend, Refused
+from backends import Backend, Refused, on_postgresql, on_sqlite
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -245,9 +245,8 @@ class TestNonsense:
             statement = f"INSERT INTO services (id, recipe_name) VALUES ('{key}', 'r')"
             await refused(backend, statement, "ck_services_id_|value too long")
 
+    @on_sqlite
     async def test_half_a_replica_is_refused(self, one: Backend) -> None:
-        if one.kind == "postgresql":
-            pytest.skip("PostgreSQL rounds it")
         await refused(one, "UPDATE services SET replicas = 1.5", "ck_services_replicas_range")
 
     async def test_what_is_sense_is_not(self, one: Backend) -> None:
@@ -451,25 +450,23 @@ class TestTransactions:
             await asyncio.gather(*(database.close() for database in databases))
         assert seen == list(range(1, 61))
 
+    @on_postgresql
     async def test_the_server_may_restart(self, one: Backend, database: Database) -> None:
-        if one.server is None:
-            pytest.skip("SQLite has no server")
         async with database.read() as connection:
             await connection.execute(select(Feed.seq))
-        one.server.stop()
+        one.postgres.stop()
         with pytest.raises((SQLAlchemyError, OSError)):
             async with database.read() as connection:
                 await connection.execute(select(Feed.seq))
-        one.server.start()
+        one.postgres.start()
         async with database.write() as connection:
             await connection.execute(update(Service).values(replicas=3))
         assert await one.one("SELECT replicas FROM services") == (3,)
 
+    @on_sqlite
     async def test_a_restored_file_is_the_one_that_counts(
         self, one: Backend, database: Database, tmp_path: Path
     ) -> None:
-        if one.kind != "sqlite":
-            pytest.skip("PostgreSQL has no file of its own")
         backup = tmp_path / "backup.db"
         await one.run(f"VACUUM INTO '{backup}'")
         async with database.write() as connection:
@@ -496,15 +493,13 @@ class TestUrls:
         assert url.drivername == "postgresql+asyncpg"
         assert (url.password, url.query) == ("p@ss", {"ssl": "require"})
 
+    @on_postgresql
     async def test_psqls_words_are_understood(self, backend: Backend) -> None:
-        if backend.kind == "sqlite":
-            pytest.skip("SQLite has no network")
         database = await open_database(backend.url + "&sslmode=disable")
         await database.close()
 
+    @on_postgresql
     async def test_an_unknown_option_is_told(self, backend: Backend) -> None:
-        if backend.kind == "sqlite":
-            pytest.skip("SQLite has no such options")
         with pytest.raises(SchemaError, match="colour"):
             await open_database(backend.url + "&colour=red")
 
@@ -535,11 +530,10 @@ class TestSchema:
             await open_database("postgresql://user:hidden@127.0.0.1:1/db")
         assert "hidden" not in str(error.value)
 
+    @on_postgresql
     async def test_one_that_does_not_exist_says_so(self, backend: Backend) -> None:
-        if backend.server is None:
-            pytest.skip("SQLite makes the file")
         with pytest.raises(SchemaError, match='database "nowhere" does not exist'):
-            await open_database(backend.server.url("nowhere"))
+            await open_database(backend.postgres.url("nowhere"))
 
     async def test_a_file_that_is_no_database_says_so(self, tmp_path: Path) -> None:
         path = tmp_path / "text.db"

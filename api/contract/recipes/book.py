@@ -71,8 +71,7 @@ class Library:
     def __init__(self, folders: Sequence[Path], changes: Mapping[str, Mapping[str, Any]]) -> None:
         self._folders = folders
         self._changes = changes
-        self._stamp: object = None
-        self._book = Book({}, {})
+        self._read: tuple[object, Book] = (None, Book({}, {}))
 
     def book(self) -> Book:
         """Return all recipes as they are on disk now."""

@@ -40,18 +40,7 @@ def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, 
         """Strangers, such as a load balancer, learn that the API answers and no more."""
         if not is_known(request.scope):
             return {"status": "healthy"}
-        database, heartbeat = "ok", None
-        try:
-            heartbeat = await services.last_heartbeat()
-        except UnavailableError as error:
-            database = str(error)
-        ago = None if heartbeat is None else round(max(0.0, time.time() - heartbeat), 1)
-        return {
-            "status": "healthy",
-            "database": database,
-            "controller": {"last_heartbeat": ago},
-            "recipe_problems": dict((await recipes.book()).problems),
-        }
+        return {"status": "healthy", **await _database(services), "recipe_problems": await _recipe_problems(recipes)}
 
     @get("/openapi.json", opt=OPEN)
     async def openapi_json() -> dict[str, Any]:
@@ -70,3 +59,21 @@ def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, 
         return extended_page
 
     return [root, health, openapi_json, openapi_extended_json, docs, docs_extended]
+
+
+async def _database(services: Services) -> dict[str, Any]:
+    """Tell how the database is, and how many seconds ago a controller was heard of; null: never."""
+    try:
+        heartbeat = await services.last_heartbeat()
+    except UnavailableError as error:
+        return {"database": str(error), "controller": {"last_heartbeat": None}}
+    ago = None if heartbeat is None else round(max(0.0, time.time() - heartbeat), 1)
+    return {"database": "ok", "controller": {"last_heartbeat": ago}}
+
+
+async def _recipe_problems(recipes: Recipes) -> dict[str, str]:
+    """Tell what is wrong with recipes, by path; with their folders, under the path `*`."""
+    try:
+        return dict((await recipes.book()).problems)
+    except UnavailableError as error:
+        return {"*": str(error)}

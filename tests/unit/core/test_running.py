@@ -246,8 +246,18 @@ def test_slurm_knows_best_what_came_from_outside_and_the_wrapper_the_rest(
 
 
 def test_an_exit_record_is_believed_while_the_job_still_shows() -> None:
-    for phase in (RUNNING, COMPLETING, PENDING):
+    for phase in (RUNNING, COMPLETING):
         assert only(showing(ready(), phase, exited(ready(), 1, "PortTaken"))).outcome == "PortTaken"
+
+
+def test_who_terminated_it_is_said_by_slurm() -> None:
+    for phase in (RUNNING, COMPLETING):
+        result = only(showing(ready(), phase, exited(ready(), 143, "Terminated")))
+        assert (result.open, result.ready) == (True, False)
+    files = exited(ready(), 143, "Terminated")
+    assert only(showing(ready(), PENDING, files)).outcome == "Requeued"
+    assert only(showing(ready(), ENDED, files, state="PREEMPTED")).outcome == "Preempted"
+    assert only(see(ready(), files=files)).outcome == "Terminated"
 
 
 @pytest.mark.parametrize(

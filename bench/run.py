@@ -1,0 +1,64 @@
+"""`make bench`: measure, print the tables, write them to .local/bench/latest.md. Names choose some of the tables."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import commit_to_sbatch  # noqa: E402
+from bench.figures import Table, load  # noqa: E402
+from bench.installation import Site, slurm  # noqa: E402
+
+ON_SLURM: dict[str, Callable[[Site], Table]] = {"commit": commit_to_sbatch.measure}
+ALONE: dict[str, Callable[[Path], Table]] = {}
+REPORT = ROOT / ".local" / "bench" / "latest.md"
+
+
+def main(names: Sequence[str]) -> int:
+    """Measure what is named, or everything."""
+    known = [*ON_SLURM, *ALONE]
+    if unknown := set(names) - set(known):
+        print(f"There is no bench {', '.join(sorted(unknown))}. There are: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    told = [f"# Figures of {time.strftime('%Y-%m-%d %H:%M')}", f"Load of the machine at the start: {load()}"]
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        site = stack.enter_context(slurm(folder)) if _chosen(ON_SLURM, names) else None
+        for name in _chosen({**ON_SLURM, **ALONE}, names):
+            before = time.monotonic()
+            table = ON_SLURM[name](site) if name in ON_SLURM and site is not None else ALONE[name](folder)
+            table.notes.append(f"It took {time.monotonic() - before:.0f} s; load of the machine at its end: {load()}.")
+            told.append(table.markdown())
+            print(told[-1], flush=True)
+    told.append(f"All took {time.monotonic() - began:.0f} s.")
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text("\n\n".join(told) + "\n")
+    print(f"{told[-1]} The tables are in {REPORT.relative_to(ROOT)}.")
+    return 0
+
+
+def _chosen(tables: dict[str, object] | dict[str, Callable[..., Table]], names: Sequence[str]) -> list[str]:
+    return [name for name in tables if name in names or not names]
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Give a folder with a short path (Slurm's sockets), and remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="af-bench-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

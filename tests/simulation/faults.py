@@ -1,0 +1,138 @@
+"""What can go wrong, drawn at random; each is named, so that runs can say how often it was met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.slurm import SimJob
+    from tests.simulation.world import World
+
+
+def alive(world: World) -> list[SimJob]:
+    return [j for j in world.slurm.jobs.values() if j.alive]
+
+
+def running(world: World) -> list[SimJob]:
+    return [j for j in world.slurm.jobs.values() if j.state == "RUNNING"]
+
+
+def slurmctld_silent(world: World) -> None:
+    world.slurm.silent_until = world.now + world.rng.choice((2.0, 15.0, 90.0))
+
+
+def slurmctld_loses_state(world: World) -> None:
+    world.slurm.lose_state(world.now)
+
+
+def listing_lies(world: World) -> None:
+    world.slurm.listing_fault = world.rng.choice(("empty", "half"))
+    world.slurm.listing_fault_until = world.now + world.rng.choice((3.0, 10.0, 40.0))
+
+
+def accounting_down(world: World) -> None:
+    world.slurm.accounting_down_until = world.now + world.rng.choice((10.0, 100.0))
+
+
+def node_dies(world: World) -> None:
+    victims = running(world)
+    if victims:
+        node = world.rng.choice(victims).node
+        for job in [j for j in victims if j.node == node]:
+            world.slurm.end(job, "NODE_FAIL", world.now, code=0)
+
+
+def preempted(world: World) -> None:
+    for job in running(world)[:1]:
+        world.slurm.end(job, "PREEMPTED", world.now, code=143, reason="Terminated")
+
+
+def time_limit(world: World) -> None:
+    for job in running(world)[:1]:
+        world.slurm.end(job, "TIMEOUT", world.now, code=143, reason="Terminated")
+
+
+def engine_dies(world: World) -> None:
+    victims = [j for j in running(world) if j.has_engine]
+    if victims:
+        world.slurm.end(world.rng.choice(victims), "FAILED", world.now, code=1, reason="EngineExited")
+
+
+def engine_hangs(world: World) -> None:
+    victims = [j for j in running(world) if j.has_engine]
+    if victims:
+        world.rng.choice(victims).hangs = True
+
+
+def requeued(world: World) -> None:
+    victims = running(world)
+    if victims:
+        world.slurm.requeue(world.rng.choice(victims), world.now)
+
+
+def held(world: World) -> None:
+    pending = [j for j in alive(world) if j.state == "PENDING"]
+    if pending:
+        job = world.rng.choice(pending)
+        job.held = True
+        world.later(world.rng.choice((5.0, 60.0)), lambda: setattr(job, "held", False))
+
+
+def cancelled_by_hand(world: World) -> None:
+    jobs = alive(world)
+    if jobs:
+        world.slurm.cancel(world.rng.choice(jobs), world.now)
+
+
+def look_alike(world: World) -> None:
+    """A stranger's job under a name like ours, and another installation's."""
+    ours = [j.name for j in alive(world)] or ["af-sim-s1-0-1"]
+    name = world.rng.choice((world.rng.choice(ours) + "x", "af-simm-s1-0-1", "af-other-s1-0-1"))
+    world.slurm.create(name, world.now)
+
+
+def controller_crashes(world: World) -> None:
+    for controller in world.controllers:
+        if controller.alive:
+            controller.crash(world.now + world.rng.choice((0.5, 5.0, 40.0)))
+            return
+
+
+def controller_pauses(world: World) -> None:
+    controller = world.rng.choice(world.controllers)
+    controller.paused_until = world.now + world.rng.choice((1.0, 10.0, 60.0))
+
+
+def database_fails(world: World) -> None:
+    world.database_fails_until = world.now + world.rng.choice((0.5, 5.0, 30.0))
+
+
+def shared_folder_fails(world: World) -> None:
+    world.folder_fails_until = world.now + world.rng.choice((0.5, 5.0, 30.0))
+
+
+def files_late(world: World) -> None:
+    world.files_late_until = world.now + world.rng.choice((5.0, 30.0))
+
+
+FAULTS: tuple[Callable[[World], None], ...] = (
+    slurmctld_silent,
+    slurmctld_loses_state,
+    listing_lies,
+    accounting_down,
+    node_dies,
+    preempted,
+    time_limit,
+    engine_dies,
+    engine_hangs,
+    requeued,
+    held,
+    cancelled_by_hand,
+    look_alike,
+    controller_crashes,
+    controller_pauses,
+    database_fails,
+    shared_folder_fails,
+    files_late,
+)

@@ -1,0 +1,197 @@
+"""A simulated Slurm with its nodes: it does what real ones were seen to do, and worse, but never what they can't."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+from controller.core.model import Job, JobPhase
+
+MIN_JOB_AGE = 30.0
+ALIVE = ("PENDING", "RUNNING", "COMPLETING")
+PHASES = {"PENDING": JobPhase.PENDING, "RUNNING": JobPhase.RUNNING, "COMPLETING": JobPhase.COMPLETING}
+
+
+@dataclass
+class SimJob:
+    """One job as slurmctld and its node know it."""
+
+    job_id: int
+    name: str
+    submitted_at: float
+    state: str = "PENDING"
+    held: bool = False
+    restarts: int = 0
+    node: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    stage: str = "none"
+    """What its script has come to: none, begun, claimed, starting, serving, ready."""
+    cancel_at: float | None = None
+    hangs: bool = False
+    """Its engine runs and does not answer."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is queued or on a node."""
+        return self.state in ALIVE
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether its engine holds a GPU."""
+        return self.state in ("RUNNING", "COMPLETING") and self.stage in ("claimed", "starting", "serving", "ready")
+
+    def seen(self) -> Job:
+        """Return it as a listing shows it."""
+        return Job(
+            job_id=self.job_id,
+            token=self.name,
+            phase=PHASES.get(self.state, JobPhase.ENDED),
+            state=self.state,
+            reason="JobHeldAdmin" if self.held else "",
+            node=self.node if self.state != "PENDING" else None,
+            started_at=self.started_at,
+            exit_code=self.exit_code,
+        )
+
+
+@dataclass
+class JobFolder:
+    """What a job has written; the controller may see it late."""
+
+    claim: int | None = None
+    """The job's id, or -1: revoked."""
+    claim_at: float = 0.0
+    step: str | None = None
+    port: int | None = None
+    exit: tuple[int, str] | None = None
+    written_at: float = 0.0
+
+
+@dataclass
+class SimSlurm:
+    """slurmctld, slurmdbd, nodes and the shared folder."""
+
+    rng: random.Random
+    jobs: dict[int, SimJob] = field(default_factory=dict)
+    folders: dict[str, JobFolder] = field(default_factory=dict)
+    accounting: dict[int, tuple[float, SimJob]] = field(default_factory=dict)
+    """Id -> when the row can first be seen, and the row."""
+    next_id: int = 1
+    silent_until: float = 0.0
+    accounting_down_until: float = 0.0
+    listing_fault: str = ""
+    listing_fault_until: float = 0.0
+    underway: list[tuple[float, str]] = field(default_factory=list)
+    """Requests that slurmctld will carry out although their sbatch has given up: when, and the name."""
+    has_accounting: bool = True
+
+    # --- what the commands do
+
+    def create(self, name: str, now: float) -> int:
+        """Make a job, as sbatch asks."""
+        job_id = self.next_id
+        self.next_id += 1
+        self.jobs[job_id] = SimJob(job_id=job_id, name=name, submitted_at=now)
+        return job_id
+
+    def listing(self, now: float) -> list[SimJob]:
+        """Return what squeue prints, which may be a lie."""
+        shown = [j for j in self.jobs.values() if j.alive or now - (j.ended_at or now) < MIN_JOB_AGE]
+        if now < self.listing_fault_until:
+            return [] if self.listing_fault == "empty" else [j for j in shown if j.job_id % 2]
+        return shown
+
+    def ended(self, job_id: int, now: float) -> SimJob | None:
+        """Return what sacct knows of a job."""
+        visible_at, row = self.accounting.get(job_id, (0.0, None))
+        return row if row is not None and now >= visible_at else None
+
+    def cancel(self, job: SimJob, now: float) -> None:
+        """Ask a job to end."""
+        if job.state == "PENDING":
+            self.end(job, "CANCELLED", now, code=0)
+        elif job.alive and job.cancel_at is None:
+            job.cancel_at = now + self.rng.choice((0.0, 0.5, 3.0, 20.0))
+
+    def end(self, job: SimJob, state: str, now: float, code: int, reason: str | None = None) -> None:
+        """End a job; its wrapper may leave a record."""
+        if reason is not None and job.stage not in ("none", "begun"):
+            folder = self.folder(job.name)
+            folder.exit, folder.written_at = (code, reason), now
+        job.state, job.ended_at, job.exit_code, job.stage = state, now, code, "over"
+        if self.has_accounting:
+            self.accounting[job.job_id] = (now + self.rng.choice((0.1, 0.1, 2.0, 6.0)), replace(job))
+
+    def folder(self, token: str) -> JobFolder:
+        """Return an attempt's folder."""
+        return self.folders.setdefault(token, JobFolder())
+
+    # --- what goes on by itself
+
+    def advance(self, now: float) -> None:
+        """Let everything that is due happen."""
+        for due, name in [u for u in self.underway if u[0] <= now and now >= self.silent_until]:
+            self.underway.remove((due, name))
+            self.create(name, now)
+        for job in list(self.jobs.values()):
+            if job.cancel_at is not None and now >= job.cancel_at and job.alive:
+                self.end(job, "CANCELLED", now, code=143, reason="Terminated")
+            elif job.alive and self.rng.random() < 0.5:
+                self._progress(job, now)
+            elif not job.alive and now - (job.ended_at or now) > MIN_JOB_AGE * 4:
+                del self.jobs[job.job_id]
+
+    def _progress(self, job: SimJob, now: float) -> None:
+        if job.state == "PENDING":
+            self._start(job, now)
+        elif job.stage == "none":
+            self._begin_script(job, now)
+        elif job.stage == "claimed":
+            self._step(job, "starting", now)
+        elif job.stage == "starting":
+            self._step(job, "serving", now, port=20000 + job.job_id % 1000)
+        elif job.stage == "serving":
+            job.stage = "ready"
+
+    def _start(self, job: SimJob, now: float) -> None:
+        twin = any(j.name == job.name and j.job_id != job.job_id and j.state == "RUNNING" for j in self.jobs.values())
+        # A requeued job has lost its dependency: singleton does not hold it any more.
+        if job.held or now < self.silent_until or (twin and job.restarts == 0):
+            return
+        job.state, job.node, job.started_at, job.stage = "RUNNING", f"n{self.rng.randrange(3)}", now, "none"
+
+    def _begin_script(self, job: SimJob, now: float) -> None:
+        """The wrapper's claim. Without it no engine."""
+        folder = self.folder(job.name)
+        if job.restarts or (folder.claim is not None and folder.claim != job.job_id):
+            self.end(job, "COMPLETED", now, code=0)
+            return
+        folder.claim, folder.claim_at = job.job_id, now
+        job.stage = "claimed"
+
+    def _step(self, job: SimJob, stage: str, now: float, port: int | None = None) -> None:
+        folder = self.folder(job.name)
+        job.stage = folder.step = stage
+        folder.port, folder.written_at = port, now
+
+    # --- what goes wrong
+
+    def requeue(self, job: SimJob, now: float) -> None:
+        """An administrator requeues a job: the same id, pending again."""
+        if job.stage not in ("none", "begun"):
+            folder = self.folder(job.name)
+            folder.exit, folder.written_at = (143, "Terminated"), now
+        job.state, job.stage, job.node, job.started_at = "PENDING", "over", None, None
+        job.restarts += 1
+        job.cancel_at = None
+
+    def lose_state(self, now: float) -> None:
+        """slurmctld is killed: what it acknowledged last is gone, and the ids are given out again."""
+        lost = [j for j in self.jobs.values() if j.alive and now - j.submitted_at < 3.0]
+        for job in lost:
+            del self.jobs[job.job_id]
+        if lost:
+            self.next_id = min(j.job_id for j in lost)
+        self.silent_until = now + 5.0

@@ -1,0 +1,182 @@
+"""What people want changes: scale, roll out, stop, delete, refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.core.model import Attempt, Cancel, Observed, Submit
+
+from .builders import (
+    JOB,
+    NOW,
+    PENDING,
+    RUNNING,
+    SILENT,
+    actions,
+    claim,
+    closed,
+    condition,
+    desired,
+    fails,
+    gone,
+    intended,
+    job,
+    merged,
+    plan,
+    queued,
+    ready,
+    record,
+    refused,
+    see,
+    see_running,
+    snapshot,
+    started,
+    token,
+)
+
+CHANGED = {"generation": 2, "digest": "d2"}
+
+
+def closings(seen: Observed, **changes: object) -> dict[str, str | None]:
+    """Token -> outcome of what is closed in this pass."""
+    return {a.token: a.outcome for a in plan(desired(**changes), seen).attempts if not a.open}
+
+
+# Scaling
+
+
+def test_scaling_up_opens_what_is_missing() -> None:
+    assert actions(see_running(ready()), desired(replicas=3)) == (Submit(token=token(1)), Submit(token=token(2)))
+
+
+def test_scaling_down_closes_the_highest() -> None:
+    seen = see_running(ready(0), ready(1), ready(2))
+    assert closings(seen, replicas=1) == {token(1): "ScaledDown", token(2): "ScaledDown"}
+
+
+def test_scaling_to_zero_closes_all() -> None:
+    assert closings(see_running(ready(0)), replicas=0) == {token(0): "ScaledDown"}
+
+
+def test_scaling_leaves_the_others_as_they_are() -> None:
+    seen = see_running(ready(0), ready(1))
+    first = plan(desired(replicas=1), seen)
+    assert token(0) not in {a.token for a in first.attempts}
+
+
+def test_a_slot_that_comes_back_goes_on_counting_incarnations() -> None:
+    last = gone(ready(1, 4), "ScaledDown")
+    assert actions(see_running(ready(0), last), desired(replicas=2)) == (Submit(token=token(1, 5)),)
+
+
+def test_a_slot_that_comes_back_waits_until_its_old_job_is_gone() -> None:
+    last = closed(ready(1, 4), "ScaledDown")
+    seen = see_running(ready(0), last)
+    assert actions(seen, desired(replicas=2)) == (Cancel(token=last.token, job_id=JOB + 1),)
+
+
+def test_another_number_of_replicas_is_no_other_launch() -> None:
+    assert closings(see_running(ready(0), ready(1)), replicas=2, generation=9) == {}
+
+
+# Rolling out
+
+
+def test_an_outdated_service_of_one_is_replaced() -> None:
+    seen = see_running(ready())
+    first = plan(desired(**CHANGED), seen)
+    assert [(a.outcome, a.message) for a in first.attempts] == [
+        ("Outdated", "The service was changed (generation 2)."),
+    ]
+    assert actions(record(seen, first), desired(**CHANGED)) == (Cancel(token=token(), job_id=JOB),)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        pytest.param((ready(0), ready(1), ready(2)), {0}, id="all serve: one"),
+        pytest.param((ready(0), ready(1), started(2)), {2}, id="one does not serve: that one"),
+        pytest.param((started(0), queued(1), ready(2)), {0, 1}, id="what does not serve need not wait"),
+        pytest.param((ready(0), ready(1), ready(2, unready_since=NOW - 9)), {2}, id="unready is not serving"),
+        pytest.param((ready(0), ready(1), ready(2, digest="d2")), {0}, id="the next, once the last serves"),
+        pytest.param((ready(0), ready(1), started(2, digest="d2")), set(), id="not before the last serves"),
+        pytest.param((ready(0), ready(1), closed(ready(2), "Outdated")), set(), id="nor before it is there"),
+    ],
+)
+def test_outdated_attempts_are_replaced_one_at_a_time(attempts: tuple[Attempt, ...], expected: set[int]) -> None:
+    assert set(closings(see_running(*attempts), replicas=3, **CHANGED)) == {token(r) for r in expected}
+
+
+def test_a_roll_out_waits_for_new_replicas_too() -> None:
+    assert closings(see_running(ready(0)), replicas=2, **CHANGED) == {}
+    assert closings(see_running(ready(0), ready(1, digest="d2")), replicas=2, **CHANGED) == {token(0): "Outdated"}
+
+
+def test_a_roll_out_that_fails_stops_at_the_first_replica() -> None:
+    failed = gone(started(0, 2, digest="d2", generation=2, failures=99), "EngineExited")
+    seen = see_running(failed, ready(1), ready(2))
+    result = plan(desired(replicas=3, **CHANGED), seen)
+    assert (result.attempts, result.actions) == ((), ())
+    assert condition(result.status, "Progressing").reason == "Failed"
+    assert condition(result.status, "Available").status == "True"
+
+
+@pytest.mark.parametrize("changes", [{"snapshot": None}, {"reading_failure": SILENT}])
+def test_nothing_that_serves_is_replaced_while_the_cluster_can_not_take_the_next(changes: dict[str, object]) -> None:
+    assert closings(see_running(ready(), **changes), **CHANGED) == {}
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("attempt", [intended(), queued(), started(), ready()])
+def test_stopping_closes_whatever_is_open(attempt: Attempt) -> None:
+    assert closings(see(attempt), running=False) == {attempt.token: "Stopped"}
+
+
+def test_stopping_needs_no_reading_but_nothing_is_cancelled_without_one() -> None:
+    seen = see(ready(), snapshot=None, reading_failure=SILENT)
+    first = plan(desired(running=False), seen)
+    assert [a.outcome for a in first.attempts] == ["Stopped"]
+    assert plan(desired(running=False), record(seen, first)).actions == ()
+
+
+def test_a_stopped_service_can_be_started_again() -> None:
+    assert actions(see(gone(ready(), "Stopped")), desired(generation=3)) == (Submit(token=token(0, 2)),)
+
+
+def test_a_service_that_can_not_be_resolved_can_be_stopped() -> None:
+    seen = see(ready())
+    assert [a.outcome for a in plan(refused(running=False), seen).attempts] == ["Stopped"]
+
+
+# Refusing
+
+
+def test_a_refusal_leaves_what_runs() -> None:
+    seen = see_running(ready(0), started(1), queued(2))
+    result = plan(refused(replicas=3), seen)
+    assert result.actions == ()
+    assert all(a.open for a in result.attempts)
+
+
+def test_a_refusal_that_names_fewer_replicas_closes_none() -> None:
+    assert all(a.open for a in plan(refused(replicas=1), see_running(ready(0), ready(1))).attempts)
+
+
+def test_under_a_refusal_an_attempt_that_ended_is_not_replaced() -> None:
+    last = gone(ready(), "NodeFailed")
+    assert actions(see(last), refused()) == ()
+
+
+def test_under_a_refusal_ends_and_failures_are_still_seen() -> None:
+    ended = job(ready(), RUNNING)
+    assert condition(plan(refused(), see(ready(), snapshot=snapshot(ended))).status, "Accepted").status == "False"
+    probes = fails(ready(), 2)
+    (row,) = plan(refused(), see_running(ready(), probes=probes)).attempts
+    assert row.unready_since == NOW
+
+
+def test_a_queued_attempt_of_an_old_generation_is_replaced_at_once() -> None:
+    seen = see(queued(), snapshot=snapshot(job(queued(), PENDING)), files=merged(claim(started(1))))
+    assert closings(seen, **CHANGED) == {token(): "Outdated"}

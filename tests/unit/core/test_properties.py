@@ -1,0 +1,324 @@
+"""What holds of every plan, whatever is wanted and whatever is seen: drawn at random, the nonsensical included."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.contract.status import word
+from controller.core.fold import holder
+from controller.core.model import (
+    UNREADABLE,
+    Attempt,
+    Cancel,
+    Claim,
+    Desired,
+    Job,
+    JobExit,
+    JobFiles,
+    JobPhase,
+    Observed,
+    Plan,
+    Probe,
+    ReadingFailure,
+    Revoke,
+    SendOutcome,
+    Sent,
+    Snapshot,
+    Submit,
+)
+
+from .builders import JOB_SPEC, LIMITS, NOW, desired, intended, plan, record, refused, see, spec, token
+
+WORDS = {"pending", "building", "starting", "running", "completed", "failed", "cancelled"}
+OUTCOMES = ["EngineExited", "Stopped", "Completed", "NodeFailed", "SubmitRejected", "SubmitDeferred", "Vanished"]
+STATES = ["COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT", "STRANGE"]
+
+some = st.sampled_from
+past = st.floats(min_value=0.0, max_value=2_000.0).map(lambda ago: NOW - ago)
+maybe_past = st.none() | past
+job_ids = st.integers(min_value=1, max_value=4)
+digests = some(["d1", "d2"])
+
+
+def optional(value: st.SearchStrategy[Any], tokens: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(some(tokens), value) if tokens else st.just({})
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> tuple[Attempt, ...]:
+    """At most one open attempt a replica, the newest, as the database holds it; earlier ones closed, not gone."""
+    found = []
+    for replica in draw(st.sets(st.integers(0, 3))):
+        last = draw(st.integers(1, 3))
+        for incarnation in range(draw(st.integers(1, last)), last + 1):
+            attempt = intended(
+                replica,
+                incarnation,
+                digest=draw(digests),
+                generation=draw(st.integers(1, 2)),
+                failures=draw(st.integers(0, 6)),
+                intent_at=draw(past),
+                job_id=draw(st.none() | job_ids),
+                absent_since=draw(maybe_past),
+                claimed_at=draw(maybe_past),
+            )
+            if draw(st.booleans()):
+                attempt = replace(attempt, started_at=draw(past), node="n1", host="n1", launched_at=draw(maybe_past))
+            if attempt.started_at is not None and draw(st.booleans()):
+                attempt = replace(attempt, port=8000, serving_at=draw(past), ready_at=draw(maybe_past))
+            if attempt.ready_at is not None:
+                attempt = replace(attempt, unready_since=draw(maybe_past))
+            if incarnation < last or draw(st.booleans()):
+                attempt = replace(attempt, closed_at=draw(past), outcome=draw(some(OUTCOMES)))
+            if incarnation == last and not attempt.open and draw(st.booleans()):
+                attempt = replace(attempt, gone_at=NOW)
+            found.append(attempt)
+    return tuple(found)
+
+
+@st.composite
+def snapshots(draw: st.DrawFn, tokens: list[str]) -> Snapshot:
+    jobs: dict[str, tuple[Job, ...]] = {}
+    for each in draw(st.lists(some(tokens), unique=True)) if tokens else []:
+        jobs[each] = tuple(
+            Job(
+                job_id=job_id,
+                token=each,
+                phase=(phase := draw(some(list(JobPhase)))),
+                state=draw(some(STATES)) if phase is JobPhase.ENDED else phase.name,
+                node=draw(some([None, "n1", "n2"])),
+                started_at=draw(maybe_past),
+                ends_at=draw(maybe_past),
+                exit_code=draw(some([None, 0, 1])),
+            )
+            for job_id in sorted(draw(st.sets(job_ids, min_size=1, max_size=3)))
+        )
+    return Snapshot(
+        sequence=draw(st.integers(1, 9)),
+        began_at=draw(past),
+        jobs=jobs,
+        in_doubt=frozenset(draw(st.sets(some(tokens)))) if tokens else frozenset(),
+    )
+
+
+claims = st.builds(Claim, job_id=st.none() | st.just(UNREADABLE) | job_ids)
+exits = st.builds(
+    JobExit, code=st.integers(0, 2), reason=some(["EngineExited", "Terminated", "TimeLimit"]), message=st.just("")
+)
+job_files = st.builds(
+    JobFiles,
+    claim=st.none() | claims,
+    step=some([None, "claimed", "image", "starting", "serving", "draining", "unheard-of"]),
+    port=some([None, 8000]),
+    exit=st.none() | exits,
+)
+probes = st.builds(Probe, at=past, ready=st.booleans(), failures=st.integers(0, 5), message=st.just("refused"))
+answers = st.builds(
+    Sent,
+    outcome=some(list(SendOutcome)),
+    sequence=st.integers(1, 9),
+    job_id=st.none() | job_ids,
+    message=st.just("No."),
+)
+silences = st.builds(ReadingFailure, since=past, reason=st.just("SlurmSilent"), message=st.just("No answer."))
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> Observed:
+    rows = draw(attempts())
+    tokens = [a.token for a in rows if a.gone_at is None]
+    return see(
+        *rows,
+        snapshot=draw(st.none() | snapshots(tokens)),
+        reading_failure=draw(st.none() | silences),
+        files=draw(optional(job_files, tokens)),
+        probes=draw(optional(probes, tokens)),
+        sent=draw(optional(answers, tokens)),
+        cancelled=draw(optional(past, tokens)),
+    )
+
+
+wishes = st.builds(
+    desired,
+    running=st.booleans(),
+    replicas=st.integers(0, 4),
+    generation=st.integers(1, 3),
+    digest=digests,
+    spec=some([spec(), JOB_SPEC, spec(max_failures=1)]),
+) | st.builds(refused, running=st.booleans(), replicas=st.integers(0, 4))
+
+anything = given(wanted=wishes, seen=observations())
+quickly = settings(max_examples=300, deadline=None)
+
+
+def table(seen: Observed, result: Plan) -> dict[str, Attempt]:
+    return {a.token: a for a in record(seen, result).attempts}
+
+
+@quickly
+@anything
+def test_deciding_is_a_function(wanted: Desired, seen: Observed) -> None:
+    assert plan(wanted, seen) == plan(wanted, seen)
+
+
+@quickly
+@anything
+def test_never_two_open_attempts_of_a_replica(wanted: Desired, seen: Observed) -> None:
+    rows = table(seen, plan(wanted, seen)).values()
+    assert all(count == 1 for count in Counter((a.replica, a.lane) for a in rows if a.open).values())
+    assert len({(a.replica, a.incarnation) for a in rows}) == len(rows)
+
+
+@quickly
+@anything
+def test_closed_stays_closed_and_gone_stays_gone(wanted: Desired, seen: Observed) -> None:
+    after = table(seen, plan(wanted, seen))
+    for before in seen.attempts:
+        now = after[before.token]
+        if not before.open:
+            assert (now.closed_at, now.outcome, now.message) == (before.closed_at, before.outcome, before.message)
+        if before.gone_at is not None:
+            assert now == before
+        assert (now.token, now.replica, now.incarnation, now.digest) == (
+            before.token,
+            before.replica,
+            before.incarnation,
+            before.digest,
+        )
+
+
+@quickly
+@anything
+def test_every_end_has_a_reason_and_only_what_ended_is_gone(wanted: Desired, seen: Observed) -> None:
+    for attempt in table(seen, plan(wanted, seen)).values():
+        assert attempt.open or attempt.outcome
+        assert attempt.gone_at is None or not attempt.open
+
+
+@quickly
+@anything
+def test_only_a_fresh_row_is_submitted_and_every_fresh_row_is(wanted: Desired, seen: Observed) -> None:
+    result = plan(wanted, seen)
+    known = {a.token for a in seen.attempts}
+    fresh = [a for a in result.attempts if a.token not in known]
+    assert [a.token for a in result.actions if isinstance(a, Submit)] == [a.token for a in fresh]
+    for attempt in fresh:
+        assert (attempt.open, attempt.intent_at, attempt.job_id) == (True, NOW, None)
+        assert (attempt.digest, attempt.generation) == (wanted.digest, wanted.generation)
+        assert attempt.replica < wanted.replicas
+
+
+@quickly
+@anything
+def test_nothing_is_submitted_beside_what_may_still_be_there(wanted: Desired, seen: Observed) -> None:
+    result = plan(wanted, seen)
+    after = table(seen, result)
+    for action in result.actions:
+        if isinstance(action, Submit):
+            mine = after[action.token]
+            others = [a for a in after.values() if a.replica == mine.replica and a.token != mine.token]
+            assert all(a.gone_at is not None for a in others)
+            assert seen.snapshot is not None
+            assert seen.reading_failure is None
+
+
+@quickly
+@anything
+def test_an_open_attempts_own_job_is_never_cancelled(wanted: Desired, seen: Observed) -> None:
+    was_open = {a.token: a for a in seen.attempts if a.open}
+    for action in plan(wanted, seen).actions:
+        if isinstance(action, Cancel) and action.token in was_open:
+            assert seen.snapshot is not None
+            mine = holder(seen.snapshot.jobs[action.token], seen.files.get(action.token, JobFiles()))
+            assert mine is not None
+            assert action.job_id != mine.job_id
+
+
+@quickly
+@anything
+def test_only_what_is_seen_alive_is_cancelled(wanted: Desired, seen: Observed) -> None:
+    for action in plan(wanted, seen).actions:
+        if isinstance(action, Cancel):
+            assert seen.snapshot is not None
+            jobs = {j.job_id: j.phase for j in seen.snapshot.jobs[action.token]}
+            assert jobs[action.job_id] is not JobPhase.ENDED
+
+
+@quickly
+@anything
+def test_only_what_is_unclaimed_and_unseen_is_revoked(wanted: Desired, seen: Observed) -> None:
+    for action in plan(wanted, seen).actions:
+        if isinstance(action, Revoke):
+            assert seen.files.get(action.token, JobFiles()).claim is None
+            assert seen.snapshot is not None
+            phases = {j.phase for j in seen.snapshot.jobs.get(action.token, ())}
+            assert phases <= {JobPhase.ENDED}
+
+
+@quickly
+@anything
+def test_without_a_snapshot_nothing_is_done_to_the_cluster(wanted: Desired, seen: Observed) -> None:
+    assert plan(wanted, replace(seen, snapshot=None)).actions == ()
+
+
+@quickly
+@anything
+def test_the_next_look_is_never_in_the_past(wanted: Desired, seen: Observed) -> None:
+    again = plan(wanted, seen).look_again_at
+    assert again is None or again > NOW
+
+
+@quickly
+@anything
+def test_endpoints_are_open_attempts_with_an_address(wanted: Desired, seen: Observed) -> None:
+    result = plan(wanted, seen)
+    after = table(seen, result)
+    for found in result.endpoints or ():
+        assert after[found.token].open
+        assert found.ready == after[found.token].ready
+
+
+@quickly
+@anything
+def test_the_status_is_a_word(wanted: Desired, seen: Observed) -> None:
+    status = plan(wanted, seen).status
+    assert status is not None
+    found = word(wanted=wanted.running, conditions=status.conditions)
+    assert found in WORDS
+    assert (found == "cancelled") is (not wanted.running)
+    assert 0 <= status.ready_replicas <= wanted.replicas or not wanted.running
+
+
+@quickly
+@anything
+def test_deciding_again_on_what_was_decided_comes_to_rest(wanted: Desired, seen: Observed) -> None:
+    """With nothing new to see, a few passes later there is nothing more to record or to tell.
+
+    Each pass may close what another pass then evicts, and open what eviction made room for; no more than that.
+    """
+    for _ in range(4):
+        seen = record(seen, plan(wanted, seen))
+    last = plan(wanted, seen)
+    assert (last.attempts, last.events, last.status, last.endpoints) == ((), (), None, None)
+    assert not any(isinstance(a, Submit) for a in last.actions)
+
+
+@quickly
+@anything
+def test_time_alone_closes_and_opens_only_by_patience(wanted: Desired, seen: Observed) -> None:
+    """Later, with nothing new to see: what was closed or opened was a start too slow, or a pause that was over."""
+    for _ in range(4):
+        seen = record(seen, plan(wanted, seen))
+    later = plan(wanted, seen, NOW + 10 * LIMITS.backoff_most)
+    known = {a.token for a in seen.attempts}
+    for attempt in later.attempts:
+        assert attempt.token not in known or attempt.outcome in (None, "StartupTimeout", "Outdated")
+
+
+def test_the_builders_make_tokens_as_deciding_does() -> None:
+    assert token(2, 3) == "af-i9-s4-2-3"

@@ -1,0 +1,284 @@
+"""What is said about a service: conditions, and events told once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from api.contract.status import Condition, Truth
+from controller.core.model import Observed, ReadingFailure, SendOutcome, Status
+
+from .builders import (
+    ENDED,
+    JOB,
+    JOB_SPEC,
+    LIMITS,
+    NOW,
+    PENDING,
+    RUNNING,
+    SILENT,
+    answers,
+    claim,
+    closed,
+    condition,
+    desired,
+    exited,
+    fails,
+    gone,
+    intended,
+    job,
+    plan,
+    queued,
+    ready,
+    record,
+    refused,
+    see,
+    see_running,
+    sent,
+    snapshot,
+    started,
+)
+
+
+def said(seen: Observed, kind: str, now: float = NOW, **changes: Any) -> Condition:
+    return condition(plan(desired(**changes), seen, now).status, kind)
+
+
+def told(seen: Observed, now: float = NOW, **changes: Any) -> list[str]:
+    return [event.reason for event in plan(desired(**changes), seen, now).events]
+
+
+# Conditions
+
+
+def test_every_service_has_these_conditions_of_this_generation() -> None:
+    status = plan(desired(generation=4), see()).status
+    assert status is not None
+    assert [c.type for c in status.conditions] == ["Accepted", "Observed", "Ready", "Available", "Progressing"]
+    assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
+
+
+@pytest.mark.parametrize(
+    ("seen", "truth", "reason"),
+    [
+        pytest.param(see(snapshot=None), Truth.UNKNOWN, "NotYet", id="no reading yet"),
+        pytest.param(see(), Truth.TRUE, "Reading", id="read"),
+        pytest.param(see(reading_failure=SILENT), Truth.TRUE, "Reading", id="silent for a moment"),
+        pytest.param(
+            see(reading_failure=replace(SILENT, since=NOW - LIMITS.silence)),
+            Truth.UNKNOWN,
+            "SlurmSilent",
+            id="silent for long",
+        ),
+        pytest.param(see(snapshot=None, reading_failure=SILENT), Truth.UNKNOWN, "SlurmSilent", id="never read"),
+        pytest.param(
+            see(queued(), snapshot=snapshot(in_doubt=frozenset({queued().token}))),
+            Truth.UNKNOWN,
+            "MassVanishing",
+            id="not believed",
+        ),
+    ],
+)
+def test_observed(seen: Observed, truth: Truth, reason: str) -> None:
+    found = said(seen, "Observed")
+    assert (found.status, found.reason) == (truth, reason)
+
+
+@pytest.mark.parametrize("since", [NOW - 3, 1_763_881_234.567891, 1_763_881_234.123457])
+def test_silence_is_told_at_the_very_time_for_which_a_look_was_asked(since: float) -> None:
+    seen = see(ready(), reading_failure=ReadingFailure(since=since, reason="SlurmSilent", message="No answer."))
+    first = plan(desired(), seen, since + 1)
+    assert first.look_again_at is not None
+    later = plan(desired(), record(seen, first), first.look_again_at)
+    assert [e.reason for e in later.events] == ["SlurmSilent"]
+    assert later.look_again_at is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "changes", "truth", "reason", "count"),
+    [
+        (see_running(ready(0), started(1)), {"replicas": 2}, Truth.FALSE, "NotAllReady", 1),
+        (see_running(ready(0), ready(1)), {"replicas": 2}, Truth.TRUE, "AllReady", 2),
+        (see(), {"replicas": 0}, Truth.FALSE, "ScaledToZero", 0),
+        (see(), {"running": False}, Truth.FALSE, "Stopped", 0),
+        (see_running(ready(0), ready(1)), {"running": False}, Truth.FALSE, "Stopped", 0),
+        (see_running(ready(0), ready(1)), {"replicas": 1}, Truth.TRUE, "AllReady", 1),
+    ],
+)
+def test_ready(seen: Observed, changes: dict[str, Any], truth: Truth, reason: str, count: int) -> None:
+    status = plan(desired(**changes), seen).status
+    assert status is not None
+    found = condition(status, "Ready")
+    assert (found.status, found.reason, status.ready_replicas) == (truth, reason, count)
+
+
+def test_available_is_one_that_answers() -> None:
+    assert said(see_running(ready(0), started(1)), "Available", replicas=2).status is Truth.TRUE
+    assert said(see_running(ready(), probes=fails(ready(), 2)), "Available").status is Truth.FALSE
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason", "words"),
+    [
+        (see(), "Submitting", "It is being submitted."),
+        (see(snapshot=None), "Submitting", "about to be submitted"),
+        (see(queued(), snapshot=None), "Queued", f"The job {JOB} is queued."),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="None"))), "Queued", f"job {JOB} is queued."),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Resources"))), "Queued", "(Resources)"),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),
+        (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
+        (see_running(started()), "Starting", "its engine is starting"),
+        (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),
+        (see_running(ready()), "AsWanted", ""),
+        (see(closed(started(), "NodeFailed"), snapshot=None), "Submitting", "is being ended: NodeFailed"),
+        (see(gone(started(), "EngineExited", closed_at=NOW)), "BackOff", "tried again after EngineExited"),
+        (see(gone(started(failures=99), "EngineExited")), "Failed", "Change the service"),
+    ],
+)
+def test_progressing(seen: Observed, reason: str, words: str) -> None:
+    found = said(seen, "Progressing")
+    assert found.reason == reason
+    assert words in found.message
+
+
+def test_progressing_speaks_of_the_slot_that_is_furthest_of_those_not_ready() -> None:
+    seen = see_running(ready(0), started(1), snapshot=snapshot(job(ready(0), RUNNING), job(started(1), RUNNING)))
+    assert said(seen, "Progressing", replicas=3).reason == "Starting"
+
+
+def test_replicas_that_completed_are_not_waited_for() -> None:
+    running = started(1, ready_at=NOW - 50)
+    seen = see_running(gone(started(0), "Completed"), running)
+    assert said(seen, "Progressing", replicas=2, spec=JOB_SPEC).reason == "AsWanted"
+    again = gone(started(1, started_at=NOW - 1), "NodeFailed", closed_at=NOW)
+    seen = see(gone(started(0), "Completed"), again)
+    assert "after NodeFailed" in said(seen, "Progressing", replicas=2, spec=JOB_SPEC).message
+
+
+def test_a_stopped_service_is_stopping_until_nothing_of_it_is_left() -> None:
+    assert said(see_running(ready()), "Progressing", running=False).reason == "Stopping"
+    assert said(see(gone(ready(), "Stopped")), "Progressing", running=False).reason == "Stopped"
+
+
+def test_a_refusal_is_said_and_why() -> None:
+    status = plan(refused(), see()).status
+    for kind, reason in (("Accepted", "BadConfig"), ("Progressing", "Failed")):
+        found = condition(status, kind)
+        assert (found.status, found.reason) == (Truth.FALSE, reason)
+        assert "resources.memory" in found.message
+
+
+def test_since_stays_while_the_truth_stays() -> None:
+    seen = see()
+    first = plan(desired(), seen)
+    queue = replace(record(seen, first), snapshot=snapshot(job(intended(), PENDING, job_id=JOB)))
+    later = plan(desired(), queue, NOW + 60)
+    before, now = condition(first.status, "Progressing"), condition(later.status, "Progressing")
+    assert (before.reason, now.reason) == ("Submitting", "Queued")
+    assert (before.since, now.since) == (NOW, NOW)
+
+
+def test_since_moves_with_the_truth() -> None:
+    seen = see_running(ready())
+    first = plan(desired(), seen)
+    later = plan(desired(), replace(record(seen, first), probes=fails(ready(), 2)), NOW + 60)
+    assert condition(later.status, "Available").since == NOW + 60
+    assert condition(later.status, "Accepted").since == NOW
+
+
+def test_an_unchanged_status_is_not_written() -> None:
+    seen = see_running(ready())
+    again = plan(desired(), record(seen, plan(desired(), seen)), NOW + 60)
+    assert (again.status, again.events, again.attempts, again.endpoints) == (None, (), (), None)
+
+
+# Events
+
+STEPS = [
+    pytest.param(see(), ["Submitting"], id="opened"),
+    pytest.param(see(intended(), sent=sent(intended(), SendOutcome.ACCEPTED, job_id=7)), ["Submitted"], id="accepted"),
+    pytest.param(see(intended(), snapshot=snapshot(job(intended(), PENDING))), ["Submitted"], id="adopted"),
+    pytest.param(see_running(queued(), snapshot=snapshot(job(queued(), RUNNING))), ["Started"], id="started"),
+    pytest.param(
+        see_running(started(port=8000, serving_at=NOW - 1), probes=answers(started())),
+        ["Ready"],
+        id="ready",
+    ),
+    pytest.param(see_running(ready(), probes=fails(ready(), 2)), ["Unready"], id="unready"),
+    pytest.param(see_running(ready(), probes=fails(ready(), 3)), ["Unhealthy"], id="unhealthy"),
+    pytest.param(see(ready(), files=exited(ready())), ["EngineExited"], id="ended"),
+    pytest.param(see(ready(), snapshot=snapshot(job(ready(), ENDED, state="NODE_FAIL"))), ["NodeFailed"], id="lost"),
+    pytest.param(
+        see(intended(), sent=sent(intended(), SendOutcome.REJECTED, message="No.")),
+        ["SubmitRejected", "Failed"],
+        id="rejected",
+    ),
+]
+
+
+@pytest.mark.parametrize(("seen", "reasons"), STEPS)
+def test_a_step_is_told_once(seen: Observed, reasons: list[str]) -> None:
+    first = plan(desired(), seen)
+    assert [e.reason for e in first.events] == reasons
+    assert all(e.message for e in first.events)
+    again = plan(desired(), record(seen, first))
+    assert not set(reasons) & {e.reason for e in again.events}
+
+
+@pytest.mark.parametrize(
+    ("seen", "changes", "reason"),
+    [
+        (see(gone(started(failures=99), "EngineExited")), {}, "Failed"),
+        (see(gone(started(), "Completed")), {"spec": JOB_SPEC}, "Completed"),
+        (see(gone(ready(), "Stopped")), {"running": False}, "Stopped"),
+        (see(ready(), snapshot=snapshot(in_doubt=frozenset({ready().token}))), {}, "MassVanishing"),
+        (see(snapshot=None, reading_failure=SILENT), {}, "SlurmSilent"),
+    ],
+)
+def test_a_turn_is_told_once(seen: Observed, changes: dict[str, Any], reason: str) -> None:
+    assert told(seen, **changes) == [reason]
+    assert told(record(seen, plan(desired(**changes), seen)), now=NOW + 60, **changes) == []
+
+
+def test_a_refusal_is_told_once_as_a_warning() -> None:
+    seen = see()
+    first = plan(refused(), seen)
+    assert ("BadConfig", True) in [(e.reason, e.warning) for e in first.events]
+    assert plan(refused(), record(seen, first), NOW + 60).events == ()
+
+
+def test_that_the_cluster_answers_again_is_told() -> None:
+    silent = see(reading_failure=replace(SILENT, since=NOW - 60), snapshot=None)
+    first = plan(desired(), silent)
+    back = replace(record(silent, first), reading_failure=None, snapshot=snapshot())
+    assert "Reading" in told(back)
+
+
+def test_the_first_reading_of_a_term_is_no_news() -> None:
+    seen = see(queued(), snapshot=None)
+    first = plan(desired(), seen)
+    assert [e.reason for e in first.events] == []
+    assert told(replace(record(seen, first), snapshot=snapshot(job(queued(), PENDING)))) == []
+
+
+def test_faults_are_warnings_and_what_people_wished_is_none() -> None:
+    (fault,) = plan(desired(), see(ready(), files=exited(ready()))).events
+    assert fault.warning
+    wished = plan(desired(running=False), see_running(ready())).events
+    assert [(e.reason, e.warning) for e in wished] == [("Stopped", False)]
+
+
+def test_how_long_a_start_took_is_never_negative() -> None:
+    ahead = started(started_at=NOW + 3, port=8000, serving_at=NOW)
+    (event,) = plan(desired(), see_running(ahead, probes=answers(ahead))).events
+    assert event.message == "Replica 0: ready 0 s after its job started."
+
+
+def test_a_status_from_before_does_not_confuse() -> None:
+    strange = Condition(
+        type="Progressing", status=Truth.TRUE, reason="FromTheFuture", message="", since=5.0, generation=1
+    )
+    seen = see_running(ready(), status=Status(observed_generation=9, conditions=(strange,)))
+    assert said(seen, "Progressing").since == NOW
