@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bench import commit_to_sbatch  # noqa: E402
+from bench import commit_to_sbatch, replacement  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
-ON_SLURM: dict[str, Callable[[Site], Table]] = {"commit": commit_to_sbatch.measure}
+ON_SLURM: dict[str, Callable[[Site], Table]] = {"commit": commit_to_sbatch.measure, "replace": replacement.measure}
 ALONE: dict[str, Callable[[Path], Table]] = {}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 

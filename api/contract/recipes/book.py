@@ -76,10 +76,12 @@ class Library:
     def book(self) -> Book:
         """Return all recipes as they are on disk now."""
         stamp = list(_stamps(self._folders))
-        if stamp != self._stamp:
-            self._book = read_book(list(_files(self._folders)), self._changes)
-            self._stamp = stamp
-        return self._book
+        known, book = self._read
+        if stamp != known:
+            # One assignment: threads that read at the same time never see a book under another one's stamp.
+            book = read_book(list(_files(self._folders)), self._changes)
+            self._read = stamp, book
+        return book
 
 
 def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[str, Any]]) -> Book:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -153,31 +154,34 @@ wishes = st.builds(
 ) | st.builds(refused, running=st.booleans(), replicas=st.integers(0, 4))
 
 anything = given(wanted=wishes, seen=observations())
-quickly = settings(max_examples=300, deadline=None)
+Rule = Callable[[Desired, Observed, Plan], None]
+RULES: list[Rule] = []
+
+
+def rule(check: Rule) -> Rule:
+    RULES.append(check)
+    return check
 
 
 def table(seen: Observed, result: Plan) -> dict[str, Attempt]:
     return {a.token: a for a in record(seen, result).attempts}
 
 
-@quickly
-@anything
-def test_deciding_is_a_function(wanted: Desired, seen: Observed) -> None:
-    assert plan(wanted, seen) == plan(wanted, seen)
+@rule
+def deciding_is_a_function(wanted: Desired, seen: Observed, result: Plan) -> None:
+    assert plan(wanted, seen) == result
 
 
-@quickly
-@anything
-def test_never_two_open_attempts_of_a_replica(wanted: Desired, seen: Observed) -> None:
-    rows = table(seen, plan(wanted, seen)).values()
+@rule
+def never_two_open_attempts_of_a_replica(wanted: Desired, seen: Observed, result: Plan) -> None:
+    rows = table(seen, result).values()
     assert all(count == 1 for count in Counter((a.replica, a.lane) for a in rows if a.open).values())
     assert len({(a.replica, a.incarnation) for a in rows}) == len(rows)
 
 
-@quickly
-@anything
-def test_closed_stays_closed_and_gone_stays_gone(wanted: Desired, seen: Observed) -> None:
-    after = table(seen, plan(wanted, seen))
+@rule
+def closed_stays_closed_and_gone_stays_gone(wanted: Desired, seen: Observed, result: Plan) -> None:
+    after = table(seen, result)
     for before in seen.attempts:
         now = after[before.token]
         if not before.open:
@@ -192,18 +196,15 @@ def test_closed_stays_closed_and_gone_stays_gone(wanted: Desired, seen: Observed
         )
 
 
-@quickly
-@anything
-def test_every_end_has_a_reason_and_only_what_ended_is_gone(wanted: Desired, seen: Observed) -> None:
-    for attempt in table(seen, plan(wanted, seen)).values():
+@rule
+def every_end_has_a_reason_and_only_what_ended_is_gone(wanted: Desired, seen: Observed, result: Plan) -> None:
+    for attempt in table(seen, result).values():
         assert attempt.open or attempt.outcome
         assert attempt.gone_at is None or not attempt.open
 
 
-@quickly
-@anything
-def test_only_a_fresh_row_is_submitted_and_every_fresh_row_is(wanted: Desired, seen: Observed) -> None:
-    result = plan(wanted, seen)
+@rule
+def only_a_fresh_row_is_submitted_and_every_fresh_row_is(wanted: Desired, seen: Observed, result: Plan) -> None:
     known = {a.token for a in seen.attempts}
     fresh = [a for a in result.attempts if a.token not in known]
     assert [a.token for a in result.actions if isinstance(a, Submit)] == [a.token for a in fresh]
@@ -213,10 +214,8 @@ def test_only_a_fresh_row_is_submitted_and_every_fresh_row_is(wanted: Desired, s
         assert attempt.replica < wanted.replicas
 
 
-@quickly
-@anything
-def test_nothing_is_submitted_beside_what_may_still_be_there(wanted: Desired, seen: Observed) -> None:
-    result = plan(wanted, seen)
+@rule
+def nothing_is_submitted_beside_what_may_still_be_there(wanted: Desired, seen: Observed, result: Plan) -> None:
     after = table(seen, result)
     for action in result.actions:
         if isinstance(action, Submit):
@@ -227,11 +226,10 @@ def test_nothing_is_submitted_beside_what_may_still_be_there(wanted: Desired, se
             assert seen.reading_failure is None
 
 
-@quickly
-@anything
-def test_an_open_attempts_own_job_is_never_cancelled(wanted: Desired, seen: Observed) -> None:
+@rule
+def an_open_attempts_own_job_is_never_cancelled(wanted: Desired, seen: Observed, result: Plan) -> None:
     was_open = {a.token: a for a in seen.attempts if a.open}
-    for action in plan(wanted, seen).actions:
+    for action in result.actions:
         if isinstance(action, Cancel) and action.token in was_open:
             assert seen.snapshot is not None
             mine = holder(seen.snapshot.jobs[action.token], seen.files.get(action.token, JobFiles()))
@@ -239,20 +237,18 @@ def test_an_open_attempts_own_job_is_never_cancelled(wanted: Desired, seen: Obse
             assert action.job_id != mine.job_id
 
 
-@quickly
-@anything
-def test_only_what_is_seen_alive_is_cancelled(wanted: Desired, seen: Observed) -> None:
-    for action in plan(wanted, seen).actions:
+@rule
+def only_what_is_seen_alive_is_cancelled(wanted: Desired, seen: Observed, result: Plan) -> None:
+    for action in result.actions:
         if isinstance(action, Cancel):
             assert seen.snapshot is not None
             jobs = {j.job_id: j.phase for j in seen.snapshot.jobs[action.token]}
             assert jobs[action.job_id] is not JobPhase.ENDED
 
 
-@quickly
-@anything
-def test_only_what_is_unclaimed_and_unseen_is_revoked(wanted: Desired, seen: Observed) -> None:
-    for action in plan(wanted, seen).actions:
+@rule
+def only_what_is_unclaimed_and_unseen_is_revoked(wanted: Desired, seen: Observed, result: Plan) -> None:
+    for action in result.actions:
         if isinstance(action, Revoke):
             assert seen.files.get(action.token, JobFiles()).claim is None
             assert seen.snapshot is not None
@@ -260,33 +256,27 @@ def test_only_what_is_unclaimed_and_unseen_is_revoked(wanted: Desired, seen: Obs
             assert phases <= {JobPhase.ENDED}
 
 
-@quickly
-@anything
-def test_without_a_snapshot_nothing_is_done_to_the_cluster(wanted: Desired, seen: Observed) -> None:
+@rule
+def without_a_snapshot_nothing_is_done_to_the_cluster(wanted: Desired, seen: Observed, result: Plan) -> None:
     assert plan(wanted, replace(seen, snapshot=None)).actions == ()
 
 
-@quickly
-@anything
-def test_the_next_look_is_never_in_the_past(wanted: Desired, seen: Observed) -> None:
-    again = plan(wanted, seen).look_again_at
-    assert again is None or again > NOW
+@rule
+def the_next_look_is_never_in_the_past(wanted: Desired, seen: Observed, result: Plan) -> None:
+    assert result.look_again_at is None or result.look_again_at > NOW
 
 
-@quickly
-@anything
-def test_endpoints_are_open_attempts_with_an_address(wanted: Desired, seen: Observed) -> None:
-    result = plan(wanted, seen)
+@rule
+def endpoints_are_open_attempts_with_an_address(wanted: Desired, seen: Observed, result: Plan) -> None:
     after = table(seen, result)
     for found in result.endpoints or ():
         assert after[found.token].open
         assert found.ready == after[found.token].ready
 
 
-@quickly
-@anything
-def test_the_status_is_a_word(wanted: Desired, seen: Observed) -> None:
-    status = plan(wanted, seen).status
+@rule
+def the_status_is_a_word(wanted: Desired, seen: Observed, result: Plan) -> None:
+    status = result.status
     assert status is not None
     found = word(wanted=wanted.running, conditions=status.conditions)
     assert found in WORDS
@@ -294,7 +284,15 @@ def test_the_status_is_a_word(wanted: Desired, seen: Observed) -> None:
     assert 0 <= status.ready_replicas <= wanted.replicas or not wanted.running
 
 
-@quickly
+@settings(max_examples=700, deadline=None)
+@anything
+def test_every_plan_keeps_the_rules(wanted: Desired, seen: Observed) -> None:
+    result = plan(wanted, seen)
+    for check in RULES:
+        check(wanted, seen, result)
+
+
+@settings(max_examples=250, deadline=None)
 @anything
 def test_deciding_again_on_what_was_decided_comes_to_rest(wanted: Desired, seen: Observed) -> None:
     """With nothing new to see, a few passes later there is nothing more to record or to tell.
@@ -308,7 +306,7 @@ def test_deciding_again_on_what_was_decided_comes_to_rest(wanted: Desired, seen:
     assert not any(isinstance(a, Submit) for a in last.actions)
 
 
-@quickly
+@settings(max_examples=250, deadline=None)
 @anything
 def test_time_alone_closes_and_opens_only_by_patience(wanted: Desired, seen: Observed) -> None:
     """Later, with nothing new to see: what was closed or opened was a start too slow, or a pause that was over."""
