@@ -95,8 +95,12 @@ def _table(groups: dict[str, list[str]], commits: dict[str, float], submissions:
         delays = [by_service[key].began - commits[key] for key in keys]
         own = [by_service[key].ended - by_service[key].began for key in keys]
         queued += [] if "jobs run" in name else delays
-        table.add(name, str(len(keys)), ms(median(delays)), ms(percentile(delays, 0.99)), ms(max(delays)), ms(median(own)))
+        table.add(
+            name, str(len(keys)), ms(median(delays)), ms(percentile(delays, 0.99)), ms(max(delays)), ms(median(own))
+        )
     table.goal("median, jobs queued", median(queued) * 1000, 100, "ms")
     table.goal("p99, jobs queued", percentile(queued, 0.99) * 1000, 1000, "ms")
-    table.notes.append("From `services.created_at`, just before the commit, to the first line of a shell around sbatch.")
+    table.notes.append(
+        "From `services.created_at`, just before the commit, to the first line of a shell around sbatch."
+    )
     return table

@@ -33,7 +33,12 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table with its goals and notes."""
-        lines = [f"## {self.title}", "", _row(self.columns), _row("---" if i == 0 else "--:" for i in range(self.width))]
+        lines = [
+            f"## {self.title}",
+            "",
+            _row(self.columns),
+            _row("---" if i == 0 else "--:" for i in range(self.width)),
+        ]
         lines += [_row(cells) for cells in self.rows]
         lines += ["", *(f"- {text}" for text in (*self.goals, *self.notes))]
         return "\n".join(lines) + "\n"

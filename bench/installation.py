@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.contract.database import Database, migrate
+from api.contract.settings import Settings, load
 from tests.cluster.system import ROOT, System
 from tests.slurm_cluster import TOOLS, SlurmCluster
 
@@ -94,7 +95,9 @@ def slurm(folder: Path) -> Iterator[Site]:
 class Installation(System):
     """One installation in a folder of its own, its database made."""
 
-    def __init__(self, folder: Path, cluster: SlurmCluster, *, bin_dir: Path | None = None, controller: str = "") -> None:
+    def __init__(
+        self, folder: Path, cluster: SlurmCluster, *, bin_dir: Path | None = None, controller: str = ""
+    ) -> None:
         folder.mkdir()
         super().__init__(folder, cluster, "apptainer")
         text = SETTINGS.format(
@@ -107,6 +110,11 @@ class Installation(System):
     def database_url(self) -> str:
         """Where its database is."""
         return f"sqlite:///{self.folder / 'state' / 'ai-factory.db'}"
+
+    @property
+    def settings(self) -> Settings:
+        """Return its settings as the programs read them."""
+        return load(config=self.config, environ={"HOME": str(self.folder)})
 
     def pid(self, name: str) -> int:
         """Return the process id of a program."""

@@ -79,12 +79,19 @@ class Actor:
             sequence = self._scheduler.next_sequence()
             self.sent[attempt.token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
             return
+        if not self._may_act():  # a slow file system may have taken longer than the lease lasts
+            raise DeposedError("The lease was not renewed in time.")
         # Unknown until sbatch has returned: whoever interrupts us leaves it to looking.
         sequence = self._scheduler.next_sequence()
         self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
         options = self._options(record, attempt, folder)
         arguments = (folder.path, folder.wrapper, self._site.python)
-        sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
+        try:
+            sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
+        except BaseException:  # what it did, it did before now: only what is read from now on counts
+            sequence = self._scheduler.next_sequence()
+            self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
+            raise
         self.sent[attempt.token] = sent
         log.info("sbatch %s: %s", attempt.token, sent.outcome, extra={"job_id": sent.job_id, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())

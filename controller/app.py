@@ -17,7 +17,7 @@ from api.contract.settings import Settings, process_environment
 from controller.act import Actor
 from controller.core.model import Limits
 from controller.core.script import Site
-from controller.lease import Lease
+from controller.lease import Lease, SqlLeaseRecords
 from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
@@ -61,7 +61,7 @@ class Controller:
         self._store = SqlStore(database, wanted)
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
-        self._lease = Lease(database, self._clock, settings.controller.lease)
+        self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
 
     async def run(self, ending: asyncio.Event) -> None:
         """Run until `ending` is set."""

@@ -6,7 +6,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +31,32 @@ async def fence(connection: AsyncConnection, term: Term) -> None:
         raise DeposedError(f"The term {term.epoch} is over.")
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the table says of the lease."""
+
+    epoch: int
+    holder: str | None
+    """`None`: given up."""
+    renewals: int
+
+
+class LeaseRecords(Protocol):
+    """The row of the lease. Each call is one immediate transaction."""
+
+    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        """Take the lease if there is none or it is free; return the new epoch."""
+        ...
+
+    async def renew(self, term: Term, now: float) -> None:
+        """Count a renewal; raises `DeposedError` if the term is over."""
+        ...
+
+    async def release(self, term: Term) -> None:
+        """Give the lease up; raises `DeposedError` if the term is over."""
+        ...
+
+
 class Lease:
     """One candidate for the lease, and its holding.
 
@@ -36,55 +64,40 @@ class Lease:
     """
 
     def __init__(
-        self, database: Database, clock: Clock, seconds: float, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        records: LeaseRecords,
+        clock: Clock,
+        seconds: float,
+        *,
+        holder: str | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
+        self._records = records
         self._clock = clock
         self._seconds = seconds
         self._monotonic = monotonic
         self._seen: tuple[int, int] | None = None
         self._seen_at = 0.0
-        self._renewed_at = 0.0
-        self.holder = process_identity(os.getpid())
+        self._renewed_at = float("-inf")
+        self.holder = holder if holder is not None else process_identity(os.getpid())
 
     async def acquire(self) -> Term | None:
         """Try once to take the lease; `None` while another holds it."""
-        try:
-            return await self._acquire()
-        except IntegrityError:
-            return None  # another made the first row at the same moment
-
-    async def _acquire(self) -> Term | None:
-        began = self._monotonic()
-        async with self._database.write() as connection:
-            query = select(LeaseTable).where(LeaseTable.name == NAME)
-            if connection.dialect.name == "postgresql":
-                query = query.with_for_update()
-            row = (await connection.execute(query)).one_or_none()
-            now = self._clock.now()
-            if row is not None and not self._is_free(row.holder, row.epoch, row.renewals):
-                return None
-            values = {"holder": self.holder, "host": socket.gethostname(), "renewals": 0, "renewed_at": now}
-            epoch = row.epoch + 1 if row is not None else 1
-            if row is None:
-                await connection.execute(insert(LeaseTable).values(name=NAME, epoch=epoch, **values))
-            else:
-                await connection.execute(
-                    update(LeaseTable).where(LeaseTable.name == NAME).values(epoch=epoch, **values)
-                )
+        began, now = self._monotonic(), self._clock.now()
+        epoch = await self._records.take(self.holder, now, self._is_free)
+        if epoch is None:
+            return None
         self._renewed_at = began
         return Term(epoch=epoch, began_at=now)
 
     async def renew(self, term: Term) -> None:
         """Renew the lease; raises `DeposedError` if it is another's by now."""
         began = self._monotonic()
-        async with self._database.write() as connection:
-            await fence(connection, term)
-            await connection.execute(
-                update(LeaseTable)
-                .where(LeaseTable.name == NAME)
-                .values(renewals=LeaseTable.renewals + 1, renewed_at=self._clock.now())
-            )
+        try:
+            await self._records.renew(term, self._clock.now())
+        except DeposedError:
+            self._renewed_at = float("-inf")
+            raise
         self._renewed_at = began
 
     def holds(self) -> bool:
@@ -93,17 +106,57 @@ class Lease:
 
     async def release(self, term: Term) -> None:
         """Give the lease up, so that a successor need not wait."""
+        self._renewed_at = float("-inf")
+        await self._records.release(term)
+
+    def _is_free(self, held: Held) -> bool:
+        if held.holder is None or is_dead(held.holder):
+            return True
+        if self._seen != (held.epoch, held.renewals):
+            self._seen, self._seen_at = (held.epoch, held.renewals), self._monotonic()
+            return False
+        return self._monotonic() - self._seen_at > self._seconds
+
+
+class SqlLeaseRecords:
+    """The lease in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        """Take the lease if there is none or it is free; return the new epoch."""
+        values = {"holder": holder, "host": socket.gethostname(), "renewals": 0, "renewed_at": now}
+        async with self._database.write() as connection:
+            query = select(LeaseTable).where(LeaseTable.name == NAME)
+            if connection.dialect.name == "postgresql":
+                query = query.with_for_update()
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                try:
+                    await connection.execute(insert(LeaseTable).values(name=NAME, epoch=1, **values))
+                except IntegrityError:  # another candidate was first
+                    await connection.rollback()
+                    return None
+                return 1
+            if not is_free(Held(row.epoch, row.holder, row.renewals)):
+                return None
+            epoch = int(row.epoch) + 1
+            await connection.execute(update(LeaseTable).where(LeaseTable.name == NAME).values(epoch=epoch, **values))
+            return epoch
+
+    async def renew(self, term: Term, now: float) -> None:
+        """Count a renewal."""
+        query = update(LeaseTable).where(LeaseTable.name == NAME)
+        async with self._database.write() as connection:
+            await fence(connection, term)
+            await connection.execute(query.values(renewals=LeaseTable.renewals + 1, renewed_at=now))
+
+    async def release(self, term: Term) -> None:
+        """Give the lease up."""
         async with self._database.write() as connection:
             await fence(connection, term)
             await connection.execute(update(LeaseTable).where(LeaseTable.name == NAME).values(holder=None))
-
-    def _is_free(self, holder: str | None, epoch: int, renewals: int) -> bool:
-        if holder is None or is_dead(holder):
-            return True
-        if self._seen != (epoch, renewals):
-            self._seen, self._seen_at = (epoch, renewals), self._monotonic()
-            return False
-        return self._monotonic() - self._seen_at > self._seconds
 
 
 def process_identity(pid: int) -> str:

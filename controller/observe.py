@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from api.contract.identity import Token, parse_token
 from controller.core.model import JobFiles, Observed, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 
@@ -56,4 +57,11 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
+        strays=_strays(record, snapshot),
     )
+
+
+def _strays(record: Record, snapshot: Snapshot | None) -> tuple[Token, ...]:
+    known = {a.token for a in record.attempts}
+    tokens = (parse_token(text) for text in (snapshot.untracked if snapshot is not None else ()) if text not in known)
+    return tuple(token for token in tokens if token is not None and token.service == record.desired.service_id)

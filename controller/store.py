@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 import msgspec
 from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database
@@ -20,6 +22,8 @@ from controller.lease import fence
 from controller.ports import Record, Term, Tracked
 from controller.roster import track
 from controller.wanted import ServiceRow, Wanted
+
+log = logging.getLogger(__name__)
 
 ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))
 MOST_PARAMETERS = 500
@@ -86,9 +90,15 @@ class SqlStore:
                 await _write_event(connection, key, event, now)
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
-        """Write the job id that sbatch answered."""
+        """Write the job id that sbatch answered. If the database is away, looking finds it; raises `DeposedError`."""
         if sent.outcome is not SendOutcome.ACCEPTED:
             return
+        try:
+            await self._note(term, token, sent, now)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the job id %s of %s could not be written down: %s", sent.job_id, token, error)
+
+    async def _note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         mine = and_(AttemptRow.token == token, AttemptRow.job_id.is_(None))
         query = update(AttemptRow).where(mine).values(job_id=sent.job_id, submitted_at=now)
         async with self._database.write() as connection:

@@ -87,6 +87,8 @@ def _may_open(slot: Slot, desired: Desired, attempts: Sequence[Attempt], seen: O
         return False
     if slot.given_up is not None or (slot.waits_until is not None and now < slot.waits_until):
         return False
+    if any(stray.replica == slot.replica for stray in seen.strays):
+        return False
     return all(a.gone_at is not None for a in attempts if a.replica == slot.replica)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from api.contract.identity import Token
 from api.contract.launch import LaunchSpec
 from api.contract.status import Condition
 
@@ -61,6 +62,8 @@ class Snapshot:
     """Vanished tokens that accounting was asked about and does not know, or could not be asked."""
     in_doubt: frozenset[str] = frozenset()
     """Tokens of a mass vanishing: more than half, and at least five, of the live ones left in one reading."""
+    untracked: frozenset[str] = frozenset()
+    """Listed tokens that live and that no tracked attempt stands for: late, or of a database that was restored."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Node name -> the address it answers under (NodeAddr)."""
 
@@ -255,6 +258,8 @@ class Observed:
     """What this term has sent."""
     cancelled: Mapping[str, float]
     """When this term last cancelled a job of that token."""
+    strays: tuple[Token, ...] = ()
+    """Jobs of this service that live on the cluster and that no attempt of it stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

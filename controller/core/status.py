@@ -123,6 +123,10 @@ def _progressing(
 def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     """Return how far a slot is (more is further), the word for it and what there is to say."""
     attempt = slot.newest
+    stray = next((s for s in seen.strays if s.replica == slot.replica), None)
+    if stray is not None and (attempt is None or not attempt.open):
+        message = f"The cluster runs {stray} for it, of which the database knows nothing more: it waits for its end."
+        return 1, Progress.SUBMITTING, message
     if attempt is None:
         return 0, Progress.SUBMITTING, "It is about to be submitted."
     if not attempt.open:

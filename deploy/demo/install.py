@@ -1,4 +1,4 @@
-"""What must be there before anything can be served: Slurm, Apptainer, vLLM, a model, an image."""
+"""What must be there before anything can be served: Slurm, Apptainer, vLLM, a model."""
 
 from __future__ import annotations
 
@@ -41,9 +41,6 @@ def chains(existing: bool) -> list[list[Step]]:
     steps = [
         [
             Step("Apptainer", [SCRIPTS / "install-apptainer", Tools.apptainer], Tools.log / "install-apptainer.log"),
-            Step(
-                "Image", [SCRIPTS / "build-thin-image", Tools.image, Tools.apptainer_command], Tools.log / "image.log"
-            ),
         ],
         [
             Step(

@@ -29,7 +29,6 @@ class Tools:
     apptainer_command = apptainer / "bin" / "apptainer"
     vllm = folder / "vllm"
     model = folder / "models" / "smollm2"
-    image = folder / "images" / "thin.sif"
     log = folder / "log"
 
 
@@ -134,7 +133,8 @@ def write_config(wanted: Choices) -> None:
             table("apptainer", command=str(Tools.apptainer_command)),
             table(
                 recipe,
-                image=str(Tools.image),
+                # the machine's own /usr: vLLM lies in a virtual environment that is bound into it
+                container_def="../host.def",
                 program=[str(Tools.vllm / "bin" / "vllm")],
                 binds=[
                     "/usr:/usr:ro",

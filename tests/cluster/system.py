@@ -221,5 +221,3 @@ def running(system: System) -> Iterator[System]:
         yield system
     finally:
         system.close()
-
-

@@ -161,8 +161,10 @@ def test_a_hung_slurmctld_s_late_job_is_not_doubled(system: System) -> None:
     system.cluster.control("pause", "slurmctld")
     second = system.create(model="second")
     wait_for(
-        lambda: "can't be read" in (system.folder / "controller.log").read_text()
-        or "unknown" in (system.folder / "controller.log").read_text(),
+        lambda: (
+            "can't be read" in (system.folder / "controller.log").read_text()
+            or "unknown" in (system.folder / "controller.log").read_text()
+        ),
         "the hang is noticed",
     )
     system.cluster.control("continue", "slurmctld")

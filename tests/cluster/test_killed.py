@@ -108,7 +108,9 @@ def test_killed_again_and_again(system: System) -> None:
     keys = [system.create(**SLOW_START) for _ in range(6)]
     for _ in range(8):
         events = system.sql("SELECT count(*) FROM events")[0][0]
-        wait_for(lambda events=events: system.sql("SELECT count(*) FROM events")[0][0] > events, "something happens", 15)
+        wait_for(
+            lambda events=events: system.sql("SELECT count(*) FROM events")[0][0] > events, "something happens", 15
+        )
         system.kill("controller")
         system.start("controller")
         if all(system.status(key) == "running" for key in keys):

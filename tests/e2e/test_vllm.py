@@ -20,7 +20,7 @@ START_SECONDS = 400.0
 
 RECIPE = """
 [recipe."inference/vllm"]
-container_def = "host.def"
+container_def = "../host.def"
 program = ["{vllm}/bin/vllm"]
 binds = ["/usr:/usr:ro", "{vllm}:{vllm}:ro", "{model}:{model}:ro", "{cache}:/tmp/cache:rw"]
 resources = {{ cpu = 2, memory = "3500M", gpu = 0, time_limit = 30 }}

@@ -1,4 +1,4 @@
-"""install-apptainer, make-model and build-thin-image, as far as that needs no download."""
+"""install-apptainer and make-model, as far as that needs no download."""
 
 import os
 
@@ -32,12 +32,3 @@ def test_make_model_refuses(tmp_path, script, arguments, told):
     done = script("make-model", kind, *(tmp_path / path for path in paths))
     assert done.returncode == 1
     assert told in done.stderr
-
-
-def test_a_failed_image_build_tells_why_and_leaves_nothing(tmp_path, script):
-    apptainer = program(tmp_path / "apptainer", "echo 'FATAL:   no room' >&2; exit 255")
-    image = tmp_path / "images" / "thin.sif"
-    done = script("build-thin-image", image, apptainer)
-    assert done.returncode == 1
-    assert "why:  FATAL:   no room" in done.stderr
-    assert [file.name for file in image.parent.iterdir()] == ["thin.sif.log"]

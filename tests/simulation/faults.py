@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,9 @@ def engine_hangs(world: World) -> None:
 def requeued(world: World) -> None:
     victims = running(world)
     if victims:
-        world.slurm.requeue(world.rng.choice(victims), world.now)
+        job = world.rng.choice(victims)
+        world.slurm.requeue(job, world.now)
+        job.held = world.rng.random() < 0.3  # scontrol requeuehold
 
 
 def held(world: World) -> None:
@@ -112,6 +115,12 @@ def shared_folder_fails(world: World) -> None:
     world.folder_fails_until = world.now + world.rng.choice((0.5, 5.0, 30.0))
 
 
+def database_restored(world: World) -> None:
+    """A backup is made now, and is what there is again some time later."""
+    backup = copy.deepcopy(world.database)
+    world.later(world.rng.choice((10.0, 60.0)), lambda: world.restore(backup))
+
+
 def files_late(world: World) -> None:
     world.files_late_until = world.now + world.rng.choice((5.0, 30.0))
 
@@ -135,4 +144,5 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     database_fails,
     shared_folder_fails,
     files_late,
+    database_restored,
 )

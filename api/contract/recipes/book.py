@@ -132,7 +132,7 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 def _stamps(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
     """Tell when recipes, and the files that may travel with them, last changed."""
     for folder in folders:
-        for file in sorted(folder.glob("*/*")):
+        for file in sorted([*folder.glob("*"), *folder.glob("*/*")]):
             # A link to nowhere is the affair of the recipe that needs it.
             with contextlib.suppress(OSError):
                 found = file.stat()
@@ -287,9 +287,10 @@ def placeholders(text: str) -> list[str]:
 
 
 def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:
+    """Read a file that travels with a recipe: from its own folder, or from the one that all recipes lie in."""
     beside = file.parent / name
-    if beside.resolve().parent != file.parent.resolve():
-        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {name!r} must lie in the folder of the recipe.")
+    if beside.resolve().parent not in (file.parent.resolve(), file.parents[1].resolve()):
+        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {name!r} must lie in the recipes' folder.")
     try:
         return beside.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,123 @@
+"""A real controller run in this process, with its passes and its readings watched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+from controller.app import Controller
+from controller.reconciler import Reconciler
+from controller.runtime.leading import Leading
+
+CALM = 1.5
+"""Seconds without a pass after which things are calm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Both clocks at once: of the wall, and this process's own processor time."""
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> Moment:
+        """Read both."""
+        return Moment(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: Moment) -> Moment:
+        return Moment(self.wall - other.wall, self.cpu - other.cpu)
+
+
+@dataclass(slots=True)
+class Observed:
+    """What was seen of a controller that runs."""
+
+    controller: Controller
+    began: Moment
+    passes: list[Moment] = field(default_factory=list)
+    """The end of each."""
+    seen: set[str] = field(default_factory=set)
+    """The services that had a pass with a snapshot."""
+    readings: list[Moment] = field(default_factory=list)
+    leading: Leading | None = None
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each of Slurm's commands was run."""
+        counted: Counter[str] = Counter()
+        for (command, _), number in self.controller._runner.calls.items():
+            counted[command] += number
+        return counted
+
+    async def calm(self, services: int, also: Callable[[], bool] = lambda: True) -> Moment:
+        """Wait until every service was looked at with a snapshot, and nothing more is done; return when that was."""
+        async with asyncio.timeout(180):
+            while not (len(self.seen) >= services and time.perf_counter() - self.passes[-1].wall > CALM and also()):
+                await asyncio.sleep(0.05)
+        return self.passes[-1] - self.began
+
+    async def next_reading(self) -> tuple[Moment, Counter[str]]:
+        """Wait for the end of the next reading; return when that was and the commands until then."""
+        count = len(self.readings)
+        while len(self.readings) == count:
+            await asyncio.sleep(0.01)
+        return self.readings[-1], self.calls
+
+    async def ticks(self, number: int) -> list[Moment]:
+        """Make so many readings, one after another; return what each took."""
+        assert self.leading is not None
+        taken = []
+        for _ in range(number):
+            self.leading.rhythm.hurry()
+            before = Moment.now()
+            await self.leading.read_when_due()
+            taken.append(Moment.now() - before)
+            await asyncio.sleep(0.05)
+        return taken
+
+    async def passes_of_all(self, services: int) -> Moment:
+        """Have every service looked at; return what that took."""
+        assert self.leading is not None
+        count, before = len(self.passes), Moment.now()
+        await self.leading.resync()
+        while len(self.passes) < count + services:
+            await asyncio.sleep(0.02)
+        return Moment.now() - before
+
+
+@asynccontextmanager
+async def observed(controller: Controller) -> AsyncIterator[Observed]:
+    """Run a controller, and end it."""
+    ending = asyncio.Event()
+    found = Observed(controller, Moment.now())
+    reconcile, read = Reconciler.reconcile, Leading.read_when_due
+
+    async def watched_reconcile(self: Reconciler, key: str) -> float | None:
+        known = found.leading is not None and found.leading.keeper.latest is not None
+        again = await reconcile(self, key)
+        found.passes.append(Moment.now())
+        if known:
+            found.seen.add(key)
+        return again
+
+    async def watched_read(self: Leading) -> None:
+        found.leading = self
+        before = self.keeper.latest
+        await read(self)
+        if self.keeper.latest is not before:
+            found.readings.append(Moment.now())
+
+    with patch.object(Reconciler, "reconcile", watched_reconcile), patch.object(Leading, "read_when_due", watched_read):
+        running = asyncio.create_task(controller.run(ending))
+        try:
+            yield found
+        finally:
+            ending.set()
+            await running
+            await controller._database.close()

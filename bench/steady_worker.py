@@ -1,0 +1,61 @@
+"""One controller with N services at rest on the simulated Slurm: `steady_worker.py CONFIG N PORT`.
+
+It prints a line of JSON once it has adopted them, waits for a line, and prints the figures of its rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from api.contract.settings import load  # noqa: E402
+from bench.observed import Observed, observed  # noqa: E402
+from bench.simulated import simulated_controller  # noqa: E402
+
+TICKS = 20
+
+
+async def main(config: str, services: int, port: int) -> None:
+    """Adopt, rest, and be asked for more."""
+    settings = load(config=config)
+    with closing(sqlite3.connect(settings.state_dir / "ai-factory.db")) as connection:
+        jobs = dict(connection.execute("SELECT token, job_id FROM attempts"))
+    async with observed(await simulated_controller(settings, port, jobs)) as seen:
+        adopted = await seen.calm(services)
+        _say(adopted_wall=adopted.wall, adopted_cpu=adopted.cpu, adopted_passes=len(seen.passes))
+        await asyncio.to_thread(sys.stdin.readline)
+        _say(**await _rest(seen), **await _asked(seen, services))
+
+
+async def _rest(seen: Observed) -> dict[str, float]:
+    """Let it be, from one reading to the next."""
+    first, before = await seen.next_reading()
+    passes = len(seen.passes)
+    second, after = await seen.next_reading()
+    span = second - first
+    return {
+        "commands_a_minute": (after.total() - before.total()) * 60 / span.wall,
+        "core_share": span.cpu / span.wall,
+        "passes_at_rest": len(seen.passes) - passes,
+    }
+
+
+async def _asked(seen: Observed, services: int) -> dict[str, object]:
+    """Have it read, and look at everything."""
+    ticks = await seen.ticks(TICKS)
+    everything = await seen.passes_of_all(services)
+    return {"ticks": [tick.cpu for tick in ticks], "pass": everything.cpu / services}
+
+
+def _say(**figures: object) -> None:
+    print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

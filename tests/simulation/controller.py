@@ -1,0 +1,216 @@
+"""One simulated controller: the project's own term, driven one boundary at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from controller.act import Actor
+from controller.core.model import Limits
+from controller.core.script import Site
+from controller.lease import Held, Lease
+from controller.ports import DeposedError, Term
+from controller.reconciler import Reconciler
+from controller.roster import Roster
+from controller.runtime.leading import Leading
+from controller.runtime.queue import KeyedQueue
+from controller.runtime.rhythm import Rhythm
+from controller.slurm.keeper import SnapshotKeeper
+from controller.strays import Strays
+from tests.simulation.adapters import Boundary, SimClock, SimProbes, SimRunDirs, SimScheduler, SimStore
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LEASE = 15.0
+WORKERS = 2
+LIMITS = Limits()
+SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, python="python3")
+
+
+class MemoryLeaseRecords:
+    """The lease on the in-memory database."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        self._world.check_database()
+        row = self._world.database.lease
+        if row.epoch and not is_free(Held(row.epoch, row.holder, row.renewals)):
+            return None
+        row.epoch, row.holder, row.renewals = row.epoch + 1, holder, 0
+        return row.epoch
+
+    async def renew(self, term: Term, now: float) -> None:
+        await Boundary("renew")
+        self._world.check_database()
+        self._world.store.fence(term)
+        self._world.database.lease.renewals += 1
+
+    async def release(self, term: Term) -> None:
+        self._world.store.fence(term)
+        self._world.database.lease.holder = None
+
+
+@dataclass
+class Thread:
+    """A coroutine between two of its boundaries."""
+
+    kind: str
+    work: Coroutine[Any, Any, None]
+
+
+class SimController:
+    """A daemon that can be paused, deposed and killed at every boundary."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
+        self.alive = True
+        self.reborn_at = 0.0
+        self.paused_until = 0.0
+        self._boot()
+
+    def _boot(self) -> None:
+        clock = SimClock(self._world)
+        self._lease = Lease(MemoryLeaseRecords(self._world), clock, LEASE, holder=self._name, monotonic=clock.now)
+        self._leading: Leading | None = None
+        self.threads: list[Thread] = []
+        self._next: dict[str, float] = {}
+        self._position = 0
+
+    def crash(self, reborn_at: float) -> None:
+        """Die as by SIGKILL: what was between two boundaries never happens."""
+        for thread in self.threads:
+            thread.work.close()
+        self.alive, self.reborn_at = False, reborn_at
+        self._boot()
+
+    def is_free_to_run(self) -> bool:
+        """Whether the driver may let it take a step now."""
+        if not self.alive and self._world.now >= self.reborn_at:
+            self.alive = True
+        return self.alive and self._world.now >= self.paused_until
+
+    def step(self) -> None:
+        """Begin something that is due, or go on with something that has begun."""
+        self._begin_what_is_due()
+        if not self.threads:
+            return
+        thread = self._world.rng.choice(self.threads)
+        self._world.reach(f"step of {thread.kind}")
+        try:
+            thread.work.send(None)
+        except StopIteration:
+            self._finish(thread)
+        except DeposedError:
+            self._finish(thread)
+            self._depose()
+        except (OSError, RuntimeError):
+            self._finish(thread)  # a periodic work's failure is logged; the next run comes all the same
+
+    def _finish(self, thread: Thread) -> None:
+        if thread in self.threads:
+            self.threads.remove(thread)
+
+    def _depose(self) -> None:
+        """Throw everything of the term away, but what is under way may still take its next step."""
+        self._leading = None
+        for thread in self.threads:
+            thread.work.close()
+        self.threads = []
+
+    def _begin_what_is_due(self) -> None:
+        leading = self._leading
+        if leading is None:
+            if self._due("acquire", 1.0) and not self._busy("acquire"):
+                self._begin("acquire", self._acquire())
+            return
+        if leading.deposed.is_set():
+            self._depose()
+            return
+        if self._due("renew", LEASE / 3) and not self._busy("renew"):
+            self._begin("renew", leading.renew())
+        if self._due("read", leading.rhythm.fastest) and not self._busy("read"):
+            self._begin("read", leading.read_when_due())
+        if self._due("resync", 300.0) and not self._busy("resync"):
+            self._begin("resync", leading.resync())
+        if self._due("probe", 2.0):
+            leading.queue.add_all(self._probes.probe_all())
+        self._follow_changes(leading)
+        while sum(t.kind == "pass" for t in self.threads) < WORKERS and (key := leading.queue.take()) is not None:
+            self._begin("pass", leading.work(key))
+
+    def _follow_changes(self, leading: Leading) -> None:
+        changes = self._world.database.changes
+        leading.queue.add_all(k for k, seq in changes.items() if seq > self._position)
+        self._position = self._world.database.seq
+
+    def _due(self, what: str, every: float) -> bool:
+        if self._world.now < self._next.get(what, 0.0):
+            return False
+        self._next[what] = self._world.now + every
+        return True
+
+    def _busy(self, kind: str) -> bool:
+        return any(t.kind == kind for t in self.threads)
+
+    def _begin(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+        self.threads.append(Thread(kind, work))
+
+    async def _acquire(self) -> None:
+        term = await self._lease.acquire()
+        if term is None:
+            return
+        world, clock = self._world, SimClock(self._world)
+        world.reach("term")
+        store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
+        roster = Roster(await store.tracked())
+        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
+        self._probes = SimProbes(world)
+        rhythm = Rhythm(2.0, 15.0)
+        actor = Actor(
+            scheduler=scheduler,
+            run_dirs=run_dirs,
+            probes=self._probes,
+            store=store,
+            clock=clock,
+            site=SITE,
+            secret=lambda token: token,
+            time_warning=0,
+            may_act=self._lease.holds,
+        )
+        reconciler = Reconciler(
+            term=term,
+            store=store,
+            cluster=keeper,
+            run_dirs=run_dirs,
+            probes=self._probes,
+            actor=actor,
+            roster=roster,
+            hurry=rhythm.hurry,
+            clock=clock,
+            limits=LIMITS,
+        )
+        self._next.clear()
+        self._position = 0
+        self._leading = Leading(
+            term=term,
+            lease=self._lease,
+            lease_seconds=LEASE,
+            store=store,
+            keeper=keeper,
+            roster=roster,
+            reconciler=reconciler,
+            strays=Strays(roster, store, scheduler),
+            queue=KeyedQueue(clock.now, world.rng.random),
+            rhythm=rhythm,
+            clock=clock,
+            wakeups=world.no_wakeups,
+            resync_seconds=300.0,
+            workers=WORKERS,
+            deposed=asyncio.Event(),
+        )

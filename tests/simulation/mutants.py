@@ -1,0 +1,266 @@
+"""Each rule of the protocol taken out, once: the search must notice. `python -m tests.simulation.mutants` shows it.
+
+A mutant is a patch of the project's own code, or of the world where the rule is the wrapper's or Slurm's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from controller.core.fold import Folded
+from controller.core.model import Attempt, Cancel, Claim, JobFiles, Limits, Observed, SendOutcome, Sent
+from controller.core.outcomes import Outcome
+from controller.ports import Listing, Term, UnreadableError
+from tests.simulation import schedules
+
+MOST_SCHEDULES = 3000
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A rule, and how it is taken out."""
+
+    rule: str
+    patch: Callable[[], Any]
+
+
+def patched(target: str, replacement: Any) -> Callable[[], Any]:
+    """Patch one name."""
+    return lambda: mock.patch(target, replacement)
+
+
+# --- intents and sending
+
+
+async def act_before_recording(self: Any, key: str) -> float | None:
+    """The pass with its verbs in the wrong order."""
+    from controller.core.decide import decide
+    from controller.observe import observe
+    from controller.reconciler import _after
+
+    record = await self._store.load(key)
+    if record is None:
+        return None
+    seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
+    now = self._clock.now()
+    plan = decide(record.desired, seen, now, self._limits)
+    attempts = _after(record, plan)
+    await self._actor.act(self._term, record, attempts, plan.actions)
+    await self._store.record(self._term, record, plan, now)
+    self._roster.update(attempts)
+    return now + 0.2 if plan.actions else (now if plan.attempts else plan.look_again_at)
+
+
+def unknown_is_not_created(attempt: Attempt, seen: Observed) -> bool:
+    """An sbatch without an answer counts as one that made nothing."""
+    sent = seen.sent.get(attempt.token)
+    return sent is not None and sent.outcome is not SendOutcome.ACCEPTED
+
+
+def unknown_is_closed(attempt: Attempt, seen: Observed, now: float) -> Attempt:
+    """An sbatch without an answer closes its attempt."""
+    sent = seen.sent.get(attempt.token)
+    if sent is not None and sent.outcome is not SendOutcome.ACCEPTED:
+        return replace(attempt, closed_at=now, outcome=Outcome.SUBMIT_DEFERRED)
+    return replace(attempt, job_id=attempt.job_id or sent.job_id) if sent is not None else attempt
+
+
+@contextmanager
+def retry_on_unknown() -> Iterator[None]:
+    """Send again what has had no answer."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("controller.core.evict._never_created", unknown_is_not_created))
+        stack.enter_context(mock.patch("controller.core.fold._sent", unknown_is_closed))
+        stack.enter_context(claims_ignored())
+        yield
+
+
+# --- the claim
+
+
+@contextmanager
+def claims_ignored() -> Iterator[None]:
+    """Jobs run whether they have their claim or not."""
+
+    def begin(self: Any, job: Any, now: float) -> None:
+        folder = self.folder(job.name)
+        folder.claim, folder.claim_at = job.job_id, now
+        job.stage = "claimed"
+
+    with mock.patch("tests.simulation.slurm.SimSlurm._begin_script", begin):
+        yield
+
+
+async def revoke_nothing(self: Any, service_id: str, token: str) -> None:
+    """The controller believes that it revoked, and the job never learns of it."""
+    self.__dict__.setdefault("believed", set()).add(token)
+
+
+async def read_what_was_believed(self: Any, service_id: str, token: str) -> JobFiles:
+    """Beside the file another one that only the controller reads."""
+    files = await READ(self, service_id, token)
+    if files.claim is None and token in self.__dict__.get("believed", ()):
+        return replace(files, claim=Claim(job_id=None))
+    return files
+
+
+@contextmanager
+def revoke_by_another_file() -> Iterator[None]:
+    """Claim and revocation are two files: both can be won."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.revoke", revoke_nothing))
+        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.read", read_what_was_believed))
+        yield
+
+
+def restarted_jobs_run(self: Any, job: Any, now: float) -> None:
+    """The wrapper does not look at the restart count."""
+    folder = self.folder(job.name)
+    if folder.claim is not None and folder.claim != job.job_id:
+        self.end(job, "COMPLETED", now, code=0)
+        return
+    folder.claim, folder.claim_at = job.job_id, now
+    job.stage = "claimed"
+
+
+# --- terms
+
+
+async def record_under_any_term(self: Any, term: Term, record: Any, plan: Any, now: float) -> None:
+    """The term is looked up when it is needed instead of being captured once."""
+    await RECORD(self, Term(epoch=self._database.lease.epoch, began_at=term.began_at), record, plan, now)
+
+
+# --- looking
+
+
+async def silence_is_emptiness(self: Any) -> Listing:
+    """A reading that failed is taken for one that found nothing."""
+    try:
+        return await LIST(self)
+    except UnreadableError:
+        return Listing(jobs=())
+
+
+def vanished_at_once(*arguments: Any) -> bool:
+    """Whoever is not listed has left."""
+    return False
+
+
+def never_adopted(jobs: tuple[Any, ...], files: JobFiles) -> Any:
+    """Only a job whose id was answered is ours."""
+    if files.claim is not None:
+        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
+    return None
+
+
+def cancels_nothing(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
+    """Closed attempts are left to themselves."""
+    folded = EVICT(attempt, seen, now, limits)
+    return replace(folded, actions=tuple(a for a in folded.actions if not isinstance(a, Cancel)))
+
+
+def evicts_the_open_too(attempt: Attempt, seen: Observed, spec: Any, now: float, limits: Limits) -> Folded:
+    """A job whose engine does not answer is cancelled, closed or not."""
+    folded = FOLD(attempt, seen, spec, now, limits)
+    probe = seen.probes.get(attempt.token)
+    jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot and probe and not probe.ready else ()
+    return replace(folded, actions=tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs))
+
+
+def opens_beside(slot: Any, desired: Any, attempts: Any, seen: Observed, now: float) -> bool:
+    """The next attempt is opened although something of the last one may be left."""
+    if desired.spec is None or seen.snapshot is None or seen.reading_failure is not None:
+        return False
+    return (
+        slot.given_up is None
+        and (slot.waits_until is None or now >= slot.waits_until)
+        and (slot.newest is None or not slot.newest.open)
+    )
+
+
+def sequences_ignored(snapshot: Any, token: str, seen: Observed) -> bool:
+    """Any snapshot's silence counts, also of one that began before our sbatch returned."""
+    return True
+
+
+@contextmanager
+def absence_needs_no_sequence() -> Iterator[None]:
+    """Neither the sequence nor the grace nor the claim stands between absence and its conclusion."""
+
+    def settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
+        return Folded(attempt=replace(attempt, gone_at=now))
+
+    with mock.patch("controller.core.evict._settle", settle):
+        yield
+
+
+LIST: Any = None
+READ: Any = None
+RECORD: Any = None
+EVICT: Any = None
+FOLD: Any = None
+
+
+def remember_originals() -> None:
+    """Keep what mutants wrap."""
+    from controller.core import decide
+    from tests.simulation.adapters import SimRunDirs, SimScheduler
+    from tests.simulation.database import MemoryStore
+
+    globals().update(
+        LIST=SimScheduler.list_jobs,
+        READ=SimRunDirs.read,
+        RECORD=MemoryStore.record,
+        EVICT=decide.evict,
+        FOLD=decide.fold,
+    )
+
+
+MUTANTS = (
+    Mutant("intent first", patched("controller.reconciler.Reconciler.reconcile", act_before_recording)),
+    Mutant("no retry on unknown", retry_on_unknown),
+    Mutant("claim", claims_ignored),
+    Mutant("revoke by the same file", revoke_by_another_file),
+    Mutant("restart count", patched("tests.simulation.slurm.SimSlurm._begin_script", restarted_jobs_run)),
+    Mutant("fence", patched("tests.simulation.database.MemoryStore.fence", lambda self, term: None)),
+    Mutant("term captured once", patched("tests.simulation.database.MemoryStore.record", record_under_any_term)),
+    Mutant(
+        "silence is not emptiness", patched("tests.simulation.adapters.SimScheduler.list_jobs", silence_is_emptiness)
+    ),
+    Mutant("adoption", patched("controller.core.fold.holder", never_adopted)),
+    Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
+    Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
+    Mutant("started_at rule", patched("controller.core.fold._has_begun", lambda attempt, files, seen: False)),
+    Mutant("one attempt at a time", patched("controller.core.drive._may_open", opens_beside)),
+    Mutant("gone only when nothing can come", absence_needs_no_sequence),
+)
+
+
+def find(mutant: Mutant, most: int = MOST_SCHEDULES) -> schedules.Outcome:
+    """Search until the mutant is caught, or patience ends."""
+    with mutant.patch():
+        return schedules.run(most, stop_at_first=True)
+
+
+def main() -> int:
+    """Print the table; the exit code is 1 if a mutant survived."""
+    remember_originals()
+    print("| rule taken out | caught after schedules | by |\n|---|---|---|")
+    survived = 0
+    for mutant in MUTANTS:
+        outcome = find(mutant)
+        found = next(iter(outcome.failures.values()), None)
+        survived += found is None
+        after = f"{outcome.schedules:,}" if found else f"**survived {outcome.schedules:,}**"
+        print(f"| {mutant.rule} | {after} | {(found or '')[:110]} |", flush=True)
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

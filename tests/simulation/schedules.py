@@ -1,0 +1,90 @@
+"""Run many schedules: `python -m tests.simulation.schedules COUNT [FIRST_SEED]`, or one again: `… replay SEED`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.simulation.world import Plan, ViolationError, World
+
+
+@dataclass
+class Outcome:
+    """What came of a run of schedules."""
+
+    schedules: int = 0
+    seconds: float = 0.0
+    reached: Counter[str] = field(default_factory=Counter)
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def tell(self) -> str:
+        """Return a line for each failure, with the command that replays it."""
+        return "\n".join(
+            f"seed {seed}: {what}\n    replay: python -m tests.simulation.schedules replay {seed}"
+            for seed, what in sorted(self.failures.items())[:5]
+        )
+
+
+def plan_of(seed: int) -> Plan:
+    """Derive a schedule's shape from its seed: mostly small, some large, half of them with two controllers."""
+    large = seed % 10 == 0
+    return Plan(
+        seed=seed,
+        services=3 if large else 1,
+        controllers=1 + seed % 2,
+        faults=14 if large else 6,
+        user_actions=6 if large else 3,
+        steps=600 if large else 250,
+    )
+
+
+def run(count: int, first: int = 0, *, stop_at_first: bool = False) -> Outcome:
+    """Run schedules by their seeds."""
+    logging.disable(logging.CRITICAL)
+    outcome, began = Outcome(), time.process_time()
+    for seed in range(first, first + count):
+        world = World(plan_of(seed))
+        try:
+            world.run()
+        except ViolationError as violation:
+            outcome.failures[seed] = str(violation)
+        finally:
+            world.close()
+        outcome.schedules += 1
+        outcome.reached += world.reached
+        if outcome.failures and stop_at_first:
+            break
+    logging.disable(logging.NOTSET)
+    outcome.seconds = time.process_time() - began
+    return outcome
+
+
+def replay(seed: int) -> None:
+    """Run one schedule again and print what happened, last things last."""
+    logging.disable(logging.CRITICAL)
+    world = World(plan_of(seed), trace=True)
+    try:
+        world.run()
+        print("\n".join(world.trace), "\nit settled")
+    except ViolationError as violation:
+        print("\n".join(world.trace[-120:]), f"\n{violation}", sep="")
+
+
+def main(arguments: list[str]) -> int:
+    """Run from the command line; the exit code is 1 if an invariant was violated."""
+    if arguments and arguments[0] == "replay":
+        replay(int(arguments[1]))
+        return 0
+    outcome = run(int(arguments[0]) if arguments else 1000, int(arguments[1]) if len(arguments) > 1 else 0)
+    for what, count in sorted(outcome.reached.items(), key=lambda item: -item[1]):
+        print(f"{count:10,}  {what}")
+    print(f"{outcome.schedules:,} schedules, {len(outcome.failures)} violations, {outcome.seconds:.0f} s of CPU")
+    print(outcome.tell())
+    return 1 if outcome.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,246 @@
+"""The world of one schedule: time, cluster, database, controllers, users, faults, and what must always hold."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, fields
+
+from api.contract.identity import parse_token
+from controller.core.model import Plan as ServicePlan
+from controller.ports import Record, Term
+from tests.simulation.controller import SimController
+from tests.simulation.database import INSTALLATION, MemoryDatabase, MemoryStore
+from tests.simulation.faults import FAULTS
+from tests.simulation.slurm import SimJob, SimSlurm
+
+FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one schedule is drawn."""
+
+    seed: int
+    services: int = 1
+    controllers: int = 1
+    faults: int = 6
+    user_actions: int = 3
+    steps: int = 250
+
+
+class World:
+    """One schedule."""
+
+    def __init__(self, plan: Plan, *, trace: bool = False) -> None:
+        self.plan = plan
+        self.trace: list[str] = []
+        self._tracing = trace
+        self._shown: dict[int, tuple[object, ...]] = {}
+        self.rng = random.Random(plan.seed)
+        self.now = 1000.0
+        self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8)
+        self.database = MemoryDatabase()
+        self.store = MemoryStore(self.database)
+        self.reached: Counter[str] = Counter()
+        self.database_fails_until = self.folder_fails_until = self.files_late_until = 0.0
+        self.calm = self.restored = False
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self.keys = [f"s{n + 1}" for n in range(plan.services)]
+        self.controllers = [SimController(self, name) for name in "ABC"[: plan.controllers]]
+
+    # --- what adapters ask
+
+    def reach(self, what: str) -> None:
+        """Count that a dangerous place was come to."""
+        self.reached[what] += 1
+        if self._tracing and not what.startswith("step"):
+            self.trace.append(f"{self.now:9.2f} {what}")
+
+    def show(self, record: Record, plan: ServicePlan) -> None:
+        """Add a plan to the trace."""
+        if not self._tracing:
+            return
+        known = {a.token: a for a in record.attempts}
+        for attempt in plan.attempts:
+            old = known.get(attempt.token)
+            names = [f.name for f in fields(attempt)]
+            changed = {n: v for n in names if (v := getattr(attempt, n)) != getattr(old, n, None)}
+            self.trace.append(f"{self.now:9.2f}   {attempt.token} {changed if old else 'opened'}")
+        self.trace += [f"{self.now:9.2f}   {action}" for action in plan.actions]
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        for controller in self.controllers:
+            controller.crash(float("inf"))
+
+    def check_database(self) -> None:
+        """Raise as a busy or unreachable database does."""
+        if self.now < self.database_fails_until:
+            raise OSError("database is locked")
+
+    def maybe_lose_the_answer(self) -> None:
+        """Raise although the commit was done."""
+        if not self.calm and self.rng.random() < 0.02:
+            self.reach("commit's answer lost")
+            raise OSError("connection lost after commit")
+
+    def check_folder(self) -> None:
+        """Raise as a full or absent shared folder does."""
+        if self.now < self.folder_fails_until:
+            raise OSError("No space left on device")
+
+    def fate_of_sbatch(self) -> str:
+        """Draw what becomes of an sbatch."""
+        fate = "accepted" if self.calm else self.rng.choice(FATES)
+        if self.now < self.slurm.silent_until:
+            fate = self.rng.choice(("late", "lost"))
+        self.reach(f"sbatch {fate}")
+        return fate
+
+    def answers(self, token: str) -> bool:
+        """Whether an engine answers for that token."""
+        return any(j.name == token and j.stage == "ready" and not j.hangs for j in self.slurm.jobs.values())
+
+    def restore(self, backup: MemoryDatabase) -> None:
+        """Put an older state of the database back; programs go on with what they know."""
+        if not self.calm:
+            self.reach("database put back")
+            self.restored = True
+            vars(self.database).update(vars(backup))
+            self.database.seq += 1000
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Have something happen later."""
+        self._later.append((self.now + seconds, work))
+
+    async def no_wakeups(self) -> AsyncIterator[None]:
+        """Wake-ups are the driver's."""
+        yield None
+
+    # --- what must always hold
+
+    def judge_cancel(self, job: SimJob) -> None:
+        """A cancel is right only for what is ours, and closed or not the holder of its claim."""
+        self.reach("cancel")
+        attempt = self.database.attempts.get(job.name)
+        if attempt is None:
+            raise ViolationError(f"cancelled {job.name}, of which the database has never heard")
+        claim = self.slurm.folder(job.name).claim
+        if attempt.open and claim == job.job_id:
+            raise ViolationError(f"cancelled job {job.job_id}, which holds the claim of the open attempt {job.name}")
+
+    def _show_jobs(self) -> None:
+        for job in self.slurm.jobs.values():
+            looks = (job.name, job.state, job.stage, job.restarts)
+            if self._shown.get(job.job_id) != looks:
+                self._shown[job.job_id] = looks
+                self.trace.append(f"{self.now:9.2f}      job {job.job_id} {looks}")
+
+    def judge_write(self, term: Term) -> None:
+        """Only the leader writes."""
+        if term.epoch != self.database.lease.epoch:
+            raise ViolationError(f"the deposed leader of term {term.epoch} wrote in term {self.database.lease.epoch}")
+
+    def check(self) -> None:
+        """Check the invariants of every moment."""
+        if self._tracing:
+            self._show_jobs()
+        engines = [j for j in self.slurm.jobs.values() if j.has_engine and self._is_ours(j)]
+        by_token = Counter(j.name for j in engines)
+        by_replica = Counter(j.name.rpartition("-")[0] for j in engines)
+        for what, counts in (("attempt", by_token), ("replica", by_replica)):
+            for name, count in counts.items():
+                if count > 1:
+                    raise ViolationError(f"{count} engines for one {what}: {name}")
+
+    def unsettled(self) -> str | None:
+        """Say what is not yet as it should be; `None` once all is."""
+        alive = [j for j in self.slurm.jobs.values() if j.alive and self._is_ours(j)]
+        if self.restored:
+            # Jobs that a restored database has never heard of are left alone, and block their replica: people decide.
+            for job in [j for j in alive if j.name not in self.database.attempts]:
+                self.slurm.cancel(job, self.now)
+        wanted = {(s.id, r) for s in self.database.services.values() if s.running for r in range(s.replicas)}
+        open_ = {(a.service_id, a.replica): a for a in self.database.attempts.values() if a.open}
+        if open_.keys() != wanted:
+            return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
+        if any(not a.ready for a in open_.values()):
+            return f"not ready: {[a.token for a in open_.values() if not a.ready]}"
+        if sorted(j.name for j in alive) != sorted(a.token for a in open_.values()):
+            return f"jobs {[(j.job_id, j.name, j.state) for j in alive]} for {[a.token for a in open_.values()]}"
+        versions = {s.id: f"v{s.version}" for s in self.database.services.values()}
+        if any(a.digest != versions[a.service_id] for a in open_.values()):
+            return "an outdated attempt"
+        if any(a.gone_at is None and not a.open for a in self.database.attempts.values()):
+            return "a closed attempt that is not gone"
+        return None
+
+    @staticmethod
+    def _is_ours(job: SimJob) -> bool:
+        token = parse_token(job.name)
+        return token is not None and token.installation == INSTALLATION
+
+    # --- driving
+
+    def run(self) -> None:
+        """Run the schedule: faults first, then calm, then everything must be as wanted."""
+        self._user_action()
+        left = self.plan.faults + self.plan.user_actions
+        for step in range(self.plan.steps):
+            if left and self.rng.random() < left / (self.plan.steps - step):
+                left -= 1
+                self._user_action() if left < self.plan.user_actions and left % 2 else self._fault()
+            self._move()
+        self._calm_down()
+        for _ in range(6000):
+            self._move()
+            if self.rng.random() < 0.05 and self.unsettled() is None:
+                return
+        raise ViolationError(f"not settled: {self.unsettled()}")
+
+    def _move(self) -> None:
+        """Let time pass, or one controller take one step."""
+        ready = [c for c in self.controllers if c.is_free_to_run()]
+        if ready and self.rng.random() < 0.85:
+            self.rng.choice(ready).step()
+        else:
+            self.now += self.rng.choice((0.05, 0.5, 1.0, 2.0)) if not self.calm else self.rng.choice((0.5, 1.0, 2.0))
+            for item in [i for i in self._later if i[0] <= self.now]:
+                self._later.remove(item)
+                item[1]()
+            self.slurm.advance(self.now)
+        self.check()
+
+    def _fault(self) -> None:
+        fault = self.rng.choice(FAULTS)
+        self.reach(fault.__name__)
+        fault(self)
+
+    def _calm_down(self) -> None:
+        """No more faults; those that last come to their end by themselves."""
+        self.calm = True
+        for job in self.slurm.jobs.values():
+            job.held = job.held and job.restarts > 0
+        strangers = [j for j in self.slurm.jobs.values() if j.alive and not self._is_ours(j)]
+        for job in strangers:
+            self.slurm.end(job, "COMPLETED", self.now, code=0)
+
+    def _user_action(self) -> None:
+        key = self.rng.choice(self.keys)
+        if key not in self.database.services:
+            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((1, 2))))
+            return
+        kind = self.rng.choice(("scale", "config", "stop", "start"))
+        self.reach(f"user: {kind}")
+        if kind == "scale":
+            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((0, 1, 2, 3))))
+        elif kind == "config":
+            self.database.change(key, lambda s: setattr(s, "version", s.version + 1))
+        else:
+            self.database.change(key, lambda s: setattr(s, "running", kind == "start"))

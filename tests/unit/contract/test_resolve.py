@@ -1,0 +1,568 @@
+"""A recipe under a config: what outweighs what, and that no value of a user's is ever more than a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.contract.launch import Health, Image, LaunchSpec, Resources
+from api.contract.recipes.book import Recipe, read_recipe
+from api.contract.recipes.resolve import (
+    FIXED_BY_RECIPE,
+    LONGEST_VALUE,
+    MOST_ITEMS,
+    ConfigError,
+    decode_spec,
+    digest,
+    encode_spec,
+    resolve,
+)
+from api.contract.settings import SlurmSettings
+
+Launch = Callable[..., LaunchSpec]
+Refusal = Callable[..., ConfigError]
+
+PARAMETERS = """\
+parameters:
+  text: {type: string}
+  size: {type: integer, minimum: 1, maximum: 64}
+  share: {type: number, minimum: 0, maximum: 1}
+  loud: {type: boolean}
+  args: {type: list, default: [], forbidden: [--port, --served-model-name]}
+  word: {type: string, pattern: "[a-z]{1,4}", default: abc}
+  level: {type: string, choices: [low, high]}
+command:
+  - [--text, "{text}"]
+  - [--size, "{size}"]
+  - [--share, "{share}"]
+  - [--loud, "{loud}"]
+  - "--level={level}"
+  - "{args}"
+"""
+HOSTILE = [
+    pytest.param(value, id=name)
+    for name, value in {
+        "single quotes": "'; reboot; '",
+        "double quotes": '" && reboot && "',
+        "substitution": "$(reboot) `reboot` ${HOME} $HOME",
+        "newline": "a\nreboot\n#SBATCH --uid=0\r\n",
+        "braces": "{port} {text} {{x}} {0}",
+        "percent": "%j %(x)s \\n \\0",
+        "glob": "* ? [a-z] ~ !",
+        "blanks": " \t leading and trailing ",
+        "unicode": "żółć 模型 🦙 \u202e\u200b",
+        "control": "\x01\x07\x1b[31m\x7f",
+        "10 kB": "x" * 10_000,
+        "empty": "",
+    }.items()
+]
+NO_TEXT = [
+    pytest.param("a\0b", id="NUL"),
+    pytest.param("\ud800", id="lone surrogate"),
+    pytest.param("x" * (LONGEST_VALUE + 1), id="too long"),
+]
+
+
+# Parameters
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_text_is_carried_through_as_one_word(launch: Launch, value: str) -> None:
+    assert launch(PARAMETERS, {"text": value}).command[:3] == ("run", "--text", value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_items_of_a_list_are_words_of_their_own(launch: Launch, value: str) -> None:
+    assert launch(PARAMETERS, {"args": [value, "-x", value]}).command[-3:] == (value, "-x", value)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_within_a_word_stays_within_it(launch: Launch, value: str) -> None:
+    body = 'parameters: {text: {type: string}}\ncommand: ["--a={text}", "--a={text}{port}!"]\n'
+    whole, open_ = launch(body, {"text": value}).command[1:]
+    assert whole == f"--a={value}"
+    assert open_ == ("--a=", value, {"runtime": "port"}, "!")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_of_the_environment_is_carried_through(launch: Launch, value: str) -> None:
+    assert launch("", {"environment": {"A": value}}).environment == {"A": value}
+
+
+@pytest.mark.parametrize("value", NO_TEXT)
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        ("text", lambda value: {"text": value}),
+        ("parameters.text", lambda value: {"parameters": {"text": value}}),
+        ("args.1", lambda value: {"args": ["x", value]}),
+        ("environment.A", lambda value: {"environment": {"A": value}}),
+        ("environment_from.A", lambda value: {"environment_from": {"A": "/" + value}}),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused(refusal: Refusal, key: str, config: Any, value: str) -> None:
+    assert refusal(PARAMETERS, config(value)).key == key
+
+
+@pytest.mark.parametrize("value", ["-x", "--port=1", "-", "--"])
+def test_a_text_that_would_be_taken_for_an_option_is_refused(refusal: Refusal, value: str) -> None:
+    assert "hyphen" in refusal(PARAMETERS, {"text": value}).message
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, ("run", "--level=")),
+        ({"size": 4}, ("run", "--size", "4", "--level=")),
+        ({"size": "4"}, ("run", "--size", "4", "--level=")),
+        ({"size": 4.0}, ("run", "--size", "4", "--level=")),
+        ({"share": 0.5}, ("run", "--share", "0.5", "--level=")),
+        ({"share": "1e-3"}, ("run", "--share", "1e-3", "--level=")),
+        ({"loud": True}, ("run", "--loud", "true", "--level=")),
+        ({"loud": False}, ("run", "--loud", "false", "--level=")),
+        ({"level": "high"}, ("run", "--level=high")),
+        ({"args": ["a", 1, 2.5]}, ("run", "--level=", "a", "1", "2.5")),
+        ({"parameters": {"size": 4}}, ("run", "--size", "4", "--level=")),
+        ({"size": 3, "parameters": {"size": 4}}, ("run", "--size", "4", "--level=")),
+        ({"size": None}, ("run", "--level=")),
+        ({"parameters": {"size": None}}, ("run", "--level=")),
+        ({"parameters": None}, ("run", "--level=")),
+    ],
+)
+def test_a_group_is_left_out_where_its_parameter_is_not_set(
+    launch: Launch, config: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert launch(PARAMETERS, config).command == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "words"),
+    [
+        ({"size": 0}, "size", "at least 1"),
+        ({"size": 65}, "size", "at most 64"),
+        ({"size": "65"}, "size", "at most 64"),
+        ({"size": 1.5}, "size", "whole number"),
+        ({"size": True}, "size", "whole number"),
+        ({"size": "four"}, "size", "whole number"),
+        ({"size": [4]}, "size", "whole number"),
+        ({"size": 10**5000}, "size", ""),
+        ({"share": 1.5}, "share", "at most 1"),
+        ({"share": -0.1}, "share", "at least 0"),
+        ({"share": "half"}, "share", "a number"),
+        ({"share": "1e999"}, "share", "at most 1"),
+        ({"share": float("nan")}, "share", "a number"),
+        ({"share": float("inf")}, "share", "a number"),
+        ({"share": True}, "share", "a number"),
+        ({"share": "١"}, "share", "a number"),
+        ({"share": 10**5000}, "share", ""),
+        ({"loud": "true"}, "loud", "true or false"),
+        ({"loud": 1}, "loud", "true or false"),
+        ({"text": 5}, "text", "must be text"),
+        ({"text": ["a"]}, "text", "must be text"),
+        ({"text": {"a": 1}}, "text", "must be text"),
+        ({"args": "a b"}, "args", "a list"),
+        ({"args": {"a": 1}}, "args", "a list"),
+        ({"args": ["a", None]}, "args.1", "text"),
+        ({"args": ["a", ["b"]]}, "args.1", "text"),
+        ({"args": [True]}, "args.0", "text"),
+        ({"args": [10**5000]}, "args.0", ""),
+        ({"args": ["x"] * (MOST_ITEMS + 1)}, "args", "at most"),
+        ({"word": "toolong"}, "word", "match"),
+        ({"word": "abc\n"}, "word", "match"),
+        ({"word": "ABC"}, "word", "match"),
+        ({"level": "middle"}, "level", "one of low, high"),
+        ({"parameters": {"size": 0}}, "parameters.size", "at least 1"),
+        ({"parameters": {"length": 1}}, "parameters.length", "no such parameter. It has: args, level"),
+        ({"parameters": ["size"]}, "parameters", "an object"),
+    ],
+)
+def test_a_bad_parameter_is_named(refusal: Refusal, config: dict[str, Any], key: str, words: str) -> None:
+    error = refusal(PARAMETERS, config)
+    assert error.key == key
+    assert words in error.message
+    assert str(error) == f"{key}: {error.message}"
+
+
+def test_a_parameter_that_is_needed(launch: Launch, refusal: Refusal) -> None:
+    body = "parameters: {model: {type: string, required: true, description: A name.}}\n"
+    for config in ({}, {"model": None}, {"parameters": {"model": None}}):
+        assert refusal(body, config).message == "This recipe needs it. A name."
+    assert launch(body, {"model": ""}).command == ("run",)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["--port", "--port=1", "--por", "--p", "--p=1", "--", "-", "--served_model_name=x", "--served-model", "--served"],
+)
+def test_arguments_that_the_recipe_sets_are_refused_abbreviated_too(refusal: Refusal, argument: str) -> None:
+    error = refusal(PARAMETERS, {"args": ["--fine", argument]})
+    assert error.key == "args.1"
+    assert "set by the recipe" in error.message
+
+
+@pytest.mark.parametrize("argument", ["--port-range", "--seed=--port", "port", "--x", "-p", "--PORT", "x --port=1"])
+def test_other_arguments_are_not(launch: Launch, argument: str) -> None:
+    assert launch(PARAMETERS, {"args": [argument]}).command[-1] == argument
+
+
+# Words of the recipe
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("{port}", ({"runtime": "port"},)),
+        ("--port={port}", ("--port=", {"runtime": "port"})),
+        ("{files}/engine.py", ({"runtime": "files"}, "/engine.py")),
+        ("http://{host}:{port}/", ("http://", {"runtime": "host"}, ":", {"runtime": "port"}, "/")),
+        ("plain", "plain"),
+        ("{{port}}", "{port}"),
+        ("{x.y}", "{x.y}"),
+        ("", ""),
+    ],
+)
+def test_what_only_the_job_knows_stays_open(launch: Launch, word: str, expected: Any) -> None:
+    assert launch(f"command: [{json.dumps(word)}]\n").command[1] == expected
+
+
+# Resources
+
+SITE = SlurmSettings(partition="main", account="lab", qos="normal", extra_options=("--exclusive",))
+
+
+def resources(launch: Launch, body: str, config: dict[str, Any], site: SlurmSettings = SITE) -> Resources:
+    return launch(body, config, site=site).resources
+
+
+def test_the_site_then_the_recipe_then_the_service(launch: Launch) -> None:
+    recipe = "resources: {partition: gpu, memory: 8G, extra_options: [--contiguous]}\n"
+    assert resources(launch, "", {}) == Resources(
+        partition="main", account="lab", qos="normal", extra_options=("--exclusive",)
+    )
+    found = resources(launch, recipe, {"resources": {"memory": "16G", "qos": "high", "extra_options": ["--nice=5"]}})
+    assert (found.partition, found.account, found.qos, found.memory_mb) == ("gpu", "lab", "high", 16384)
+    assert found.extra_options == ("--exclusive", "--contiguous", "--nice=5")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"nodes": 2}, {"nodes": 2}),
+        ({"cpu": 4}, {"cpu": 4}),
+        ({"cpus": "4"}, {"cpu": 4}),
+        ({"memory": "2G"}, {"memory_mb": 2048}),
+        ({"gpu": "a100:2"}, {"gpu": 2, "gpu_type": "a100"}),
+        ({"time": "01:00:00"}, {"time_limit": 60}),
+        ({"time_limit": "30:00"}, {"time_limit": 30}),
+        ({"resources": {"cpus": 4, "time": 5}}, {"cpu": 4, "time_limit": 5}),
+        ({"cpu": 2, "resources": {"cpu": 8}}, {"cpu": 8}),
+        ({"time": 5, "resources": {"time_limit": 6}}, {"time_limit": 6}),
+        ({"cpu": None, "resources": {"memory": None}}, {}),
+        ({"resources": None}, {}),
+    ],
+)
+def test_older_spellings_and_the_nested_ones_above_them(
+    launch: Launch, config: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert resources(launch, "", config, SlurmSettings()) == Resources(**expected)
+
+
+def test_an_older_spelling_outweighs_the_recipe(launch: Launch) -> None:
+    assert resources(launch, "resources: {cpu: 8}\n", {"cpus": 2}).cpu == 2
+
+
+def test_a_parameter_of_that_name_is_no_older_spelling(launch: Launch) -> None:
+    body = "parameters: {nodes: {type: integer}}\ncommand: [[--nodes, '{nodes}']]\n"
+    found = launch(body, {"nodes": 3})
+    assert (found.command, found.resources.nodes) == (("run", "--nodes", "3"), 1)
+
+
+def test_an_empty_text_leaves_it_to_slurm(launch: Launch) -> None:
+    assert resources(launch, "", {"resources": {"partition": ""}}).partition is None
+
+
+FIELDS = ["partition", "account", "qos", "constraint", "reservation", "gres"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "value",
+    ["a b", "a;b", "a\nb", "$(a)", "`a`", "a'b", 'a"b', "a\0b", "\ud800", "x" * 10_000, "a\\b", "é", "a>b", 5, True]  # noqa: RUF005
+    + [[], {}, ["a"]],
+)
+def test_no_value_for_slurm_has_anything_odd_in_it(refusal: Refusal, field: str, value: Any) -> None:
+    error = refusal("", {"resources": {field: value}})
+    assert error.key == f"resources.{field}"
+    assert error.message.encode()
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f not in ("gres", "constraint")])
+def test_no_value_for_slurm_begins_with_a_hyphen(refusal: Refusal, field: str) -> None:
+    assert refusal("", {"resources": {field: "--uid=0"}}).key == f"resources.{field}"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--array=1-9", "--dependency=singleton", "--requeue", "--export=ALL", "--output=/x", "--wrap=x", "--uid=0", "-a1"]  # noqa: RUF005
+    + ["--arr=1", "job.sh", "", "--nice=1 --wrap=x", "--exclude=a\nb", "--exclude=$(x)", "--job-name=x", "--comment=x"]
+    + ["--mem=1G", "--time=1"],
+)
+def test_options_off_the_list_are_refused(refusal: Refusal, option: str) -> None:
+    assert refusal("", {"resources": {"extra_options": [option]}}).key == "resources.extra_options"
+
+
+@pytest.mark.parametrize("value", ["--exclusive", [5], [None], {"a": 1}, 5])
+def test_options_are_a_list_of_texts(refusal: Refusal, value: Any) -> None:
+    assert refusal("", {"resources": {"extra_options": value}}).key == "resources.extra_options"
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"resources": {"memory": "lots"}}, "resources.memory"),
+        ({"memory": "lots"}, "memory"),
+        ({"time": "1h"}, "time"),
+        ({"resources": {"time_limit": "25:61:00"}}, "resources.time_limit"),
+        ({"cpus": 0}, "cpus"),
+        ({"nodes": -1}, "nodes"),
+        ({"nodes": 10**9}, "nodes"),
+        ({"gpu": "a b:1"}, "gpu"),
+        ({"resources": {"disk": 5}}, "resources.disk"),
+        ({"resources": [1]}, "resources"),
+        ({"resources": "cpu=1"}, "resources"),
+        ({"replicas": -1}, "replicas"),
+        ({"replicas": 1001}, "replicas"),
+        ({"replicas": 1.5}, "replicas"),
+        ({"replicas": True}, "replicas"),
+        ({"replicas": "two"}, "replicas"),
+    ],
+)
+def test_a_bad_resource_is_named_as_it_was_written(refusal: Refusal, config: dict[str, Any], key: str) -> None:
+    assert refusal("", config).key == key
+
+
+def test_a_bad_default_of_the_site_is_named(refusal: Refusal) -> None:
+    assert refusal("", {}, site=SlurmSettings(partition="a b")).key == "partition"
+
+
+# What only a recipe may set, and what has no effect
+
+
+@pytest.mark.parametrize("key", sorted(FIXED_BY_RECIPE))
+def test_what_only_a_recipe_may_set_is_refused(refusal: Refusal, key: str) -> None:
+    assert refusal("", {key: "x"}).key == key
+
+
+def test_unless_the_recipe_declares_it(launch: Launch) -> None:
+    body = "parameters: {image: {type: string}}\ncommand: ['{image}']\n"
+    assert launch(body, {"image": "cat.png"}).command == ("run", "cat.png")
+
+
+@pytest.mark.parametrize("key", [*FIELDS, "extra_options"])
+def test_a_resource_in_the_wrong_place_is_refused_not_ignored(refusal: Refusal, key: str) -> None:
+    error = refusal("", {key: "x"})
+    assert (error.key, error.message) == (key, f"It has no effect here. Give it as resources.{key}.")
+
+
+def test_unknown_keys_that_inform_are_let_be(launch: Launch) -> None:
+    assert launch("", {"team": "nlp", "note": {"a": ["b"]}, "": None, "\ud800": 1}) == launch("", {})
+
+
+# Environment
+
+
+def test_the_services_environment_outweighs_the_recipes_key_by_key(launch: Launch) -> None:
+    found = launch("environment: {A: 1, B: 2, C: true}\n", {"environment": {"B": 3, "C": None, "D": False, "E": 1.5}})
+    assert found.environment == {"A": "1", "B": "3", "D": "false", "E": "1.5"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "1A", "A B", "A=B", "A\nB", "A\0", "é", "A-B", "x" * 129, "\ud800", "$(x)", "SLURM_JOB_ID", "SBATCH_ARRAY_INX"]  # noqa: RUF005
+    + ["APPTAINER_BIND", "APPTAINERENV_X", "SINGULARITY_BIND", "SINGULARITYENV_X", "LD_PRELOAD", "AF_TOKEN"],
+)
+@pytest.mark.parametrize("table", ["environment", "environment_from"])
+def test_names_that_no_service_may_set(refusal: Refusal, table: str, name: str) -> None:
+    error = refusal("", {table: {name: "/x"}})
+    assert error.key.startswith(f"{table}.")
+    assert str(error).encode()
+    assert len(error.key) <= 200
+
+
+def test_the_engines_secret_can_not_be_set(refusal: Refusal) -> None:
+    vllm = "engine: vllm\nports: [1]\nmodel: m\n"
+    for table in ("environment", "environment_from"):
+        assert "reserved" in refusal(vllm, {table: {"VLLM_API_KEY": "/x"}}).message
+    own = "secret_variable: TOKEN\n"
+    assert "reserved" in refusal(own, {"environment": {"TOKEN": "x"}}).message
+
+
+@pytest.mark.parametrize("value", [[], {}, ["a"], {"a": 1}])
+def test_values_of_the_environment_are_texts(refusal: Refusal, value: Any) -> None:
+    assert refusal("", {"environment": {"A": value}}).key == "environment.A"
+
+
+@pytest.mark.parametrize("table", ["environment", "environment_from", "resources", "parameters"])
+@pytest.mark.parametrize("value", [[], "A=1", 5, True])
+def test_tables_are_objects(refusal: Refusal, table: str, value: Any) -> None:
+    assert refusal("", {table: value}).message == "must be an object."
+
+
+@pytest.mark.parametrize("path", ["relative", "", "~/x", 5, None, ["/x"]])
+def test_a_secret_is_in_a_file_with_an_absolute_path(refusal: Refusal, path: Any) -> None:
+    assert refusal("", {"environment_from": {"HF_TOKEN": path}}).key == "environment_from.HF_TOKEN"
+
+
+def test_the_services_secrets_join_the_recipes(launch: Launch) -> None:
+    found = launch("environment_from: {A: /a, B: /b}\n", {"environment_from": {"B": "/c"}})
+    assert found.environment_from == {"A": "/a", "B": "/c"}
+
+
+# The rest of the spec
+
+
+@pytest.mark.parametrize(
+    ("body", "config", "given", "expected"),
+    [
+        ("", {}, None, 1),
+        ("replicas: 3\n", {}, None, 3),
+        ("replicas: 3\n", {"replicas": 2}, None, 2),
+        ("replicas: 3\n", {"replicas": "2"}, None, 2),
+        ("replicas: 3\n", {"replicas": 0}, None, 0),
+        ("replicas: 3\n", {"replicas": None}, None, 3),
+        ("replicas: 3\n", {"replicas": 2}, 5, 5),
+        ("replicas: 3\n", {"replicas": 2}, 0, 0),
+    ],
+)
+def test_replicas(launch: Launch, body: str, config: dict[str, Any], given: int | None, expected: int) -> None:
+    assert launch(body, config, replicas=given).replicas == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", None),
+        ("ports: [1]\n", Health()),
+        ("ports: [1]\nhealth_check: {endpoint: /ok, retries: 9}\n", Health(path="/ok", retries=9)),
+    ],
+)
+def test_health_is_for_what_listens(launch: Launch, body: str, expected: Health | None) -> None:
+    assert launch(body).health == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", None),
+        ("image: docker://a\n", Image(source="docker://a")),
+        ("container_def: demo.def\n", Image(definition="Bootstrap: scratch\n")),
+    ],
+)
+def test_image(launch: Launch, tmp_path: Path, body: str, expected: Image | None) -> None:
+    (tmp_path / "recipes/test").mkdir(parents=True)
+    (tmp_path / "recipes/test/demo.def").write_text("Bootstrap: scratch\n")
+    assert launch(body).image == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [({"model": "a/b"}, "a/b"), ({"model": "a/b", "alias": "c"}, "c"), ({"alias": "c"}, "c"), ({}, None)],
+)
+def test_the_model_is_the_name_under_which_it_serves(launch: Launch, config: dict[str, Any], model: str | None) -> None:
+    body = 'parameters: {model: {type: string}, alias: {type: string}}\nmodel: "{alias}"\n'
+    assert launch(body, config).model == model
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", None),
+        ("engine: vllm\nports: [1]\nmodel: m\n", "VLLM_API_KEY"),
+        ("engine: vllm\nports: [1]\nmodel: m\nsecret_variable: null\n", None),
+        ("secret_variable: TOKEN\n", "TOKEN"),
+    ],
+)
+def test_through_which_variable_the_engine_takes_its_secret(launch: Launch, body: str, expected: str | None) -> None:
+    assert launch(body).secret_variable == expected
+
+
+# The spec as it is stored
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_spec_is_read_back_as_it_was_written(launch: Launch, value: str) -> None:
+    body = PARAMETERS + '  - "--at={port}"\nenvironment: {P: "{port}"}\nports: [1]\n'
+    spec = launch(body, {"text": value, "args": [value], "environment": {"A": value}, "gpu": "a100:2"})
+    again = decode_spec(encode_spec(spec))
+    assert encode_spec(again) == encode_spec(spec)
+    assert digest(again) == digest(spec)
+    assert (again.command[2], again.environment["A"], again.resources) == (value, value, spec.resources)
+
+
+def test_the_digest_tells_launches_apart_and_not_numbers_of_replicas(launch: Launch) -> None:
+    base = digest(launch(PARAMETERS, {}))
+    assert base == digest(launch(PARAMETERS, {"replicas": 9}))
+    assert base == digest(launch(PARAMETERS, {"note": "x"}))
+    others = [{"size": 1}, {"environment": {"A": "1"}}, {"resources": {"cpu": 2}}, {"args": [""]}, {"text": ""}]
+    assert len({base, *(digest(launch(PARAMETERS, config)) for config in others)}) == len(others) + 1
+
+
+def test_the_order_of_keys_makes_no_other_launch(launch: Launch) -> None:
+    one = {"environment": {"A": "1", "B": "2"}}
+    other = {"environment": {"B": "2", "A": "1"}}
+    assert digest(launch("", one)) == digest(launch("", other))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[]", '{"recipe": 1}', b"\xff"])
+def test_a_stored_spec_that_is_none_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ConfigError, match="stored launch spec"):
+        decode_spec(text)
+
+
+# Whatever is sent
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("--port=1")
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+keys = st.sampled_from(
+    ["text", "size", "share", "loud", "args", "word", "level", "parameters", "resources", "environment", "replicas"]  # noqa: RUF005
+    + ["environment_from", "cpu", "cpus", "memory", "time", "gpu", "nodes", "image", "name"]
+)
+inner_keys = st.sampled_from(
+    ["A", "cpu", "memory", "gpu", "partition", "extra_options", "text", "args", "size", "time_limit"]
+)
+configs = st.dictionaries(keys, values | st.dictionaries(inner_keys, values, max_size=3), max_size=4)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    file = tmp_path_factory.mktemp("recipes") / "test" / "demo.yaml"
+    file.parent.mkdir()
+    file.write_text("name: demo\ncategory: test\ndescription: d\nversion: '1'\nprogram: [run]\n" + PARAMETERS)
+    return read_recipe(file, "test/demo", {})
+
+
+@settings(max_examples=500, deadline=None)
+@given(config=configs)
+def test_whatever_is_sent_it_is_launched_as_words_or_refused_in_words(demo: Recipe, config: dict[str, Any]) -> None:
+    try:
+        spec = resolve(demo, config, replicas=None, site=SlurmSettings())
+    except ConfigError as error:
+        assert error.message
+        assert str(error).isprintable()
+        assert len(str(error)) < 5000
+        return
+    assert decode_spec(encode_spec(spec)).resources == spec.resources
+    assert all(isinstance(word, str) and "\0" not in word for word in spec.command)
+    assert not any(word.startswith("--port") for word in spec.command if isinstance(word, str))
+    assert 1 <= spec.resources.nodes <= 10_000
+    assert spec.resources.time_limit >= 1

@@ -1,0 +1,132 @@
+"""The recipes of this repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.contract.launch import LaunchSpec
+from api.contract.recipes.book import Book
+from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec, resolve
+from api.contract.settings import SlurmSettings
+
+NEEDED = {"inference/vllm": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}
+
+
+def launch(book: Book, name: str, config: dict[str, Any] | None = None) -> LaunchSpec:
+    recipe = book.find(name)
+    assert recipe is not None
+    return resolve(recipe, {**NEEDED.get(recipe.path, {}), **(config or {})}, replicas=None, site=SlurmSettings())
+
+
+def test_all_of_them_can_be_used(shipped: Book) -> None:
+    assert shipped.problems == {}
+    assert {"inference/vllm", "inference/vllm_dummy", "simple/hello"} <= shipped.recipes.keys()
+
+
+def test_all_of_them_can_be_launched_with_their_defaults(shipped: Book) -> None:
+    for path in shipped.recipes:
+        needed = {n: "x" for n, p in shipped.recipes[path].content.parameters.items() if p.required}
+        spec = launch(shipped, path, needed)
+        assert digest(decode_spec(encode_spec(spec))) == digest(spec)
+        assert "{" not in "".join(w for w in spec.command if isinstance(w, str)).replace("print(f", "").split("\n")[0]
+
+
+def test_every_one_says_what_it_is_and_what_its_parameters_are(shipped: Book) -> None:
+    for recipe in shipped.recipes.values():
+        assert recipe.content.description.endswith(".")
+        assert all(p.description.endswith(".") for p in recipe.content.parameters.values())
+        assert recipe.path == f"{recipe.content.category}/{recipe.file.stem}"
+
+
+def test_vllm_by_default(shipped: Book) -> None:
+    spec = launch(shipped, "vllm")
+    port, host = ({"runtime": "port"},), ({"runtime": "host"},)
+    assert spec.command == ("vllm", "serve", "Qwen/Qwen2.5-0.5B-Instruct", "--host", host, "--port", port)
+    assert (spec.model, spec.engine, spec.kind) == ("Qwen/Qwen2.5-0.5B-Instruct", "vllm", "service")
+    assert (spec.resources.gpu, spec.resources.time_limit, spec.secret_variable) == (1, 1440, "VLLM_API_KEY")
+
+
+def test_vllm_with_everything(shipped: Book) -> None:
+    config = {
+        "served_model_name": "chat",
+        "tensor_parallel_size": 2,
+        "max_model_len": "4096",
+        "gpu_memory_utilization": 0.9,
+        "dtype": "bfloat16",
+        "extra_args": ["--enable-prefix-caching", "--seed", 7],
+        "time": "12:00:00",
+        "gpu": 2,
+    }
+    spec = launch(shipped, "inference/vllm", config)
+    words = [w for w in spec.command if isinstance(w, str)]
+    assert words == [
+        *["vllm", "serve", "Qwen/Qwen2.5-0.5B-Instruct", "--served-model-name", "chat"],
+        *["--tensor-parallel-size", "2", "--max-model-len", "4096", "--gpu-memory-utilization", "0.9"],
+        *["--dtype", "bfloat16", "--host", "--port", "--enable-prefix-caching", "--seed", "7"],
+    ]
+    assert (spec.model, spec.resources.time_limit, spec.resources.gpu) == ("chat", 720, 2)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--port=1",
+        "--port",
+        "--por=1",
+        "--host=::",
+        "--api-key=x",
+        "--api_key",
+        "--api",
+        "--served_model_name=x",
+        "--uds=x",
+    ]
+    + ["--root-path=/x", "--ssl-keyfile=x", "--ssl-cert=x", "--middleware=x.y", "--"],
+)
+def test_vllm_takes_no_argument_that_would_cut_it_off(shipped: Book, argument: str) -> None:
+    with pytest.raises(ConfigError, match=r"^extra_args\.0: "):
+        launch(shipped, "vllm", {"extra_args": [argument]})
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"model": ""}, None),
+        ({"model": "-m"}, "model"),
+        ({"served_model_name": "a b"}, "served_model_name"),
+        ({"served_model_name": "$(x)"}, "served_model_name"),
+        ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
+        ({"dtype": "int3"}, "dtype"),
+        ({"max_model_len": "long"}, "max_model_len"),
+        ({"environment": {"VLLM_API_KEY": "mine"}}, "environment.VLLM_API_KEY"),
+        ({"command": ["sh"]}, "command"),
+        ({"image": "docker://mine"}, "image"),
+        ({"binds": ["/:/host"]}, "binds"),
+    ],
+)
+def test_vllm_refuses(shipped: Book, config: dict[str, Any], key: str | None) -> None:
+    if key is None:
+        return
+    with pytest.raises(ConfigError) as caught:
+        launch(shipped, "vllm", config)
+    assert caught.value.key == key
+
+
+def test_vllm_needs_a_model(shipped: Book) -> None:
+    with pytest.raises(ConfigError, match=r"^model: This recipe needs it"):
+        launch(shipped, "vllm", {"model": None})
+
+
+def test_the_dummy_travels_with_its_engine_and_takes_what_vllm_takes(shipped: Book) -> None:
+    spec = launch(shipped, "vllm_dummy", {"max_model_len": 128, "model": "echo", "startup_delay": 0.5})
+    assert spec.model == "echo"
+    assert spec.files.keys() == {"vllm_dummy_engine.py"}
+    assert spec.command[:2] == ("python3", ({"runtime": "files"}, "/vllm_dummy_engine.py"))
+    assert spec.command[-2:] == ("--startup-delay", "0.5")
+
+
+def test_hello_is_a_job(shipped: Book) -> None:
+    spec = launch(shipped, "hello", {"greeting": "$(id)"})
+    assert (spec.kind, spec.health, spec.command[-2:]) == ("job", None, ("$(id)", "1"))

@@ -1,0 +1,80 @@
+"""What travels to a job."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from api.contract.launch import Image, LaunchSpec, Resources
+from controller.core.script import PARAMETERS_VERSION, Site, parameters
+
+from .builders import HEALTH, JOB_SPEC, spec
+
+SITE = Site(apptainer="/opt/apptainer", image_cache="/run/images", port_range=None, python="python3")
+
+
+def of(launch: LaunchSpec, site: Site = SITE, secret: str = "hush") -> dict[str, object]:
+    found = parameters(launch, "af-i-s-0-1", secret, site)
+    assert json.loads(json.dumps(found)) == found
+    return found
+
+
+def test_all_that_the_wrapper_needs() -> None:
+    hostile = ("vllm", "serve", '$(reboot); "x"\n', ("--port=", {"runtime": "port"}))
+    found = of(
+        spec(
+            image=Image(source="docker://vllm/vllm-openai"),
+            command=hostile[:3],
+            environment={"A": "1"},
+            environment_from={"HF_TOKEN": "/secrets/hf"},
+            binds=("/models:/models:ro",),
+            files={"a.py": "print()"},
+            resources=Resources(gpu=1),
+            secret_variable="VLLM_API_KEY",
+            stop_grace=7.0,
+        )
+    )
+    assert found == {
+        "version": PARAMETERS_VERSION,
+        "token": "af-i-s-0-1",
+        "image": {"source": "docker://vllm/vllm-openai", "definition": None},
+        "image_cache": "/run/images",
+        "apptainer": "/opt/apptainer",
+        "command": ["vllm", "serve", '$(reboot); "x"\n'],
+        "environment": {"A": "1"},
+        "environment_from": {"HF_TOKEN": "/secrets/hf"},
+        "binds": ["/models:/models:ro"],
+        "files": {"a.py": "print()"},
+        "nv": True,
+        "listens": True,
+        "host": "0.0.0.0",
+        "secret": "hush",
+        "secret_variable": "VLLM_API_KEY",
+        "port_range": None,
+        "stop_grace": 7.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("launch", "key", "value"),
+    [
+        (spec(secret_variable=None), "secret", None),
+        (spec(resources=Resources(gpu=0)), "nv", False),
+        (JOB_SPEC, "listens", False),
+        (spec(health=HEALTH), "listens", True),
+        (spec(image=None), "image", None),
+        (
+            spec(image=Image(definition="Bootstrap: scratch")),
+            "image",
+            {"source": None, "definition": "Bootstrap: scratch"},
+        ),
+    ],
+)
+def test_what_depends(launch: LaunchSpec, key: str, value: object) -> None:
+    assert of(launch)[key] == value
+
+
+def test_the_sites_ports() -> None:
+    site = Site(apptainer="a", image_cache="c", port_range=(20000, 20100), python="python3")
+    assert of(spec(), site)["port_range"] == [20000, 20100]

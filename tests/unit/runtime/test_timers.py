@@ -1,0 +1,98 @@
+"""Periodic work: at once, again and again, never twice at a time, whatever it raises."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from controller.runtime.timers import PeriodicTimers
+
+
+@asynccontextmanager
+async def running(timers: PeriodicTimers) -> AsyncIterator[None]:
+    timers.start()
+    try:
+        yield
+    finally:
+        timers.stop()
+        await asyncio.sleep(0)
+
+
+async def test_it_runs_at_once_and_again() -> None:
+    ran = asyncio.Queue[float]()
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        ran.put_nowait(loop.time())
+
+    timers = PeriodicTimers()
+    timers.every(0.05, "count", work)
+    start = loop.time()
+    async with running(timers):
+        first, _, third = [await asyncio.wait_for(ran.get(), 2) for _ in range(3)]
+    assert first - start < 0.05
+    assert third - start >= 0.09
+
+
+async def test_what_it_raises_is_logged_and_the_next_run_comes(caplog: pytest.LogCaptureFixture) -> None:
+    ran = asyncio.Queue[None]()
+
+    async def work() -> None:
+        ran.put_nowait(None)
+        raise RuntimeError("no luck")
+
+    timers = PeriodicTimers()
+    timers.every(0.02, "fail", work)
+    async with running(timers):
+        for _ in range(2):
+            await asyncio.wait_for(ran.get(), 2)
+    assert "the periodic work 'fail' failed" in caplog.text
+    assert "no luck" in caplog.text
+
+
+async def test_a_run_that_takes_long_is_not_doubled_and_does_not_hold_up_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at_once = most = 0
+    others = asyncio.Queue[None]()
+
+    async def slow() -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.1)
+        at_once -= 1
+
+    async def quick() -> None:
+        others.put_nowait(None)
+
+    timers = PeriodicTimers()
+    timers.every(0.02, "slow", slow)
+    timers.every(0.02, "quick", quick)
+    async with running(timers):
+        for _ in range(4):
+            await asyncio.wait_for(others.get(), 2)
+        await asyncio.sleep(0.1)
+    assert most == 1
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+async def test_after_the_end_nothing_runs() -> None:
+    count = 0
+
+    async def work() -> None:
+        nonlocal count
+        count += 1
+
+    timers = PeriodicTimers()
+    timers.every(0.02, "count", work)
+    async with running(timers):
+        await asyncio.sleep(0.03)
+    before = count
+    await asyncio.sleep(0.06)
+    assert count == before
+    timers.stop()

@@ -1,0 +1,280 @@
+"""act: what was recorded is carried out in order, once, and only while the lease holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from api.contract.launch import LaunchSpec, Resources
+from controller.act import Actor
+from controller.core.model import (
+    Attempt,
+    Cancel,
+    Desired,
+    Revoke,
+    SendOutcome,
+    Sent,
+    Status,
+    Submit,
+)
+from controller.core.script import Site
+from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError
+
+TERM = Term(epoch=1, began_at=0.0)
+SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, python="python3.9")
+SPEC = LaunchSpec(recipe="r", kind="service", engine="vllm", model="m", image=None, command=("x",),
+                  resources=Resources(cpu=3), health=None, secret_variable="VLLM_API_KEY")  # fmt: skip
+
+
+class World:
+    """Scheduler, store, folders and probes in one; notes all that is done, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+        self.answer: Callable[[str], Sent] = lambda token: self.sent(SendOutcome.ACCEPTED, job_id=7)
+        self.errors: dict[str, BaseException] = {}
+        self.number = 0
+        self.holds = True
+        self.parameters: dict[str, Any] = {}
+        self.options: tuple[str, ...] = ()
+
+    def sent(self, outcome: SendOutcome, job_id: int | None = None, message: str = "") -> Sent:
+        return Sent(outcome=outcome, sequence=self.next_sequence(), job_id=job_id, message=message)
+
+    def _do(self, verb: str, *about: Any) -> None:
+        self.done.append((verb, *about))
+        if verb in self.errors:
+            raise self.errors[verb]
+
+    def next_sequence(self) -> int:
+        self.number += 1
+        return self.number
+
+    def now(self) -> float:
+        return 50.0
+
+    def may_act(self) -> bool:
+        return self.holds
+
+    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
+        self._do("prepare", service_id, token)
+        self.parameters = json.loads(parameters)
+        return JobFolder(path=f"/run/{token}", launch_script="/run/lib/launch.sh", wrapper="/run/lib/wrapper.pyz")
+
+    async def revoke(self, service_id: str, token: str) -> None:
+        self._do("revoke", service_id, token)
+
+    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+        self._do("submit", token, script, arguments)
+        self.options = options
+        return self.answer(token)
+
+    async def cancel(self, token: str, job_id: int) -> None:
+        self._do("cancel", token, job_id)
+
+    async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
+        self._do("note", token, sent.job_id)
+
+    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+        self._do("watch", attempt.token)
+
+    def forget(self, token: str) -> None:
+        self._do("forget", token)
+
+    @property
+    def verbs(self) -> list[str]:
+        return [verb for verb, *_ in self.done]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def actor(world: World) -> Actor:
+    fake = cast(Any, world)
+    return Actor(scheduler=fake, run_dirs=fake, probes=fake, store=fake, clock=fake, site=SITE,
+                 secret=lambda token: f"secret of {token}", time_warning=60, may_act=world.may_act)  # fmt: skip
+
+
+def attempt(token: str, **values: Any) -> Attempt:
+    given: dict[str, Any] = {"service_id": "one", "replica": 0, "incarnation": 1, "generation": 1, "digest": "d"}
+    return Attempt(token=token, **({"intent_at": 0.0} | given | values))
+
+
+def record(*attempts: Attempt, spec: LaunchSpec | None = SPEC, digest: str = "d") -> Record:
+    desired = Desired(installation="x", service_id="one", name="my service", generation=1, running=True, replicas=1,
+                      spec=spec, digest=digest)  # fmt: skip
+    return Record(desired=desired, status=Status(), endpoints=(), attempts=attempts)
+
+
+async def act(actor: Actor, attempts: tuple[Attempt, ...], *actions: Any, spec: LaunchSpec | None = SPEC) -> None:
+    await actor.act(TERM, record(*attempts, spec=spec), attempts, actions)
+
+
+A, B = attempt("a"), attempt("b", replica=1)
+
+
+class TestSubmitting:
+    async def test_the_folder_then_sbatch_then_the_note(self, actor: Actor, world: World) -> None:
+        await act(actor, (A,), Submit(token="a"))
+        assert world.done == [
+            ("prepare", "one", "a"),
+            ("submit", "a", "/run/lib/launch.sh", ("/run/a", "/run/lib/wrapper.pyz", "python3.9")),
+            ("note", "a", 7),
+        ]
+        assert (world.parameters["token"], world.parameters["secret"]) == ("a", "secret of a")
+
+    async def test_what_the_protocol_rests_on_is_asked_for(self, actor: Actor, world: World) -> None:
+        await act(actor, (A,), Submit(token="a"))
+        assert {"--job-name=a", "--dependency=singleton", "--no-requeue", "--chdir=/run/a", "--cpus-per-task=3",
+                "--output=/run/a/stdout.log", "--comment=my service", "--signal=B:USR1@60"} <= set(world.options)  # fmt: skip
+        assert not any("secret" in option for option in world.options)
+
+    @pytest.mark.parametrize("outcome", list(SendOutcome))
+    async def test_what_came_of_it_is_remembered(self, actor: Actor, world: World, outcome: SendOutcome) -> None:
+        answered = Sent(outcome=outcome, sequence=99, job_id=7, message="m")
+        world.answer = lambda _: answered
+        await act(actor, (A,), Submit(token="a"))
+        assert actor.sent == {"a": answered}
+
+    @pytest.mark.parametrize("outcome", list(SendOutcome))
+    async def test_no_token_is_sent_twice_in_a_term(self, actor: Actor, world: World, outcome: SendOutcome) -> None:
+        world.answer = lambda _: world.sent(outcome)
+        for _ in range(3):
+            await act(actor, (A,), Submit(token="a"))
+        assert world.verbs.count("submit") == 1
+
+    async def test_nor_while_it_is_being_sent(self, actor: Actor, world: World) -> None:
+        seen: list[Sent] = []
+
+        def answer(token: str) -> Sent:
+            seen.append(actor.sent[token])
+            return world.sent(SendOutcome.ACCEPTED, job_id=7)
+
+        world.answer = answer
+        await act(actor, (A,), Submit(token="a"))
+        assert [s.outcome for s in seen] == [SendOutcome.UNKNOWN]
+
+    @pytest.mark.parametrize("error", [RuntimeError("torn"), asyncio.CancelledError(), UnreadableError("R", "m")])
+    async def test_one_that_was_interrupted_is_unknown(self, actor: Actor, world: World, error: BaseException) -> None:
+        """Only what is read after it ended says anything of it; and it is not sent again."""
+        world.errors["submit"] = error
+        with pytest.raises(type(error)):
+            await act(actor, (A,), Submit(token="a"))
+        before = actor.sent["a"]
+        assert before.outcome is SendOutcome.UNKNOWN
+        assert before.sequence == world.number == 2
+        world.errors.clear()
+        await act(actor, (A,), Submit(token="a"))
+        assert world.verbs.count("submit") == 1
+        assert actor.sent["a"] == before
+
+    async def test_a_folder_that_can_not_be_written_defers_it(self, actor: Actor, world: World) -> None:
+        world.errors["prepare"] = OSError(28, "No space left on device")
+        await act(actor, (A,), Submit(token="a"))
+        assert world.verbs == ["prepare"]
+        sent = actor.sent["a"]
+        assert (sent.outcome, sent.sequence) == (SendOutcome.DEFERRED, 1)
+        assert "No space left on device" in sent.message
+        assert "RUN_DIR" in sent.message
+
+    async def test_nothing_is_sent_without_knowing_what(self, actor: Actor, world: World) -> None:
+        await act(actor, (A,), Submit(token="a"), spec=None)
+        assert (world.done, actor.sent) == ([], {})
+
+    async def test_the_job_id_stands_even_if_it_can_not_be_noted(self, actor: Actor, world: World) -> None:
+        world.errors["note"] = DeposedError("over")
+        with pytest.raises(DeposedError):
+            await act(actor, (A, B), Submit(token="a"), Submit(token="b"))
+        assert actor.sent["a"].job_id == 7
+        assert "b" not in actor.sent
+
+
+class TestTheLease:
+    @pytest.mark.parametrize("action", [Submit(token="a"), Cancel(token="a", job_id=7), Revoke(token="a")])
+    async def test_without_it_nothing_is_done(self, actor: Actor, world: World, action: Any) -> None:
+        world.holds = False
+        with pytest.raises(DeposedError):
+            await act(actor, (A,), action)
+        assert (world.done, actor.sent, actor.cancelled) == ([], {}, {})
+
+    async def test_lost_on_the_way_the_rest_is_left(self, actor: Actor, world: World) -> None:
+        def answer(_: str) -> Sent:
+            world.holds = False
+            return world.sent(SendOutcome.ACCEPTED, job_id=7)
+
+        world.answer = answer
+        with pytest.raises(DeposedError):
+            await act(actor, (A, B), Submit(token="a"), Submit(token="b"), Cancel(token="a", job_id=1))
+        assert world.verbs == ["prepare", "submit", "note"]
+
+    async def test_lost_over_a_slow_file_system_nothing_is_sent(
+        self, actor: Actor, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepare = world.prepare
+
+        async def slow(*arguments: Any) -> JobFolder:
+            world.holds = False
+            return await prepare(*arguments)
+
+        monkeypatch.setattr(actor._run_dirs, "prepare", slow)
+        with pytest.raises(DeposedError):
+            await act(actor, (A,), Submit(token="a"))
+        assert world.verbs == ["prepare"]
+        assert actor.sent == {}
+
+
+class TestCancellingAndRevoking:
+    async def test_actions_come_in_their_order(self, actor: Actor, world: World) -> None:
+        closed = replace(A, closed_at=1.0, outcome="Stopped")
+        await act(actor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
+        assert world.done[:2] == [("cancel", "a", 5), ("revoke", "one", "a")]
+        assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note", "forget"]
+        assert actor.cancelled == {"a": 50.0}
+
+    @pytest.mark.parametrize(
+        ("verb", "action", "error"),
+        [
+            ("cancel", Cancel(token="a", job_id=5), UnreadableError("Silent", "m")),
+            ("revoke", Revoke(token="a"), OSError(5, "Input/output error")),
+        ],
+    )
+    async def test_what_fails_is_told(
+        self, actor: Actor, world: World, verb: str, action: Any, error: Exception
+    ) -> None:
+        world.errors[verb] = error
+        with pytest.raises(type(error)):
+            await act(actor, (A,), action)
+
+
+class TestProbing:
+    async def test_what_serves_is_probed(self, actor: Actor, world: World) -> None:
+        await act(actor, (A, replace(B, serving_at=1.0)))
+        assert world.done == [("watch", "b")]
+
+    async def test_what_is_closed_is_forgotten(self, actor: Actor, world: World) -> None:
+        await act(actor, (replace(A, serving_at=1.0, closed_at=2.0, outcome="Stopped"),))
+        assert world.done == [("forget", "a")]
+
+    async def test_an_older_launch_is_not_judged_by_the_newer_spec(self, actor: Actor, world: World) -> None:
+        """While a service is rolled over, its old replicas still serve the old model."""
+        old, new = replace(A, serving_at=1.0, digest="old"), replace(B, serving_at=1.0)
+        await act(actor, (old, new))
+        assert world.done == [("watch", "b")]
+
+    async def test_without_a_spec_what_is_watched_stays_so(self, actor: Actor, world: World) -> None:
+        await act(actor, (replace(A, serving_at=1.0),), spec=None)
+        assert world.done == []
+
+    async def test_what_is_gone_is_forgotten_altogether(self, actor: Actor, world: World) -> None:
+        await act(actor, (A,), Submit(token="a"))
+        await act(actor, (replace(A, closed_at=1.0, outcome="X"),), Cancel(token="a", job_id=7))
+        await act(actor, (replace(A, closed_at=1.0, outcome="X", gone_at=2.0),))
+        assert (actor.sent, actor.cancelled) == ({}, {})

@@ -1,0 +1,287 @@
+"""Probes, against a small engine of our own that can be ill in many ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+import controller.probe
+from api.contract.launch import Health, LaunchSpec, Resources
+from controller.core.model import Attempt, Probe
+from controller.probe import HttpProbes
+
+TOKEN = "af-x-one-0-1"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HEALTH = Health(path="/health", interval=0.05, timeout=0.3, retries=3)
+
+
+@dataclass
+class Engine:
+    """Answers like vLLM, unless told otherwise."""
+
+    secret: str = f"secret of {TOKEN}"
+    model: str = "m"
+    health: int = 200
+    hangs: bool = False
+    dribbles: bool = False
+    """Sends its answers in pieces."""
+    models: bytes | None = None
+    """Its answer to /v1/models, where it is not the usual one."""
+    asked: list[str] = field(default_factory=list)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split(" ")[1]
+        self.asked.append(path)
+        if self.hangs:
+            await reader.read()
+        authorized = f"Authorization: Bearer {self.secret}\r\n" in head
+        body = self.models if self.models is not None else json.dumps({"data": [{"id": self.model}]}).encode()
+        if path == "/health":
+            await self.answer(writer, self.health, b"")
+        elif path == "/v1/models":
+            await self.answer(writer, 200 if authorized else 401, body if authorized else b"{}")
+        else:
+            await self.answer(writer, 404, b"")
+
+    async def answer(self, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
+        location = "Location: /elsewhere\r\n" if status in (301, 302) else ""
+        writer.write(f"HTTP/1.1 {status} Word\r\n{location}Content-Length: {len(body)}\r\n\r\n".encode())
+        for piece in [body[i : i + 7] for i in range(0, len(body), 7)] if self.dribbles else [body]:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+
+class Clock:
+    time = 0.0
+
+    def now(self) -> float:
+        self.time += 1
+        return self.time
+
+
+class Watch:
+    """Probes of one controller, and whom they woke."""
+
+    def __init__(self) -> None:
+        self.woken: list[str] = []
+        self.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", self.woken.append)
+
+    def begin(self, engine: Engine, *, kind: str = "vllm", health: Health | None = HEALTH, model: str = "m") -> None:
+        self.probes.watch(attempt(engine.port), spec(kind, health, model))
+
+    async def until(self, *, ready: bool, failures: int = 0) -> Probe:
+        async with asyncio.timeout(5):
+            while (probe := self.probes.latest(TOKEN)) is None or probe.ready != ready or probe.failures < failures:
+                await asyncio.sleep(0.005)
+        return probe
+
+
+def attempt(port: int | None) -> Attempt:
+    return Attempt(token=TOKEN, service_id="one", replica=0, incarnation=1, generation=1, digest="d", intent_at=0.0,
+                   host="127.0.0.1", port=port, serving_at=1.0)  # fmt: skip
+
+
+def spec(kind: str = "vllm", health: Health | None = HEALTH, model: str | None = "m") -> LaunchSpec:
+    return LaunchSpec(recipe="r", kind="service", engine="vllm" if kind == "vllm" else "generic", model=model,
+                      image=None, command=("x",), resources=Resources(), health=health)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller.probe, "STARTING_INTERVAL", 0.02)
+
+
+@asynccontextmanager
+async def listening(serve: Serve, host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """Serve on a free port; at the end all connections are ended too."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(connected, host, 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    async with listening(engine.serve) as engine.port:
+        yield engine
+
+
+@pytest.fixture
+async def watch() -> AsyncIterator[Watch]:
+    watch = Watch()
+    yield watch
+    await watch.probes.close()
+
+
+async def test_ready_is_the_models_name_under_the_secret(engine: Engine, watch: Watch) -> None:
+    assert watch.probes.latest(TOKEN) is None
+    watch.begin(engine)
+    probe = await watch.until(ready=True)
+    assert (probe.failures, probe.message) == (0, "")
+    assert engine.asked[:2] == ["/health", "/v1/models"]
+    assert watch.woken == ["one"]
+
+
+async def test_an_answer_in_pieces_is_read_to_its_end(engine: Engine, watch: Watch) -> None:
+    engine.dribbles = True
+    watch.begin(engine, health=replace(HEALTH, timeout=2))
+    assert (await watch.until(ready=True)).failures == 0
+
+
+async def test_other_engines_are_only_asked_for_their_health(engine: Engine, watch: Watch) -> None:
+    engine.secret = "another"
+    watch.begin(engine, kind="generic")
+    await watch.until(ready=True)
+    assert set(engine.asked) == {"/health"}
+
+
+@pytest.mark.parametrize(
+    ("illness", "message"),
+    [
+        ({"secret": "another"}, "/v1/models answered 401: another program may be listening there"),
+        ({"model": "other"}, "the model 'm' is not served there"),
+        ({"health": 503}, "/health answered 503"),
+        ({"hangs": True}, "does not answer (TimeoutError)"),
+        ({"models": b"<html>"}, "the model 'm' is not served there"),
+        ({"models": b"[]"}, "the model 'm' is not served there"),
+        ({"models": b'{"data": null}'}, "the model 'm' is not served there"),
+        ({"models": b'{"data": ["m"]}'}, "the model 'm' is not served there"),
+        ({"models": b'{"data": [{"id": ["m"]}]}'}, "the model 'm' is not served there"),
+        ({"models": b"[" * 200_000}, "the model 'm' is not served there"),
+        ({"models": b"\xff\xfe"}, "the model 'm' is not served there"),
+    ],
+)
+async def test_what_is_not_well_or_not_ours_fails_again_and_again(
+    engine: Engine, watch: Watch, illness: dict[str, object], message: str
+) -> None:
+    for name, value in illness.items():
+        setattr(engine, name, value)
+    watch.begin(engine, health=replace(HEALTH, timeout=0.1) if engine.hangs else HEALTH)
+    probe = await watch.until(ready=False, failures=3)
+    assert message in probe.message
+    assert watch.woken == ["one"], "a start that takes its time wakes nobody again"
+
+
+async def test_nobody_there_is_a_failure(watch: Watch) -> None:
+    async with listening(Engine().serve) as port:
+        pass
+    watch.begin(Engine(port=port))
+    assert "does not answer" in (await watch.until(ready=False, failures=2)).message
+
+
+async def test_what_speaks_no_http_is_a_failure(watch: Watch) -> None:
+    async def other(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n" + b"\0" * 100)
+
+    async with listening(other) as port:
+        watch.begin(Engine(port=port))
+        assert "does not answer" in (await watch.until(ready=False, failures=2)).message
+        await watch.probes.close()
+
+
+async def test_redirections_are_not_followed(engine: Engine, watch: Watch) -> None:
+    engine.health = 302
+    watch.begin(engine)
+    await asyncio.sleep(0.1)
+    assert "/elsewhere" not in engine.asked
+
+
+async def test_each_change_wakes_and_clears_the_count(engine: Engine, watch: Watch) -> None:
+    watch.begin(engine)
+    await watch.until(ready=True)
+    woken = len(watch.woken)
+    engine.health = 503
+    await watch.until(ready=False, failures=3)
+    assert len(watch.woken) >= woken + 3, "each failure of one that was ready counts"
+    engine.health = 200
+    assert (await watch.until(ready=True)).failures == 0
+    woken = len(watch.woken)
+    await asyncio.sleep(0.2)
+    assert len(watch.woken) == woken, "as long as it is well nobody is woken"
+
+
+async def test_it_is_watched_once(engine: Engine, watch: Watch) -> None:
+    watch.begin(engine)
+    await watch.until(ready=True)
+    before = watch.probes.latest(TOKEN)
+    for _ in range(5):
+        watch.begin(engine)
+    assert watch.probes.latest(TOKEN) is before
+
+
+async def test_a_changed_target_is_watched_anew(engine: Engine, watch: Watch) -> None:
+    watch.begin(engine, model="other")
+    await watch.until(ready=False)
+    watch.begin(engine)
+    assert watch.probes.latest(TOKEN) is None
+    await watch.until(ready=True)
+
+
+async def test_a_forgotten_one_is_not_probed(engine: Engine, watch: Watch) -> None:
+    watch.begin(engine)
+    await watch.until(ready=True)
+    watch.probes.forget(TOKEN)
+    assert watch.probes.latest(TOKEN) is None
+    await asyncio.sleep(0.1)
+    asked = len(engine.asked)
+    await asyncio.sleep(0.2)
+    assert len(engine.asked) == asked
+    assert watch.probes.latest(TOKEN) is None
+    watch.probes.forget("never heard of")
+
+
+async def test_forgetting_in_the_middle_of_a_probe_leaves_nothing(engine: Engine, watch: Watch) -> None:
+    engine.hangs = True
+    watch.begin(engine)
+    async with asyncio.timeout(2):
+        while not engine.asked:
+            await asyncio.sleep(0.005)
+    watch.probes.forget(TOKEN)
+    await asyncio.sleep(0.5)
+    assert watch.probes.latest(TOKEN) is None
+    assert watch.woken == []
+
+
+@pytest.mark.parametrize("missing", ["port", "health"])
+async def test_what_does_not_listen_is_not_probed(watch: Watch, missing: str) -> None:
+    watch.probes.watch(attempt(None if missing == "port" else 1), spec(health=None if missing == "health" else HEALTH))
+    await asyncio.sleep(0.1)
+    assert watch.probes.latest(TOKEN) is None
+
+
+async def test_an_address_of_version_6_is_understood(watch: Watch) -> None:
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    async with listening(Engine().serve, "::1") as port:
+        watch.probes.watch(replace(attempt(port), host="::1"), spec())
+        await watch.until(ready=True)
+        await watch.probes.close()

@@ -1,0 +1,256 @@
+"""A pass: observe, decide, record, act, report, in this order, and nothing after the term is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+import controller.reconciler
+from controller.core.model import (
+    Action,
+    Attempt,
+    Cancel,
+    Desired,
+    Event,
+    JobFiles,
+    Limits,
+    Observed,
+    Plan,
+    Probe,
+    ReadingFailure,
+    SendOutcome,
+    Sent,
+    Snapshot,
+    Status,
+)
+from controller.ports import DeposedError, Record, Term
+from controller.reconciler import SOON, Reconciler
+from controller.roster import Roster
+
+TERM = Term(epoch=3, began_at=0.0)
+NOW = 1000.0
+LIMITS = Limits(absence_grace=77.0)
+A = Attempt(token="a", service_id="one", replica=0, incarnation=1, generation=1, digest="d", intent_at=0.0)
+GONE = replace(A, token="g", replica=1, closed_at=1.0, outcome="Stopped", gone_at=2.0)
+CLOSED = replace(A, token="c", replica=2, closed_at=1.0, outcome="Stopped")
+FRESH = replace(A, token="f", replica=3)
+
+
+class World:
+    """All that a pass meets, noting what is done."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[Any, ...]] = []
+        self.record_: Record | None = Record(
+            desired=Desired(installation="x", service_id="one", name="n", generation=1, running=True, replicas=1,
+                            spec=None, digest="d"),
+            status=Status(observed_generation=5),
+            endpoints=(),
+            attempts=(A, GONE, CLOSED),
+        )  # fmt: skip
+        self.plan = Plan()
+        self.seen: Observed | None = None
+        self.errors: dict[str, Exception] = {}
+        self.sent = {
+            "a": Sent(outcome=SendOutcome.UNKNOWN, sequence=1),
+            "other": Sent(outcome=SendOutcome.UNKNOWN, sequence=2),
+        }
+        self.cancelled = {"c": 9.0, "other": 9.0}
+        self.latest_ = Snapshot(sequence=4, began_at=999.0, jobs={})
+        self.failure: ReadingFailure | None = None
+
+    def _do(self, verb: str, *about: Any) -> None:
+        self.done.append((verb, *about))
+        if verb in self.errors:
+            raise self.errors[verb]
+
+    @property
+    def verbs(self) -> list[str]:
+        return [verb for verb, *_ in self.done]
+
+    def now(self) -> float:
+        return NOW
+
+    def hurry(self) -> None:
+        self._do("hurry")
+
+    def decide(self, desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan:
+        self._do("decide", desired, now, limits)
+        self.seen = seen
+        return self.plan
+
+    def report(self, term: Term, record: Record, plan: Plan) -> None:
+        self._do("report", plan)
+
+
+class FakeStore:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def load(self, key: str) -> Record | None:
+        self._world._do("load", key)
+        return self._world.record_
+
+    async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
+        self._world._do("record", term, plan, now)
+
+
+class FakeCluster:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @property
+    def latest(self) -> Snapshot:
+        self._world._do("look at the snapshot")
+        return self._world.latest_
+
+    @property
+    def failure(self) -> ReadingFailure | None:
+        return self._world.failure
+
+
+class FakeFolders:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def read(self, service_id: str, token: str) -> JobFiles:
+        self._world._do("read", service_id, token)
+        return JobFiles(step=f"step of {token}")
+
+
+class FakeProbes:
+    def latest(self, token: str) -> Probe | None:
+        return Probe(at=1.0, ready=True, failures=0) if token == "a" else None
+
+
+class FakeActor:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.sent, self.cancelled = world.sent, world.cancelled
+
+    async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
+        self._world._do("act", term, attempts, actions)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(controller.reconciler, "decide", world.decide)
+    monkeypatch.setattr(controller.reconciler, "report", world.report)
+    return world
+
+
+@pytest.fixture
+def roster() -> Roster:
+    return Roster()
+
+
+@pytest.fixture
+def reconcile(world: World, roster: Roster) -> Callable[[], Any]:
+    reconciler = Reconciler(
+        term=TERM,
+        store=cast(Any, FakeStore(world)),
+        cluster=FakeCluster(world),
+        run_dirs=cast(Any, FakeFolders(world)),
+        probes=cast(Any, FakeProbes()),
+        actor=cast(Any, FakeActor(world)),
+        roster=roster,
+        hurry=world.hurry,
+        clock=world,
+        limits=LIMITS,
+    )
+    return lambda: reconciler.reconcile("one")
+
+
+Pass = Callable[[], Any]
+BUSY = Plan(attempts=(FRESH,), actions=(Cancel(token="c", job_id=1),), events=(Event(reason="R", message="m"),))
+
+
+async def test_the_verbs_come_in_order(world: World, reconcile: Pass) -> None:
+    world.plan = BUSY
+    await reconcile()
+    order = ["load", "look at the snapshot", "read", "read", "decide", "record", "report", "act", "hurry"]
+    assert world.verbs == order
+
+
+async def test_a_pass_has_one_time_and_one_term(world: World, reconcile: Pass) -> None:
+    world.plan = BUSY
+    await reconcile()
+    assert world.record_ is not None
+    assert ("decide", world.record_.desired, NOW, LIMITS) in world.done
+    assert ("record", TERM, BUSY, NOW) in world.done
+    assert ("act", TERM, (A, GONE, CLOSED, FRESH), BUSY.actions) in world.done
+
+
+async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Pass) -> None:
+    world.failure = ReadingFailure(since=1.0, reason="R", message="m")
+    await reconcile()
+    assert world.seen == Observed(
+        attempts=(A, GONE, CLOSED),
+        endpoints=(),
+        status=Status(observed_generation=5),
+        snapshot=world.latest_,
+        reading_failure=world.failure,
+        files={"a": JobFiles(step="step of a"), "c": JobFiles(step="step of c")},
+        probes={"a": Probe(at=1.0, ready=True, failures=0)},
+        sent={"a": world.sent["a"]},
+        cancelled={"c": 9.0},
+    )
+
+
+async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: Pass) -> None:
+    world.record_ = None
+    assert await reconcile() is None
+    assert world.verbs == ["load"]
+
+
+@pytest.mark.parametrize("error", [DeposedError("over"), OSError("the database is away")])
+async def test_what_was_not_recorded_is_not_done(
+    world: World, roster: Roster, reconcile: Pass, error: Exception
+) -> None:
+    world.plan = BUSY
+    world.errors["record"] = error
+    with pytest.raises(type(error)):
+        await reconcile()
+    assert world.verbs[-1] == "record"
+    assert "f" not in roster
+
+
+@pytest.mark.parametrize("verb", ["load", "read"])
+async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: Pass, verb: str) -> None:
+    world.errors[verb] = OSError("away")
+    with pytest.raises(OSError, match="away"):
+        await reconcile()
+    assert "decide" not in world.verbs
+
+
+async def test_the_roster_knows_an_attempt_before_its_job_can_be(world: World, roster: Roster, reconcile: Pass) -> None:
+    world.plan = BUSY
+    world.errors["act"] = OSError("away")
+    with pytest.raises(OSError, match="away"):
+        await reconcile()
+    assert "f" in roster
+    assert "c" in roster
+    assert "g" not in roster
+
+
+@pytest.mark.parametrize(
+    ("plan", "again", "hurried"),
+    [
+        (Plan(), None, False),
+        (Plan(look_again_at=NOW + 30), NOW + 30, False),
+        (Plan(status=Status(), look_again_at=NOW + 30), NOW + 30, False),
+        (Plan(attempts=(FRESH,), look_again_at=NOW + 30), NOW, True),
+        (Plan(actions=(Cancel(token="c", job_id=1),), look_again_at=NOW + 30), NOW + SOON, True),
+        (BUSY, NOW + SOON, True),
+    ],
+)
+async def test_when_it_looks_again(
+    world: World, reconcile: Pass, plan: Plan, again: float | None, hurried: bool
+) -> None:
+    world.plan = plan
+    assert await reconcile() == again
+    assert ("hurry" in world.verbs) is hurried

@@ -1,0 +1,70 @@
+"""The roster: which attempts are tracked, and whether anything is changing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.core.model import Attempt
+from controller.ports import Tracked
+from controller.roster import Roster, track
+
+QUEUED = Attempt(
+    token="af-i-s-0-1", service_id="s", replica=0, incarnation=1, generation=1, digest="d", intent_at=1.0, job_id=7
+)
+STARTED = replace(QUEUED, started_at=2.0)
+READY = replace(STARTED, ready_at=3.0)
+UNREADY = replace(READY, unready_since=4.0)
+CLOSED = replace(READY, closed_at=5.0, outcome="Stopped")
+GONE = replace(CLOSED, gone_at=6.0)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "changing"),
+    [
+        pytest.param(QUEUED, False, id="a queue may last for days"),
+        pytest.param(STARTED, True, id="starting"),
+        pytest.param(READY, False, id="ready"),
+        pytest.param(UNREADY, True, id="unready"),
+        pytest.param(CLOSED, True, id="being ended"),
+        pytest.param(GONE, False, id="gone"),
+    ],
+)
+def test_what_counts_as_changing(attempt: Attempt, changing: bool) -> None:
+    roster = Roster()
+    roster.update([attempt])
+    assert roster.is_changing is changing
+    if attempt.gone_at is None:
+        assert Roster([track(attempt)]).is_changing is changing
+
+
+async def test_what_is_not_gone_is_tracked() -> None:
+    roster = Roster()
+    roster.update([READY])
+    assert READY.token in roster
+    assert roster.service_of(READY.token) == "s"
+    assert await roster.tracked() == [
+        Tracked(service_id="s", token=READY.token, job_id=7, open=True, started=True, settled=True)
+    ]
+    roster.update([CLOSED])
+    assert [t.open for t in await roster.tracked()] == [False]
+    roster.update([GONE])
+    assert READY.token not in roster
+    assert roster.service_of(READY.token) is None
+    assert await roster.tracked() == []
+
+
+async def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
+    roster = Roster([track(READY)])
+    before = await roster.tracked()
+    roster.update([GONE])
+    assert len(before) == 1
+
+
+def test_others_keep_it_changing() -> None:
+    roster = Roster([track(CLOSED), track(replace(STARTED, token="af-i-t-0-1", service_id="t"))])
+    roster.update([GONE])
+    assert roster.is_changing
+    roster.update([replace(READY, token="af-i-t-0-1")])
+    assert not roster.is_changing

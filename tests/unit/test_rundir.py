@@ -1,0 +1,260 @@
+"""The job folders: private, whole or not at all, and one winner of a claim."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import controller.rundir
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.rundir import SharedRunDirs, read_job_files
+from controller.wrapper import claim
+from controller.wrapper.bundle import bundle, launch_script
+
+TOKEN = "af-x-one-0-1"
+
+
+@pytest.fixture(autouse=True)
+def careless_umask() -> Iterator[None]:
+    """Where groups may write by default, nobody else's job may come to run in our name."""
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def run_dirs(tmp_path: Path) -> SharedRunDirs:
+    return SharedRunDirs(tmp_path / "far" / "run", "x", "")
+
+
+@pytest.fixture
+def folder(run_dirs: SharedRunDirs) -> Path:
+    folder = run_dirs.folder("one", TOKEN)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def names(folder: Path | str) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def modes(top: Path) -> dict[str, int]:
+    return {str(p.relative_to(top)): stat.S_IMODE(p.stat().st_mode) for p in (top, *top.rglob("*"))}
+
+
+class TestPrepare:
+    async def test_makes_what_the_job_needs(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b'{"a": 1}')
+        assert Path(made.path) == tmp_path / "far" / "run" / "x" / "one" / TOKEN
+        assert (Path(made.path) / "params.json").read_bytes() == b'{"a": 1}'
+        assert Path(made.wrapper).read_bytes() == bundle()
+        assert Path(made.launch_script).read_text() == launch_script()
+
+    async def test_for_nobody_else(self, tmp_path: Path) -> None:
+        await SharedRunDirs(tmp_path / "run", "x", "module load apptainer").prepare("one", TOKEN, b"{}")
+        found = modes(tmp_path / "run")
+        assert len(found) == 9
+        for name, mode in found.items():
+            expected = 0o700 if (tmp_path / "run" / name).is_dir() else 0o600
+            assert mode == expected, name
+
+    async def test_leaves_no_drafts(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
+        await run_dirs.prepare("one", TOKEN, b"{}")
+        assert not list(tmp_path.rglob(".*"))
+
+    async def test_twice_is_fine(self, run_dirs: SharedRunDirs) -> None:
+        first = await run_dirs.prepare("one", TOKEN, b"1")
+        assert await run_dirs.prepare("one", TOKEN, b"2") == first
+        assert (Path(first.path) / "params.json").read_bytes() == b"2"
+
+    async def test_the_prologue_travels_with_the_job(self, tmp_path: Path) -> None:
+        made = await SharedRunDirs(tmp_path, "x", "module load a\nexport B=1  \n\n").prepare("one", TOKEN, b"{}")
+        assert (Path(made.path) / "prologue.sh").read_text() == "module load a\nexport B=1\n"
+
+    async def test_no_prologue_is_no_file(self, run_dirs: SharedRunDirs) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b"{}")
+        assert not (Path(made.path) / "prologue.sh").exists()
+
+    async def test_another_version_never_uses_this_ones_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = await SharedRunDirs(tmp_path, "x", "").prepare("one", "a", b"{}")
+        monkeypatch.setattr(controller.rundir, "launch_script", lambda: "#!/bin/bash\n# newer\n")
+        second = await SharedRunDirs(tmp_path, "x", "").prepare("one", "b", b"{}")
+        monkeypatch.setattr(controller.rundir, "bundle", lambda: b"newer")
+        third = await SharedRunDirs(tmp_path, "x", "").prepare("one", "c", b"{}")
+        assert Path(first.launch_script).read_text() == launch_script()
+        assert Path(second.launch_script).read_text() == "#!/bin/bash\n# newer\n"
+        assert Path(third.wrapper).read_bytes() == b"newer"
+        assert Path(first.wrapper).read_bytes() == bundle()
+
+    async def test_what_can_not_be_written_is_an_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError, match="file"):
+            await SharedRunDirs(tmp_path / "file", "x", "").prepare("one", TOKEN, b"{}")
+
+    async def test_a_full_disk_leaves_the_old_or_nothing(
+        self, run_dirs: SharedRunDirs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b"old")
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            await run_dirs.prepare("one", TOKEN, b"new")
+        assert (Path(made.path) / "params.json").read_bytes() == b"old"
+        assert names(made.path) == ["params.json"]
+
+
+class TestReading:
+    async def test_a_folder_that_is_not_there_says_nothing(self, run_dirs: SharedRunDirs) -> None:
+        assert await run_dirs.read("one", TOKEN) == JobFiles()
+
+    async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
+        claim.take(folder, 42)
+        (folder / "state.json").write_text('{"step": "serving", "port": 8123}')
+        (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
+        assert await run_dirs.read("one", TOKEN) == JobFiles(
+            claim=Claim(job_id=42),
+            step="serving",
+            port=8123,
+            exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
+        )
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{", "null", "[]", '"x"', "\0\0\0", '{"port":', "[" * 100_000, "9" * 5000, '{"a": NaN}', "\ud800"],
+    )
+    def test_garbled_files_read_as_absent(self, folder: Path, content: str) -> None:
+        for name in ("state.json", "exit.json"):
+            (folder / name).write_bytes(content.encode(errors="surrogatepass"))
+        assert read_job_files(folder) == JobFiles()
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{", "null", "[]", "{}", '{"job_id": "7"}', '{"job_id": true}', '{"job_id": 0}', '{"job_id": -1}',
+         f'{{"job_id": {10**30}}}', '{"revoked": 1}'],
+    )  # fmt: skip
+    def test_a_garbled_claim_is_still_somebodys(self, folder: Path, content: str) -> None:
+        (folder / "claim").write_text(content)
+        assert read_job_files(folder).claim == Claim(job_id=UNREADABLE)
+
+    @pytest.mark.parametrize("port", ["0", "65536", "-1", "true", '"80"', "80.5", "null", str(10**30)])
+    def test_a_port_that_is_none_reads_as_absent(self, folder: Path, port: str) -> None:
+        (folder / "state.json").write_text(f'{{"step": "serving", "port": {port}}}')
+        assert read_job_files(folder) == JobFiles(step="serving")
+
+    @pytest.mark.parametrize(
+        "content",
+        ['{"code": "1", "reason": "R"}', '{"code": true, "reason": "R"}', '{"code": 1}', '{"code": 1, "reason": ""}',
+         '{"code": 1, "reason": 5}', f'{{"code": {2**31}, "reason": "R"}}', '{"code": null, "reason": "R"}'],
+    )  # fmt: skip
+    def test_an_exit_that_is_none_reads_as_absent(self, folder: Path, content: str) -> None:
+        (folder / "exit.json").write_text(content)
+        assert read_job_files(folder).exit is None
+
+    def test_texts_are_such_as_the_database_can_hold(self, folder: Path) -> None:
+        """PostgreSQL refuses NUL, every database a lone surrogate, as an undecodable byte of a log becomes in JSON."""
+        message = "a\0b\udcffc" + "x" * 10_000
+        (folder / "exit.json").write_text(json.dumps({"code": 1, "reason": "R\0" * 100, "message": message}))
+        (folder / "state.json").write_text('{"step": "\\ud800\\u0000"}')
+        found = read_job_files(folder)
+        assert found.exit is not None
+        assert found.exit.message == "ab?c" + "x" * 3996
+        assert found.exit.reason == "R" * 64
+        assert found.step == "?"
+
+    def test_a_huge_file_is_not_read_to_its_end(self, folder: Path) -> None:
+        with (folder / "state.json").open("wb") as file:
+            file.truncate(10**11)
+        assert read_job_files(folder) == JobFiles()
+
+    def test_a_folder_in_place_of_a_file_reads_as_absent(self, folder: Path) -> None:
+        for name in ("state.json", "exit.json", "claim"):
+            (folder / name).mkdir()
+        assert read_job_files(folder) == JobFiles(claim=Claim(job_id=UNREADABLE))
+
+
+class TestRevoking:
+    async def test_takes_a_free_claim(self, run_dirs: SharedRunDirs, folder: Path) -> None:
+        await run_dirs.revoke("one", TOKEN)
+        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=None)
+        assert names(folder) == ["claim"]
+        assert stat.S_IMODE((folder / "claim").stat().st_mode) == 0o600
+        with pytest.raises(claim.ClaimLostError):
+            claim.take(folder, 7)
+
+    async def test_leaves_a_taken_one(self, run_dirs: SharedRunDirs, folder: Path) -> None:
+        claim.take(folder, 7)
+        await run_dirs.revoke("one", TOKEN)
+        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=7)
+        assert names(folder) == ["claim"]
+
+    async def test_twice_is_fine(self, run_dirs: SharedRunDirs) -> None:
+        await run_dirs.revoke("one", TOKEN)
+        await run_dirs.revoke("one", TOKEN)
+        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=None)
+
+    async def test_makes_the_folder_that_was_never_made(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
+        await run_dirs.revoke("one", TOKEN)
+        assert {mode for name, mode in modes(tmp_path / "far" / "run").items() if "claim" not in name} == {0o700}
+
+    async def test_what_can_not_be_tried_is_an_error(
+        self, run_dirs: SharedRunDirs, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "link", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            await run_dirs.revoke("one", TOKEN)
+        assert names(folder) == []
+
+    def test_of_a_revocation_and_jobs_at_once_exactly_one_wins(self, tmp_path: Path) -> None:
+        context = multiprocessing.get_context("fork")
+        winners = set()
+        for round_ in range(12):
+            run_dirs = SharedRunDirs(tmp_path / str(round_), "x", "")
+            folder = run_dirs.folder("one", TOKEN)
+            folder.mkdir(parents=True)
+            start, won = context.Event(), context.SimpleQueue()
+            contenders = [
+                context.Process(target=_contend, args=(run_dirs, folder, job_id, start, won)) for job_id in range(4)
+            ]
+            for contender in contenders:
+                contender.start()
+            start.set()
+            for contender in contenders:
+                contender.join(10)
+            found = read_job_files(folder).claim
+            assert found is not None
+            assert won.get() == (found.job_id or 0)
+            assert won.empty()
+            assert names(folder) == ["claim"]
+            winners.add(found.job_id)
+        assert winners <= {None, 1, 2, 3}
+
+
+def _contend(run_dirs: SharedRunDirs, folder: Path, job_id: int, start: Any, won: Any) -> None:
+    """Take the claim as a job, or as the controller (0), and tell who believes to have it."""
+    start.wait()
+    if job_id == 0:
+        run_dirs._revoke(folder)
+        if read_job_files(folder).claim == Claim(job_id=None):
+            won.put(0)
+        return
+    try:
+        claim.take(folder, job_id)
+    except claim.ClaimLostError:
+        return
+    won.put(job_id)
