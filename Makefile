@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test lint bench
+.PHONY: help venv demo demo-down clean test lint mutants soak bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,12 @@ lint: venv ## Check style, types and layers
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+
+mutants: venv ## Take each rule of the protocol out, and show that the simulation notices
+	@$(PY) -W ignore -m tests.simulation.mutants
+
+soak: venv ## Simulate SCHEDULES=100000 schedules of faults, from seed FIRST=10000
+	@$(PY) -W ignore -m tests.simulation.schedules $(or $(SCHEDULES),100000) $(or $(FIRST),10000)
 
 bench: venv ## Measure, and print the tables
 	@$(PY) bench/run.py

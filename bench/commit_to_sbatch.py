@@ -79,7 +79,7 @@ def _wait_submitted(site: Site, keys: list[str]) -> None:
         return seen.issuperset(keys)
 
     wait_for(submitted, f"{keys} are submitted")
-    time.sleep(random.uniform(0.05, 0.15))  # noqa: S311
+    time.sleep(random.uniform(0.05, 0.15))
 
 
 def _commits(installation: Installation) -> dict[str, float]:

@@ -88,7 +88,7 @@ def slurm(folder: Path) -> Iterator[Site]:
         shim.chmod(0o755)
         yield site
     finally:
-        command = [TOOLS / "slurm-down", cluster.folder, "--wipe"]
+        command = [str(TOOLS / "slurm-down"), str(cluster.folder), "--wipe"]
         subprocess.run(command, check=False, timeout=120, capture_output=True)
 
 

@@ -60,7 +60,7 @@ class Observed:
         async with asyncio.timeout(180):
             while not (len(self.seen) >= services and time.perf_counter() - self.passes[-1].wall > CALM and also()):
                 await asyncio.sleep(0.05)
-        return self.passes[-1] - self.began
+        return self.passes[-1]
 
     async def next_reading(self) -> tuple[Moment, Counter[str]]:
         """Wait for the end of the next reading; return when that was and the commands until then."""
@@ -93,7 +93,7 @@ class Observed:
 
 @asynccontextmanager
 async def observed(controller: Controller) -> AsyncIterator[Observed]:
-    """Run a controller, and end it."""
+    """Run a controller, then end it and close its database."""
     ending = asyncio.Event()
     found = Observed(controller, Moment.now())
     reconcile, read = Reconciler.reconcile, Leading.read_when_due

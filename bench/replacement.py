@@ -55,7 +55,7 @@ def measure(site: Site) -> Table:
 def _replace(installation: Installation, site: Site, end: Ending) -> float:
     """Let a service come to rest, end its job; return the seconds until the sbatch of the next one."""
     wait_for(lambda: installation.sql("SELECT 1 FROM endpoints WHERE state = 'ready'"), "it is ready")
-    time.sleep(REST + random.uniform(0, 10))  # noqa: S311
+    time.sleep(REST + random.uniform(0, 10))
     (attempt,) = installation.sql("SELECT * FROM attempts WHERE closed_at IS NULL")
     before = set(site.submissions())
     ended = end(installation, dict(attempt))
@@ -95,8 +95,8 @@ def _table(found: dict[str, list[float]]) -> Table:
         cells = (median(delays), percentile(delays, 0.99), max(delays))
         table.add(name, str(len(delays)), *(f"{value:.2f}" for value in cells))
     table.notes += [
-        "Everything at its default (health checks every 10 s, readings every 15 s at rest) but the back-off, which is off:"
-        " it adds 2 to 2.5 s after a first failure such as a killed engine, and nothing after a scancel.",
+        "Everything at its default (health checks every 10 s, readings every 15 s at rest) but the back-off, which is "
+        "off: it adds 2 to 2.5 s after a first failure such as a killed engine, and nothing after a scancel.",
         "From the signal, or from the call of scancel: the engine's own end is in it.",
     ]
     return table

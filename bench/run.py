@@ -6,19 +6,23 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)
 
-from bench import commit_to_sbatch, replacement  # noqa: E402
+from bench import api_load, commit_to_sbatch, replacement, steady  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
-ON_SLURM: dict[str, Callable[[Site], Table]] = {"commit": commit_to_sbatch.measure, "replace": replacement.measure}
-ALONE: dict[str, Callable[[Path], Table]] = {}
+ON_SLURM: dict[str, Callable[[Site], Table]] = {
+    "commit": commit_to_sbatch.measure,
+    "replace": replacement.measure,
+    "queued": steady.measure_real,
+}
+ALONE: dict[str, Callable[[Path], Table]] = {"running": steady.measure_simulated, "api": api_load.measure}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 
 
@@ -33,7 +37,7 @@ def main(names: Sequence[str]) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         site = stack.enter_context(slurm(folder)) if _chosen(ON_SLURM, names) else None
-        for name in _chosen({**ON_SLURM, **ALONE}, names):
+        for name in _chosen(known, names):
             before = time.monotonic()
             table = ON_SLURM[name](site) if name in ON_SLURM and site is not None else ALONE[name](folder)
             table.notes.append(f"It took {time.monotonic() - before:.0f} s; load of the machine at its end: {load()}.")
@@ -46,7 +50,7 @@ def main(names: Sequence[str]) -> int:
     return 0
 
 
-def _chosen(tables: dict[str, object] | dict[str, Callable[..., Table]], names: Sequence[str]) -> list[str]:
+def _chosen(tables: Iterable[str], names: Sequence[str]) -> list[str]:
     return [name for name in tables if name in names or not names]
 
 

@@ -23,9 +23,9 @@ from api.contract.settings import Settings
 from bench.installation import Installation
 from controller.app import Controller, build
 from controller.slurm.runner import Completed, ProcessRunner
+from tests.cluster.system import ROOT
 from tests.slurm_cluster import SlurmCluster
 
-HERE = Path(__file__).parent
 FIRST_JOB = 1000
 NODE = "node1"
 PATIENCE = 60.0
@@ -43,7 +43,7 @@ class SimulatedSlurm(ProcessRunner):
         self._jobs = dict(jobs or {})
         self._listings: dict[str, str] = {}
 
-    async def _run(self, argv: tuple[str, ...], environment: Mapping[str, str], seconds: float) -> Completed:
+    async def _run(self, argv: tuple[str, ...], *_: object) -> Completed:
         answer = {"squeue": self._squeue, "sinfo": self._sinfo, "sbatch": self._sbatch}[argv[0]]
         return Completed(argv=argv, exit_code=0, stdout=answer(argv), stderr="")
 
@@ -84,7 +84,7 @@ def _format(argv: tuple[str, ...]) -> tuple[str, str]:
 @contextmanager
 def stub_engine() -> Iterator[int]:
     """Run the one engine that stands for all, in a process of its own; give its port."""
-    process = Popen([sys.executable, HERE / "stub_engine.py"], stdout=PIPE, text=True)
+    process = Popen([sys.executable, "-m", "bench.stub_engine"], stdout=PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline())

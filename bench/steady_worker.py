@@ -1,4 +1,4 @@
-"""One controller with N services at rest on the simulated Slurm: `steady_worker.py CONFIG N PORT`.
+"""One controller with N services at rest on the simulated Slurm: `python -m bench.steady_worker CONFIG N PORT`.
 
 It prints a line of JSON once it has adopted them, waits for a line, and prints the figures of its rest.
 """
@@ -10,13 +10,10 @@ import json
 import sqlite3
 import sys
 from contextlib import closing
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from api.contract.settings import load  # noqa: E402
-from bench.observed import Observed, observed  # noqa: E402
-from bench.simulated import simulated_controller  # noqa: E402
+from api.contract.settings import load
+from bench.observed import Observed, observed
+from bench.simulated import simulated_controller
 
 TICKS = 20
 
@@ -27,7 +24,7 @@ async def main(config: str, services: int, port: int) -> None:
     with closing(sqlite3.connect(settings.state_dir / "ai-factory.db")) as connection:
         jobs = dict(connection.execute("SELECT token, job_id FROM attempts"))
     async with observed(await simulated_controller(settings, port, jobs)) as seen:
-        adopted = await seen.calm(services)
+        adopted = await seen.calm(services) - seen.began
         _say(adopted_wall=adopted.wall, adopted_cpu=adopted.cpu, adopted_passes=len(seen.passes))
         await asyncio.to_thread(sys.stdin.readline)
         _say(**await _rest(seen), **await _asked(seen, services))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from api.contract.identity import Token, parse_token
-from controller.core.model import JobFiles, Observed, ReadingFailure, Sent, Snapshot
+from api.contract.identity import Token, parse_token, prefix
+from controller.core.model import JobFiles, JobPhase, Observed, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 
 
@@ -62,6 +62,14 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
 
 
 def _strays(record: Record, snapshot: Snapshot | None) -> tuple[Token, ...]:
-    known = {a.token for a in record.attempts}
-    tokens = (parse_token(text) for text in (snapshot.untracked if snapshot is not None else ()) if text not in known)
-    return tuple(token for token in tokens if token is not None and token.service == record.desired.service_id)
+    """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
+    desired, known = record.desired, {a.token for a in record.attempts}
+    if snapshot is None or sum(a.open for a in record.attempts) >= desired.replicas:
+        return ()
+    beginning = f"{prefix(desired.installation)}{desired.service_id}-"
+    alive = (
+        token
+        for token, jobs in snapshot.jobs.items()
+        if token.startswith(beginning) and token not in known and any(j.phase is not JobPhase.ENDED for j in jobs)
+    )
+    return tuple(token for text in alive if (token := parse_token(text)) is not None)

@@ -28,6 +28,7 @@ PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 LAYERS: tuple[tuple[str, str], ...] = (
     ("unit", "pure functions, parsers, the job's wrapper"),
+    ("simulation", "ten thousand schedules of faults, in virtual time"),
     ("contract", "databases and Slurm, the real ones"),
     ("api", "the REST contract"),
     ("cli", "the command line"),

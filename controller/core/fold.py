@@ -51,11 +51,17 @@ def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, 
         return Folded(attempt=attempt)
     jobs = seen.snapshot.jobs.get(attempt.token, ())
     job = holder(jobs, files)
-    others = tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs if j is not job and _alive(j)) if job else ()
     if job is None:
         return _absent(attempt, files, seen, spec, now, limits)
     folded = _present(replace(attempt, absent_since=None), job, seen, spec, now, limits)
-    return replace(folded, actions=others + folded.actions)
+    return replace(folded, actions=_losers(jobs, files) + folded.actions)
+
+
+def _losers(jobs: tuple[Job, ...], files: JobFiles) -> tuple[Action, ...]:
+    """Cancel the jobs that did not get the claim, once somebody has it: until then any of them may still win."""
+    if files.claim is None or files.claim.job_id in (None, UNREADABLE):
+        return ()
+    return tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs if j.job_id != files.claim.job_id and _alive(j))
 
 
 def holder(jobs: tuple[Job, ...], files: JobFiles) -> Job | None:

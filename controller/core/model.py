@@ -62,8 +62,6 @@ class Snapshot:
     """Vanished tokens that accounting was asked about and does not know, or could not be asked."""
     in_doubt: frozenset[str] = frozenset()
     """Tokens of a mass vanishing: more than half, and at least five, of the live ones left in one reading."""
-    untracked: frozenset[str] = frozenset()
-    """Listed tokens that live and that no tracked attempt stands for: late, or of a database that was restored."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Node name -> the address it answers under (NodeAddr)."""
 

@@ -71,14 +71,8 @@ def build_snapshot(
         jobs=_by_token((*listing.jobs, *filled_in)),
         missing=frozenset(each.token for each in vanished if each not in ended),
         in_doubt=find_in_doubt(listing, tracked, ended),
-        untracked=_untracked(listing, tracked),
         addresses=addresses,
     )
-
-
-def _untracked(listing: Listing, tracked: Collection[Tracked]) -> frozenset[str]:
-    known = {each.token for each in tracked}
-    return frozenset(j.token for j in listing.jobs if j.phase is not JobPhase.ENDED and j.token not in known)
 
 
 def placements(jobs: Iterable[Job]) -> frozenset[tuple[int, str]]:

@@ -195,6 +195,8 @@ async def test_every_option_of_the_url_counts(backend: Backend) -> None:
     watcher = Watcher(database)
     try:
         await watcher.wakes()
+        await asyncio.sleep(0.4)
+        assert watcher.count == 1, "it was never connected"
         await watcher.while_doing(backend.run(INSERT))
     finally:
         await watcher.stop()

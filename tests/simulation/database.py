@@ -72,6 +72,8 @@ class MemoryDatabase:
 
     def write(self, attempt: Attempt) -> None:
         """Insert or replace an attempt, under the rules of index and trigger."""
+        if attempt.service_id not in self.services:
+            raise BrokenRuleError("an attempt belongs to a service")
         before = self.attempts.get(attempt.token)
         if (
             before is not None

@@ -28,6 +28,9 @@ def slurmctld_loses_state(world: World) -> None:
 
 
 def listing_lies(world: World) -> None:
+    """squeue prints nothing, or half, and exits with 0. Whoever has restored a database must be able to look."""
+    if world.restored:
+        return
     world.slurm.listing_fault = world.rng.choice(("empty", "half"))
     world.slurm.listing_fault_until = world.now + world.rng.choice((3.0, 10.0, 40.0))
 
@@ -70,8 +73,10 @@ def requeued(world: World) -> None:
     victims = running(world)
     if victims:
         job = world.rng.choice(victims)
+        had_begun = job.has_engine
         world.slurm.requeue(job, world.now)
-        job.held = world.rng.random() < 0.3  # scontrol requeuehold
+        # scontrol requeuehold; of a job that had not begun nobody can tell it from a held one
+        job.held = had_begun and world.rng.random() < 0.3
 
 
 def held(world: World) -> None:

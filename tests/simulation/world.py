@@ -18,8 +18,8 @@ from tests.simulation.slurm import SimJob, SimSlurm
 FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
 
 
-class ViolationError(AssertionError):
-    """An invariant does not hold."""
+class ViolationError(BaseException):
+    """An invariant does not hold. No handler of the project's may catch it."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,13 @@ class World:
         return any(j.name == token and j.stage == "ready" and not j.hangs for j in self.slurm.jobs.values())
 
     def restore(self, backup: MemoryDatabase) -> None:
-        """Put an older state of the database back; programs go on with what they know."""
+        """Put an older state of the database back, as one does it: with the programs stopped."""
         if not self.calm:
+            for controller in self.controllers:
+                controller.crash(self.now + 1.0)
             self.reach("database put back")
             self.restored = True
+            self.slurm.listing_fault_until = 0.0
             vars(self.database).update(vars(backup))
             self.database.seq += 1000
 

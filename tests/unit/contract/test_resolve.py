@@ -293,8 +293,26 @@ FIELDS = ["partition", "account", "qos", "constraint", "reservation", "gres"]
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize(
     "value",
-    ["a b", "a;b", "a\nb", "$(a)", "`a`", "a'b", 'a"b', "a\0b", "\ud800", "x" * 10_000, "a\\b", "é", "a>b", 5, True]  # noqa: RUF005
-    + [[], {}, ["a"]],
+    [
+        "a b",
+        "a;b",
+        "a\nb",
+        "$(a)",
+        "`a`",
+        "a'b",
+        'a"b',
+        "a\0b",
+        "\ud800",
+        "x" * 10_000,
+        "a\\b",
+        "é",
+        "a>b",
+        5,
+        True,
+        [],
+        {},
+        ["a"],
+    ],
 )
 def test_no_value_for_slurm_has_anything_odd_in_it(refusal: Refusal, field: str, value: Any) -> None:
     error = refusal("", {"resources": {field: value}})
@@ -309,9 +327,26 @@ def test_no_value_for_slurm_begins_with_a_hyphen(refusal: Refusal, field: str) -
 
 @pytest.mark.parametrize(
     "option",
-    ["--array=1-9", "--dependency=singleton", "--requeue", "--export=ALL", "--output=/x", "--wrap=x", "--uid=0", "-a1"]  # noqa: RUF005
-    + ["--arr=1", "job.sh", "", "--nice=1 --wrap=x", "--exclude=a\nb", "--exclude=$(x)", "--job-name=x", "--comment=x"]
-    + ["--mem=1G", "--time=1"],
+    [
+        "--array=1-9",
+        "--dependency=singleton",
+        "--requeue",
+        "--export=ALL",
+        "--output=/x",
+        "--wrap=x",
+        "--uid=0",
+        "-a1",
+        "--arr=1",
+        "job.sh",
+        "",
+        "--nice=1 --wrap=x",
+        "--exclude=a\nb",
+        "--exclude=$(x)",
+        "--job-name=x",
+        "--comment=x",
+        "--mem=1G",
+        "--time=1",
+    ],
 )
 def test_options_off_the_list_are_refused(refusal: Refusal, option: str) -> None:
     assert refusal("", {"resources": {"extra_options": [option]}}).key == "resources.extra_options"
@@ -384,8 +419,27 @@ def test_the_services_environment_outweighs_the_recipes_key_by_key(launch: Launc
 
 @pytest.mark.parametrize(
     "name",
-    ["", "1A", "A B", "A=B", "A\nB", "A\0", "é", "A-B", "x" * 129, "\ud800", "$(x)", "SLURM_JOB_ID", "SBATCH_ARRAY_INX"]  # noqa: RUF005
-    + ["APPTAINER_BIND", "APPTAINERENV_X", "SINGULARITY_BIND", "SINGULARITYENV_X", "LD_PRELOAD", "AF_TOKEN"],
+    [
+        "",
+        "1A",
+        "A B",
+        "A=B",
+        "A\nB",
+        "A\0",
+        "é",
+        "A-B",
+        "x" * 129,
+        "\ud800",
+        "$(x)",
+        "SLURM_JOB_ID",
+        "SBATCH_ARRAY_INX",
+        "APPTAINER_BIND",
+        "APPTAINERENV_X",
+        "SINGULARITY_BIND",
+        "SINGULARITYENV_X",
+        "LD_PRELOAD",
+        "AF_TOKEN",
+    ],
 )
 @pytest.mark.parametrize("table", ["environment", "environment_from"])
 def test_names_that_no_service_may_set(refusal: Refusal, table: str, name: str) -> None:
@@ -534,8 +588,28 @@ values = st.recursive(
     max_leaves=5,
 )
 keys = st.sampled_from(
-    ["text", "size", "share", "loud", "args", "word", "level", "parameters", "resources", "environment", "replicas"]  # noqa: RUF005
-    + ["environment_from", "cpu", "cpus", "memory", "time", "gpu", "nodes", "image", "name"]
+    [
+        "text",
+        "size",
+        "share",
+        "loud",
+        "args",
+        "word",
+        "level",
+        "parameters",
+        "resources",
+        "environment",
+        "replicas",
+        "environment_from",
+        "cpu",
+        "cpus",
+        "memory",
+        "time",
+        "gpu",
+        "nodes",
+        "image",
+        "name",
+    ]
 )
 inner_keys = st.sampled_from(
     ["A", "cpu", "memory", "gpu", "partition", "extra_options", "text", "args", "size", "time_limit"]

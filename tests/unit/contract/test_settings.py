@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,9 @@ def test_every_setting_but_the_recipes_tables_has_a_variable_and_a_flag(read: Lo
     ],
 )
 def test_a_text_becomes_what_the_setting_is(read: Load, path: str, text: str, value: object) -> None:
-    for found in (read(flags={path: text}), read(environ={path.replace(".", "_").upper(): text})):
-        for part in path.split("."):
-            found = getattr(found, part)
-        assert found == value
+    by_path = attrgetter(path)
+    assert by_path(read(flags={path: text})) == value
+    assert by_path(read(environ={path.replace(".", "_").upper(): text})) == value
 
 
 def test_a_whole_file(read: Load) -> None:

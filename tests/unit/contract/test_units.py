@@ -33,8 +33,33 @@ def test_memory(text: Any, expected: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "0", 0, -1, "-1G", "1.5G", 1.5, "16K", "16X", "G", "16G16", "1e3", "16\nG\n--x", "9" * 40, "99999999999T"]  # noqa: RUF005
-    + [None, True, [], {}, "16G;reboot", "١٦G\u202e", float("nan"), float("inf"), pytest.param(10**5000, id="huge")],
+    [
+        "",
+        " ",
+        "0",
+        0,
+        -1,
+        "-1G",
+        "1.5G",
+        1.5,
+        "16K",
+        "16X",
+        "G",
+        "16G16",
+        "1e3",
+        "16\nG\n--x",
+        "9" * 40,
+        "99999999999T",
+        None,
+        True,
+        [],
+        {},
+        "16G;reboot",
+        "١٦G\u202e",
+        float("nan"),
+        float("inf"),
+        pytest.param(10**5000, id="huge"),
+    ],
 )
 def test_no_memory(text: Any) -> None:
     with pytest.raises(ValueError):
@@ -67,8 +92,34 @@ def test_a_time_limit(text: Any, expected: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0", 0, -5, "-5", "0:00", "1:60", "1:60:00", "1-24:00:00", "1-12", "1-12:00", "1:2:3:4", "1.5", 1.5, "1h"]  # noqa: RUF005
-    + ["UNLIMITED", "INFINITE", "367-00:00:00", "9" * 30, ":30", "30:", "1:00\n--x", None, True, [], float("nan")],
+    [
+        "",
+        "0",
+        0,
+        -5,
+        "-5",
+        "0:00",
+        "1:60",
+        "1:60:00",
+        "1-24:00:00",
+        "1-12",
+        "1-12:00",
+        "1:2:3:4",
+        "1.5",
+        1.5,
+        "1h",
+        "UNLIMITED",
+        "INFINITE",
+        "367-00:00:00",
+        "9" * 30,
+        ":30",
+        "30:",
+        "1:00\n--x",
+        None,
+        True,
+        [],
+        float("nan"),
+    ],
 )
 def test_no_time_limit(text: Any) -> None:
     with pytest.raises(ValueError):

@@ -161,7 +161,10 @@ def test_a_refusal_leaves_what_runs() -> None:
 
 
 def test_a_refusal_that_names_fewer_replicas_closes_none() -> None:
-    assert all(a.open for a in plan(refused(replicas=1), see_running(ready(0), ready(1))).attempts)
+    result = plan(refused(replicas=1), see_running(ready(0), ready(1)))
+    assert all(a.open for a in result.attempts)
+    assert result.status is not None
+    assert result.status.ready_replicas == 1
 
 
 def test_under_a_refusal_an_attempt_that_ended_is_not_replaced() -> None:

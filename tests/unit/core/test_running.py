@@ -21,6 +21,7 @@ from .builders import (
     NOW,
     PENDING,
     RUNNING,
+    SILENT,
     SUSPENDED,
     answers,
     claim,
@@ -183,6 +184,19 @@ def test_what_it_was_launched_with_is_not_guessed_at() -> None:
     assert only(showing(slow, RUNNING, claim(slow, step="starting")), refused()).open
     poor = only(see_running(ready(), probes=fails(ready(), 50)), refused())
     assert (poor.open, poor.ready) == (True, False)
+
+
+def test_an_attempt_is_not_judged_by_what_another_launch_asks_for() -> None:
+    hasty = desired(digest="d2", generation=2, spec=spec(health=replace(HEALTH, retries=1, startup_timeout=1)))
+    poor = see_running(ready(), probes=fails(ready(), 2), reading_failure=SILENT)
+    assert only(poor, hasty).open
+    slow = started(launched_at=NOW - 500)
+    assert only(showing(slow, RUNNING, claim(slow, step="starting")), hasty).outcome == "Outdated"
+
+
+def test_since_when_it_does_not_answer_is_not_moved() -> None:
+    known = ready(unready_since=NOW - 9)
+    assert only(see_running(known, probes=fails(known, 2))).unready_since == NOW - 9
 
 
 # Nothing listens

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from api.contract.identity import Token
 from controller.core.model import Observed, SendOutcome, Submit
 
 from .builders import (
     DIGEST,
     EMPTY,
+    INSTALLATION,
     NOW,
     RUNNING,
+    SERVICE,
     SILENT,
     actions,
     closed,
@@ -118,6 +121,13 @@ def test_a_replica_does_not_wait_for_another() -> None:
     other = closed(started(1), "NodeFailed")
     seen = see(other, snapshot=snapshot(job(other, RUNNING)))
     assert Submit(token=token(0)) in actions(seen, desired(replicas=2))
+
+
+def test_a_job_that_no_attempt_stands_for_keeps_its_replica_from_being_opened() -> None:
+    seen = see(strays=(Token(INSTALLATION, SERVICE, 1, 9),))
+    assert actions(seen, desired(replicas=3)) == (Submit(token=token(0)), Submit(token=token(2)))
+    last = gone(started(1), "NodeFailed")
+    assert Submit(token=token(1, 2)) not in actions(see(last, strays=seen.strays), desired(replicas=2))
 
 
 def test_the_pass_that_calls_an_attempt_gone_may_open_the_next() -> None:

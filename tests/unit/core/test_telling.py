@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from api.contract.identity import Token
 from api.contract.status import Condition, Truth
-from controller.core.model import Observed, ReadingFailure, SendOutcome, Status
+from controller.core.model import Limits, Observed, ReadingFailure, SendOutcome, Status
 
 from .builders import (
     ENDED,
@@ -40,6 +41,8 @@ from .builders import (
     snapshot,
     started,
 )
+
+STRAY = Token("i9", "s4", 0, 9)
 
 
 def said(seen: Observed, kind: str, now: float = NOW, **changes: Any) -> Condition:
@@ -86,12 +89,14 @@ def test_observed(seen: Observed, truth: Truth, reason: str) -> None:
     assert (found.status, found.reason) == (truth, reason)
 
 
-@pytest.mark.parametrize("since", [NOW - 3, 1_763_881_234.567891, 1_763_881_234.123457])
-def test_silence_is_told_at_the_very_time_for_which_a_look_was_asked(since: float) -> None:
+@pytest.mark.parametrize("silence", [20.0, 20.1, 0.3])
+@pytest.mark.parametrize("since", [NOW - 3, 1_763_881_234.5, 1_763_881_234.764, 1_763_881_234.123457])
+def test_silence_is_told_at_the_very_time_for_which_a_look_was_asked(since: float, silence: float) -> None:
+    limits = Limits(silence=silence)
     seen = see(ready(), reading_failure=ReadingFailure(since=since, reason="SlurmSilent", message="No answer."))
-    first = plan(desired(), seen, since + 1)
+    first = plan(desired(), seen, since, limits)
     assert first.look_again_at is not None
-    later = plan(desired(), record(seen, first), first.look_again_at)
+    later = plan(desired(), record(seen, first), first.look_again_at, limits)
     assert [e.reason for e in later.events] == ["SlurmSilent"]
     assert later.look_again_at is None
 
@@ -124,7 +129,9 @@ def test_available_is_one_that_answers() -> None:
     [
         (see(), "Submitting", "It is being submitted."),
         (see(snapshot=None), "Submitting", "about to be submitted"),
-        (see(queued(), snapshot=None), "Queued", f"The job {JOB} is queued."),
+        (see(strays=(STRAY,)), "Submitting", f"The cluster runs {STRAY} for it"),
+        (see(gone(started(), "NodeFailed"), strays=(STRAY,)), "Submitting", "it waits for its end"),
+        (see(queued(), snapshot=None, strays=(STRAY,)), "Queued", f"The job {JOB} is queued."),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="None"))), "Queued", f"job {JOB} is queued."),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Resources"))), "Queued", "(Resources)"),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),

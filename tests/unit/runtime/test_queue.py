@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -110,8 +111,8 @@ async def test_failures_back_off_up_to_a_most_and_success_clears_them(queue: Key
 
 
 async def test_the_pause_is_spread(clock: Hand) -> None:
-    for jitter in (0.0, 0.5, 0.999):
-        queue = KeyedQueue(clock, jitter=lambda jitter=jitter: jitter)
+    for spread in (0.0, 0.5, 0.999):
+        queue = KeyedQueue(clock, jitter=partial(float, spread))
         queue.add("a")
         due(queue)
         assert FIRST_RETRY / 2 <= queue.retry("a") <= FIRST_RETRY
@@ -157,8 +158,8 @@ async def test_closing_sends_every_worker_home(queue: KeyedQueue) -> None:
     waiting = [asyncio.create_task(queue.get()) for _ in range(3)]
     await asyncio.sleep(0.01)
     queue.close()
-    queue.add("a")
     assert await asyncio.wait_for(asyncio.gather(*waiting), 1) == [None, None, None]
+    queue.add("a")
     assert await queue.get() is None
 
 
