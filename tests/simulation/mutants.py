@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from controller.core.fold import Folded
-from controller.core.model import Attempt, Cancel, Claim, JobFiles, Limits, Observed, SendOutcome, Sent
+from controller.core.model import Attempt, Cancel, Claim, JobFiles, Limits, Observed, SendOutcome
 from controller.core.outcomes import Outcome
 from controller.ports import Listing, Term, UnreadableError
 from tests.simulation import schedules

@@ -40,7 +40,8 @@ REACHED_AT_LEAST = {
 def test_ten_thousand_schedules() -> None:
     outcome = schedules.run(SCHEDULES)
     assert not outcome.failures, f"\n{outcome.tell()}"
-    too_rare = {what: outcome.reached[what] for what, least in REACHED_AT_LEAST.items() if outcome.reached[what] < least}
+    found = outcome.reached
+    too_rare = {what: found[what] for what, least in REACHED_AT_LEAST.items() if found[what] < least}
     assert not too_rare
 
 
