@@ -1,4 +1,4 @@
-"""The whole system on a real Slurm, as its users run it: API and controller as processes, REST, SQL, Slurm's commands."""
+"""The whole system on a real Slurm, as users run it: API and controller as processes, REST, SQL, Slurm's commands."""
 
 from __future__ import annotations
 
