@@ -58,7 +58,10 @@ class Observed:
     async def calm(self, services: int, also: Callable[[], bool] = lambda: True) -> Moment:
         """Wait until every service was looked at with a snapshot, and nothing more is done; return when that was."""
         async with asyncio.timeout(180):
-            while not (len(self.seen) >= services and time.perf_counter() - self.passes[-1].wall > CALM and also()):
+            while len(self.seen) < services or not also():
+                await asyncio.sleep(0.05)
+            since = time.perf_counter()
+            while time.perf_counter() - max(since, self.passes[-1].wall) < CALM:
                 await asyncio.sleep(0.05)
         return self.passes[-1]
 
@@ -70,16 +73,21 @@ class Observed:
         return self.readings[-1], self.calls
 
     async def ticks(self, number: int) -> list[Moment]:
-        """Make so many readings, one after another; return what each took."""
-        assert self.leading is not None
+        """Make so many readings, one after another; return what each took. What the first one wakes is awaited."""
         taken = []
+        await self._tick()
+        await self.calm(0)
         for _ in range(number):
-            self.leading.rhythm.hurry()
-            before = Moment.now()
-            await self.leading.read_when_due()
-            taken.append(Moment.now() - before)
+            taken.append(await self._tick())
             await asyncio.sleep(0.05)
         return taken
+
+    async def _tick(self) -> Moment:
+        assert self.leading is not None
+        self.leading.rhythm.hurry()
+        before = Moment.now()
+        await self.leading.read_when_due()
+        return Moment.now() - before
 
     async def passes_of_all(self, services: int) -> Moment:
         """Have every service looked at; return what that took."""

@@ -88,9 +88,9 @@ async def _grow(installation: Installation) -> Table:
             began = Moment.now()
             _declare(installation, size - present)
             submitted = await seen.calm(size, lambda size=size: _submitted(installation) == size) - began  # type: ignore[misc]
-            before = seen.calls
+            before, readings = seen.calls, len(seen.readings)
             taken = await seen.ticks(TICKS)
-            commands.append((seen.calls - before).total() / TICKS)
+            commands.append((seen.calls - before).total() / (len(seen.readings) - readings))
             ticks[size] = median([tick.cpu for tick in taken])
             wall = median([tick.wall for tick in taken])
             rate = (size - present) / submitted.wall

@@ -170,6 +170,7 @@ def _status(row: Any) -> Status:
         return Status()
     return Status(
         observed_generation=row.observed_generation,
+        replicas=row.wanted_replicas,
         ready_replicas=row.ready_replicas,
         conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
     )
@@ -226,6 +227,7 @@ async def _write_status(connection: AsyncConnection, record: Record, status: Sta
     desired = record.desired
     values = {
         "observed_generation": status.observed_generation,
+        "wanted_replicas": status.replicas,
         "ready_replicas": status.ready_replicas,
         "conditions": msgspec.to_builtins(status.conditions),
         "spec": encode_spec(desired.spec).decode() if desired.spec is not None else None,

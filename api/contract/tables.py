@@ -85,6 +85,7 @@ class Service(Base):
             postgresql_where=text("deletion_requested_at IS NULL"),
         ),
         Index("ix_services_change_seq", "change_seq"),
+        Index("ix_services_name", "name"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -126,6 +127,8 @@ class ServiceStatus(Base):
 
     service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"), primary_key=True)
     observed_generation: Mapped[int]
+    wanted_replicas: Mapped[int]
+    """Resolved: the service's own number, its config's or its recipe's."""
     ready_replicas: Mapped[int]
     conditions: Mapped[list[Any]]
     spec: Mapped[str | None] = mapped_column(Text)

@@ -32,7 +32,7 @@ _VIEW = (
         Service.name,
         Service.recipe_name,
         Service.config,
-        Service.replicas,
+        func.coalesce(Service.replicas, ServiceStatus.wanted_replicas).label("replicas"),
         Service.desired_state,
         Service.generation,
         Service.created_at,

@@ -52,7 +52,7 @@ class ServiceResponse(Struct, frozen=True, kw_only=True):
     """What matters most now, for people."""
     conditions: Sequence[Condition] = ()
     replicas: int | None = None
-    """How many are wanted; null: as many as the recipe says."""
+    """How many are wanted; null until the controller has looked, where only the recipe says."""
     ready_replicas: int = 0
     generation: int = 1
     observed_generation: int = 0

@@ -235,6 +235,8 @@ class Status:
     """What the controller says about a service; written only when it changed."""
 
     observed_generation: int = 0
+    replicas: int = 0
+    """How many are wanted."""
     ready_replicas: int = 0
     conditions: tuple[Condition, ...] = ()
 

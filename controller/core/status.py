@@ -42,6 +42,7 @@ def status(
     before = {c.type: c for c in seen.status.conditions}
     return Status(
         observed_generation=desired.generation,
+        replicas=desired.replicas,
         ready_replicas=ready,
         conditions=tuple(_condition(draft, before.get(draft[0]), desired.generation, now) for draft in drafts),
     )

@@ -261,6 +261,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("services", schema=None) as batch_op:
         batch_op.create_index("ix_services_change_seq", ["change_seq"], unique=False)
+        batch_op.create_index("ix_services_name", ["name"], unique=False)
         batch_op.create_index(
             "uq_services_living_name",
             ["name"],
@@ -368,6 +369,7 @@ def upgrade() -> None:
         "service_status",
         sa.Column("service_id", sa.String(length=32), nullable=False),
         sa.Column("observed_generation", sa.Integer(), nullable=False),
+        sa.Column("wanted_replicas", sa.Integer(), nullable=False),
         sa.Column("ready_replicas", sa.Integer(), nullable=False),
         sa.Column("conditions", sa.JSON(), nullable=False),
         sa.Column("spec", sa.Text(), nullable=True),
@@ -433,6 +435,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("deletion_requested_at IS NULL"),
             postgresql_where=sa.text("deletion_requested_at IS NULL"),
         )
+        batch_op.drop_index("ix_services_name")
         batch_op.drop_index("ix_services_change_seq")
 
     op.drop_table("services")

@@ -121,6 +121,7 @@ class World:
             spec = resolve(recipe, row.config, replicas=row.replicas, site=self.settings.slurm)
             values = {
                 "observed_generation": row.generation,
+                "wanted_replicas": 1,
                 "ready_replicas": 0,
                 "conditions": msgspec.to_builtins(conditions),
                 "spec": encode_spec(spec).decode(),

@@ -197,8 +197,8 @@ class TestDeletion:
             "INSERT INTO events (service_id, type, reason, message, count, first_at, last_at)"
             " VALUES ('one', 'Normal', 'R', 'm', 1, 1, 1)",
             "INSERT INTO user_events (service_id, action, message, at) VALUES ('one', 'create', 'm', 1)",
-            "INSERT INTO service_status (service_id, observed_generation, ready_replicas, conditions, digest,"
-            " updated_at) VALUES ('one', 1, 0, '[]', '', 1)",
+            "INSERT INTO service_status (service_id, observed_generation, wanted_replicas, ready_replicas, conditions,"
+            " digest, updated_at) VALUES ('one', 1, 1, 0, '[]', '', 1)",
             "DELETE FROM services",
             "UPDATE attempts SET closed_at = 1, outcome = 'Stopped', gone_at = 2",
         )  # fmt: skip

@@ -28,6 +28,7 @@ GONE = replace(CLOSED, gone_at=6.0)
         pytest.param(READY, False, id="ready"),
         pytest.param(UNREADY, True, id="unready"),
         pytest.param(CLOSED, True, id="being ended"),
+        pytest.param(replace(QUEUED, closed_at=5.0, outcome="Stopped"), True, id="being taken out of the queue"),
         pytest.param(GONE, False, id="gone"),
     ],
 )
