@@ -16,6 +16,8 @@ from backends import POSTGRESQL, SQLITE, Backend
 from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
+from tests.slurm_cluster import apptainer as apptainer
+from tests.slurm_cluster import slurm_cluster as slurm_cluster
 
 _numbers = itertools.count()
 
