@@ -107,17 +107,7 @@ class ProcessRunner:
         return completed
 
     async def _run(self, argv: tuple[str, ...], environment: Mapping[str, str], seconds: float) -> Completed:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise NotStartedError(argv[0], error) from error
+        process = await _start(argv, environment)
         out, err = _Output(self._output_limit), _Output(self._output_limit)
         exit_code: int | None = None
         try:
@@ -150,6 +140,31 @@ class _Output:
 
     def text(self) -> str:
         return self._bytes.decode(errors="replace")
+
+
+async def _start(argv: tuple[str, ...], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a command; raises NotStartedError.
+
+    A start that is cancelled half-way would be waited for without end (CPython 3.11): it is let finish, then ended.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except OSError as error:
+        raise NotStartedError(argv[0], error) from error
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

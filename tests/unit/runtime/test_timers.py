@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 
@@ -79,6 +80,26 @@ async def test_a_run_that_takes_long_is_not_doubled_and_does_not_hold_up_others(
         await asyncio.sleep(0.1)
     assert most == 1
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+
+async def test_a_late_run_is_made_up_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class HourAgo(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=1)
+
+    count = 0
+
+    async def work() -> None:
+        nonlocal count
+        count += 1
+
+    timers = PeriodicTimers()
+    monkeypatch.setattr("controller.runtime.timers.datetime", HourAgo)
+    timers.every(60, "late", work)
+    async with running(timers):
+        await asyncio.sleep(0.05)
+    assert count == 1
 
 
 async def test_after_the_end_nothing_runs() -> None:
