@@ -112,13 +112,19 @@ class ProcessRunner:
         exit_code: int | None = None
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(out.fill(process.stdout), err.fill(process.stderr))
+                async with asyncio.TaskGroup() as readers:
+                    readers.create_task(out.fill(process.stdout))
+                    readers.create_task(err.fill(process.stderr))
                 exit_code = await process.wait()
-        except (TimeoutError, _TooMuchError):
+        except* (TimeoutError, _TooMuchError):
             exit_code = None
         finally:
             await _end(process)
         return Completed(argv=argv, exit_code=exit_code, stdout=out.text(), stderr=err.text())
+
+
+LAST_WORDS = 5.0
+"""Seconds for a killed command to be gone; one that a broken file system holds is left to the kernel."""
 
 
 class _TooMuchError(Exception):
@@ -172,4 +178,15 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(_ended(process)), LAST_WORDS)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end. asyncio knows of it only when all output was read, which it stops while nobody takes it."""
+    await asyncio.gather(_drain(process.stdout), _drain(process.stderr), process.wait())
+
+
+async def _drain(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(_CHUNK):
+        pass
