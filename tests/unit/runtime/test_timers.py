@@ -83,10 +83,10 @@ async def test_a_run_that_takes_long_is_not_doubled_and_does_not_hold_up_others(
 
 
 async def test_a_late_run_is_made_up_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    class HourAgo(datetime):
+    class Earlier(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> datetime:
-            return datetime.now(tz) - timedelta(hours=1)
+            return datetime.now(tz) - timedelta(minutes=59, seconds=30)
 
     count = 0
 
@@ -95,7 +95,7 @@ async def test_a_late_run_is_made_up_for_once(monkeypatch: pytest.MonkeyPatch) -
         count += 1
 
     timers = PeriodicTimers()
-    monkeypatch.setattr("controller.runtime.timers.datetime", HourAgo)
+    monkeypatch.setattr("controller.runtime.timers.datetime", Earlier)
     timers.every(60, "late", work)
     async with running(timers):
         await asyncio.sleep(0.05)
