@@ -63,9 +63,9 @@ class Actor:
             spec = record.desired.spec if attempt.digest == record.desired.digest else None
             if attempt.open and spec is not None and attempt.serving_at is not None:
                 self._probes.watch(attempt, spec)
-            elif not attempt.open:
-                self._probes.forget(attempt.token)
+            # A closed one is still probed: an engine that answers is not gone, whatever the listing says.
             if attempt.gone_at is not None:
+                self._probes.forget(attempt.token)
                 self.sent.pop(attempt.token, None)
                 self.cancelled.pop(attempt.token, None)
 
