@@ -74,8 +74,7 @@ class SqlStore:
 
         A plan of actions alone writes nothing, but whether they may be carried out is for the fence to say.
         """
-        changes = plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None
-        if not (changes or plan.actions):
+        if plan.is_empty:
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
         async with self._database.write() as connection:
