@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.contract.database import Database
+from api.contract.database import Database, cause
 from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
@@ -95,7 +95,7 @@ class SqlStore:
         try:
             await self._note(term, token, sent, now)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the job id %s of %s could not be written down: %s", sent.job_id, token, error)
+            log.warning("the job id could not be written down", extra={"job_id": sent.job_id, "error": cause(error)})
 
     async def _note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         mine = and_(AttemptRow.token == token, AttemptRow.job_id.is_(None))
