@@ -1,4 +1,4 @@
-"""report: tell what a pass did. The log hears of it here; whoever else wants to know is told with all it was made of."""
+"""report: tell the log what a pass did. Whoever else wants to know is given the whole pass."""
 
 from __future__ import annotations
 

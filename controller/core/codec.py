@@ -55,9 +55,7 @@ def without_private(desired: Desired) -> Desired:
     if desired.spec is None:
         return desired
     spec = desired.spec
-    hidden = replace(
-        spec, environment=dict.fromkeys(spec.environment, HIDDEN), files=dict.fromkeys(spec.files, HIDDEN)
-    )
+    hidden = replace(spec, environment=dict.fromkeys(spec.environment, HIDDEN), files=dict.fromkeys(spec.files, HIDDEN))
     return replace(desired, spec=hidden)
 
 

@@ -34,11 +34,11 @@ async def serving(host: str, port: int, metrics: Metrics, doctor: Doctor) -> Asy
 
     app = web.Application()
     app.add_routes([web.get("/metrics", show_metrics), web.get("/health", show_health)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
         listening = _listen(host, port)
-        await web.SockSite(runner, listening, shutdown_timeout=1.0).start()
+        await web.SockSite(runner, listening).start()
         yield int(listening.getsockname()[1])
     finally:
         await runner.cleanup()

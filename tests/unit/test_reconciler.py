@@ -231,7 +231,9 @@ async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: R
     assert "decide" not in world.verbs
 
 
-async def test_the_roster_knows_an_attempt_before_its_job_can_be(world: World, roster: Roster, reconcile: Reconcile) -> None:
+async def test_the_roster_knows_an_attempt_before_its_job_can_be(
+    world: World, roster: Roster, reconcile: Reconcile
+) -> None:
     world.plan = BUSY
     world.errors["act"] = OSError("away")
     with pytest.raises(OSError, match="away"):

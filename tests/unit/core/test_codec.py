@@ -28,9 +28,7 @@ from .test_properties import observations, wishes
 
 
 def decision(want: Desired, seen: Observed) -> Decision:
-    return Decision(
-        epoch=3, pass_id="3.7", now=NOW, desired=want, seen=seen, limits=LIMITS, plan=plan(want, seen)
-    )
+    return Decision(epoch=3, pass_id="3.7", now=NOW, desired=want, seen=seen, limits=LIMITS, plan=plan(want, seen))
 
 
 @given(wishes, observations())
