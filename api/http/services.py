@@ -196,7 +196,7 @@ class Services:
             await connection.execute(_ADD_EVENT, _event(service_id, "delete", f"{name} was deleted."))
             return True
 
-    async def leader(self) -> Row[Any] | None:
+    async def leader(self) -> Row[int, str | None, str | None, float] | None:
         """Return the epoch and the host of the controller that leads or led last, and when it renewed its lease."""
         async with _answering(self._database.read()) as connection:
             return (await connection.execute(_LEADER)).one_or_none()
