@@ -83,7 +83,7 @@ def _programs(commands: Commands) -> None:
         parser.add_argument("--host", dest="flag_api.host", metavar="HOST", help="the address to listen on")
         parser.add_argument("--port", dest="flag_api.port", type=int, metavar="PORT", help="the port to listen on")
     controller = _command(commands, "controller", "programs:controller", "run the controller alone")
-    _replay(controller.add_subparsers(title="instead of running it", metavar="COMMAND"))
+    _replay(controller.add_subparsers(title="instead of running it", metavar="[COMMAND]"))
     migrate = _command(commands, "migrate", "programs:migrate", "bring the database's schema to this version")
     migrate.add_argument("--revision", metavar="R", default="head", help="bring it to this revision, up or down")
     migrate.add_argument("--check", action="store_true", help="change nothing; exit 3 unless it is as it should be")

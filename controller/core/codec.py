@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from api.contract.launch import Image
 from controller.core.decide import decide
 from controller.core.model import Attempt, Desired, Limits, Observed, Plan, Snapshot
 
@@ -51,11 +52,17 @@ def decide_again(decision: Decision) -> Plan:
 
 
 def without_private(desired: Desired) -> Desired:
-    """Leave out what deciding never reads and logs need not hold: values of the environment, texts of files."""
+    """Leave out what deciding never reads and logs need not hold: values of the environment, texts of files and images."""
     if desired.spec is None:
         return desired
     spec = desired.spec
-    hidden = replace(spec, environment=dict.fromkeys(spec.environment, HIDDEN), files=dict.fromkeys(spec.files, HIDDEN))
+    has_definition = spec.image is not None and spec.image.definition is not None
+    hidden = replace(
+        spec,
+        environment=dict.fromkeys(spec.environment, HIDDEN),
+        files=dict.fromkeys(spec.files, HIDDEN),
+        image=Image(definition=HIDDEN) if has_definition else spec.image,
+    )
     return replace(desired, spec=hidden)
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from api.contract.launch import Image
 from controller.core import model
 from controller.core.codec import (
     HIDDEN,
@@ -70,11 +71,13 @@ def test_what_others_have_on_the_cluster_is_left_out() -> None:
 
 
 def test_values_of_the_environment_and_files_are_hidden() -> None:
-    held = spec(environment={"HF_TOKEN": "hunter2"}, files={"engine.py": "hunter2"})
+    held = spec(environment={"HF_TOKEN": "hunter2"}, files={"engine.py": "hunter2"}, image=Image(definition="hunter2"))
     line = encode(decision(without_private(desired(spec=held)), see()))
     assert b"hunter2" not in line
-    assert line.count(HIDDEN.encode()) == 2
+    assert line.count(HIDDEN.encode()) == 3
     assert without_private(desired(spec=None)) == desired(spec=None)
+    kept = desired(spec=spec(image=Image(source="/images/x.sif")))
+    assert without_private(kept) == kept
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"[]", b'{"epoch": "x"}', b"\xff", b'{"plan"'])
