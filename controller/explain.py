@@ -103,7 +103,11 @@ async def _find(database: Database, name: str) -> str:
 async def _ask_engines(settings: Settings, record: Record, clock: SystemClock) -> dict[str, Probe]:
     """Probe every engine once that the controller would probe, if its secret is known here."""
     spec = record.desired.spec
-    serving = [a for a in record.attempts if a.open and a.serving_at is not None and a.digest == record.desired.digest]
+    serving = [
+        a
+        for a in record.attempts
+        if a.gone_at is None and a.serving_at is not None and a.digest == record.desired.digest
+    ]
     if spec is None or not serving or not settings.key_file.exists():  # a missing key would be made
         return {}
     try:

@@ -52,7 +52,7 @@ def decide_again(decision: Decision) -> Plan:
 
 
 def without_private(desired: Desired) -> Desired:
-    """Leave out what deciding never reads and logs need not hold: values of the environment, texts of files and images."""
+    """Leave out what deciding never reads and logs need not hold: values of the environment, texts of files."""
     if desired.spec is None:
         return desired
     spec = desired.spec
