@@ -19,6 +19,7 @@ from controller.act import Actor
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Lease, SqlLeaseRecords
+from controller.pace import Pace
 from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
@@ -147,6 +148,7 @@ class Controller:
             hurry=rhythm.hurry,
             clock=self._clock,
             limits=limits(self._settings),
+            pace=Pace(self._clock, settings.submit_burst, settings.submit_rate),
             report=self._report,
         )
         return Leading(

@@ -38,7 +38,9 @@ class Sends(Protocol):
         ...
 
 
-async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends) -> Observed:
+async def observe(
+    record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends, allowance: int | None = None
+) -> Observed:
     """Return all that is seen of the service of `record`.
 
     The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older.
@@ -58,6 +60,7 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
         strays=_strays(record, snapshot),
+        allowance=allowance,
     )
 
 

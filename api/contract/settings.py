@@ -84,6 +84,10 @@ class ControllerSettings:
     """Every service is looked at this often even if nothing woke it."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     """Services worked on at the same time."""
+    submit_burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 50
+    """Jobs that are submitted at once; what is more waits for its turn."""
+    submit_rate: Annotated[float, msgspec.Meta(ge=0.01, le=10_000)] = 10.0
+    """Jobs a second that are submitted when more than a burst is wanted; see slurm.conf(5), rl_enable."""
     absence_grace: Grace = 15.0
     accounting_grace: Grace = 60.0
     backoff_first: Grace = 2.0

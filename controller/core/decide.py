@@ -27,6 +27,7 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
         events=events(seen.attempts, driven.attempts, seen.status, new_status),
         actions=(*(a for f in folded for a in f.actions), *driven.submits),
         look_again_at=_look_again_at(folded, driven, seen, now, limits),
+        wants_turn=any(s.wants_turn for s in driven.slots),
     )
 
 

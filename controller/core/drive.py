@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.contract.identity import Token
 from controller.core.fold import close
@@ -22,6 +22,8 @@ class Slot:
     """Back-off."""
     given_up: str | None = None
     """`Completed`, or why it is not tried again in this generation."""
+    wants_turn: bool = False
+    """Whether only the pace of submissions keeps it from being tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,10 @@ def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: fl
     slots: list[Slot] = []
     for replica in range(desired.replicas) if desired.running else ():
         slot = _slot(replica, desired, list(current.values()), limits)
-        if _may_open(slot, desired, list(current.values()), seen, now):
+        may_open = _may_open(slot, desired, list(current.values()), seen, now)
+        if may_open and seen.allowance is not None and len(submits) >= seen.allowance:
+            slot = replace(slot, wants_turn=True)
+        elif may_open:
             fresh = _next_attempt(slot, desired, now, limits)
             current[fresh.token] = fresh
             submits.append(Submit(token=fresh.token))

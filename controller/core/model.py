@@ -262,6 +262,8 @@ class Observed:
     """When this term last cancelled a job of that token."""
     strays: tuple[Token, ...] = ()
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
+    allowance: int | None = None
+    """How many jobs of this service the pace of submissions lets through now; `None`: any number."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -308,6 +310,8 @@ class Plan:
     events: tuple[Event, ...] = ()
     actions: tuple[Action, ...] = ()
     look_again_at: float | None = None
+    wants_turn: bool = False
+    """Whether a job would be submitted, did the pace of submissions allow it."""
 
     @property
     def is_empty(self) -> bool:

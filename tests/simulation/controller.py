@@ -11,6 +11,7 @@ from controller.act import Actor
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Held, Lease
+from controller.pace import Pace
 from controller.ports import DeposedError, Term
 from controller.reconciler import Reconciler
 from controller.roster import Roster
@@ -193,6 +194,7 @@ class SimController:
             roster=roster,
             hurry=rhythm.hurry,
             clock=clock,
+            pace=Pace(clock, burst=2, per_second=1.0),
             limits=LIMITS,
         )
         self._next.clear()
