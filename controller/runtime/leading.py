@@ -71,12 +71,13 @@ class Leading:
 
     async def _lead(self, ending: asyncio.Event) -> None:
         log.info("leading")
+        position, _ = await self.store.changed(0)  # what came before is looked at with the first reading
         timers = PeriodicTimers()
         timers.every(self.lease_seconds / 3, "renew the lease", self.renew)
         timers.every(self.rhythm.fastest, "read the cluster", self.read_when_due)
         timers.every(self.resync_seconds, "look at everything", self.resync)
         timers.start()
-        background = [asyncio.create_task(self._follow_changes())]
+        background = [asyncio.create_task(self._follow_changes(position))]
         workers = [asyncio.create_task(self._work_on()) for _ in range(self.workers)]
         try:
             await _first_of(ending, self.deposed)
@@ -129,9 +130,8 @@ class Leading:
         """Look at every service."""
         self.queue.add_all(await self.store.keys())
 
-    async def _follow_changes(self) -> None:
+    async def _follow_changes(self, position: int) -> None:
         """Wake the services that people change. Losing a wake-up costs a resync, no more."""
-        position = 0
         while True:
             with contextlib.suppress(SQLAlchemyError, OSError):
                 async for _ in self.wakeups():
