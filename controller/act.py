@@ -100,7 +100,7 @@ class Actor:
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
-        values = parameters(record.desired.spec, attempt.token, self._secret(attempt.token), self._site)
+        values = parameters(record.desired.spec, attempt.token, attempt.digest, self._secret(attempt.token), self._site)
         return await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
 
     def _options(self, record: Record, attempt: Attempt, folder: JobFolder) -> tuple[str, ...]:
