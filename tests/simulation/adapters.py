@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping
 from typing import TYPE_CHECKING
 
+from api.contract.identity import prefix
 from api.contract.launch import LaunchSpec
 from controller.core.model import Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
 from controller.ports import JobFolder, Listing, Record, Term, Tracked, UnreadableError
-from tests.simulation.database import INSTALLATION
+from tests.simulation.slurm import NODES
 
 if TYPE_CHECKING:
     from tests.simulation.controller import SimController
+    from tests.simulation.slurm import SimJob
     from tests.simulation.world import World
 
-OURS = f"af-{INSTALLATION}-"
 REVOKED = -1
 
 
@@ -94,7 +95,8 @@ class SimScheduler:
         if world.now < world.slurm.silent_until:
             await Boundary("squeue hangs")
             raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
-        jobs = [j.seen() for j in world.slurm.listing(world.now) if j.name.startswith(OURS)]
+        slurm = world.slurm
+        jobs = [j.seen(slurm.reason(j)) for j in slurm.listing(world.now) if self._is_ours(j)]
         await Boundary("after squeue")
         return Listing(jobs=tuple(jobs))
 
@@ -104,14 +106,19 @@ class SimScheduler:
         if not world.slurm.has_accounting:
             return None
         if world.now < world.slurm.accounting_down_until:
-            raise UnreadableError("AccountingUnreachable", "Problem talking to the database: Connection refused")
-        rows = {i: row.seen() for i in job_ids if (row := world.slurm.ended(i, world.now)) is not None}
-        live = {j.job_id: j.seen() for j in world.slurm.jobs.values() if j.alive and j.job_id in job_ids}
+            raise UnreadableError("AccountingDown", "Problem talking to the database: Connection refused")
+        found = [row for i in job_ids if (row := world.slurm.ended(i, world.now)) is not None]
+        live = [j for j in world.slurm.jobs.values() if j.alive and j.job_id in job_ids]
         await Boundary("after sacct")
-        return live | rows
+        return {j.job_id: j.accounted() for j in (*live, *found) if self._is_ours(j)}
 
     async def addresses(self) -> Mapping[str, str]:
-        return {}
+        if self._world.now < self._world.slurm.silent_until:
+            raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
+        return NODES
+
+    def _is_ours(self, job: SimJob) -> bool:
+        return job.name.startswith(prefix(self._world.installation))
 
     async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
         world = self._world
@@ -119,13 +126,15 @@ class SimScheduler:
         await Boundary("before sbatch")
         fate = world.fate_of_sbatch()
         job_id = None
+        dependencies = [option for option in options if option.startswith("--dependency")]
+        singleton = dependencies[-1:] == ["--dependency=singleton"]
         if fate in ("accepted", "killed after"):
-            job_id = world.slurm.create(token, world.now)
+            job_id = world.slurm.create(token, world.now, singleton=singleton)
         elif fate == "late":
-            world.slurm.underway.append((world.now + world.rng.choice((1.0, 20.0, 100.0)), token))
+            world.slurm.underway.append((world.now + world.rng.choice((1.0, 20.0, 100.0)), token, singleton))
         elif fate == "doubled":
-            job_id = world.slurm.create(token, world.now)
-            world.slurm.create(token, world.now)
+            job_id = world.slurm.create(token, world.now, singleton=singleton)
+            world.slurm.create(token, world.now, singleton=singleton)
         await Boundary("after sbatch")
         if fate == "accepted":
             return Sent(outcome=SendOutcome.ACCEPTED, sequence=self.next_sequence(), job_id=job_id)

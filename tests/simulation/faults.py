@@ -49,12 +49,19 @@ def node_dies(world: World) -> None:
 
 def preempted(world: World) -> None:
     for job in running(world)[:1]:
-        world.slurm.end(job, "PREEMPTED", world.now, code=143, reason="Terminated")
+        world.slurm.terminate(job, "PREEMPTED", world.now)
 
 
 def time_limit(world: World) -> None:
     for job in running(world)[:1]:
-        world.slurm.end(job, "TIMEOUT", world.now, code=143, reason="Terminated")
+        world.slurm.terminate(job, "TIMEOUT", world.now)
+
+
+def suspended(world: World) -> None:
+    """An administrator, or gang scheduling, suspends a job for a while."""
+    for job in running(world)[:1]:
+        job.state = "SUSPENDED"
+        world.later(world.rng.choice((5.0, 40.0)), lambda: world.slurm.resume(job))
 
 
 def engine_dies(world: World) -> None:
@@ -138,6 +145,7 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     node_dies,
     preempted,
     time_limit,
+    suspended,
     engine_dies,
     engine_hangs,
     requeued,

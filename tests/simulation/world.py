@@ -47,6 +47,7 @@ class World:
         self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8)
         self.database = MemoryDatabase()
         self.store = MemoryStore(self.database)
+        self.installation = INSTALLATION
         self.reached: Counter[str] = Counter()
         self.database_fails_until = self.folder_fails_until = self.files_late_until = 0.0
         self.calm = self.restored = False
@@ -105,7 +106,10 @@ class World:
 
     def answers(self, token: str) -> bool:
         """Whether an engine answers for that token."""
-        return any(j.name == token and j.stage == "ready" and not j.hangs for j in self.slurm.jobs.values())
+        return any(
+            j.name == token and j.stage == "ready" and j.state != "SUSPENDED" and not j.hangs
+            for j in self.slurm.jobs.values()
+        )
 
     def restore(self, backup: MemoryDatabase) -> None:
         """Put an older state of the database back, as one does it: with the programs stopped."""
