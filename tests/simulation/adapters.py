@@ -31,6 +31,11 @@ class Boundary:
         yield self
 
 
+def writes(plan: Plan) -> bool:
+    """Whether a plan is written, or its actions are for the fence to allow."""
+    return bool(plan.attempts or plan.events or plan.actions) or (plan.status or plan.endpoints) is not None
+
+
 class SimStore:
     """The store, on a database that is busy at times, and whose commits' answers get lost."""
 
@@ -40,41 +45,43 @@ class SimStore:
     async def keys(self) -> tuple[str, ...]:
         await Boundary("keys")
         self._world.check_database()
-        return await self._world.store.keys()
+        return await self._world.database.store.keys()
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         self._world.check_database()
-        return await self._world.store.changed(since)
+        return await self._world.database.store.changed(since)
 
     async def load(self, key: str) -> Record | None:
         await Boundary("load")
         self._world.check_database()
-        return await self._world.store.load(key)
+        return await self._world.database.store.load(key)
 
     async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
         await Boundary("before record")
         self._world.check_database()
         self._world.show(record, plan)
-        await self._world.store.record(term, record, plan, now)
-        self._world.judge_write(term)
+        await self._world.database.store.record(term, record, plan, now)
+        if writes(plan):
+            self._world.judge_write(term)
         await Boundary("after record")
         self._world.maybe_lose_the_answer()
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         await Boundary("before note")
-        self._world.check_database()
-        await self._world.store.note(term, token, sent, now)
+        if self._world.now < self._world.database_fails_until:
+            return  # the store says so in its log, and looking finds the id
+        await self._world.database.store.note(term, token, sent, now)
         await Boundary("after note")
 
     async def tracked(self) -> tuple[Tracked, ...]:
         await Boundary("tracked")
         self._world.check_database()
-        return await self._world.store.tracked()
+        return await self._world.database.store.tracked()
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         await Boundary("known")
         self._world.check_database()
-        return await self._world.store.known(tokens)
+        return await self._world.database.store.known(tokens)
 
 
 class SimScheduler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
 from controller.core.model import Limits
@@ -27,32 +27,37 @@ if TYPE_CHECKING:
 LEASE = 15.0
 WORKERS = 2
 LIMITS = Limits()
+Value = TypeVar("Value")
 SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, python="python3")
 
 
-class MemoryLeaseRecords:
-    """The lease on the in-memory database."""
+class SimLeaseRecords:
+    """The lease, on a database that is busy at times."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
         self._world.check_database()
-        row = self._world.database.lease
-        if row.epoch and not is_free(Held(row.epoch, row.holder, row.renewals)):
-            return None
-        row.epoch, row.holder, row.renewals = row.epoch + 1, holder, 0
-        return row.epoch
+        return await self._world.database.lease_records.take(holder, now, is_free)
 
     async def renew(self, term: Term, now: float) -> None:
         await Boundary("renew")
         self._world.check_database()
-        self._world.store.fence(term)
-        self._world.database.lease.renewals += 1
+        await self._world.database.lease_records.renew(term, now)
 
     async def release(self, term: Term) -> None:
-        self._world.store.fence(term)
-        self._world.database.lease.holder = None
+        await self._world.database.lease_records.release(term)
+
+
+def ended(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run a coroutine that never waits to its end."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: Value = stop.value
+        return value
+    raise AssertionError("it waits")
 
 
 @dataclass
@@ -76,11 +81,11 @@ class SimController:
 
     def _boot(self) -> None:
         clock = SimClock(self._world)
-        self._lease = Lease(MemoryLeaseRecords(self._world), clock, LEASE, holder=self._name, monotonic=clock.now)
+        self._lease = Lease(SimLeaseRecords(self._world), clock, LEASE, holder=self._name, monotonic=clock.now)
         self._leading: Leading | None = None
         self.threads: list[Thread] = []
         self._next: dict[str, float] = {}
-        self._position = 0
+        self._position, self._edits = 0, -1
 
     def crash(self, reborn_at: float) -> None:
         """Die as by SIGKILL: what was between two boundaries never happens."""
@@ -145,9 +150,15 @@ class SimController:
             self._begin("pass", leading.work(key))
 
     def _follow_changes(self, leading: Leading) -> None:
-        changes = self._world.database.changes
-        leading.queue.add_all(k for k, seq in changes.items() if seq > self._position)
-        self._position = self._world.database.seq
+        edits = self._world.database.edits
+        if edits == self._edits:
+            return
+        try:
+            self._position, keys = ended(leading.store.changed(self._position))
+        except OSError:
+            return
+        self._edits = edits
+        leading.queue.add_all(keys)
 
     def _due(self, what: str, every: float) -> bool:
         if self._world.now < self._next.get(what, 0.0):
@@ -196,7 +207,7 @@ class SimController:
             limits=LIMITS,
         )
         self._next.clear()
-        self._position = 0
+        self._position, self._edits = 0, -1
         self._leading = Leading(
             term=term,
             lease=self._lease,

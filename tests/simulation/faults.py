@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,9 @@ def time_limit(world: World) -> None:
 
 def suspended(world: World) -> None:
     """An administrator, or gang scheduling, suspends a job for a while."""
-    for job in running(world)[:1]:
+    victims = running(world)
+    if victims:
+        job = victims[0]
         job.state = "SUSPENDED"
         world.later(world.rng.choice((5.0, 40.0)), lambda: world.slurm.resume(job))
 
@@ -129,7 +130,7 @@ def shared_folder_fails(world: World) -> None:
 
 def database_restored(world: World) -> None:
     """A backup is made now, and is what there is again some time later."""
-    backup = copy.deepcopy(world.database)
+    backup = world.database.backup()
     world.later(world.rng.choice((10.0, 60.0)), lambda: world.restore(backup))
 
 

@@ -133,7 +133,7 @@ def restarted_jobs_run(self: Any, job: Any, now: float) -> None:
 
 async def record_under_any_term(self: Any, term: Term, record: Any, plan: Any, now: float) -> None:
     """The term is looked up when it is needed instead of being captured once."""
-    await RECORD(self, Term(epoch=self._database.lease.epoch, began_at=term.began_at), record, plan, now)
+    await RECORD(self, Term(epoch=self._database.epoch, began_at=term.began_at), record, plan, now)
 
 
 # --- looking

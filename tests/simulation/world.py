@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from api.contract.identity import parse_token
+from controller.core.model import Attempt
 from controller.core.model import Plan as ServicePlan
-from controller.ports import Record, Term
+from controller.lease import LeaseRecords
+from controller.ports import Record, Store, Term
 from tests.simulation.controller import SimController
-from tests.simulation.database import INSTALLATION, MemoryDatabase, MemoryStore
+from tests.simulation.database import MemoryDatabase, SimService
 from tests.simulation.faults import FAULTS
 from tests.simulation.slurm import SimJob, SimSlurm
 
@@ -20,6 +23,40 @@ FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferre
 
 class ViolationError(BaseException):
     """An invariant does not hold. No handler of the project's may catch it."""
+
+
+class Database(Protocol):
+    """What a world needs of its database. The coroutines of store and lease end without ever waiting."""
+
+    installation: str
+    edits: int
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def lease_records(self) -> LeaseRecords: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def services(self) -> Mapping[str, SimService]: ...
+
+    @property
+    def attempts(self) -> Mapping[str, Attempt]: ...
+
+    def attempt(self, token: str) -> Attempt | None: ...
+
+    def wanted_digest(self, key: str) -> str: ...
+
+    def change(self, key: str, **values: Any) -> None: ...
+
+    def backup(self) -> Any: ...
+
+    def restore(self, backup: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +74,7 @@ class Plan:
 class World:
     """One schedule."""
 
-    def __init__(self, plan: Plan, *, trace: bool = False) -> None:
+    def __init__(self, plan: Plan, *, trace: bool = False, database: Database | None = None) -> None:
         self.plan = plan
         self.trace: list[str] = []
         self._tracing = trace
@@ -45,9 +82,8 @@ class World:
         self.rng = random.Random(plan.seed)
         self.now = 1000.0
         self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8)
-        self.database = MemoryDatabase()
-        self.store = MemoryStore(self.database)
-        self.installation = INSTALLATION
+        self.database = database or MemoryDatabase()
+        self.installation = self.database.installation
         self.reached: Counter[str] = Counter()
         self.database_fails_until = self.folder_fails_until = self.files_late_until = 0.0
         self.calm = self.restored = False
@@ -79,6 +115,7 @@ class World:
         """Drop what is under way."""
         for controller in self.controllers:
             controller.crash(float("inf"))
+        self.database.close()
 
     def check_database(self) -> None:
         """Raise as a busy or unreachable database does."""
@@ -111,7 +148,7 @@ class World:
             for j in self.slurm.jobs.values()
         )
 
-    def restore(self, backup: MemoryDatabase) -> None:
+    def restore(self, backup: Any) -> None:
         """Put an older state of the database back, as one does it: with the programs stopped."""
         if not self.calm:
             for controller in self.controllers:
@@ -119,8 +156,7 @@ class World:
             self.reach("database put back")
             self.restored = True
             self.slurm.listing_fault_until = 0.0
-            vars(self.database).update(vars(backup))
-            self.database.seq += 1000
+            self.database.restore(backup)
 
     def later(self, seconds: float, work: Callable[[], None]) -> None:
         """Have something happen later."""
@@ -135,7 +171,7 @@ class World:
     def judge_cancel(self, job: SimJob) -> None:
         """A cancel is right only for what is ours, and closed or not the holder of its claim."""
         self.reach("cancel")
-        attempt = self.database.attempts.get(job.name)
+        attempt = self.database.attempt(job.name)
         if attempt is None:
             raise ViolationError(f"cancelled {job.name}, of which the database has never heard")
         claim = self.slurm.folder(job.name).claim
@@ -151,8 +187,9 @@ class World:
 
     def judge_write(self, term: Term) -> None:
         """Only the leader writes."""
-        if term.epoch != self.database.lease.epoch:
-            raise ViolationError(f"the deposed leader of term {term.epoch} wrote in term {self.database.lease.epoch}")
+        epoch = self.database.epoch
+        if term.epoch != epoch:
+            raise ViolationError(f"the deposed leader of term {term.epoch} wrote in term {epoch}")
 
     def check(self) -> None:
         """Check the invariants of every moment."""
@@ -173,25 +210,25 @@ class World:
             # Jobs that a restored database has never heard of are left alone, and block their replica: people decide.
             for job in [j for j in alive if j.name not in self.database.attempts]:
                 self.slurm.cancel(job, self.now)
-        wanted = {(s.id, r) for s in self.database.services.values() if s.running for r in range(s.replicas)}
-        open_ = {(a.service_id, a.replica): a for a in self.database.attempts.values() if a.open}
+        services, attempts = self.database.services, self.database.attempts
+        wanted = {(s.id, r) for s in services.values() if s.running for r in range(s.replicas)}
+        open_ = {(a.service_id, a.replica): a for a in attempts.values() if a.open}
         if open_.keys() != wanted:
             return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
         if any(not a.ready for a in open_.values()):
             return f"not ready: {[a.token for a in open_.values() if not a.ready]}"
         if sorted(j.name for j in alive) != sorted(a.token for a in open_.values()):
             return f"jobs {[(j.job_id, j.name, j.state) for j in alive]} for {[a.token for a in open_.values()]}"
-        versions = {s.id: f"v{s.version}" for s in self.database.services.values()}
-        if any(a.digest != versions[a.service_id] for a in open_.values()):
+        digests = {key: self.database.wanted_digest(key) for key in services}
+        if any(a.digest != digests[a.service_id] for a in open_.values()):
             return "an outdated attempt"
-        if any(a.gone_at is None and not a.open for a in self.database.attempts.values()):
+        if any(a.gone_at is None and not a.open for a in attempts.values()):
             return "a closed attempt that is not gone"
         return None
 
-    @staticmethod
-    def _is_ours(job: SimJob) -> bool:
+    def _is_ours(self, job: SimJob) -> bool:
         token = parse_token(job.name)
-        return token is not None and token.installation == INSTALLATION
+        return token is not None and token.installation == self.installation
 
     # --- driving
 
@@ -240,14 +277,15 @@ class World:
 
     def _user_action(self) -> None:
         key = self.rng.choice(self.keys)
-        if key not in self.database.services:
-            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((1, 2))))
+        service = self.database.services.get(key)
+        if service is None:
+            self.database.change(key, replicas=self.rng.choice((1, 2)))
             return
         kind = self.rng.choice(("scale", "config", "stop", "start"))
         self.reach(f"user: {kind}")
         if kind == "scale":
-            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((0, 1, 2, 3))))
+            self.database.change(key, replicas=self.rng.choice((0, 1, 2, 3)))
         elif kind == "config":
-            self.database.change(key, lambda s: setattr(s, "version", s.version + 1))
+            self.database.change(key, version=service.version + 1)
         else:
-            self.database.change(key, lambda s: setattr(s, "running", kind == "start"))
+            self.database.change(key, running=kind == "start")
