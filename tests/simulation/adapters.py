@@ -201,8 +201,9 @@ class SimRunDirs:
 class SimProbes:
     """What probing the engines tells this controller."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, clock: SimClock) -> None:
         self._world = world
+        self._clock = clock
         self._latest: dict[str, Probe] = {}
         self.watched: dict[str, Attempt] = {}
 
@@ -223,17 +224,18 @@ class SimProbes:
             before = self._latest.get(token)
             ready = self._world.answers(token)
             failures = 0 if ready else (before.failures if before else 0) + 1
-            self._latest[token] = Probe(at=self._world.now, ready=ready, failures=failures)
+            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures)
             if before is None or before.ready != ready or not ready:
                 changed.append(attempt.service_id)
         return changed
 
 
 class SimClock:
-    """Virtual time."""
+    """The clock of one controller's host, which may be wrong."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, controller: SimController) -> None:
         self._world = world
+        self._controller = controller
 
     def now(self) -> float:
-        return self._world.now
+        return self._world.now + self._controller.clock_offset

@@ -77,11 +77,15 @@ class SimController:
         self.alive = True
         self.reborn_at = 0.0
         self.paused_until = 0.0
+        self.clock_offset = 0.0
+        """By how much the clock of its host is wrong; its monotonic clock knows nothing of that."""
         self._boot()
 
     def _boot(self) -> None:
-        clock = SimClock(self._world)
-        self._lease = Lease(SimLeaseRecords(self._world), clock, LEASE, holder=self._name, monotonic=clock.now)
+        self._clock = SimClock(self._world, self)
+        self._lease = Lease(
+            SimLeaseRecords(self._world), self._clock, LEASE, holder=self._name, monotonic=lambda: self._world.now
+        )
         self._leading: Leading | None = None
         self.threads: list[Thread] = []
         self._next: dict[str, float] = {}
@@ -176,12 +180,12 @@ class SimController:
         term = await self._lease.acquire()
         if term is None:
             return
-        world, clock = self._world, SimClock(self._world)
+        world, clock = self._world, self._clock
         world.reach("term")
         store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
         roster = Roster(await store.tracked())
         keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
-        self._probes = SimProbes(world)
+        self._probes = SimProbes(world, clock)
         rhythm = Rhythm(2.0, 15.0)
         actor = Actor(
             scheduler=scheduler,

@@ -120,6 +120,13 @@ def controller_pauses(world: World) -> None:
     controller.paused_until = world.now + world.rng.choice((1.0, 10.0, 60.0))
 
 
+def clock_jumps(world: World) -> None:
+    """The clock of one controller's host jumps by an hour, and is set right later: it jumps back."""
+    controller = world.rng.choice(world.controllers)
+    controller.clock_offset = world.rng.choice((3600.0, -3600.0))
+    world.later(world.rng.choice((3.0, 30.0, 120.0)), lambda: setattr(controller, "clock_offset", 0.0))
+
+
 def database_fails(world: World) -> None:
     world.database_fails_until = world.now + world.rng.choice((0.5, 5.0, 30.0))
 
@@ -155,6 +162,7 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     look_alike,
     controller_crashes,
     controller_pauses,
+    clock_jumps,
     database_fails,
     shared_folder_fails,
     files_late,

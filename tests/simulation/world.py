@@ -269,6 +269,8 @@ class World:
     def _calm_down(self) -> None:
         """No more faults; those that last come to their end by themselves."""
         self.calm = True
+        for controller in self.controllers:
+            controller.clock_offset = 0.0
         for job in self.slurm.jobs.values():
             job.held = job.held and job.restarts > 0
         strangers = [j for j in self.slurm.jobs.values() if j.alive and not self._is_ours(j)]
