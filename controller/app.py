@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,6 +14,7 @@ from api.contract.identity import load_key, prefix, secret
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from controller.act import Actor
+from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Lease, SqlLeaseRecords
@@ -39,15 +39,6 @@ log = logging.getLogger(__name__)
 STANDBY_SECONDS = 1.0
 
 
-class SystemClock:
-    """The time of this host."""
-
-    @staticmethod
-    def now() -> float:
-        """Return Unix seconds."""
-        return time.time()
-
-
 class Controller:
     """The daemon: stands by until it holds the lease, then leads, term after term, until it is told to end."""
 
@@ -55,13 +46,12 @@ class Controller:
         self._settings = settings
         self._database = database
         self._installation = installation
-        self._clock = SystemClock()
         self._key = load_key(settings.key_file)
         wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
         self._store = SqlStore(database, wanted)
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
-        self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
+        self._lease = Lease(SqlLeaseRecords(database), SystemClock(), settings.controller.lease)
 
     async def run(self, ending: asyncio.Event) -> None:
         """Run until `ending` is set."""
@@ -86,11 +76,12 @@ class Controller:
 
     async def _lead(self, term: Term, ending: asyncio.Event) -> None:
         """Build all that belongs to one term, lead, and give the lease up."""
-        queue = KeyedQueue(self._clock.now)
-        probes = HttpProbes(self._clock, lambda token: secret(self._key, token), queue.add)
+        clock = TermClock(term.began_at)
+        queue = KeyedQueue(clock.now)
+        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add)
         deposed = asyncio.Event()
         try:
-            leading = await self._leading(term, queue, probes, deposed)
+            leading = await self._leading(term, clock, queue, probes, deposed)
             await leading.lead(ending)
         except (SQLAlchemyError, OSError) as error:
             log.warning("the term %d ended early, the database can't be used: %s", term.epoch, error)
@@ -101,17 +92,19 @@ class Controller:
             with contextlib.suppress(DeposedError, SQLAlchemyError, OSError):
                 await self._lease.release(term)
 
-    async def _leading(self, term: Term, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event) -> Leading:
+    async def _leading(
+        self, term: Term, clock: TermClock, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event
+    ) -> Leading:
         settings = self._settings.controller
         scheduler = SlurmScheduler(self._runner, prefix(self._installation))
         roster = Roster(await self._store.tracked())
-        keeper = SnapshotKeeper(scheduler, roster.tracked, self._clock)
+        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
         actor = Actor(
             scheduler=scheduler,
             run_dirs=self._run_dirs,
             probes=probes,
             store=self._store,
-            clock=self._clock,
+            clock=clock,
             site=site(self._settings),
             secret=lambda token: secret(self._key, token),
             time_warning=self._settings.slurm.time_warning,
@@ -127,7 +120,7 @@ class Controller:
             actor=actor,
             roster=roster,
             hurry=rhythm.hurry,
-            clock=self._clock,
+            clock=clock,
             limits=limits(self._settings),
         )
         return Leading(
@@ -141,7 +134,7 @@ class Controller:
             strays=Strays(roster, self._store, scheduler),
             queue=queue,
             rhythm=rhythm,
-            clock=self._clock,
+            clock=clock,
             wakeups=lambda: wakeups(self._database),
             resync_seconds=settings.resync,
             workers=settings.workers,

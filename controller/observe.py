@@ -7,7 +7,7 @@ from typing import Protocol
 
 from api.contract.identity import Token, parse_token, prefix
 from controller.core.model import JobFiles, JobPhase, Observed, ReadingFailure, Sent, Snapshot
-from controller.ports import Probes, Record, RunDirs
+from controller.ports import Probes, Record, RunDirs, Term
 
 
 class Cluster(Protocol):
@@ -38,7 +38,9 @@ class Sends(Protocol):
         ...
 
 
-async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends) -> Observed:
+async def observe(
+    term: Term, record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends
+) -> Observed:
     """Return all that is seen of the service of `record`.
 
     The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older.
@@ -57,6 +59,7 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
+        term_began_at=term.began_at,
         strays=_strays(record, snapshot),
     )
 

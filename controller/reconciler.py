@@ -52,7 +52,7 @@ class Reconciler:
         record = await self._store.load(key)
         if record is None:
             return None
-        seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
+        seen = await observe(self._term, record, self._cluster, self._run_dirs, self._probes, self._actor)
         now = self._clock.now()
         plan = decide(record.desired, seen, now, self._limits)
         await self._store.record(self._term, record, plan, now)

@@ -258,6 +258,8 @@ class Observed:
     """What this term has sent."""
     cancelled: Mapping[str, float]
     """When this term last cancelled a job of that token."""
+    term_began_at: float = float("-inf")
+    """When this term began: times that were noted before it are another clock's."""
     strays: tuple[Token, ...] = ()
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from api.contract.identity import prefix
 from api.contract.launch import LaunchSpec
 from controller.core.model import Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
-from controller.ports import JobFolder, Listing, Record, Term, Tracked, UnreadableError
+from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError
 from tests.simulation.slurm import NODES
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class SimRunDirs:
 class SimProbes:
     """What probing the engines tells this controller."""
 
-    def __init__(self, world: World, clock: SimClock) -> None:
+    def __init__(self, world: World, clock: Clock) -> None:
         self._world = world
         self._clock = clock
         self._latest: dict[str, Probe] = {}

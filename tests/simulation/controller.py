@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
+from controller.clock import TermClock
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Held, Lease
@@ -180,7 +181,7 @@ class SimController:
         term = await self._lease.acquire()
         if term is None:
             return
-        world, clock = self._world, self._clock
+        world, clock = self._world, TermClock(term.began_at, self._clock.now, lambda: self._world.now)
         world.reach("term")
         store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
         roster = Roster(await store.tracked())

@@ -21,6 +21,7 @@ from controller.core.model import (
 )
 
 from .builders import (
+    EMPTY,
     JOB,
     JOB_SPEC,
     LIMITS,
@@ -31,9 +32,11 @@ from .builders import (
     actions,
     answers,
     claim,
+    closed,
     desired,
     exited,
     fails,
+    gone,
     intended,
     job,
     only,
@@ -221,3 +224,40 @@ def test_a_service_whose_engine_ends_well_has_ended_all_the_same() -> None:
     files = claim(ready(), exit=JobExit(code=0, reason="EngineExited", message=""))
     result = only(see(ready(), files=files))
     assert (result.outcome, result.message) == ("EngineExited", "It ended with exit code 0.")
+
+
+class TestOtherClocks:
+    """What another controller noted went by its own clock, which may be hours apart from ours."""
+
+    @pytest.mark.parametrize("noted", [NOW - 3600, NOW + 3600, NOW - 51])
+    def test_a_grace_begins_anew_with_each_term(self, noted: float) -> None:
+        attempt = replace(ready(), absent_since=noted)
+        seen = see(attempt, term_began_at=NOW - 50, files=claim(attempt))
+        found = only(seen)
+        assert (found.open, found.absent_since) == (True, EMPTY.began_at)
+        closed_ = replace(closed(attempt), absent_since=noted)
+        seen = see(closed_, term_began_at=NOW - 50, files=claim(attempt))
+        found = next(a for a in plan(desired(running=False), seen).attempts if a.token == attempt.token)
+        assert (found.gone_at, found.absent_since) == (None, EMPTY.began_at)
+
+    def test_a_grace_of_this_term_goes_on(self) -> None:
+        attempt = replace(ready(), absent_since=NOW - 1 - ACCOUNTING)
+        found = only(see(attempt, term_began_at=NOW - 100, files=claim(attempt)))
+        assert found.outcome == "Vanished"
+
+    def test_times_ahead_of_us_are_taken_for_now(self) -> None:
+        ahead = started(launched_at=NOW + 3600, claimed_at=NOW + 3600)
+        seen = see(ahead, snapshot=snapshot(job(ahead, RUNNING)), files=claim(ahead, step="starting"))
+        found = only(seen)
+        assert (found.launched_at, found.claimed_at, found.started_at) == (NOW, NOW, ahead.started_at)
+
+    def test_a_replica_that_failed_in_our_future_does_not_wait_for_it(self) -> None:
+        crashed = gone(started(), "EngineExited", closed_at=NOW + 3600)
+        assert any(a.incarnation == 2 for a in plan(desired(), see(crashed)).attempts)
+
+    @pytest.mark.parametrize("told", [NOW - 3600, NOW + 3600])
+    def test_a_start_that_the_clusters_clock_can_not_mean_is_now(self, told: float) -> None:
+        """Else a start would be overdue at once, for ever, where the cluster's clock is behind ours."""
+        waiting = queued()
+        seen = see(waiting, snapshot=snapshot(job(waiting, RUNNING, started_at=told)))
+        assert only(seen).started_at == NOW
