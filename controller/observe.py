@@ -7,7 +7,7 @@ from typing import Protocol
 
 from api.contract.identity import Token, parse_token, prefix
 from controller.core.model import JobFiles, JobPhase, Observed, ReadingFailure, Sent, Snapshot
-from controller.ports import Probes, Record, RunDirs, Term
+from controller.ports import Probes, Record, RunDirs
 
 
 class Cluster(Protocol):
@@ -39,7 +39,13 @@ class Sends(Protocol):
 
 
 async def observe(
-    term: Term, record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends
+    record: Record,
+    cluster: Cluster,
+    run_dirs: RunDirs,
+    probes: Probes,
+    sends: Sends,
+    *,
+    term_began_at: float = 0.0,
 ) -> Observed:
     """Return all that is seen of the service of `record`.
 
@@ -59,14 +65,14 @@ async def observe(
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
-        term_began_at=term.began_at,
+        term_began_at=term_began_at,
         strays=_strays(record, snapshot),
     )
 
 
 def _strays(record: Record, snapshot: Snapshot | None) -> tuple[Token, ...]:
     """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
-    desired, known = record.desired, {a.token for a in record.attempts}
+    desired, known = record.desired, {a.token for a in record.attempts if a.gone_at is None}
     if snapshot is None or sum(a.open for a in record.attempts) >= desired.replicas:
         return ()
     beginning = f"{prefix(desired.installation)}{desired.service_id}-"

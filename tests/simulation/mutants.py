@@ -46,7 +46,9 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     record = await self._store.load(key)
     if record is None:
         return None
-    seen = await observe(self._term, record, self._cluster, self._run_dirs, self._probes, self._actor)
+    seen = await observe(
+        record, self._cluster, self._run_dirs, self._probes, self._actor, term_began_at=self._term.began_at
+    )
     now = self._clock.now()
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
