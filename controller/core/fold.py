@@ -90,13 +90,14 @@ def _absent(
         outcome, message, code = of_exit(files.exit, ends_by_itself=spec is not None and spec.kind == "job")
         return Folded(attempt=close(attempt, now, outcome, message, code))
     since = absent_since(attempt, snapshot, seen)
-    attempt, waited = replace(attempt, absent_since=since), snapshot.began_at - since
+    attempt, waited = replace(_progress(attempt, files, now), absent_since=since), snapshot.began_at - since
     if files.claim is None:
-        revoke = waited >= limits.absence_grace and attempt.token not in snapshot.in_doubt
+        patience = limits.doubt_grace if attempt.token in snapshot.in_doubt else limits.absence_grace
+        revoke = waited >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
-    if waited < limits.accounting_grace or still_answers(attempt, seen) or not _doubt_settled(attempt, seen):
+    if waited < limits.accounting_grace or still_answers(attempt, seen) or _is_doubted(attempt, waited, seen, limits):
         return Folded(attempt=attempt)
     message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
@@ -123,12 +124,17 @@ def still_answers(attempt: Attempt, seen: Observed) -> bool:
     return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
 
 
-def _doubt_settled(attempt: Attempt, seen: Observed) -> bool:
-    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since."""
+def _is_doubted(attempt: Attempt, waited: float, seen: Observed, limits: Limits) -> bool:
+    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since.
+
+    An engine that can't be heard, since it has not come to serve, is believed gone only after a long time.
+    """
     if seen.snapshot is None or attempt.token not in seen.snapshot.in_doubt:
-        return True
+        return False
     probe = seen.probes.get(attempt.token)
-    return probe is not None and not probe.ready and probe.failures >= UNREADY_AFTER
+    if probe is None:
+        return waited < limits.doubt_grace
+    return probe.ready or probe.failures < UNREADY_AFTER
 
 
 def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
@@ -180,14 +186,21 @@ def _has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
     """Note when and where the job runs, and how far it has come."""
     addresses = seen.snapshot.addresses if seen.snapshot else {}
-    launched = files.step in ("starting", "loading", "serving")
-    port = files.port if files.port is not None else attempt.port
     return replace(
-        attempt,
+        _progress(attempt, files, now),
         started_at=attempt.started_at or _start_of(attempt, job, now),
         ends_at=job.ends_at,
         node=job.node,
         host=addresses.get(job.node, job.node) if job.node else attempt.host,
+    )
+
+
+def _progress(attempt: Attempt, files: JobFiles, now: float) -> Attempt:
+    """Note how far the job says that it has come. It may be heard of so where a listing lacks it."""
+    launched = files.step in ("starting", "loading", "serving")
+    port = files.port if files.port is not None else attempt.port
+    return replace(
+        attempt,
         launched_at=attempt.launched_at or (now if launched else None),
         port=port,
         serving_at=attempt.serving_at or (now if files.step == "serving" and port is not None else None),

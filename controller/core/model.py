@@ -326,6 +326,8 @@ class Limits:
     """How long a job must be absent from snapshots before it counts as never created, or as vanished."""
     accounting_grace: float = 60.0
     """How long accounting may take to know a job that vanished, before absence itself decides."""
+    doubt_grace: float = 600.0
+    """How long a mass vanishing is taken for a broken reading where no second source says a word."""
     backoff_first: float = 2.0
     backoff_most: float = 300.0
     quick_end: float = 60.0

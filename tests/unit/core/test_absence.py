@@ -53,6 +53,7 @@ from .builders import (
 
 GRACE = LIMITS.absence_grace
 ACCOUNTING = LIMITS.accounting_grace
+DOUBT = LIMITS.doubt_grace
 
 
 def absent_for(attempt: Attempt, seconds: float, **changes: Any) -> Observed:
@@ -193,7 +194,6 @@ def in_doubt(*attempts: Attempt) -> Snapshot:
 @pytest.mark.parametrize(
     ("probes", "outcome"),
     [
-        pytest.param({}, None, id="nothing heard"),
         pytest.param(answers(ready(), at=NOW - 2000), None, id="answered before"),
         pytest.param(fails(ready(), 1), None, id="failed once"),
         pytest.param(fails(ready(), 2), "Vanished", id="failed twice"),
@@ -209,10 +209,24 @@ def test_of_a_mass_vanishing_an_exit_file_is_believed() -> None:
     assert only(seen).outcome == "EngineExited"
 
 
-def test_nothing_is_revoked_in_a_mass_vanishing() -> None:
-    seen = absent_for(queued(), 1000, snapshot=in_doubt(queued()))
-    assert actions(seen) == ()
-    assert actions(absent_for(queued(), 1000)) == (Revoke(token=queued().token),)
+@pytest.mark.parametrize(("waited", "outcome"), [(DOUBT - 0.1, None), (DOUBT, "Vanished")])
+def test_of_a_mass_vanishing_engines_that_can_not_be_heard_are_believed_gone_late(
+    waited: float, outcome: str | None
+) -> None:
+    seen = absent_for(started(), waited, snapshot=in_doubt(started()), files=claim(started()))
+    assert only(seen).outcome == outcome
+
+
+@pytest.mark.parametrize(("waited", "revokes"), [(GRACE, False), (DOUBT - 0.1, False), (DOUBT, True)])
+def test_in_a_mass_vanishing_revoking_takes_long(waited: float, revokes: bool) -> None:
+    seen = absent_for(queued(), waited, snapshot=in_doubt(queued()))
+    assert actions(seen) == ((Revoke(token=queued().token),) if revokes else ())
+
+
+def test_an_engine_that_comes_to_serve_unlisted_is_noted_so_that_it_is_probed() -> None:
+    seen = absent_for(started(), GRACE, files=claim(started(), step="serving", port=8000))
+    result = only(seen)
+    assert (result.open, result.serving_at, result.port) == (True, NOW, 8000)
 
 
 def test_outdated_attempts_are_not_replaced_in_a_mass_vanishing() -> None:
