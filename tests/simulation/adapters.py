@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from api.contract.identity import prefix
 from api.contract.launch import LaunchSpec
-from controller.core.model import Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
+from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
 from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError
-from tests.simulation.slurm import NODES
+from tests.simulation.slurm import MODEL, NODES, Listener
 
 if TYPE_CHECKING:
     from tests.simulation.controller import SimController
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 REVOKED = -1
+
+BOUNDARIES = (
+    "before take", "after take", "renew", "keys", "tracked", "known", "load",
+    "before squeue", "squeue hangs", "after squeue", "before sacct", "after sacct",
+    "before record", "after record", "before prepare", "after prepare",
+    "before sbatch", "after sbatch", "before note", "after note",
+    "before scancel", "after scancel", "before revoke", "after revoke",
+)  # fmt: skip
+"""Where a controller can be killed, paused and deposed: before and after everything it does to its world."""
 
 
 class Boundary:
@@ -59,7 +68,9 @@ class SimStore:
     async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
         await Boundary("before record")
         self._world.check_database()
+        self._world.maybe_fail_the_commit()
         self._world.show(record, plan)
+        self._world.judge_plan(plan)
         await self._world.database.store.record(term, record, plan, now)
         if writes(plan):
             self._world.judge_write(term)
@@ -179,6 +190,8 @@ class SimRunDirs:
         found = world.slurm.folders.get(token)
         if found is None or world.now < world.folder_fails_until:
             return JobFiles()
+        if world.now < world.files_garbled_until:
+            return JobFiles(claim=None if found.claim is None else Claim(job_id=UNREADABLE))
         late = world.now < world.files_late_until
         claim_hidden = late and world.now - found.claim_at < 30 and found.claim != REVOKED
         claim = None if found.claim is None or claim_hidden else Claim(job_id=None if found.claim < 0 else found.claim)
@@ -217,12 +230,17 @@ class SimProbes:
     def latest(self, token: str) -> Probe | None:
         return self._latest.get(token)
 
+    @staticmethod
+    def believes(listener: Listener | None, token: str) -> bool:
+        """Whether what listens there is well, knows the attempt's secret, and serves its model."""
+        return listener is not None and listener.healthy and (listener.secret, listener.model) == (token, MODEL)
+
     def probe_all(self) -> list[str]:
         """Probe once; return the services whose health changed."""
         changed = []
         for token, attempt in self.watched.items():
             before = self._latest.get(token)
-            ready = self._world.answers(token)
+            ready = self.believes(self._world.listener(attempt.host, attempt.port), token)
             failures = 0 if ready else (before.failures if before else 0) + 1
             self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures)
             if before is None or before.ready != ready or not ready:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEASE = 15.0
 WORKERS = 2
-LIMITS = Limits()
+LIMITS = Limits(doubt_grace=120.0)
 Value = TypeVar("Value")
 SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, python="python3")
 
@@ -39,13 +39,18 @@ class SimLeaseRecords:
         self._world = world
 
     async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        await Boundary("before take")
         self._world.check_database()
-        return await self._world.database.lease_records.take(holder, now, is_free)
+        epoch = await self._world.database.lease_records.take(holder, now, is_free)
+        await Boundary("after take")
+        self._world.maybe_lose_the_answer()
+        return epoch
 
     async def renew(self, term: Term, now: float) -> None:
         await Boundary("renew")
         self._world.check_database()
         await self._world.database.lease_records.renew(term, now)
+        self._world.maybe_lose_the_answer()
 
     async def release(self, term: Term) -> None:
         await self._world.database.lease_records.release(term)
@@ -66,7 +71,9 @@ class Thread:
     """A coroutine between two of its boundaries."""
 
     kind: str
-    work: Coroutine[Any, Any, None]
+    work: Coroutine[Boundary, None, None]
+    at: str = ""
+    """The boundary it stands at."""
 
 
 class SimController:
@@ -78,6 +85,8 @@ class SimController:
         self.alive = True
         self.reborn_at = 0.0
         self.paused_until = 0.0
+        self.trap: tuple[str, str] | None = None
+        """The boundary at which it is to be killed or paused when it next comes there."""
         self.clock_offset = 0.0
         """By how much the clock of its host is wrong; its monotonic clock knows nothing of that."""
         self._boot()
@@ -95,9 +104,16 @@ class SimController:
     def crash(self, reborn_at: float) -> None:
         """Die as by SIGKILL: what was between two boundaries never happens."""
         for thread in self.threads:
+            self._world.reach(f"crash {thread.at}")
             thread.work.close()
         self.alive, self.reborn_at = False, reborn_at
         self._boot()
+
+    def pause(self, until: float) -> None:
+        """Be stopped as by SIGSTOP."""
+        self.paused_until = until
+        for thread in self.threads:
+            self._world.reach(f"pause {thread.at}")
 
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
@@ -111,9 +127,10 @@ class SimController:
         if not self.threads:
             return
         thread = self._world.rng.choice(self.threads)
-        self._world.reach(f"step of {thread.kind}")
         try:
-            thread.work.send(None)
+            thread.at = thread.work.send(None).name
+            self._world.reach(thread.at)
+            self._spring_the_trap(thread.at)
         except StopIteration:
             self._finish(thread)
         except DeposedError:
@@ -121,6 +138,17 @@ class SimController:
             self._depose()
         except (OSError, RuntimeError):
             self._finish(thread)  # a periodic work's failure is logged; the next run comes all the same
+
+    def _spring_the_trap(self, at: str) -> None:
+        if self.trap is None or self.trap[0] != at or self._world.calm:
+            return
+        how, self.trap = self.trap[1], None
+        seconds = self._world.rng.choice((0.5, 10.0, 60.0))
+        self._world.reach(f"trap: {how}")
+        if how == "crash":
+            self.crash(self._world.now + seconds)
+        else:
+            self.pause(self._world.now + seconds)
 
     def _finish(self, thread: Thread) -> None:
         if thread in self.threads:
@@ -130,6 +158,7 @@ class SimController:
         """Throw everything of the term away, but what is under way may still take its next step."""
         self._leading = None
         for thread in self.threads:
+            self._world.reach(f"deposed {thread.at}")
             thread.work.close()
         self.threads = []
 

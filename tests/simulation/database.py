@@ -41,6 +41,7 @@ class SimService:
     version: int = 1
     """Of its config: another one launches something else."""
     generation: int = 1
+    deleted: bool = False
 
 
 @dataclass
@@ -108,6 +109,11 @@ class MemoryDatabase(Tables):
         self.seq += 1
         self.changes[key] = self.seq
         self.edits += 1
+
+    def delete(self, key: str) -> None:
+        """Let a user delete a service: it stays, as a tombstone."""
+        if not self.services[key].deleted:
+            self.change(key, deleted=True)
 
     def attempt(self, token: str) -> Attempt | None:
         """Return an attempt."""
@@ -234,7 +240,7 @@ class MemoryStore:
                 service_id=key,
                 name=key,
                 generation=service.generation,
-                running=service.running,
+                running=service.running and not service.deleted,
                 replicas=service.replicas,
                 spec=SPEC,
                 digest=f"v{service.version}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.adapters import BOUNDARIES
+
 if TYPE_CHECKING:
     from tests.simulation.slurm import SimJob
     from tests.simulation.world import World
@@ -71,6 +73,17 @@ def engine_dies(world: World) -> None:
         world.slurm.end(world.rng.choice(victims), "FAILED", world.now, code=1, reason="EngineExited")
 
 
+def engine_lies(world: World) -> None:
+    """An engine that calls itself well while it serves nothing, or that serves another model."""
+    victims = [j for j in running(world) if j.has_engine]
+    if victims:
+        job = world.rng.choice(victims)
+        if job.stage == "ready" or world.rng.random() < 0.5:
+            job.model = "another"
+        else:
+            job.lies = True
+
+
 def engine_hangs(world: World) -> None:
     victims = [j for j in running(world) if j.has_engine]
     if victims:
@@ -101,11 +114,17 @@ def cancelled_by_hand(world: World) -> None:
         world.slurm.cancel(world.rng.choice(jobs), world.now)
 
 
+OTHERS = "af-other-"
+"""How another installation's tokens begin."""
+
+
 def look_alike(world: World) -> None:
-    """A stranger's job under a name like ours, and another installation's."""
-    ours = [j.name for j in alive(world)] or ["af-sim-s1-0-1"]
-    name = world.rng.choice((world.rng.choice(ours) + "x", "af-simm-s1-0-1", "af-other-s1-0-1"))
-    world.slurm.create(name, world.now)
+    """A stranger's job under a name like ours, and another installation's, whose services are called as ours."""
+    ours = [j.name for j in alive(world) if j.theirs is False] or ["af-sim-s1-0-1"]
+    name = world.rng.choice(ours)
+    name = world.rng.choice((name + "x", name.replace("af-sim-", "af-simm-"), name.replace("af-sim-", OTHERS)))
+    job_id = world.slurm.create(name, world.now)
+    world.slurm.jobs[job_id].theirs = True
 
 
 def controller_crashes(world: World) -> None:
@@ -117,7 +136,7 @@ def controller_crashes(world: World) -> None:
 
 def controller_pauses(world: World) -> None:
     controller = world.rng.choice(world.controllers)
-    controller.paused_until = world.now + world.rng.choice((1.0, 10.0, 60.0))
+    controller.pause(world.now + world.rng.choice((1.0, 10.0, 60.0)))
 
 
 def clock_jumps(world: World) -> None:
@@ -145,6 +164,29 @@ def files_late(world: World) -> None:
     world.files_late_until = world.now + world.rng.choice((5.0, 30.0))
 
 
+def files_garbled(world: World) -> None:
+    world.files_garbled_until = world.now + world.rng.choice((5.0, 30.0))
+
+
+def nodes_without_run_dir(world: World) -> None:
+    """Jobs that start now leave no file at all, and no claim."""
+    world.slurm.blind_until = world.now + world.rng.choice((2.0, 10.0))
+
+
+def slurmctld_forgets_everything(world: World) -> None:
+    if world.rng.random() < 0.3:
+        world.reach("all jobs forgotten")
+        world.slurm.forget_everything(world.now)
+
+
+def killed_at_a_boundary(world: World) -> None:
+    world.rng.choice(world.controllers).trap = world.rng.choice(BOUNDARIES), "crash"
+
+
+def paused_at_a_boundary(world: World) -> None:
+    world.rng.choice(world.controllers).trap = world.rng.choice(BOUNDARIES), "pause"
+
+
 FAULTS: tuple[Callable[[World], None], ...] = (
     slurmctld_silent,
     slurmctld_loses_state,
@@ -156,6 +198,7 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     suspended,
     engine_dies,
     engine_hangs,
+    engine_lies,
     requeued,
     held,
     cancelled_by_hand,
@@ -166,5 +209,10 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     database_fails,
     shared_folder_fails,
     files_late,
+    files_garbled,
+    nodes_without_run_dir,
+    slurmctld_forgets_everything,
+    killed_at_a_boundary,
+    paused_at_a_boundary,
     database_restored,
 )

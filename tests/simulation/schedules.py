@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from tests.simulation.sql import SqlDatabase
 from tests.simulation.world import Plan, ViolationError, World
 
+REPLAY = ".venv/bin/python -W ignore -m tests.simulation.schedules"
+
 
 @dataclass
 class Outcome:
@@ -23,12 +25,14 @@ class Outcome:
     seconds: float = 0.0
     reached: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
+    slowest: float = 0.0
+    """Virtual seconds from the last fault until all was as wanted, in the slowest of them."""
     database: str = ""
 
     def tell(self) -> str:
         """Return a line for each failure, with the command that replays it."""
         return "\n".join(
-            f"seed {seed}: {what}\n    replay: python -m tests.simulation.schedules {self.database}replay {seed}"
+            f"seed {seed}: {what}\n    {REPLAY} {self.database}replay {seed}"
             for seed, what in sorted(self.failures.items())[:5]
         )
 
@@ -54,6 +58,7 @@ def run(count: int, first: int = 0, *, stop_at_first: bool = False, sqlite: bool
         world = World(plan_of(seed), database=SqlDatabase() if sqlite else None)
         try:
             world.run()
+            outcome.slowest = max(outcome.slowest, world.settled_after or 0.0)
         except ViolationError as violation:
             outcome.failures[seed] = str(violation)
         finally:
@@ -92,6 +97,7 @@ def main(arguments: list[str]) -> int:
     for what, count in sorted(outcome.reached.items(), key=lambda item: -item[1]):
         print(f"{count:10,}  {what}")
     print(f"{outcome.schedules:,} schedules, {len(outcome.failures)} violations, {outcome.seconds:.0f} s of CPU")
+    print(f"the slowest was as wanted {outcome.slowest:.0f} s of its time after the last fault")
     print(outcome.tell())
     return 1 if outcome.failures else 0
 

@@ -16,6 +16,19 @@ PHASES = {
     "COMPLETING": JobPhase.COMPLETING,
 }
 NODES = {f"n{number}": f"10.0.0.{number + 1}" for number in range(3)}
+MODEL = "m"
+"""What every service of the simulation is to serve."""
+FIRST_PORT = 20000
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a probe finds behind an address."""
+
+    healthy: bool
+    secret: str
+    """The token whose secret it knows."""
+    model: str
 
 
 @dataclass
@@ -41,6 +54,12 @@ class SimJob:
     ends_as: str = ""
     hangs: bool = False
     """Its engine runs and does not answer."""
+    theirs: bool = False
+    """Whether it is a stranger's, or another installation's."""
+    lies: bool = False
+    """Its engine calls itself well, and serves no model."""
+    model: str = MODEL
+    port: int | None = None
 
     @property
     def alive(self) -> bool:
@@ -106,6 +125,10 @@ class SimSlurm:
     underway: list[tuple[float, str, bool]] = field(default_factory=list)
     """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
+    blind_until: float = 0.0
+    """Until then nodes don't see RUN_DIR: what starts there can't claim."""
+    served: set[str] = field(default_factory=set)
+    """Tokens whose engine has ever been ready with the right model."""
 
     # --- what the commands do
 
@@ -181,9 +204,27 @@ class SimSlurm:
         elif job.stage == "claimed":
             self._step(job, "starting", now)
         elif job.stage == "starting":
-            self._step(job, "serving", now, port=20000 + job.job_id % 1000)
-        elif job.stage == "serving":
+            job.port = self._free_port(job)
+            self._step(job, "serving", now, port=job.port)
+        elif job.stage == "serving" and not job.lies:
             job.stage = "ready"
+            if job.model == MODEL:
+                self.served.add(job.name)
+
+    def _free_port(self, job: SimJob) -> int:
+        """Return the lowest port that nobody has on its node: the dead leave theirs to others at once."""
+        taken = {other.port for other in self.jobs.values() if other.has_engine and other.node == job.node}
+        return next(port for port in range(FIRST_PORT, FIRST_PORT + len(taken) + 1) if port not in taken)
+
+    def listener(self, host: str | None, port: int | None) -> Listener | None:
+        """Return who answers under an address."""
+        for job in self.jobs.values():
+            if job.port != port or job.node is None or NODES[job.node] != host or not job.has_engine:
+                continue
+            if job.stage in ("serving", "ready") and job.state != "SUSPENDED" and not job.hangs:
+                healthy = job.stage == "ready" or job.lies
+                return Listener(healthy=healthy, secret=job.name, model=job.model if job.stage == "ready" else "")
+        return None
 
     def reason(self, job: SimJob) -> str:
         """Say why a job is pending."""
@@ -206,6 +247,9 @@ class SimSlurm:
 
     def _begin_script(self, job: SimJob, now: float) -> None:
         """The wrapper's claim. Without it no engine."""
+        if now < self.blind_until:
+            self.end(job, "FAILED", now, code=1)
+            return
         folder = self.folder(job.name)
         if job.restarts or (folder.claim is not None and folder.claim != job.job_id):
             self.end(job, "COMPLETED", now, code=0)
@@ -242,4 +286,10 @@ class SimSlurm:
             del self.jobs[job.job_id]
         if lost:
             self.next_id = min(j.job_id for j in lost)
+        self.silent_until = now + 5.0
+
+    def forget_everything(self, now: float) -> None:
+        """slurmctld starts without its state: no job is left, and ids begin anew; accounting never learns of it."""
+        self.jobs.clear()
+        self.next_id = 1
         self.silent_until = now + 5.0

@@ -122,9 +122,11 @@ class SqlDatabase:
                 id=row["id"],
                 replicas=row["replicas"],
                 running=row["desired_state"] == "running",
+                generation=row["generation"],
+                deleted=row["deletion_requested_at"] is not None,
                 version=json.loads(row["config"])["version"],
             )
-            for row in self._people.execute("SELECT id, replicas, desired_state, config FROM services")
+            for row in self._people.execute("SELECT * FROM services")
         }
 
     @property
@@ -159,6 +161,11 @@ class SqlDatabase:
         row = {"id": key, "recipe_name": "sim/sim", "replicas": 1, "config": '{"version": 1}'} | given
         names = ", ".join(row)
         self._people.execute(f"INSERT INTO services ({names}) VALUES (:{', :'.join(row)})", row)
+
+    def delete(self, key: str) -> None:
+        """Let a user delete a service, in SQL: a trigger makes a tombstone of it."""
+        self.edits += 1
+        self._people.execute("DELETE FROM services WHERE id = ?", (key,))
 
     def backup(self) -> Path:
         """Make a backup as people do: `VACUUM INTO`."""

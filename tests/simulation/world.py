@@ -16,8 +16,11 @@ from controller.ports import Record, Store, Term
 from tests.simulation.controller import SimController
 from tests.simulation.database import MemoryDatabase, SimService
 from tests.simulation.faults import FAULTS
-from tests.simulation.slurm import SimJob, SimSlurm
+from tests.simulation.slurm import MODEL, Listener, SimJob, SimSlurm
 
+SETTLING_SECONDS = 1200.0
+"""Within this time after the last fault everything must be as wanted; the longest back-off is part of it."""
+MOVES = ("scale", "scale", "config", "config", "stop", "start", "start", "delete")
 FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
 
 
@@ -52,6 +55,8 @@ class Database(Protocol):
 
     def change(self, key: str, **values: Any) -> None: ...
 
+    def delete(self, key: str) -> None: ...
+
     def backup(self) -> Any: ...
 
     def restore(self, backup: Any) -> None: ...
@@ -85,8 +90,10 @@ class World:
         self.database = database or MemoryDatabase()
         self.installation = self.database.installation
         self.reached: Counter[str] = Counter()
-        self.database_fails_until = self.folder_fails_until = self.files_late_until = 0.0
+        self.database_fails_until = self.folder_fails_until = self.files_late_until = self.files_garbled_until = 0.0
         self.calm = self.restored = False
+        self.settled_after: float | None = None
+        """Seconds from the last fault until everything was as wanted."""
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.keys = [f"s{n + 1}" for n in range(plan.services)]
         self.controllers = [SimController(self, name) for name in "ABC"[: plan.controllers]]
@@ -122,6 +129,12 @@ class World:
         if self.now < self.database_fails_until:
             raise OSError("database is locked")
 
+    def maybe_fail_the_commit(self) -> None:
+        """Raise, and nothing was done."""
+        if not self.calm and self.rng.random() < 0.02:
+            self.reach("commit failed")
+            raise OSError("disk I/O error")
+
     def maybe_lose_the_answer(self) -> None:
         """Raise although the commit was done."""
         if not self.calm and self.rng.random() < 0.02:
@@ -141,12 +154,12 @@ class World:
         self.reach(f"sbatch {fate}")
         return fate
 
-    def answers(self, token: str) -> bool:
-        """Whether an engine answers for that token."""
-        return any(
-            j.name == token and j.stage == "ready" and j.state != "SUSPENDED" and not j.hangs
-            for j in self.slurm.jobs.values()
-        )
+    def listener(self, host: str | None, port: int | None) -> Listener | None:
+        """Return what a probe finds behind an address."""
+        found = self.slurm.listener(host, port)
+        if found is not None and found.healthy and found.model != MODEL:
+            self.reach("a false engine called itself well")
+        return found
 
     def restore(self, backup: Any) -> None:
         """Put an older state of the database back, as one does it: with the programs stopped."""
@@ -171,12 +184,20 @@ class World:
     def judge_cancel(self, job: SimJob) -> None:
         """A cancel is right only for what is ours, and closed or not the holder of its claim."""
         self.reach("cancel")
+        if job.theirs:
+            raise ViolationError(f"cancelled {job.name}, job {job.job_id}, which is not ours")
         attempt = self.database.attempt(job.name)
         if attempt is None:
             raise ViolationError(f"cancelled {job.name}, of which the database has never heard")
         claim = self.slurm.folder(job.name).claim
         if attempt.open and claim == job.job_id:
             raise ViolationError(f"cancelled job {job.job_id}, which holds the claim of the open attempt {job.name}")
+
+    def judge_plan(self, plan: ServicePlan) -> None:
+        """Ready is only what has answered as itself."""
+        for attempt in plan.attempts:
+            if attempt.ready and attempt.token not in self.slurm.served:
+                raise ViolationError(f"{attempt.token} is called ready, and has never served its model")
 
     def _show_jobs(self) -> None:
         for job in self.slurm.jobs.values():
@@ -195,9 +216,15 @@ class World:
         """Check the invariants of every moment."""
         if self._tracing:
             self._show_jobs()
-        engines = [j for j in self.slurm.jobs.values() if j.has_engine and self._is_ours(j)]
+        mine = [j for j in self.slurm.jobs.values() if self._is_ours(j)]
+        # A requeued job has no dependency left; what keeps it from its GPU is its restart count.
+        twins = Counter(j.name for j in mine if j.state == "RUNNING" and not j.restarts)
+        engines = [j for j in mine if j.has_engine]
         by_token = Counter(j.name for j in engines)
         by_replica = Counter(j.name.rpartition("-")[0] for j in engines)
+        for name, count in twins.items():
+            if count > 1:
+                raise ViolationError(f"{count} jobs run at a time for one attempt: {name}")
         for what, counts in (("attempt", by_token), ("replica", by_replica)):
             for name, count in counts.items():
                 if count > 1:
@@ -211,7 +238,7 @@ class World:
             for job in [j for j in alive if j.name not in self.database.attempts]:
                 self.slurm.cancel(job, self.now)
         services, attempts = self.database.services, self.database.attempts
-        wanted = {(s.id, r) for s in services.values() if s.running for r in range(s.replicas)}
+        wanted = {(s.id, r) for s in services.values() if s.running and not s.deleted for r in range(s.replicas)}
         open_ = {(a.service_id, a.replica): a for a in attempts.values() if a.open}
         if open_.keys() != wanted:
             return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
@@ -228,27 +255,35 @@ class World:
 
     def _is_ours(self, job: SimJob) -> bool:
         token = parse_token(job.name)
-        return token is not None and token.installation == self.installation
+        return not job.theirs and token is not None and token.installation == self.installation
 
     # --- driving
 
     def run(self) -> None:
         """Run the schedule: faults first, then calm, then everything must be as wanted."""
-        self._user_action()
+        self.user_action()
         left = self.plan.faults + self.plan.user_actions
         for step in range(self.plan.steps):
             if left and self.rng.random() < left / (self.plan.steps - step):
                 left -= 1
-                self._user_action() if left < self.plan.user_actions and left % 2 else self._fault()
-            self._move()
-        self._calm_down()
-        for _ in range(6000):
-            self._move()
-            if self.rng.random() < 0.05 and self.unsettled() is None:
-                return
-        raise ViolationError(f"not settled: {self.unsettled()}")
+                self.user_action() if left < self.plan.user_actions and left % 2 else self.fault(
+                    self.rng.choice(FAULTS)
+                )
+            self.move()
+        self.settle()
 
-    def _move(self) -> None:
+    def settle(self) -> None:
+        """End all faults; soon everything must be as wanted."""
+        self._calm_down()
+        began = self.now
+        while self.now < began + SETTLING_SECONDS:
+            self.move()
+            if self.rng.random() < 0.05 and self.unsettled() is None:
+                self.settled_after = self.now - began
+                return
+        raise ViolationError(f"not as wanted {SETTLING_SECONDS:g} s after the last fault: {self.unsettled()}")
+
+    def move(self) -> None:
         """Let time pass, or one controller take one step."""
         ready = [c for c in self.controllers if c.is_free_to_run()]
         if ready and self.rng.random() < 0.85:
@@ -261,8 +296,8 @@ class World:
             self.slurm.advance(self.now)
         self.check()
 
-    def _fault(self) -> None:
-        fault = self.rng.choice(FAULTS)
+    def fault(self, fault: Callable[[World], None]) -> None:
+        """Let something go wrong."""
         self.reach(fault.__name__)
         fault(self)
 
@@ -277,16 +312,20 @@ class World:
         for job in strangers:
             self.slurm.end(job, "COMPLETED", self.now, code=0)
 
-    def _user_action(self) -> None:
+    def user_action(self) -> None:
+        """Let somebody change something."""
         key = self.rng.choice(self.keys)
         service = self.database.services.get(key)
         if service is None:
             self.database.change(key, replicas=self.rng.choice((1, 2)))
             return
-        kind = self.rng.choice(("scale", "config", "stop", "start"))
+        kind = self.rng.choice(MOVES)
         self.reach(f"user: {kind}")
         if kind == "scale":
             self.database.change(key, replicas=self.rng.choice((0, 1, 2, 3)))
+        elif kind == "delete":
+            self.database.delete(key)
+            self.keys[self.keys.index(key)] = f"{key}n"
         elif kind == "config":
             self.database.change(key, version=service.version + 1)
         else:
