@@ -205,6 +205,7 @@ class SimRunDirs:
         await Boundary("before revoke")
         world.check_folder()
         folder = world.slurm.folder(token)
+        world.judge_revoke(token)
         world.reach("revoke lost" if folder.claim is not None else "revoke won")
         if folder.claim is None:
             folder.claim, folder.claim_at = REVOKED, world.now

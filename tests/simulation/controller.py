@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE = 15.0
+RESYNC = 300.0
 WORKERS = 2
 LIMITS = Limits(doubt_grace=120.0)
 Value = TypeVar("Value")
@@ -175,7 +176,7 @@ class SimController:
             self._begin("renew", leading.renew())
         if self._due("read", leading.rhythm.fastest) and not self._busy("read"):
             self._begin("read", leading.read_when_due())
-        if self._due("resync", 300.0) and not self._busy("resync"):
+        if self._due("resync", RESYNC) and not self._busy("resync"):
             self._begin("resync", leading.resync())
         if self._due("probe", 2.0):
             leading.queue.add_all(self._probes.probe_all())
@@ -255,7 +256,7 @@ class SimController:
             rhythm=rhythm,
             clock=clock,
             wakeups=world.no_wakeups,
-            resync_seconds=300.0,
+            resync_seconds=RESYNC,
             workers=WORKERS,
             deposed=asyncio.Event(),
         )

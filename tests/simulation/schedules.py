@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.simulation.sql import SqlDatabase
@@ -69,6 +70,19 @@ def run(count: int, first: int = 0, *, stop_at_first: bool = False, sqlite: bool
             break
     logging.disable(logging.NOTSET)
     outcome.seconds = time.process_time() - began
+    return outcome
+
+
+def play(scenario: Callable[[], None]) -> Outcome:
+    """Play one world that was laid out by hand."""
+    logging.disable(logging.CRITICAL)
+    outcome = Outcome(schedules=1)
+    try:
+        scenario()
+    except ViolationError as violation:
+        outcome.failures[0] = str(violation)
+    finally:
+        logging.disable(logging.NOTSET)
     return outcome
 
 

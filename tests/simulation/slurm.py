@@ -9,6 +9,7 @@ from controller.core.model import Job, JobPhase
 
 MIN_JOB_AGE = 30.0
 TIME_LIMIT = 86_400.0
+QUEUE_WAITS = (0.0,) * 6 + (20.0, 90.0)
 PHASES = {
     "PENDING": JobPhase.PENDING,
     "RUNNING": JobPhase.RUNNING,
@@ -39,6 +40,8 @@ class SimJob:
     name: str
     submitted_at: float
     state: str = "PENDING"
+    starts_after: float = 0.0
+    """Until then no node is free for it."""
     singleton: bool = True
     """Whether its sbatch asked to be held back while another job of its name may run."""
     held: bool = False
@@ -125,6 +128,9 @@ class SimSlurm:
     underway: list[tuple[float, str, bool]] = field(default_factory=list)
     """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
+    queue_waits: tuple[float, ...] = QUEUE_WAITS
+    slow_until: float = 0.0
+    """Until then no engine comes to serve."""
     blind_until: float = 0.0
     """Until then nodes don't see RUN_DIR: what starts there can't claim."""
     served: set[str] = field(default_factory=set)
@@ -136,7 +142,13 @@ class SimSlurm:
         """Make a job, as sbatch asks."""
         job_id = self.next_id
         self.next_id += 1
-        self.jobs[job_id] = SimJob(job_id=job_id, name=name, submitted_at=now, singleton=singleton)
+        self.jobs[job_id] = SimJob(
+            job_id=job_id,
+            name=name,
+            submitted_at=now,
+            starts_after=now + self.rng.choice(self.queue_waits),
+            singleton=singleton,
+        )
         return job_id
 
     def listing(self, now: float) -> list[SimJob]:
@@ -203,7 +215,7 @@ class SimSlurm:
             return
         elif job.stage == "claimed":
             self._step(job, "starting", now)
-        elif job.stage == "starting":
+        elif job.stage == "starting" and now >= self.slow_until:
             job.port = self._free_port(job)
             self._step(job, "serving", now, port=job.port)
         elif job.stage == "serving" and not job.lies:
@@ -241,7 +253,7 @@ class SimSlurm:
         )
 
     def _start(self, job: SimJob, now: float) -> None:
-        if job.held or now < self.silent_until or self._is_kept_back(job):
+        if job.held or now < max(self.silent_until, job.starts_after) or self._is_kept_back(job):
             return
         job.state, job.node, job.started_at, job.stage = "RUNNING", self.rng.choice([*NODES]), now, "none"
 

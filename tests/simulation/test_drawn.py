@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -86,14 +86,15 @@ class Schedule(RuleBasedStateMachine):
             self.world.close()
 
 
-def search(examples: int = EXAMPLES) -> None:
-    """Let Hypothesis search; raises what it found, shrunk."""
+def search(examples: int = EXAMPLES, phases: Collection[Phase] = tuple(Phase)) -> None:
+    """Let Hypothesis search; raises what it found."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Schedule,
         settings=settings(
             max_examples=examples,
             stateful_step_count=STEPS,
             deadline=None,
+            phases=phases,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from tests.simulation import mutants, schedules
+from tests.simulation import mutants, scenarios, schedules
 
 SCHEDULES = 10_000
 REACHED_AT_LEAST = {
@@ -43,6 +45,11 @@ def test_ten_thousand_schedules() -> None:
     found = outcome.reached
     too_rare = {what: found[what] for what, least in REACHED_AT_LEAST.items() if found[what] < least}
     assert not too_rare
+
+
+@pytest.mark.parametrize("scenario", scenarios.SCENARIOS, ids=lambda s: s.__name__)
+def test_scenarios(scenario: Callable[[], None]) -> None:
+    assert not schedules.play(scenario).failures
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.rule)

@@ -20,6 +20,8 @@ from tests.simulation.slurm import MODEL, Listener, SimJob, SimSlurm
 
 SETTLING_SECONDS = 1200.0
 """Within this time after the last fault everything must be as wanted; the longest back-off is part of it."""
+QUIET_AFTER, PLAIN_AFTER = 130.0, 20.0
+"""Seconds after which the last fault is over for certain, and after which a job must have been seen in a listing."""
 MOVES = ("scale", "scale", "config", "config", "stop", "start", "start", "delete")
 FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
 
@@ -92,6 +94,9 @@ class World:
         self.reached: Counter[str] = Counter()
         self.database_fails_until = self.folder_fails_until = self.files_late_until = self.files_garbled_until = 0.0
         self.calm = self.restored = False
+        self.next_fate: str | None = None
+        """What becomes of the next sbatch, if it is not to be drawn."""
+        self.calm_since = float("inf")
         self.settled_after: float | None = None
         """Seconds from the last fault until everything was as wanted."""
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -148,7 +153,8 @@ class World:
 
     def fate_of_sbatch(self) -> str:
         """Draw what becomes of an sbatch."""
-        fate = "accepted" if self.calm else self.rng.choice(FATES)
+        fate = self.next_fate or ("accepted" if self.calm else self.rng.choice(FATES))
+        self.next_fate = None
         if self.now < self.slurm.silent_until:
             fate = self.rng.choice(("late", "lost"))
         self.reach(f"sbatch {fate}")
@@ -192,6 +198,15 @@ class World:
         claim = self.slurm.folder(job.name).claim
         if attempt.open and claim == job.job_id:
             raise ViolationError(f"cancelled job {job.job_id}, which holds the claim of the open attempt {job.name}")
+
+    def judge_revoke(self, token: str) -> None:
+        """Once all is quiet, nobody takes the claim from a job that has been waiting in plain sight."""
+        attempt = self.database.attempt(token)
+        if attempt is None or not attempt.open or self.now < self.calm_since + QUIET_AFTER:
+            return
+        waiting = [j for j in self.slurm.jobs.values() if j.name == token and j.state == "PENDING" and not j.theirs]
+        if any(self.now - j.submitted_at > PLAIN_AFTER for j in waiting):
+            raise ViolationError(f"revoked the claim of {token}, whose job waits in the queue")
 
     def judge_plan(self, plan: ServicePlan) -> None:
         """Ready is only what has answered as itself."""
@@ -303,7 +318,7 @@ class World:
 
     def _calm_down(self) -> None:
         """No more faults; those that last come to their end by themselves."""
-        self.calm = True
+        self.calm, self.calm_since = True, self.now
         for controller in self.controllers:
             controller.clock_offset = 0.0
         for job in self.slurm.jobs.values():
