@@ -26,6 +26,8 @@ BOUNDARIES = (
     "before scancel", "after scancel", "before revoke", "after revoke",
 )  # fmt: skip
 """Where a controller can be killed, paused and deposed: before and after everything it does to its world."""
+EFFECTS = ("before record", "before sbatch", "before note", "before scancel", "before revoke")
+"""Where a leader that is paused, deposed and wakes up is about to do something."""
 
 
 class Boundary:

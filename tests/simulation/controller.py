@@ -43,6 +43,7 @@ class SimLeaseRecords:
         await Boundary("before take")
         self._world.check_database()
         epoch = await self._world.database.lease_records.take(holder, now, is_free)
+        self._world.newest_epoch = epoch or self._world.newest_epoch
         await Boundary("after take")
         self._world.maybe_lose_the_answer()
         return epoch
@@ -116,6 +117,11 @@ class SimController:
         for thread in self.threads:
             self._world.reach(f"pause {thread.at}")
 
+    @property
+    def leads(self) -> bool:
+        """Whether it believes that it leads."""
+        return self._leading is not None
+
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
         if not self.alive and self._world.now >= self.reborn_at:
@@ -128,6 +134,8 @@ class SimController:
         if not self.threads:
             return
         thread = self._world.rng.choice(self.threads)
+        if self._leading is not None and self._leading.term.epoch != self._world.newest_epoch:
+            self._world.reach(f"deposed, went on {thread.at}")
         try:
             thread.at = thread.work.send(None).name
             self._world.reach(thread.at)
@@ -144,7 +152,7 @@ class SimController:
         if self.trap is None or self.trap[0] != at or self._world.calm:
             return
         how, self.trap = self.trap[1], None
-        seconds = self._world.rng.choice((0.5, 10.0, 60.0))
+        seconds = self._world.rng.choice((0.5, 2 * LEASE, 4 * LEASE))
         self._world.reach(f"trap: {how}")
         if how == "crash":
             self.crash(self._world.now + seconds)
@@ -159,7 +167,6 @@ class SimController:
         """Throw everything of the term away, but what is under way may still take its next step."""
         self._leading = None
         for thread in self.threads:
-            self._world.reach(f"deposed {thread.at}")
             thread.work.close()
         self.threads = []
 

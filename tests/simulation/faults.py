@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.adapters import BOUNDARIES
+from tests.simulation.adapters import BOUNDARIES, EFFECTS
 
 if TYPE_CHECKING:
     from tests.simulation.slurm import SimJob
@@ -187,6 +187,13 @@ def paused_at_a_boundary(world: World) -> None:
     world.rng.choice(world.controllers).trap = world.rng.choice(BOUNDARIES), "pause"
 
 
+def paused_before_an_effect(world: World) -> None:
+    """The leader is: while it sleeps another one may be elected."""
+    for controller in world.controllers:
+        if controller.leads:
+            controller.trap = world.rng.choice(EFFECTS), "pause"
+
+
 FAULTS: tuple[Callable[[World], None], ...] = (
     slurmctld_silent,
     slurmctld_loses_state,
@@ -214,5 +221,6 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     slurmctld_forgets_everything,
     killed_at_a_boundary,
     paused_at_a_boundary,
+    paused_before_an_effect,
     database_restored,
 )

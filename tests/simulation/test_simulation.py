@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simulation import mutants, scenarios, schedules
-from tests.simulation.adapters import BOUNDARIES
+from tests.simulation.adapters import BOUNDARIES, EFFECTS
 from tests.simulation.faults import FAULTS
 
 IN_MEMORY = 10_000
@@ -35,7 +35,7 @@ REACHED_AT_LEAST = {
     "user: delete": 500,
     **{fault.__name__: 1_000 for fault in FAULTS},
     **{f"{what} {boundary}": 3 for boundary in BOUNDARIES for what in ("crash", "pause")},
-    **{f"deposed {boundary}": 3 for boundary in BOUNDARIES if boundary.partition(" ")[2] in ("sbatch", "record")},
+    **{f"deposed, went on {effect}": 3 for effect in EFFECTS},
 }
 """How often each dangerous place must have been come to, for the run to be worth believing."""
 

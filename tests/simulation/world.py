@@ -94,6 +94,7 @@ class World:
         self.reached: Counter[str] = Counter()
         self.database_fails_until = self.folder_fails_until = self.files_late_until = self.files_garbled_until = 0.0
         self.calm = self.restored = False
+        self.newest_epoch = 0
         self.next_fate: str | None = None
         """What becomes of the next sbatch, if it is not to be drawn."""
         self.calm_since = float("inf")
