@@ -17,6 +17,7 @@ from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
 from tests.slurm_cluster import apptainer as apptainer
+from tests.slurm_cluster import other_slurm_conf as other_slurm_conf
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
 
 _numbers = itertools.count()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from api.contract.identity import prefix
 from api.contract.launch import LaunchSpec
 from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
-from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError
+from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError, UsedTokenError
 from tests.simulation.slurm import MODEL, NODES, Listener
 
 if TYPE_CHECKING:
@@ -183,7 +183,9 @@ class SimRunDirs:
     async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
         await Boundary("before prepare")
         self._world.check_folder()
-        self._world.slurm.folder(token)
+        if self._world.slurm.folder(token).claim is not None:
+            self._world.reach("a token was used before")
+            raise UsedTokenError(token)
         await Boundary("after prepare")
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 

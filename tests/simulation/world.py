@@ -154,10 +154,11 @@ class World:
 
     def fate_of_sbatch(self) -> str:
         """Draw what becomes of an sbatch."""
-        fate = self.next_fate or ("accepted" if self.calm else self.rng.choice(FATES))
-        self.next_fate = None
-        if self.now < self.slurm.silent_until:
+        fate, self.next_fate = self.next_fate, None
+        if fate is None and self.now < self.slurm.silent_until:
             fate = self.rng.choice(("late", "lost"))
+        elif fate is None:
+            fate = "accepted" if self.calm else self.rng.choice(FATES)
         self.reach(f"sbatch {fate}")
         return fate
 
