@@ -147,8 +147,15 @@ class RealCluster(Cluster):
         self._power()
         self._command("scontrol", "update", f"nodename={node}", "state=down", "reason=a test")
 
-    def node_returns(self, node: str) -> None:
-        self._command("scontrol", "update", f"nodename={node}", "state=resume")
+    async def node_returns(self, node: str) -> None:
+        """Slurm refuses while the node is not down yet, or has come back by itself."""
+
+        async def back() -> bool | None:
+            resume = ("scontrol", "update", f"nodename={node}", "state=resume")
+            subprocess.run(resume, env=self._environment, check=False, capture_output=True, timeout=60)
+            return not self._command("sinfo", "-h", "-n", node, "-o", "%t").startswith("down") or None
+
+        await self.until(back, f"the return of {node}")
 
     def hang(self) -> None:
         """Stop slurmctld by SIGSTOP."""
@@ -277,7 +284,7 @@ class SimulatedCluster(Cluster):
         for job in [j for j in self._slurm.jobs.values() if j.alive and j.node == node]:
             self._slurm.end(job, "NODE_FAIL", self._world.now, code=0)
 
-    def node_returns(self, node: str) -> None:
+    async def node_returns(self, node: str) -> None:
         """Nodes of the simulation are never away."""
 
     def hang(self) -> None:

@@ -139,7 +139,7 @@ async def test_a_job_whose_node_fails_ends_with_it(cluster: AnyCluster) -> None:
     try:
         assert (await cluster.seen(token, JobPhase.ENDED)).state == "NODE_FAIL"
     finally:
-        cluster.node_returns(job.node)
+        await cluster.node_returns(job.node)
 
 
 async def test_only_names_of_this_installation_are_listed(cluster: AnyCluster) -> None:
