@@ -39,7 +39,14 @@ class Sends(Protocol):
 
 
 async def observe(
-    record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends, allowance: int | None = None
+    record: Record,
+    cluster: Cluster,
+    run_dirs: RunDirs,
+    probes: Probes,
+    sends: Sends,
+    *,
+    term_began_at: float = 0.0,
+    allowance: int | None = None,
 ) -> Observed:
     """Return all that is seen of the service of `record`.
 
@@ -59,6 +66,7 @@ async def observe(
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
+        term_began_at=term_began_at,
         strays=_strays(record, snapshot),
         allowance=allowance,
     )

@@ -63,8 +63,15 @@ class Reconciler:
 
     async def _reconcile(self, record: Record) -> float | None:
         key = record.desired.service_id
-        allowance = self._pace.allowance(key)
-        seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor, allowance)
+        seen = await observe(
+            record,
+            self._cluster,
+            self._run_dirs,
+            self._probes,
+            self._actor,
+            term_began_at=self._term.began_at,
+            allowance=self._pace.allowance(key),
+        )
         now = self._clock.now()
         plan = decide(record.desired, seen, now, self._limits)
         await self._store.record(self._term, record, plan, now)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from controller.core.drive import Driven, drive
 from controller.core.evict import evict
-from controller.core.fold import Folded, fold
+from controller.core.fold import Folded, fold, not_ahead
 from controller.core.model import Attempt, Desired, Endpoint, Limits, Observed, Plan
 from controller.core.status import events, status
 
@@ -34,6 +34,7 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
 def _look(attempt: Attempt, desired: Desired, seen: Observed, now: float, limits: Limits) -> Folded:
     if attempt.gone_at is not None:
         return Folded(attempt=attempt)
+    attempt = not_ahead(attempt, now)
     if attempt.open:
         spec = desired.spec if attempt.digest == desired.digest else None
         return fold(attempt, seen, spec, now, limits)

@@ -159,7 +159,10 @@ def about(**changes: object) -> bytes:
         ({"about__json": about(format=FORMAT + 1)}, "Install a newer one"),
         ({"about__json": about(database="ai-factory.pgdump")}, "database_url must be of the same kind"),
         ({"about__json": about()}, r"installation\.key"),
-        ({"about__json": about(), "installation__key": b"k" * 32, "ai-factory__db": b"no database"}, "can't be restored"),
+        (
+            {"about__json": about(), "installation__key": b"k" * 32, "ai-factory__db": b"no"},
+            "can't be restored",
+        ),
     ],
 )
 async def test_what_is_no_backup_leaves_no_database(
@@ -197,6 +200,6 @@ async def test_a_damaged_database_is_refused(
     content = bytearray(copy.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4096] = b"\xff" * 4096
     members = {"about__json": about(), "installation__key": b"k" * 32, "ai-factory__db": bytes(content)}
-    with pytest.raises(BackupError, match="damaged|malformed"):
+    with pytest.raises(BackupError, match=r"damaged|malformed"):
         await fill(elsewhere, key_file, tar(tmp_path / "b.tar", **members))
     assert not Path(elsewhere.name).exists()

@@ -201,6 +201,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
     world.failure = ReadingFailure(since=1.0, reason="R", message="m")
     await reconcile()
     assert world.seen == Observed(
+        term_began_at=TERM.began_at,
         attempts=(A, GONE, CLOSED),
         endpoints=(),
         status=Status(observed_generation=5),
