@@ -172,9 +172,9 @@ class Leader:
 
 async def leader(database: Database) -> Leader | None:
     """Return who leads, or led last; `None` if no controller ever did."""
-    query = select(LeaseTable.epoch, LeaseTable.holder, LeaseTable.host, LeaseTable.renewed_at)
-    async with database.read() as connection:
-        row = (await connection.execute(query.where(LeaseTable.name == NAME))).one_or_none()
+    columns = (LeaseTable.epoch, LeaseTable.holder, LeaseTable.host, LeaseTable.renewed_at)
+    query = select(*columns).where(LeaseTable.name == NAME)
+    row = await database.read(lambda connection: connection.execute(query).one_or_none())
     return None if row is None else Leader(**row._mapping)
 
 

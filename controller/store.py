@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 import msgspec
-from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -59,24 +72,20 @@ class SqlStore:
 
     async def keys(self) -> tuple[str, ...]:
         """Return the ids of all services."""
-        async with self._database.read() as connection:
-            return tuple((await connection.execute(select(Service.id))).scalars())
+        return tuple(await self._database.read(lambda connection: connection.scalars(select(Service.id)).all()))
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         """Return the feed's position and the services that people changed after `since`."""
         query = select(Service.change_seq, Service.id).where(Service.change_seq > since).order_by(Service.change_seq)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return (rows[-1].change_seq if rows else since), tuple(row.id for row in rows)
 
     async def load(self, key: str) -> Record | None:
         """Read one service: what is wanted, its status, its endpoints, its attempts."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_SERVICE, {"key": key})).one_or_none()
-            if row is None:
-                return None
-            attempts = (await connection.execute(_ATTEMPTS, {"key": key})).mappings().all()
-            endpoints = (await connection.execute(_ENDPOINTS, {"key": key})).all()
+        found = await self._database.read(lambda connection: _rows(connection, key))
+        if found is None:
+            return None
+        row, attempts, endpoints = found
         return Record(
             desired=self._wanted.of(_service_row(row)),
             status=_status(row),
@@ -125,26 +134,35 @@ class SqlStore:
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
         query = select(AttemptRow.__table__).where(AttemptRow.gone_at.is_(None))
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return tuple(track(_attempt(row)) for row in rows)
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
-        found: dict[str, bool] = {}
-        ordered = sorted(tokens)
-        async with self._database.read() as connection:
-            for start in range(0, len(ordered), MOST_PARAMETERS):
-                part = ordered[start : start + MOST_PARAMETERS]
-                query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
-                found.update({r.token: r.closed_at is not None for r in await connection.execute(query)})
-        return found
+        return await self._database.read(lambda connection: _known(connection, sorted(tokens)))
 
 
 async def installation_id(database: Database) -> str:
     """Return the id that the first migration gave this installation."""
-    async with database.read() as connection:
-        return str((await connection.execute(select(Installation.id))).scalar_one())
+    return str(await database.read(lambda connection: connection.execute(select(Installation.id)).scalar_one()))
+
+
+def _rows(connection: Connection, key: str) -> tuple[Row[Any], Sequence[RowMapping], Sequence[Row[Any]]] | None:
+    """Return a service with its status, its attempts and its endpoints."""
+    service = connection.execute(_SERVICE, {"key": key}).one_or_none()
+    if service is None:
+        return None
+    attempts = connection.execute(_ATTEMPTS, {"key": key}).mappings().all()
+    return service, attempts, connection.execute(_ENDPOINTS, {"key": key}).all()
+
+
+def _known(connection: Connection, tokens: Sequence[str]) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for start in range(0, len(tokens), MOST_PARAMETERS):
+        part = tokens[start : start + MOST_PARAMETERS]
+        query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
+        found.update({row.token: row.closed_at is not None for row in connection.execute(query)})
+    return found
 
 
 def _service_row(row: Any) -> ServiceRow:
