@@ -99,7 +99,7 @@ async def _grow(installation: Installation) -> Table:
             present = size
     async with _running(installation) as seen:
         adopted = await seen.calm(SIZES[-1]) - seen.began
-        passes = len(seen.passes)
+        passes = seen.passes
     _goals(table, ticks)
     table.goal("commands a tick, most over least", max(commands) / min(commands), 1.1, "times")
     start = f"{adopted.wall:.2f} s ({adopted.cpu:.2f} s CPU, {passes} passes)"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 import controller.reconciler
+from api.contract.identity import Token
 from controller.core.model import (
     Action,
     Attempt,
@@ -113,6 +114,9 @@ class FakeCluster:
     @property
     def failure(self) -> ReadingFailure | None:
         return self._world.failure
+
+    def tokens_of(self, service_id: str) -> Sequence[Token]:
+        return ()
 
 
 class FakeFolders:

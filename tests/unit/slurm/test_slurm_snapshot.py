@@ -91,7 +91,13 @@ def test_a_snapshot_puts_it_all_together() -> None:
     tracked = [track(1, "a"), track(3, "b"), track(4, "c")]
     over = {Vanished(3, "b"): ended(3, "b"), Vanished(8, "old"): ended(8, "old")}
     snapshot = build_snapshot(
-        sequence=7, began_at=100.0, listing=seen, tracked=tracked, ended=over, addresses={"n1": "10.0.0.1"}
+        sequence=7,
+        began_at=100.0,
+        listing=seen,
+        tracked=tracked,
+        vanished=find_vanished(seen, tracked),
+        ended=over,
+        addresses={"n1": "10.0.0.1"},
     )
     assert snapshot == Snapshot(
         sequence=7,
