@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from api.contract.identity import Token
-from controller.core.model import JobFiles, JobPhase, Observed, ReadingFailure, Sent, Snapshot
+from controller.core.model import JobPhase, Observed, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 
 
@@ -52,7 +52,7 @@ async def observe(
     snapshot, failure = cluster.latest, cluster.failure
     strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
-    files: dict[str, JobFiles] = {a.token: await run_dirs.read(a.service_id, a.token) for a in live}
+    files = await run_dirs.read(record.desired.service_id, [a.token for a in live])
     found = {a.token: probes.latest(a.token) for a in live}
     return Observed(
         attempts=record.attempts,

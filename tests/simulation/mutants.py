@@ -101,9 +101,9 @@ async def revoke_nothing(self: Any, service_id: str, token: str) -> None:
     self.__dict__.setdefault("believed", set()).add(token)
 
 
-async def read_what_was_believed(self: Any, service_id: str, token: str) -> JobFiles:
+def read_what_was_believed(self: Any, token: str) -> JobFiles:
     """Beside the file another one that only the controller reads."""
-    files = await READ(self, service_id, token)
+    files = FILES(self, token)
     if files.claim is None and token in self.__dict__.get("believed", ()):
         return replace(files, claim=Claim(job_id=None))
     return files
@@ -114,7 +114,7 @@ def revoke_by_another_file() -> Iterator[None]:
     """Claim and revocation are two files: both can be won."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.revoke", revoke_nothing))
-        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.read", read_what_was_believed))
+        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.files", read_what_was_believed))
         yield
 
 
@@ -201,7 +201,7 @@ def absence_needs_no_sequence() -> Iterator[None]:
 
 
 LIST: Any = None
-READ: Any = None
+FILES: Any = None
 RECORD: Any = None
 EVICT: Any = None
 FOLD: Any = None
@@ -215,7 +215,7 @@ def remember_originals() -> None:
 
     globals().update(
         LIST=SimScheduler.list_jobs,
-        READ=SimRunDirs.read,
+        FILES=SimRunDirs.files,
         RECORD=MemoryStore.record,
         EVICT=decide.evict,
         FOLD=decide.fold,
