@@ -10,10 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
+from sqlalchemy import Engine, event
+
 from controller.app import Controller
 from controller.reconciler import Reconciler
 from controller.runtime.leading import Leading
 
+PATIENCE = 600.0
 CALM = 1.5
 """Seconds without a pass after which things are calm."""
 
@@ -40,11 +43,14 @@ class Observed:
 
     controller: Controller
     began: Moment
-    passes: list[Moment] = field(default_factory=list)
-    """The end of each."""
+    passes: int = 0
+    latest: Moment = field(default_factory=Moment.now)
+    """The end of the latest pass."""
     seen: set[str] = field(default_factory=set)
     """The services that had a pass with a snapshot."""
     readings: list[Moment] = field(default_factory=list)
+    statements: int = 0
+    """Of SQL, each BEGIN too."""
     leading: Leading | None = None
 
     @property
@@ -57,13 +63,13 @@ class Observed:
 
     async def calm(self, services: int, also: Callable[[], bool] = lambda: True) -> Moment:
         """Wait until every service was looked at with a snapshot, and nothing more is done; return when that was."""
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(PATIENCE):
             while len(self.seen) < services or not also():
                 await asyncio.sleep(0.05)
             since = time.perf_counter()
-            while time.perf_counter() - max(since, self.passes[-1].wall) < CALM:
+            while time.perf_counter() - max(since, self.latest.wall) < CALM:
                 await asyncio.sleep(0.05)
-        return self.passes[-1]
+        return self.latest
 
     async def next_reading(self) -> tuple[Moment, Counter[str]]:
         """Wait for the end of the next reading; return when that was and the commands until then."""
@@ -92,9 +98,9 @@ class Observed:
     async def passes_of_all(self, services: int) -> Moment:
         """Have every service looked at; return what that took."""
         assert self.leading is not None
-        count, before = len(self.passes), Moment.now()
+        count, before = self.passes, Moment.now()
         await self.leading.resync()
-        while len(self.passes) < count + services:
+        while self.passes < count + services:
             await asyncio.sleep(0.02)
         return Moment.now() - before
 
@@ -109,7 +115,8 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
     async def watched_reconcile(self: Reconciler, key: str) -> float | None:
         known = found.leading is not None and found.leading.keeper.latest is not None
         again = await reconcile(self, key)
-        found.passes.append(Moment.now())
+        found.passes += 1
+        found.latest = Moment.now()
         if known:
             found.seen.add(key)
         return again
@@ -121,6 +128,10 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
         if self.keeper.latest is not before:
             found.readings.append(Moment.now())
 
+    def count_statement(*_: object) -> None:
+        found.statements += 1
+
+    event.listen(Engine, "before_cursor_execute", count_statement)
     with patch.object(Reconciler, "reconcile", watched_reconcile), patch.object(Leading, "read_when_due", watched_read):
         running = asyncio.create_task(controller.run(ending))
         try:
@@ -129,3 +140,4 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
             ending.set()
             await running
             await controller._database.close()
+            event.remove(Engine, "before_cursor_execute", count_statement)

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from bench import api_load, commit_to_sbatch, replacement, steady  # noqa: E402
+from bench import api_load, commit_to_sbatch, replacement, scale, steady  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
@@ -22,7 +22,11 @@ ON_SLURM: dict[str, Callable[[Site], Table]] = {
     "replace": replacement.measure,
     "queued": steady.measure_real,
 }
-ALONE: dict[str, Callable[[Path], Table]] = {"running": steady.measure_simulated, "api": api_load.measure}
+ALONE: dict[str, Callable[[Path], Table]] = {
+    "running": steady.measure_simulated,
+    "scale": scale.measure,
+    "api": api_load.measure,
+}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 
 

@@ -1,40 +1,50 @@
 """A Slurm that is answered from memory, and installations with as many services at rest as are asked for.
 
-Its texts go through the controller's real parsers; every job runs at once, as if its engine were the one stub.
+Its texts go through the controller's real parsers; every job runs at once on one of 30 nodes, as if its engine were
+the one stub.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-import re
-import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
+from typing import Any
 
 from api.contract.database import open_database
 from api.contract.identity import new_id
 from api.contract.settings import Settings
 from bench.installation import Installation
 from controller.app import Controller, build
+from controller.slurm.argv import LIST_FIELDS
 from controller.slurm.runner import Completed, ProcessRunner
 from tests.cluster.system import ROOT
 from tests.slurm_cluster import SlurmCluster
 
 FIRST_JOB = 1000
-NODE = "node1"
+NODES = tuple(f"node{number}" for number in range(30))
+MIN_JOB_AGE = 300
+"""Seconds for which an ended job is still listed: the default of slurm.conf(5)."""
 PATIENCE = 60.0
 DAY = 86400
 SET_BY_THE_DATABASE = {"generation", "version", "change_seq", "created_at", "updated_at"}
 CLONED = ("services", "service_status", "attempts", "endpoints")
 SERVICE = "first222"
-INSERT = "INSERT INTO services (id, recipe_name) VALUES (?, 'inference/vllm_dummy')"
+INSERT = "INSERT INTO services (id, recipe_name, replicas) VALUES (?, 'inference/vllm_dummy', ?)"
+READY = "SELECT count(*) FROM endpoints WHERE state = 'ready'"
+TIMES = ("intent_at", "submitted_at", "claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "ends_at")
+AGE = 3600.0
+"""Seconds for which all have been running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,51 +57,81 @@ class Running:
 
 
 class SimulatedSlurm(ProcessRunner):
-    """Answers Slurm's commands itself: what is submitted runs, and never ends."""
+    """Answers Slurm's commands itself: what is submitted runs, until it is cancelled or its node fails."""
 
     def __init__(self, port: int, jobs: Mapping[str, Running]) -> None:
         super().__init__({}, {})
         self._port = port
         self._jobs = dict(jobs)
-        self._listings: dict[str, str] = {}
+        self._lines = {token: _line(token, job) for token, job in jobs.items()}
+        self._numbers = itertools.count(max((job.number for job in jobs.values()), default=FIRST_JOB - 1) + 1)
+        self._ended: deque[tuple[float, str]] = deque()
+
+    def fail(self, nodes: Collection[str]) -> int:
+        """Let all jobs on these nodes end with them; return how many that are."""
+        lost = [token for token, job in self._jobs.items() if _node(job.number) in nodes]
+        for token in lost:
+            self._end(token, "NODE_FAIL")
+        return len(lost)
 
     async def _run(self, argv: tuple[str, ...], *_: object) -> Completed:
-        answer = {"squeue": self._squeue, "sinfo": self._sinfo, "sbatch": self._sbatch}[argv[0]]
-        return Completed(argv=argv, exit_code=0, stdout=answer(argv), stderr="")
+        commands = {"squeue": self._squeue, "sinfo": self._sinfo, "sbatch": self._sbatch, "scancel": self._scancel}
+        return Completed(argv=argv, exit_code=0, stdout=commands[argv[0]](argv), stderr="")
 
     def _squeue(self, argv: tuple[str, ...]) -> str:
-        fields, mark = _format(argv)
-        if fields not in self._listings:
-            rows = (_row(token, job) for token, job in self._jobs.items())
-            self._listings[fields] = "".join("".join(row[field] + "\0" for field in fields) + "\n" for row in rows)
-        return self._listings[fields].replace("\0", mark)
+        while self._ended and self._ended[0][0] < time.monotonic() - MIN_JOB_AGE:
+            del self._lines[self._ended.popleft()[1]]
+        return "".join(self._lines.values()).replace("\0", _mark(argv))
 
     @staticmethod
     def _sinfo(argv: tuple[str, ...]) -> str:
-        mark = _format(argv)[1]
-        return f"{NODE}{mark}127.0.0.1{mark}\n"
+        mark = _mark(argv)
+        return "".join(f"{node}{mark}127.0.0.1{mark}\n" for node in NODES)
 
     def _sbatch(self, argv: tuple[str, ...]) -> str:
-        token = next(word for word in argv if word.startswith("--job-name=")).partition("=")[2]
-        number, now = FIRST_JOB + len(self._jobs), int(time.time())
+        token, number = _option(argv, "--job-name="), next(self._numbers)
+        now = int(time.time())
         self._jobs[token] = Running(number, now, now + DAY)
-        folder = Path(argv[-3])
-        (folder / "claim").write_text(json.dumps({"job_id": number, "restarts": 0}))
-        (folder / "state.json").write_text(json.dumps({"step": "serving", "port": self._port}))
-        self._listings.clear()
+        self._lines[token] = _line(token, self._jobs[token])
+        write_job_files(Path(argv[-3]), number, self._port)
         return f"{number}\n"
 
+    def _scancel(self, argv: tuple[str, ...]) -> str:
+        token = _option(argv, "--name=")
+        if token in self._jobs and self._jobs[token].number == int(argv[-1]):
+            self._end(token, "CANCELLED")
+        return ""
 
-def _row(token: str, job: Running) -> dict[str, str]:
-    times = {"S": str(job.started), "e": str(job.ends)}
-    return {"A": str(job.number), "T": "RUNNING", "B": NODE, "j": token, "r": "None"} | times
+    def _end(self, token: str, state: str) -> None:
+        """Show a job as ended, for as long as Slurm would."""
+        self._lines[token] = _line(token, self._jobs.pop(token), state)
+        self._ended.append((time.monotonic(), token))
 
 
-def _format(argv: tuple[str, ...]) -> tuple[str, str]:
-    """Return the letters of the fields and the mark behind each."""
-    text = next(word for word in argv if word.startswith("--format=")).removeprefix("--format=")
-    mark = "\x1f" + text.split("\x1f")[1] + "\x1f"
-    return "".join(re.findall(r"%(\w)", text.replace(mark, " "))), mark
+def write_job_files(folder: Path, number: int, port: int) -> None:
+    """Write what the controller reads of a job whose engine listens."""
+    (folder / "claim").write_text(json.dumps({"job_id": number, "restarts": 0}))
+    (folder / "state.json").write_text(json.dumps({"step": "serving", "port": port}))
+
+
+def _node(number: int) -> str:
+    return NODES[zlib.crc32(str(number).encode()) % len(NODES)]
+
+
+def _line(token: str, job: Running, state: str = "RUNNING") -> str:
+    """Return a job's line of the listing, with NUL for the mark."""
+    values = {"%A": job.number, "%T": state, "%B": _node(job.number), "%S": job.started, "%e": job.ends}
+    values |= {"%j": token, "%r": "None"}
+    return "".join(f"{values[field]}\0" for field in LIST_FIELDS) + "\n"
+
+
+def _option(argv: tuple[str, ...], name: str) -> str:
+    return next(word for word in argv if word.startswith(name)).removeprefix(name)
+
+
+def _mark(argv: tuple[str, ...]) -> str:
+    """Return what the command is to put behind every field."""
+    return "\x1f" + _option(argv, "--format=").split("\x1f")[1] + "\x1f"
 
 
 @contextmanager
@@ -106,17 +146,20 @@ def stub_engine() -> Iterator[int]:
         process.wait()
 
 
-def installation_at_rest(folder: Path, count: int, port: int) -> Installation:
+def installation_at_rest(
+    folder: Path, count: int, port: int, *, replicas: int = 1, controller: str = "fastest_reading = 15"
+) -> Installation:
     """Make an installation with so many services that run and are ready: one comes to be as in earnest, cloned then."""
-    installation = Installation(folder, SlurmCluster(folder), controller="fastest_reading = 0.2")
-    installation.sql(INSERT, SERVICE)
-    asyncio.run(_lead_until_ready(installation, port))
+    hasty = "fastest_reading = 0.2"
+    installation = Installation(folder, SlurmCluster(folder), controller=hasty)
+    installation.sql(INSERT, SERVICE, replicas)
+    asyncio.run(_lead_until_ready(installation, port, replicas))
     with closing(sqlite3.connect(installation.folder / "state" / "ai-factory.db")) as connection:
-        for number in range(1, count):
-            _clone(installation.folder, connection, FIRST_JOB + number)
+        earlier = ", ".join(f"{name} = {name} - {AGE}" for name in TIMES)
+        connection.execute(f"UPDATE attempts SET {earlier}")
+        _clone(installation.folder, connection, count - 1, port)
         connection.commit()
-    text = installation.config.read_text().replace("fastest_reading = 0.2", "fastest_reading = 15")
-    installation.config.write_text(text)
+    installation.config.write_text(installation.config.read_text().replace(hasty, controller))
     return installation
 
 
@@ -134,39 +177,38 @@ async def simulated_controller(settings: Settings, port: int) -> Controller:
     return controller
 
 
-async def _lead_until_ready(installation: Installation, port: int) -> None:
+async def _lead_until_ready(installation: Installation, port: int, replicas: int) -> None:
     controller = await simulated_controller(installation.settings, port)
     ending = asyncio.Event()
     task = asyncio.create_task(controller.run(ending))
     async with asyncio.timeout(PATIENCE):
-        while not installation.sql("SELECT 1 FROM endpoints WHERE state = 'ready'"):
+        while installation.sql(READY)[0][0] < replicas:
             await asyncio.sleep(0.1)
     await asyncio.sleep(1.0)
     ending.set()
     await task
 
 
-def _clone(folder: Path, connection: sqlite3.Connection, job_id: int) -> None:
-    """Copy the rows and the job folder of the first service under another id and another job."""
-    own = new_id()
+def _clone(folder: Path, connection: sqlite3.Connection, copies: int, port: int) -> None:
+    """Copy the rows of the first service under other ids and jobs, and what the controller reads of job folders."""
     connection.row_factory = sqlite3.Row
+    numbers = itertools.count(FIRST_JOB + 1000)
+    (jobs,) = (folder / "run").glob(f"*/{SERVICE}")
+    ids = [new_id() for _ in range(copies)]
     for table in CLONED:
-        for row in connection.execute(
-            f"SELECT * FROM {table} WHERE instr(id_of, ?) > 0".replace("id_of", _key(table)), (SERVICE,)
-        ):
-            values = {k: v.replace(SERVICE, own) if isinstance(v, str) else v for k, v in dict(row).items()}
-            values |= {"job_id": job_id} if table == "attempts" else {}
-            if table == "services":
-                values = {k: v for k, v in values.items() if k not in SET_BY_THE_DATABASE}
-            marks = ", ".join("?" * len(values))
-            connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
-    (source,) = (folder / "run").glob(f"*/{SERVICE}")
-    target = source.with_name(own)
-    shutil.copytree(source, target)
-    (attempt,) = target.iterdir()
-    (attempt / "claim").write_text(json.dumps({"job_id": job_id, "restarts": 0}))
-    attempt.rename(target / attempt.name.replace(SERVICE, own))
+        key = "id" if table == "services" else "service_id"
+        for row in connection.execute(f"SELECT * FROM {table} WHERE {key} = ?", (SERVICE,)).fetchall():
+            names = [name for name in row.keys() if table != "services" or name not in SET_BY_THE_DATABASE]  # noqa: SIM118
+            values = [{name: _renamed(row[name], own) for name in names} for own in ids]
+            for each in values if table == "attempts" else ():
+                each["job_id"] = next(numbers)
+                each["node"] = _node(each["job_id"])
+                attempt = jobs.with_name(each["service_id"]) / each["token"]
+                attempt.mkdir(parents=True)
+                write_job_files(attempt, each["job_id"], port)
+            marks = ", ".join(f":{name}" for name in names)
+            connection.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", values)
 
 
-def _key(table: str) -> str:
-    return "id" if table == "services" else "service_id"
+def _renamed(value: Any, own: str) -> Any:
+    return value.replace(SERVICE, own) if isinstance(value, str) else value

@@ -21,7 +21,7 @@ async def main(config: str, services: int, port: int) -> None:
     settings = load(config=config)
     async with observed(await simulated_controller(settings, port)) as seen:
         adopted = await seen.calm(services) - seen.began
-        _say(adopted_wall=adopted.wall, adopted_cpu=adopted.cpu, adopted_passes=len(seen.passes))
+        _say(adopted_wall=adopted.wall, adopted_cpu=adopted.cpu, adopted_passes=seen.passes)
         await asyncio.to_thread(sys.stdin.readline)
         _say(**await _rest(seen), **await _asked(seen, services))
 
@@ -29,13 +29,13 @@ async def main(config: str, services: int, port: int) -> None:
 async def _rest(seen: Observed) -> dict[str, float]:
     """Let it be, from one reading to the next."""
     first, before = await seen.next_reading()
-    passes = len(seen.passes)
+    passes = seen.passes
     second, after = await seen.next_reading()
     span = second - first
     return {
         "commands_a_minute": (after.total() - before.total()) * 60 / span.wall,
         "core_share": span.cpu / span.wall,
-        "passes_at_rest": len(seen.passes) - passes,
+        "passes_at_rest": seen.passes - passes,
     }
 
 

@@ -93,11 +93,10 @@ async def _find(database: Database, name: str) -> str:
     """Return the id of the service of that id, or else of the living one of that name."""
     by_id = select(Service.id).where(Service.id == name)
     by_name = select(Service.id).where(Service.name == name, Service.deletion_requested_at.is_(None))
-    async with database.read() as connection:
-        for query in (by_id, by_name):
-            found = (await connection.execute(query)).scalar_one_or_none()
-            if found is not None:
-                return str(found)
+    for query in (by_id, by_name):
+        found = await database.read(lambda connection, query=query: connection.scalar(query))  # type: ignore[misc]
+        if found is not None:
+            return str(found)
     raise UnknownServiceError(f"There is no service {name}. See: ai-factory services list")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,12 +21,22 @@ from controller.ports import Clock, DeposedError, Term
 NAME = "controller"
 
 
+_FENCE = select(LeaseTable.epoch, LeaseTable.holder).where(LeaseTable.name == NAME)
+_LOCKING_FENCE = _FENCE.with_for_update(read=True)
+
+
 async def fence(connection: AsyncConnection, term: Term) -> None:
     """Check, inside a writing transaction, that the term still stands; raises `DeposedError`."""
-    query = select(LeaseTable.epoch, LeaseTable.holder).where(LeaseTable.name == NAME)
-    if connection.dialect.name == "postgresql":
-        query = query.with_for_update(read=True)
-    row = (await connection.execute(query)).one_or_none()
+    query = _LOCKING_FENCE if connection.dialect.name == "postgresql" else _FENCE
+    _require((await connection.execute(query)).one_or_none(), term)
+
+
+async def look_at_fence(database: Database, term: Term) -> None:
+    """Check, before something that writes nothing, that the term still stands; raises `DeposedError`."""
+    _require(await database.read(lambda connection: connection.execute(_FENCE).one_or_none()), term)
+
+
+def _require(row: Row[int, str | None] | None, term: Term) -> None:
     if row is None or row.epoch != term.epoch or row.holder is None:
         raise DeposedError(f"The term {term.epoch} is over.")
 
@@ -172,9 +182,9 @@ class Leader:
 
 async def leader(database: Database) -> Leader | None:
     """Return who leads, or led last; `None` if no controller ever did."""
-    query = select(LeaseTable.epoch, LeaseTable.holder, LeaseTable.host, LeaseTable.renewed_at)
-    async with database.read() as connection:
-        row = (await connection.execute(query.where(LeaseTable.name == NAME))).one_or_none()
+    columns = (LeaseTable.epoch, LeaseTable.holder, LeaseTable.host, LeaseTable.renewed_at)
+    query = select(*columns).where(LeaseTable.name == NAME)
+    row = await database.read(lambda connection: connection.execute(query).one_or_none())
     return None if row is None else Leader(**row._mapping)
 
 

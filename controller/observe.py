@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from api.contract.identity import Token, parse_token, prefix
-from controller.core.model import JobFiles, JobPhase, Observed, ReadingFailure, Sent, Snapshot
+from api.contract.identity import Token
+from controller.core.model import JobPhase, Observed, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 
 
@@ -21,6 +21,10 @@ class Cluster(Protocol):
     @property
     def failure(self) -> ReadingFailure | None:
         """Set while the newest readings failed."""
+        ...
+
+    def tokens_of(self, service_id: str) -> Sequence[Token]:
+        """Return the tokens of one service in the latest snapshot."""
         ...
 
 
@@ -53,8 +57,9 @@ async def observe(
     The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older.
     """
     snapshot, failure = cluster.latest, cluster.failure
+    strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
-    files: dict[str, JobFiles] = {a.token: await run_dirs.read(a.service_id, a.token) for a in live}
+    files = await run_dirs.read(record.desired.service_id, [a.token for a in live])
     found = {a.token: probes.latest(a.token) for a in live}
     return Observed(
         attempts=record.attempts,
@@ -67,20 +72,19 @@ async def observe(
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
         term_began_at=term_began_at,
-        strays=_strays(record, snapshot),
+        strays=strays,
         allowance=allowance,
     )
 
 
-def _strays(record: Record, snapshot: Snapshot | None) -> tuple[Token, ...]:
+def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
     """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
-    desired, known = record.desired, {a.token for a in record.attempts if a.gone_at is None}
+    desired = record.desired
     if snapshot is None or sum(a.open for a in record.attempts) >= desired.replicas:
         return ()
-    beginning = f"{prefix(desired.installation)}{desired.service_id}-"
-    alive = (
+    known = {a.token for a in record.attempts if a.gone_at is None}
+    return tuple(
         token
-        for token, jobs in snapshot.jobs.items()
-        if token.startswith(beginning) and token not in known and any(j.phase is not JobPhase.ENDED for j in jobs)
+        for token in cluster.tokens_of(desired.service_id)
+        if str(token) not in known and any(j.phase is not JobPhase.ENDED for j in snapshot.jobs[str(token)])
     )
-    return tuple(token for text in alive if (token := parse_token(text)) is not None)

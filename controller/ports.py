@@ -89,8 +89,8 @@ class RunDirs(Protocol):
         """Create the folder (0700) and the parameter file (0600) of an attempt."""
         ...
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
-        """Read what the job has written; files that are absent or garbled are `None`."""
+    async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
+        """Read what each of these jobs has written; files that are absent or garbled are `None`."""
         ...
 
     async def revoke(self, service_id: str, token: str) -> None:

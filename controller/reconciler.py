@@ -7,7 +7,7 @@ from collections.abc import Callable
 from api.contract.log import about
 from controller.act import Actor
 from controller.core.decide import decide
-from controller.core.model import Attempt, Limits, Plan, Submit
+from controller.core.model import Attempt, Cancel, Limits, Plan, Submit
 from controller.observe import Cluster, observe
 from controller.pace import Pace
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
@@ -15,7 +15,7 @@ from controller.report import Pass, report
 from controller.roster import Roster
 
 SOON = 0.2
-"""Seconds until what was done to the cluster is looked at."""
+"""Seconds until what was sent or revoked is looked at. What was cancelled only the next reading shows."""
 
 
 class Reconciler:
@@ -82,9 +82,10 @@ class Reconciler:
         await self._actor.act(self._term, record, attempts, plan.actions)
         if plan.attempts or plan.actions:
             self._hurry()
-        if plan.actions:
+        if any(not isinstance(action, Cancel) for action in plan.actions):
             return now + SOON
-        if plan.attempts:  # what was closed in this pass is evicted by the next one, at once
+        if any(not attempt.open and attempt.gone_at is None for attempt in plan.attempts):
+            # What was closed in this pass is evicted by the next one, at once.
             return now
         return min((t for t in (plan.look_again_at, turn) if t is not None), default=None)
 

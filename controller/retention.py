@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from api.contract.database import Database
@@ -77,13 +77,16 @@ class Retention:
         return len(left)
 
     async def _known(self, tokens: Collection[str]) -> set[str]:
-        found: set[str] = set()
         ordered = sorted(tokens)
-        async with self._database.read() as connection:
+
+        def find(connection: Connection) -> set[str]:
+            found: set[str] = set()
             for start in range(0, len(ordered), AT_ONCE):
                 query = select(AttemptRow.token).where(AttemptRow.token.in_(ordered[start : start + AT_ONCE]))
-                found.update((await connection.execute(query)).scalars())
-        return found
+                found.update(connection.execute(query).scalars())
+            return found
+
+        return await self._database.read(find)
 
 
 def _is_not_newest() -> ColumnElement[bool]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -39,9 +40,12 @@ class SharedRunDirs:
         """Create the folder (0700) and the parameter file (0600) of an attempt; raises `OSError`."""
         return await asyncio.to_thread(self._prepare, self.folder(service_id, token), parameters)
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
-        """Read what the job has written."""
-        return await asyncio.to_thread(read_job_files, self.folder(service_id, token))
+    async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
+        """Read what each of these jobs has written."""
+        if not tokens:
+            return {}
+        folders = {token: self.folder(service_id, token) for token in tokens}
+        return await asyncio.to_thread(lambda: {token: read_job_files(folder) for token, folder in folders.items()})
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""

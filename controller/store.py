@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    RowMapping,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +32,7 @@ from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
 from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
-from controller.lease import fence
+from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked
 from controller.roster import track
 from controller.wanted import ServiceRow, Wanted
@@ -49,6 +63,30 @@ _ATTEMPTS = (
 """The attempts that are not gone, and the newest of each replica."""
 _ENDPOINTS = select(EndpointRow.__table__).where(EndpointRow.service_id == _KEY).order_by(EndpointRow.replica)
 
+_attempts, _statuses, _events = (cast(Table, kind.__table__) for kind in (AttemptRow, ServiceStatus, EventRow))
+_ADD_ATTEMPT = insert(_attempts)
+_CHANGE_ATTEMPT = (
+    update(_attempts)
+    .where(AttemptRow.token == _KEY)
+    .values({name: bindparam(name) for name in ATTEMPT_FIELDS if name != "token"})
+)
+_ADD_STATUS = insert(_statuses)
+_CHANGE_STATUS = (
+    update(_statuses)
+    .where(ServiceStatus.service_id == _KEY)
+    .values({c.name: bindparam(c.name) for c in _statuses.columns if c.name != "service_id"})
+)
+_ADD_EVENT = insert(_events)
+_COUNT_EVENT = (
+    update(_events)
+    .where(
+        EventRow.id == select(func.max(EventRow.id)).where(EventRow.service_id == _KEY).scalar_subquery(),
+        EventRow.reason == bindparam("same_reason"),
+        EventRow.message == bindparam("same_message"),
+    )
+    .values(count=EventRow.count + 1, last_at=bindparam("last"))
+)
+
 
 class SqlStore:
     """The store on SQLite or PostgreSQL."""
@@ -59,24 +97,20 @@ class SqlStore:
 
     async def keys(self) -> tuple[str, ...]:
         """Return the ids of all services."""
-        async with self._database.read() as connection:
-            return tuple((await connection.execute(select(Service.id))).scalars())
+        return tuple(await self._database.read(lambda connection: connection.scalars(select(Service.id)).all()))
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         """Return the feed's position and the services that people changed after `since`."""
         query = select(Service.change_seq, Service.id).where(Service.change_seq > since).order_by(Service.change_seq)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return (rows[-1].change_seq if rows else since), tuple(row.id for row in rows)
 
     async def load(self, key: str) -> Record | None:
         """Read one service: what is wanted, its status, its endpoints, its attempts."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_SERVICE, {"key": key})).one_or_none()
-            if row is None:
-                return None
-            attempts = (await connection.execute(_ATTEMPTS, {"key": key})).mappings().all()
-            endpoints = (await connection.execute(_ENDPOINTS, {"key": key})).all()
+        found = await self._database.read(lambda connection: _rows(connection, key))
+        if found is None:
+            return None
+        row, attempts, endpoints = found
         return Record(
             desired=self._wanted.of(_service_row(row)),
             status=_status(row),
@@ -90,6 +124,9 @@ class SqlStore:
         A plan of actions alone writes nothing, but whether they may be carried out is for the fence to say.
         """
         if plan.is_empty:
+            return
+        if not plan.changes:
+            await look_at_fence(self._database, term)
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
         async with self._database.write() as connection:
@@ -125,26 +162,35 @@ class SqlStore:
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
         query = select(AttemptRow.__table__).where(AttemptRow.gone_at.is_(None))
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return tuple(track(_attempt(row)) for row in rows)
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
-        found: dict[str, bool] = {}
-        ordered = sorted(tokens)
-        async with self._database.read() as connection:
-            for start in range(0, len(ordered), MOST_PARAMETERS):
-                part = ordered[start : start + MOST_PARAMETERS]
-                query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
-                found.update({r.token: r.closed_at is not None for r in await connection.execute(query)})
-        return found
+        return await self._database.read(lambda connection: _known(connection, sorted(tokens)))
 
 
 async def installation_id(database: Database) -> str:
     """Return the id that the first migration gave this installation."""
-    async with database.read() as connection:
-        return str((await connection.execute(select(Installation.id))).scalar_one())
+    return str(await database.read(lambda connection: connection.execute(select(Installation.id)).scalar_one()))
+
+
+def _rows(connection: Connection, key: str) -> tuple[Row[Any], Sequence[RowMapping], Sequence[Row[Any]]] | None:
+    """Return a service with its status, its attempts and its endpoints."""
+    service = connection.execute(_SERVICE, {"key": key}).one_or_none()
+    if service is None:
+        return None
+    attempts = connection.execute(_ATTEMPTS, {"key": key}).mappings().all()
+    return service, attempts, connection.execute(_ENDPOINTS, {"key": key}).all()
+
+
+def _known(connection: Connection, tokens: Sequence[str]) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for start in range(0, len(tokens), MOST_PARAMETERS):
+        part = tokens[start : start + MOST_PARAMETERS]
+        query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
+        found.update({row.token: row.closed_at is not None for row in connection.execute(query)})
+    return found
 
 
 def _service_row(row: Any) -> ServiceRow:
@@ -191,10 +237,10 @@ def _attempt(row: Mapping[Any, Any]) -> Attempt:
 async def _write_attempt(connection: AsyncConnection, attempt: Attempt, *, exists: bool) -> None:
     values = {name: getattr(attempt, name) for name in ATTEMPT_FIELDS}
     if exists:
-        del values["token"]
-        await connection.execute(update(AttemptRow).where(AttemptRow.token == attempt.token).values(**values))
+        values["key"] = values.pop("token")
+        await connection.execute(_CHANGE_ATTEMPT, values)
     else:
-        await connection.execute(insert(AttemptRow).values(**values))
+        await connection.execute(_ADD_ATTEMPT, values)
 
 
 async def _write_endpoints(
@@ -231,26 +277,18 @@ async def _write_status(connection: AsyncConnection, record: Record, status: Sta
         "digest": desired.digest,
         "updated_at": now,
     }
-    query = update(ServiceStatus).where(ServiceStatus.service_id == desired.service_id).values(**values)
-    if (await connection.execute(query)).rowcount == 0:
-        await connection.execute(insert(ServiceStatus).values(service_id=desired.service_id, **values))
+    if (await connection.execute(_CHANGE_STATUS, {"key": desired.service_id, **values})).rowcount == 0:
+        await connection.execute(_ADD_STATUS, {"service_id": desired.service_id, **values})
 
 
 async def _write_event(connection: AsyncConnection, key: str, event: Event, now: float) -> None:
     """Count the newest line up if it says the same, else add one."""
-    newest = select(func.max(EventRow.id)).where(EventRow.service_id == key).scalar_subquery()
-    same = and_(EventRow.id == newest, EventRow.reason == event.reason, EventRow.message == event.message)
-    again = update(EventRow).where(same).values(count=EventRow.count + 1, last_at=now)
-    if (await connection.execute(again)).rowcount:
-        return
-    await connection.execute(
-        insert(EventRow).values(
-            service_id=key,
-            type="Warning" if event.warning else "Normal",
-            reason=event.reason,
-            message=event.message,
-            count=1,
-            first_at=now,
-            last_at=now,
-        )
+    told = {"reason": event.reason, "message": event.message}
+    again = await connection.execute(
+        _COUNT_EVENT, {"key": key, "last": now, **{f"same_{k}": v for k, v in told.items()}}
     )
+    if again.rowcount:
+        return
+    kind = "Warning" if event.warning else "Normal"
+    values = {"service_id": key, "type": kind, **told, "count": 1, "first_at": now, "last_at": now}
+    await connection.execute(_ADD_EVENT, values)

@@ -99,13 +99,12 @@ async def _forget_observations(database: Database) -> None:
 
 
 async def _about(database: Database, program: str) -> About:
-    async with database.read() as connection:
-        installation = str((await connection.execute(select(Installation.id))).scalar_one())
+    installation = await database.read(lambda connection: connection.execute(select(Installation.id)).scalar_one())
     return About(
         format=FORMAT,
         made_at=time.time(),
         program=program,
-        installation=installation,
+        installation=str(installation),
         schema=str(await database.revision()),
         database=SQLITE if database.is_sqlite else POSTGRESQL,
     )

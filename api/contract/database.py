@@ -1,7 +1,8 @@
 """The engine and its transactions, the same for SQLite and PostgreSQL.
 
 Every write transaction is immediate (measured: a deferred one loses hundreds of concurrent writes to SQLITE_BUSY);
-readers use an engine whose transactions are not.
+readers use an engine whose transactions are not. On SQLite a whole reading transaction is one hop to a thread:
+aiosqlite takes four for every statement, which is most of what a short one costs (measured: a fourth of the CPU).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -30,6 +32,10 @@ NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "fuse.sshfs", "9p"}
 )
 BUSY_SECONDS = 10
+READERS = 4
+"""Reading transactions on SQLite at a time."""
+
+_Found = TypeVar("_Found")
 
 
 class SchemaError(Exception):
@@ -45,11 +51,12 @@ class Database:
         if self.is_sqlite:
             _refuse_network_file_system(Path(self.url.database or ""))
             self._writer = _sqlite_engine(self.url, "BEGIN IMMEDIATE", pool_size=1)
-            self._reader = _sqlite_engine(self.url, "BEGIN", pool_size=4)
+            self._reader: _ThreadedReader | None = _ThreadedReader(self.url)
         else:
+            self._reader = None
             # A writer waits for another's lock as long as on SQLite, not for ever.
             waits = {"lock_timeout": f"{int(BUSY_SECONDS * 1000)}ms"}
-            self._writer = self._reader = create_async_engine(
+            self._writer = create_async_engine(
                 self.url,
                 pool_pre_ping=True,
                 pool_size=8,
@@ -61,11 +68,14 @@ class Database:
         """The engine of write transactions, for migrations."""
         return self._writer
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Open a reading transaction."""
-        async with self._reader.begin() as connection:
-            yield connection
+    async def read(self, query: Callable[[Connection], _Found]) -> _Found:
+        """Return what `query` finds in one reading transaction. It may run in another thread: it takes what it is
+        given, and returns rows, no open result.
+        """
+        if self._reader is not None:
+            return await self._reader.read(query)
+        async with self._writer.begin() as connection:
+            return await connection.run_sync(query)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -76,19 +86,15 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        if self._reader is not None:
+            await self._reader.close()
 
     async def revision(self) -> str | None:
         """Return the schema's revision, `None` for an empty database. Raises `SchemaError` if it can't be reached."""
         if self.is_sqlite and not Path(self.url.database or "").exists():
             return None
         try:
-            async with self.read() as connection:
-                exists = await connection.run_sync(lambda c: c.dialect.has_table(c, "alembic_version"))
-                if not exists:
-                    return None
-                return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+            return await self.read(_revision)
         except (SQLAlchemyError, OSError, TypeError) as error:  # TypeError: an option that the driver does not know
             raise SchemaError(
                 f"The database {self.url.render_as_string()} can't be reached: {cause(error)}. "
@@ -160,14 +166,19 @@ async def migrate(database: Database, revision: str = "head") -> None:
         await connection.run_sync(_migrate, revision)
 
 
+def _revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+
+
 def _migrate(connection: Connection, revision: str) -> None:
     config = migration_config()
     config.attributes["connection"] = connection
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(7241)"))
     script = ScriptDirectory.from_config(config)
-    present = connection.dialect.has_table(connection, "alembic_version")
-    current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if present else None
+    current = _revision(connection)
     ordered = [r.revision for r in script.walk_revisions()]
     target = script.get_current_head() if revision == "head" else revision
     if current in ordered and (target == "base" or ordered.index(str(target)) > ordered.index(current)):
@@ -176,34 +187,63 @@ def _migrate(connection: Connection, revision: str) -> None:
         command.upgrade(config, revision)
 
 
+class _ThreadedReader:
+    """Reading transactions on SQLite, in threads of their own."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"),
+            pool_size=READERS,
+            max_overflow=0,
+            connect_args={"timeout": BUSY_SECONDS},
+        )
+        _set_up(self._engine, "BEGIN", time.sleep)
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="database")
+
+    async def read(self, query: Callable[[Connection], _Found]) -> _Found:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._read, query)
+
+    def _read(self, query: Callable[[Connection], _Found]) -> _Found:
+        with self._engine.begin() as connection:
+            return query(connection)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+        self._engine.dispose()
+
+
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": BUSY_SECONDS})
-    path = Path(url.database or "")
+    _set_up(engine.sync_engine, begin, lambda seconds: await_only(asyncio.sleep(seconds)))
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def _set_up(engine: Engine, begin: str, pause: Callable[[float], object]) -> None:
+    """Have an engine's connections to SQLite set up, looked at before each use, and begin their transactions so."""
+    path = Path(engine.url.database or "")
+
+    @event.listens_for(engine, "connect")
     def _connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        _use_wal(cursor)
+        _use_wal(cursor, pause)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
         record.info["file"] = file_identity(path)
 
-    @event.listens_for(engine.sync_engine, "checkout")
+    @event.listens_for(engine, "checkout")
     def _checked_out(_: object, record: Any, __: object) -> None:
         # What is written to a file that a restored backup has replaced would be lost without a word.
         if record.info["file"] != file_identity(path):
             raise DisconnectionError(f"{path} was replaced")
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
-    return engine
 
-
-def _use_wal(cursor: Any) -> None:
+def _use_wal(cursor: Any, pause: Callable[[float], object]) -> None:
     """Switch to WAL. Of several that do so at once on a new file, SQLite refuses some without waiting (measured)."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -212,7 +252,7 @@ def _use_wal(cursor: Any) -> None:
         except sqlite3.OperationalError:
             if time.monotonic() > deadline:
                 raise
-            await_only(asyncio.sleep(0.01))
+            pause(0.01)
         else:
             return
 

@@ -6,14 +6,13 @@ Few statements a request: each costs more than the whole framework (measured).
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import BindParameter, Row, Select, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from api.contract.database import Database, cause
@@ -135,34 +134,30 @@ class Services:
 
     async def list_all(self) -> Sequence[Row[Any]]:
         """Return all services, the newest last."""
-        async with _answering(self._database.read()) as connection:
-            return (await connection.execute(_LIST)).all()
+        with _answering():
+            return await self._database.read(lambda connection: connection.execute(_LIST).all())
 
     async def list_with_spec(self) -> Sequence[Row[Any]]:
         """Return all services with `spec`, what the controller resolved."""
-        async with _answering(self._database.read()) as connection:
-            return (await connection.execute(_LIST_ENGINES)).all()
+        with _answering():
+            return await self._database.read(lambda connection: connection.execute(_LIST_ENGINES).all())
 
     async def find(self, key: str) -> Row[Any] | None:
         """Return one service; a deleted one too, until it is purged."""
-        async with _answering(self._database.read()) as connection:
-            rows = await _found(connection, _FIND, key)
-            return rows[0] if rows else None
+        with _answering():
+            rows = await self._database.read(lambda connection: _found(connection, _FIND, key))
+        return rows[0] if rows else None
 
     async def find_routes(self, key: str) -> Sequence[Row[Any]]:
         """Return one row for each ready replica of a service; one without a host if none is; none if it is unknown."""
-        async with _answering(self._database.read()) as connection:
-            rows = await _found(connection, _FIND_ROUTES, key)
-            return [row for row in rows if row.id == rows[0].id]
+        with _answering():
+            rows = await self._database.read(lambda connection: _found(connection, _FIND_ROUTES, key))
+        return [row for row in rows if row.id == rows[0].id]
 
     async def find_with_tokens(self, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
         """Return a service and the token of the newest attempt of each of its replicas, in their order."""
-        async with _answering(self._database.read()) as connection:
-            rows = await _found(connection, _FIND, key)
-            if not rows:
-                return None, ()
-            tokens = await connection.execute(_NEWEST_TOKENS, {"key": rows[0].id})
-            return rows[0], tokens.scalars().all()
+        with _answering():
+            return await self._database.read(lambda connection: _found_with_tokens(connection, key))
 
     async def create(self, request: ServiceRequest, recipe: str, replicas: int | None) -> tuple[str, str, float]:
         """Add a service of a recipe; return its id, its name and when it was made.
@@ -180,49 +175,55 @@ class Services:
         }
         event = _event(service_id, "create", f"{name} was created from {request.recipe_name}.")
         try:
-            async with _answering(self._database.write()) as connection:
-                await connection.execute(_ADD, row)
-                created_at = (await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})).scalar_one()
+            with _answering():
+                async with self._database.write() as connection:
+                    await connection.execute(_ADD, row)
+                    created = await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})
         except IntegrityError as error:
             raise _refused(error, name) from None
-        return service_id, name, created_at
+        return service_id, name, created.scalar_one()
 
     async def delete(self, service_id: str, name: str) -> bool:
         """Mark a service as deleted; False if it was already."""
-        async with _answering(self._database.write()) as connection:
-            marked = await connection.execute(_DELETE, {"key": service_id, "now": time.time()})
-            if marked.rowcount == 0:
-                return False
-            await connection.execute(_ADD_EVENT, _event(service_id, "delete", f"{name} was deleted."))
-            return True
+        with _answering():
+            async with self._database.write() as connection:
+                marked = await connection.execute(_DELETE, {"key": service_id, "now": time.time()})
+                if marked.rowcount == 0:
+                    return False
+                await connection.execute(_ADD_EVENT, _event(service_id, "delete", f"{name} was deleted."))
+                return True
 
     async def leader(self) -> Row[int, str | None, str | None, float] | None:
         """Return the epoch and the host of the controller that leads or led last, and when it renewed its lease."""
-        async with _answering(self._database.read()) as connection:
-            return (await connection.execute(_LEADER)).one_or_none()
+        with _answering():
+            return await self._database.read(lambda connection: connection.execute(_LEADER).one_or_none())
 
 
-@asynccontextmanager
-async def _answering(transaction: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
-    """Run a transaction; a database that does not answer is not an error of ours."""
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Stand by a transaction: a database that does not answer is not an error of ours."""
     try:
-        async with transaction as connection:
-            yield connection
+        yield
     except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
         detail = f"The database is busy or can't be reached ({cause(error)}). Try again in a moment."
         raise UnavailableError(detail, retry_after=RETRY_SECONDS) from error
 
 
-async def _found(
-    connection: AsyncConnection, statements: tuple[Select[Any], Select[Any]], key: str
-) -> Sequence[Row[Any]]:
+def _found(connection: Connection, statements: tuple[Select[Any], Select[Any]], key: str) -> Sequence[Row[Any]]:
     if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
         return ()
     for statement in statements:
-        rows: Sequence[Row[Any]] = (await connection.execute(statement, {"key": key})).all()
+        rows = connection.execute(statement, {"key": key}).all()
         if rows:
             return rows
     return ()
+
+
+def _found_with_tokens(connection: Connection, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
+    rows = _found(connection, _FIND, key)
+    if not rows:
+        return None, ()
+    return rows[0], connection.scalars(_NEWEST_TOKENS, {"key": rows[0].id}).all()
 
 
 def _event(service_id: str, action: str, message: str) -> dict[str, Any]:

@@ -316,10 +316,14 @@ class Plan:
     """Whether a job would be submitted, did the pace of submissions allow it."""
 
     @property
+    def changes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.attempts or self.events or self.status is not None or self.endpoints is not None)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write and nothing to do."""
-        changes = self.attempts or self.events or self.status is not None or self.endpoints is not None
-        return not (changes or self.actions)
+        return not (self.changes or self.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from api.contract.identity import Token
 from controller.core.model import Job, ReadingFailure, Snapshot
 from controller.ports import Clock, Scheduler, Tracked, UnreadableError
-from controller.slurm.snapshot import Vanished, build_snapshot, find_vanished, known_as_ended, placements
+from controller.slurm.snapshot import (
+    Vanished,
+    build_snapshot,
+    find_vanished,
+    known_as_ended,
+    placements,
+    tokens_by_service,
+)
 
 ASK_AGAIN_FIRST = 2.0
 ASK_AGAIN_MOST = 60.0
@@ -33,6 +41,7 @@ class SnapshotKeeper:
         self._accounting = _Accounting()
         self._addresses: Mapping[str, str] = {}
         self._placed: frozenset[tuple[int, str]] | None = None
+        self._sorted_out: tuple[Snapshot, Mapping[str, Sequence[Token]]] | None = None
         self.latest: Snapshot | None = None
         """`None` until the first successful reading."""
         self.failure: ReadingFailure | None = None
@@ -59,10 +68,19 @@ class SnapshotKeeper:
             began_at=began_at,
             listing=listing,
             tracked=tracked,
+            vanished=vanished,
             ended=self._accounting.ended,
             addresses=self._addresses,
         )
         return self.latest
+
+    def tokens_of(self, service_id: str) -> Sequence[Token]:
+        """Return the tokens of one service in the latest snapshot. They are sorted out once, when first asked for."""
+        if self.latest is None:
+            return ()
+        if self._sorted_out is None or self._sorted_out[0] is not self.latest:
+            self._sorted_out = self.latest, tokens_by_service(self.latest)
+        return self._sorted_out[1].get(service_id, ())
 
     def forget(self) -> None:
         """Throw the snapshot away: a new term looks first."""

@@ -6,12 +6,16 @@ A text that is not what was asked for raises `GarbledError`; it is never read as
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from controller.core.model import Job, JobPhase
 from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
 from controller.slurm.hostlist import first_host
 from controller.slurm.states import phase_of, state_word
+
+Record = tuple[str, ...]
+"""The fields of one line."""
 
 _LASTS = frozenset({JobPhase.RUNNING, JobPhase.SUSPENDED})
 
@@ -20,7 +24,7 @@ class GarbledError(Exception):
     """The text is cut short, or not of the form that was asked for."""
 
 
-def records(text: str, mark: str, width: int) -> list[tuple[str, ...]]:
+def records(text: str, mark: str, width: int) -> list[Record]:
     """Split a text in which every field is followed by the mark, and every record by a newline.
 
     Raises GarbledError if a record is incomplete.
@@ -37,10 +41,19 @@ def records(text: str, mark: str, width: int) -> list[tuple[str, ...]]:
 
 def parse_listing(text: str, mark: str, prefix: str) -> tuple[Job, ...]:
     """Read the jobs whose name begins with the prefix out of squeue's answer to `argv.list_command`."""
-    return tuple(_listed(record) for record in records(text, mark, len(LIST_FIELDS)) if record[5].startswith(prefix))
+    return tuple(job for _, job in read_listing(text, mark, prefix, {}))
 
 
-def _listed(record: tuple[str, ...]) -> Job:
+def read_listing(text: str, mark: str, prefix: str, before: Mapping[Record, Job]) -> tuple[tuple[Record, Job], ...]:
+    """Read a listing as `parse_listing` does; return each job with the record that tells of it.
+
+    A record that the listing before had word for word, as most are, gives the very same job again, at little cost.
+    """
+    found = (record for record in records(text, mark, len(LIST_FIELDS)) if record[5].startswith(prefix))
+    return tuple((record, before.get(record) or _listed(record)) for record in found)
+
+
+def _listed(record: Record) -> Job:
     job_id, state, host, start, end, name, reason = record
     word = state_word(state)
     phase = phase_of(word)

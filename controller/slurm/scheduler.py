@@ -29,12 +29,15 @@ class SlurmScheduler:
         self._runner = runner
         self._prefix = prefix
         self._numbers = itertools.count(1)
+        self._listed: Mapping[parse.Record, Job] = {}
 
     async def list_jobs(self) -> Listing:
         """List our jobs, ended ones that squeue still holds too. Raises UnreadableError."""
         mark = self._mark()
         answer = await self._read(argv.list_command(mark))
-        return Listing(jobs=_understood(answer, lambda: parse.parse_listing(answer.stdout, mark, self._prefix)))
+        found = _understood(answer, lambda: parse.read_listing(answer.stdout, mark, self._prefix, before=self._listed))
+        self._listed = dict(found)
+        return Listing(jobs=tuple(job for _, job in found))
 
     async def ended_jobs(self, job_ids: Collection[int]) -> Mapping[int, Job] | None:
         """Ask accounting about jobs that left the listing; unknown ids, and those of strangers, are absent.

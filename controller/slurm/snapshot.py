@@ -5,8 +5,9 @@ believed. Pure.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from api.contract.identity import Token, parse_token
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import Listing, Tracked
 
@@ -14,8 +15,7 @@ MASS = 5
 """So many live attempts, and more than half of them all, vanish at once only in a broken reading."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Vanished:
+class Vanished(NamedTuple):
     """A job that we know of and that the listing lacks."""
 
     job_id: int
@@ -59,11 +59,11 @@ def build_snapshot(
     began_at: float,
     listing: Listing,
     tracked: Collection[Tracked],
+    vanished: frozenset[Vanished],
     ended: Mapping[Vanished, Job],
     addresses: Mapping[str, str],
 ) -> Snapshot:
     """Put a snapshot together. `ended` holds what accounting knows of the vanished, from now or earlier."""
-    vanished = find_vanished(listing, tracked)
     filled_in = [job for each, job in sorted(ended.items()) if each in vanished]
     return Snapshot(
         sequence=sequence,
@@ -85,4 +85,13 @@ def _by_token(jobs: Iterable[Job]) -> dict[str, tuple[Job, ...]]:
     grouped: dict[str, tuple[Job, ...]] = {}
     for job in sorted(jobs, key=lambda job: job.job_id):
         grouped[job.token] = (*grouped.get(job.token, ()), job)
+    return grouped
+
+
+def tokens_by_service(snapshot: Snapshot) -> dict[str, list[Token]]:
+    """Sort the tokens of a snapshot out by the service they are of."""
+    grouped: dict[str, list[Token]] = {}
+    for text in snapshot.jobs:
+        if (token := parse_token(text)) is not None:
+            grouped.setdefault(token.service, []).append(token)
     return grouped

@@ -49,8 +49,8 @@ async def test_config_is_echoed_as_sent_plus_nodes_where_absent(world: World) ->
 
 async def test_the_shown_number_of_nodes_does_not_outweigh_the_recipes(world: World) -> None:
     service = await world.create()
-    async with world.database.read() as connection:
-        stored = (await connection.execute(select(Service.config).where(Service.id == service))).scalar_one()
+    query = select(Service.config).where(Service.id == service)
+    stored = await world.database.read(lambda connection: connection.scalar(query))
     assert stored == {}
 
 
@@ -214,8 +214,8 @@ async def test_what_the_user_did_is_recorded(world: World) -> None:
     service = await world.create(name="mine")
     await world.delete(f"{SERVICES}/mine")
     await world.delete(f"{SERVICES}/mine")
-    async with world.database.read() as connection:
-        rows = (await connection.execute(select(UserEvent.service_id, UserEvent.action).order_by(UserEvent.id))).all()
+    query = select(UserEvent.service_id, UserEvent.action).order_by(UserEvent.id)
+    rows = await world.database.read(lambda connection: connection.execute(query).all())
     assert [tuple(row) for row in rows] == [(service, "create"), (service, "delete")]
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backends import Backend, Refused, on_postgresql, on_sqlite
-from sqlalchemy import select, update
+from sqlalchemy import Connection, Select, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 import api.contract.database
-from api.contract.database import Database, SchemaError, driver_url, file_system, migrate, open_database
+from api.contract.database import READERS, Database, SchemaError, driver_url, file_system, migrate, open_database
 from api.contract.tables import Feed, Service
 from api.http.bodies import RESERVED_NAMES
 
@@ -50,6 +52,16 @@ async def refused(backend: Backend, statement: str, told: str) -> None:
         await backend.run(statement)
         pytest.fail(f"not refused: {statement}")
     assert re.search(told, str(error.value)), statement
+
+
+async def read(database: Database, query: Select[Any]) -> Any:
+    """Return the one value that a query finds in a reading transaction."""
+    return await database.read(lambda connection: connection.execute(query).scalar_one())
+
+
+async def positions(database: Database, since: int) -> Sequence[int]:
+    query = select(Service.change_seq).where(Service.change_seq > since).order_by(Service.change_seq)
+    return await database.read(lambda connection: connection.scalars(query).all())
 
 
 async def feed(backend: Backend) -> int:
@@ -333,8 +345,7 @@ class TestNonsense:
     async def test_whole_numbers_are_whole_however_they_are_written(self, one: Backend, database: Database) -> None:
         await one.run("UPDATE services SET replicas = 3", "UPDATE services SET replicas = 3.00")
         assert await one.one("SELECT replicas::text, generation FROM services") == ("3", 2)
-        async with database.read() as connection:
-            assert repr((await connection.execute(select(Service.replicas))).scalar_one()) == "3"
+        assert repr(await read(database, select(Service.replicas))) == "3"
 
     async def test_what_is_sense_is_not(self, one: Backend) -> None:
         for replicas in ("0", "1000", "NULL", "'7'"):
@@ -506,8 +517,51 @@ class TestTransactions:
     async def test_readers_do_not_wait_for_a_writer(self, one: Backend, database: Database) -> None:
         async with database.write() as writing:
             await writing.execute(update(Service).values(replicas=2))
-            async with asyncio.timeout(2), database.read() as connection:
-                assert (await connection.execute(select(Service.replicas))).scalar_one() is None
+            async with asyncio.timeout(2):
+                assert await read(database, select(Service.replicas)) is None
+
+    @on_sqlite
+    async def test_a_reader_sees_one_state(self, one: Backend, database: Database) -> None:
+        begun, go_on = threading.Event(), threading.Event()
+
+        def twice(connection: Connection) -> list[int | None]:
+            found = [connection.scalar(select(Service.replicas))]
+            begun.set()
+            go_on.wait(5)
+            return [*found, connection.scalar(select(Service.replicas))]
+
+        reading = asyncio.create_task(database.read(twice))
+        await asyncio.to_thread(begun.wait, 5)
+        async with database.write() as connection:
+            await connection.execute(update(Service).values(replicas=2))
+        go_on.set()
+        assert await reading == [None, None]
+        assert await read(database, select(Service.replicas)) == 2
+
+    async def test_reads_wait_for_their_turn(self, one: Backend, database: Database) -> None:
+        found = await asyncio.gather(*(read(database, select(Service.id)) for _ in range(100)))
+        assert found == ["one"] * 100
+
+    async def test_what_a_query_raises_is_raised(self, one: Backend, database: Database) -> None:
+        def broken(connection: Connection) -> None:
+            connection.execute(text("SELECT 1"))
+            raise RuntimeError("no")
+
+        for _ in range(READERS + 1):
+            with pytest.raises(RuntimeError, match="no"):
+                await database.read(broken)
+        with pytest.raises(SQLAlchemyError, match="nothing_of_that_name"):
+            await database.read(lambda connection: connection.execute(text("SELECT * FROM nothing_of_that_name")))
+        assert await read(database, select(Service.id)) == "one"
+
+    async def test_a_read_that_is_given_up_keeps_no_connection(self, one: Backend, database: Database) -> None:
+        tasks = [asyncio.create_task(read(database, select(Service.id))) for _ in range(50)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(5):
+            assert await read(database, select(Service.id)) == "one"
 
     async def test_positions_are_seen_in_the_order_of_commits(self, backend: Backend) -> None:
         """A reader that has seen a position will never find a smaller one later."""
@@ -523,9 +577,7 @@ class TestTransactions:
 
         async def follow() -> None:
             while not done.is_set() or len(seen) < 60:
-                async with databases[0].read() as connection:
-                    query = select(Service.change_seq).where(Service.change_seq > (seen[-1] if seen else 0))
-                    seen.extend((await connection.execute(query.order_by(Service.change_seq))).scalars())
+                seen.extend(await positions(databases[0], seen[-1] if seen else 0))
 
         try:
             async with asyncio.timeout(20):
@@ -539,12 +591,10 @@ class TestTransactions:
 
     @on_postgresql
     async def test_the_server_may_restart(self, one: Backend, database: Database) -> None:
-        async with database.read() as connection:
-            await connection.execute(select(Feed.seq))
+        await read(database, select(Feed.seq))
         one.postgres.stop()
         with pytest.raises((SQLAlchemyError, OSError)):
-            async with database.read() as connection:
-                await connection.execute(select(Feed.seq))
+            await read(database, select(Feed.seq))
         one.postgres.start()
         async with database.write() as connection:
             await connection.execute(update(Service).values(replicas=3))
@@ -561,8 +611,7 @@ class TestTransactions:
         backup.replace(one.name)
         for leftover in ("-wal", "-shm"):
             Path(one.name + leftover).unlink(missing_ok=True)
-        async with database.read() as connection:
-            assert (await connection.execute(select(Service.replicas))).scalar_one() is None
+        assert await read(database, select(Service.replicas)) is None
         async with database.write() as connection:
             await connection.execute(update(Service).values(replicas=7))
         assert await one.one("SELECT replicas FROM services") == (7,)

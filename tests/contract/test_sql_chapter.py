@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import msgspec
 import pytest
 from backends import Backend, Refused, on_postgresql
 from postgres_server import binaries
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import CursorResult, Row, delete, insert, select, text, update
 
 from api.contract.database import Database
 from api.contract.recipes.book import Library
@@ -166,15 +166,19 @@ async def run_sql(backend: Backend, database: Database, block: Block) -> None:
             await backend.run(*statements)
         assert block.shown.removeprefix("ERROR:").strip() in str(error.value), where
     else:
-        async with database.read() as connection:
-            result = await connection.execute(text(block.code.strip().rstrip(";")))
-            found = [tuple(result.keys()), *(tuple(map(cell, row)) for row in result)]
+        query = text(block.code.strip().rstrip(";"))
+        keys, rows = await database.read(lambda connection: keys_and_rows(connection.execute(query)))
+        found = [keys, *(tuple(map(cell, row)) for row in rows)]
         shown = table(block.shown)
         cut = [
             tuple(a[: len(b) - 1] + "…" if b.endswith("…") else a for a, b in zip(row, told, strict=True))
             for row, told in zip(found, shown, strict=True)
         ]
         assert cut == shown, where
+
+
+def keys_and_rows(result: CursorResult[Any]) -> tuple[tuple[str, ...], Sequence[Row[Any]]]:
+    return tuple(result.keys()), result.all()
 
 
 def run_shell(backend: Backend, line: str) -> str | None:

@@ -31,8 +31,8 @@ REASONS = [*Progress, "OfALaterVersion"]
 
 
 async def read(database: Database, query: str) -> list[dict[str, Any]]:
-    async with database.read() as connection:
-        return [dict(row) for row in (await connection.execute(text(query))).mappings()]
+    rows = await database.read(lambda connection: connection.execute(text(query)).mappings().all())
+    return [dict(row) for row in rows]
 
 
 def condition(kind: str, status: Truth, reason: str = "X", message: str = "") -> Condition:

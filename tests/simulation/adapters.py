@@ -189,7 +189,11 @@ class SimRunDirs:
         await Boundary("after prepare")
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
+    async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
+        return {token: self.files(token) for token in tokens}
+
+    def files(self, token: str) -> JobFiles:
+        """Return what of a job's files is seen."""
         world = self._world
         found = world.slurm.folders.get(token)
         if found is None or world.now < world.folder_fails_until:

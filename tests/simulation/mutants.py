@@ -107,9 +107,9 @@ async def revoke_nothing(self: Any, service_id: str, token: str) -> None:
     self.__dict__.setdefault("believed", set()).add(token)
 
 
-async def read_what_was_believed(self: Any, service_id: str, token: str) -> JobFiles:
+def read_what_was_believed(self: Any, token: str) -> JobFiles:
     """Beside the file another one that only the controller reads."""
-    files = await READ(self, service_id, token)
+    files = FILES(self, token)
     if files.claim is None and token in self.__dict__.get("believed", ()):
         return replace(files, claim=Claim(job_id=None))
     return files
@@ -120,7 +120,7 @@ def revoke_by_another_file() -> Iterator[None]:
     """Claim and revocation are two files: both can be won."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.revoke", revoke_nothing))
-        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.read", read_what_was_believed))
+        stack.enter_context(mock.patch("tests.simulation.adapters.SimRunDirs.files", read_what_was_believed))
         yield
 
 
@@ -241,7 +241,7 @@ def health_is_enough(listener: Any, token: str) -> bool:
 LIST: Any = None
 KNOWN: Any = None
 LOSERS: Any = None
-READ: Any = None
+FILES: Any = None
 RECORD: Any = None
 EVICT: Any = None
 FOLD: Any = None
@@ -257,7 +257,7 @@ def remember_originals() -> None:
         LIST=SimScheduler.list_jobs,
         KNOWN=SimStore.known,
         LOSERS=fold._losers,
-        READ=SimRunDirs.read,
+        FILES=SimRunDirs.files,
         RECORD=MemoryStore.record,
         EVICT=decide.evict,
         FOLD=decide.fold,

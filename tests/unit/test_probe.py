@@ -15,7 +15,7 @@ import pytest
 import controller.probe
 from api.contract.launch import Health, LaunchSpec, Resources
 from controller.core.model import Attempt, Probe
-from controller.probe import HttpProbes
+from controller.probe import MOST_AT_ONCE, HttpProbes, Target
 
 TOKEN = "af-x-one-0-1"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -285,3 +285,49 @@ async def test_an_address_of_version_6_is_understood(watch: Watch) -> None:
         watch.probes.watch(replace(attempt(port), host="::1"), spec())
         await watch.until(ready=True)
         await watch.probes.close()
+
+
+async def test_of_many_only_some_are_asked_at_once(
+    engine: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller.probe, "MOST_PER_SECOND", 10_000)
+    monkeypatch.setattr(controller.probe, "MOST_AT_ONCE", 3)
+    watch.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", watch.woken.append)
+    engine.hangs = True
+    before = len(asyncio.all_tasks())
+    for number in range(50):
+        watch.probes.watch(replace(attempt(engine.port), token=f"af-x-one-{number}-1"), spec())
+    try:
+        async with asyncio.timeout(5):
+            while len(engine.asked) < 3:
+                await asyncio.sleep(0.01)
+            assert len(asyncio.all_tasks()) - before <= 2 * 3 + 1  # each end of a connection, and the turns
+            while len(engine.asked) < 50:  # each is given up in time, and the next has its turn
+                engine.hangs = False
+                await asyncio.sleep(0.01)
+    finally:
+        await watch.probes.close()
+
+
+async def test_a_probe_that_breaks_is_made_again(
+    engine: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask = HttpProbes._ask
+
+    async def broken(self: HttpProbes, target: Target) -> str | None:
+        monkeypatch.setattr(HttpProbes, "_ask", ask)
+        raise RuntimeError("never thought of")
+
+    monkeypatch.setattr(HttpProbes, "_ask", broken)
+    watch.begin(engine)
+    await watch.until(ready=True)
+    assert "a probe failed" in caplog.text
+
+
+async def test_forgetting_before_the_first_step_keeps_no_turn(engine: Engine, watch: Watch) -> None:
+    for _ in range(2 * MOST_AT_ONCE):
+        watch.begin(engine)
+        await asyncio.sleep(0)
+        watch.probes.forget(TOKEN)
+    watch.begin(engine)
+    await watch.until(ready=True)

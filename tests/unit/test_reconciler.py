@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 import controller.reconciler
+from api.contract.identity import Token
 from controller.core.model import (
     Action,
     Attempt,
@@ -21,6 +22,7 @@ from controller.core.model import (
     Plan,
     Probe,
     ReadingFailure,
+    Revoke,
     SendOutcome,
     Sent,
     Snapshot,
@@ -114,14 +116,17 @@ class FakeCluster:
     def failure(self) -> ReadingFailure | None:
         return self._world.failure
 
+    def tokens_of(self, service_id: str) -> Sequence[Token]:
+        return ()
+
 
 class FakeFolders:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
-        self._world._do("read", service_id, token)
-        return JobFiles(step=f"step of {token}")
+    async def read(self, service_id: str, tokens: Sequence[str]) -> dict[str, JobFiles]:
+        self._world._do("read", service_id, *tokens)
+        return {token: JobFiles(step=f"step of {token}") for token in tokens}
 
 
 class FakeProbes:
@@ -181,7 +186,7 @@ BUSY = Plan(attempts=(FRESH,), actions=(Cancel(token="c", job_id=1),), events=(E
 async def test_the_verbs_come_in_order(world: World, reconcile: Reconcile) -> None:
     world.plan = BUSY
     await reconcile()
-    order = ["load", "look at the snapshot", "read", "read", "decide", "record", "report", "act", "hurry"]
+    order = ["load", "look at the snapshot", "read", "decide", "record", "report", "act", "hurry"]
     assert world.verbs == order
 
 
@@ -259,9 +264,12 @@ async def test_the_roster_knows_an_attempt_before_its_job_can_be(
         (Plan(), None, False),
         (Plan(look_again_at=NOW + 30), NOW + 30, False),
         (Plan(status=Status(), look_again_at=NOW + 30), NOW + 30, False),
-        (Plan(attempts=(FRESH,), look_again_at=NOW + 30), NOW, True),
-        (Plan(actions=(Cancel(token="c", job_id=1),), look_again_at=NOW + 30), NOW + SOON, True),
-        (BUSY, NOW + SOON, True),
+        (Plan(attempts=(FRESH,), look_again_at=NOW + 30), NOW + 30, True),
+        (Plan(attempts=(CLOSED,), look_again_at=NOW + 30), NOW, True),
+        (Plan(attempts=(GONE,), look_again_at=NOW + 30), NOW + 30, True),
+        (Plan(actions=(Revoke(token="c"),), look_again_at=NOW + 30), NOW + SOON, True),
+        (Plan(actions=(Cancel(token="c", job_id=1),), look_again_at=NOW + 30), NOW + 30, True),
+        (BUSY, None, True),
     ],
 )
 async def test_when_it_looks_again(

@@ -43,6 +43,11 @@ def folder(run_dirs: SharedRunDirs) -> Path:
     return folder
 
 
+async def read(run_dirs: SharedRunDirs) -> JobFiles:
+    """Return what the job wrote."""
+    return (await run_dirs.read("one", [TOKEN]))[TOKEN]
+
+
 def names(folder: Path | str) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir())
 
@@ -128,13 +133,13 @@ class TestPrepare:
 
 class TestReading:
     async def test_a_folder_that_is_not_there_says_nothing(self, run_dirs: SharedRunDirs) -> None:
-        assert await run_dirs.read("one", TOKEN) == JobFiles()
+        assert await read(run_dirs) == JobFiles()
 
     async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 42)
         (folder / "state.json").write_text('{"step": "serving", "port": 8123}')
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
-        assert await run_dirs.read("one", TOKEN) == JobFiles(
+        assert await read(run_dirs) == JobFiles(
             claim=Claim(job_id=42),
             step="serving",
             port=8123,
@@ -198,7 +203,7 @@ class TestReading:
 class TestRevoking:
     async def test_takes_a_free_claim(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         await run_dirs.revoke("one", TOKEN)
-        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=None)
+        assert (await read(run_dirs)).claim == Claim(job_id=None)
         assert names(folder) == ["claim"]
         assert stat.S_IMODE((folder / "claim").stat().st_mode) == 0o600
         with pytest.raises(claim.ClaimLostError):
@@ -207,13 +212,13 @@ class TestRevoking:
     async def test_leaves_a_taken_one(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 7)
         await run_dirs.revoke("one", TOKEN)
-        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=7)
+        assert (await read(run_dirs)).claim == Claim(job_id=7)
         assert names(folder) == ["claim"]
 
     async def test_twice_is_fine(self, run_dirs: SharedRunDirs) -> None:
         await run_dirs.revoke("one", TOKEN)
         await run_dirs.revoke("one", TOKEN)
-        assert (await run_dirs.read("one", TOKEN)).claim == Claim(job_id=None)
+        assert (await read(run_dirs)).claim == Claim(job_id=None)
 
     async def test_makes_the_folder_that_was_never_made(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
         await run_dirs.revoke("one", TOKEN)

@@ -168,10 +168,9 @@ async def _lease(url: str) -> tuple[str | None, str | None, float] | None:
     """Return holder, host and last renewal (Unix seconds) of the lease that was renewed last."""
     database = await open_database(url)
     try:
-        async with database.read() as connection:
-            query = select(Lease.holder, Lease.host, Lease.renewed_at).order_by(Lease.renewed_at.desc()).limit(1)
-            row = (await connection.execute(query)).one_or_none()
-            return None if row is None else (row[0], row[1], float(row[2]))
+        query = select(Lease.holder, Lease.host, Lease.renewed_at).order_by(Lease.renewed_at.desc()).limit(1)
+        row = await database.read(lambda connection: connection.execute(query).one_or_none())
+        return None if row is None else (row[0], row[1], float(row[2]))
     except SQLAlchemyError as error:
         raise FailedError(f"the database can't be read: {cause(error)}", "See the check of the database.") from error
     finally:

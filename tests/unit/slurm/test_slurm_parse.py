@@ -83,6 +83,14 @@ def test_real_addresses() -> None:
     assert parse.parse_addresses(recorded("sinfo"), MARK) == {"node1": "127.0.0.1", "node2": "127.0.0.1"}
 
 
+def test_a_record_that_was_there_before_gives_the_same_job() -> None:
+    before = dict(parse.read_listing(recorded("squeue"), MARK, PREFIX, {}))
+    changed = recorded("squeue").replace("SUSPENDED", "RUNNING")
+    after = dict(parse.read_listing(changed, MARK, PREFIX, before))
+    assert {job.job_id for record, job in after.items() if before.get(record) is not job} == {12}
+    assert tuple(after.values()) == parse.parse_listing(changed, MARK, PREFIX)
+
+
 def test_no_jobs_is_an_empty_listing() -> None:
     assert parse.parse_listing("", MARK, PREFIX) == ()
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.contract.identity import Token
 from controller.core.model import Job, JobPhase, Sent, Snapshot
 from controller.ports import Listing, Tracked, UnreadableError
 from controller.slurm.keeper import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotKeeper
@@ -91,7 +92,13 @@ def test_a_snapshot_puts_it_all_together() -> None:
     tracked = [track(1, "a"), track(3, "b"), track(4, "c")]
     over = {Vanished(3, "b"): ended(3, "b"), Vanished(8, "old"): ended(8, "old")}
     snapshot = build_snapshot(
-        sequence=7, began_at=100.0, listing=seen, tracked=tracked, ended=over, addresses={"n1": "10.0.0.1"}
+        sequence=7,
+        began_at=100.0,
+        listing=seen,
+        tracked=tracked,
+        vanished=find_vanished(seen, tracked),
+        ended=over,
+        addresses={"n1": "10.0.0.1"},
     )
     assert snapshot == Snapshot(
         sequence=7,
@@ -164,6 +171,19 @@ async def test_the_sequence_and_the_database_come_before_the_listing() -> None:
     assert world.calls == ["sequence", "tracked", "squeue", "sinfo"]
     assert (snapshot.sequence, snapshot.began_at) == (1, 1000.0)
     assert world.keeper.latest is snapshot
+
+
+async def test_the_tokens_of_a_service_are_those_of_the_latest_snapshot() -> None:
+    world = World()
+    assert world.keeper.tokens_of("one") == ()
+    world.jobs = [job(1, "af-x-one-0-1"), job(2, "af-x-one_more-0-1"), job(3, "af-x-one-1-4"), job(4, "odd")]
+    await world.take()
+    assert list(world.keeper.tokens_of("one")) == [Token("x", "one", 0, 1), Token("x", "one", 1, 4)]
+    world.jobs = world.jobs[1:]
+    await world.take()
+    assert list(world.keeper.tokens_of("one")) == [Token("x", "one", 1, 4)]
+    world.keeper.forget()
+    assert world.keeper.tokens_of("one") == ()
 
 
 async def test_a_quiet_take_is_one_squeue() -> None:
