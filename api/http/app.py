@@ -11,10 +11,14 @@ from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.http.auth import Door
+from api.http.changes import Changes
 from api.http.engines import Engines, new_client
 from api.http.errors import HANDLERS
+from api.http.history import History
 from api.http.recipes import Recipes
-from api.http.request_id import add_request_id
+from api.http.request_id import add_request_id, log_request_id
+from api.http.routes.changes import change_routes
+from api.http.routes.history import history_routes
 from api.http.routes.meta import meta_routes
 from api.http.routes.recipes import recipe_routes
 from api.http.routes.services import service_routes
@@ -46,9 +50,12 @@ def create_app(
             *meta_routes(services, recipes, environment, settings.controller.lease),
             *recipe_routes(recipes),
             *service_routes(services, recipes, settings.slurm, settings.run_dir),
+            *change_routes(services, Changes(database), recipes, settings.slurm),
+            *history_routes(services, History(database)),
             *vllm_routes(services, recipes, Engines(client, key)),
         ],
         guards=[door],
+        middleware=[log_request_id],
         exception_handlers=HANDLERS,
         before_send=[add_request_id],
         response_class=JsonResponse,

@@ -22,7 +22,7 @@ from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import digest, encode_spec, resolve
 from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
-from api.contract.tables import AttemptRow, Endpoint, Installation, Lease, Service, ServiceStatus
+from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus
 from api.http.app import create_app
 from api.http.auth import Door
 from api.http.peers import STATE_KEY, Connection
@@ -94,6 +94,10 @@ class World:
     async def post(self, path: str, content: Any = None, **options: Any) -> httpx.Response:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return await self.client.post(path, content=body, **options)
+
+    async def patch(self, path: str, content: Any, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.patch(path, content=json.dumps(content).encode(), headers=named)
 
     async def delete(self, path: str) -> httpx.Response:
         return await self.client.delete(path)
@@ -175,6 +179,11 @@ class World:
                     name="controller", epoch=1, holder="me", host="here", renewals=1, renewed_at=time.time() - ago
                 )
             )
+
+    async def event(self, service_id: str, reason: str, at: float, **rest: Any) -> None:
+        values = {"type": "Normal", "message": "", "count": 1, "first_at": at, "last_at": at, **rest}
+        async with self.database.write() as connection:
+            await connection.execute(insert(EventRow).values(service_id=service_id, reason=reason, **values))
 
     def job_folder(self, token: str) -> Path:
         installation, service = token.split("-")[1:3]
