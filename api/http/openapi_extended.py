@@ -32,6 +32,14 @@ _NOT_FOUND = {"404": "There is no such service"}
 FURTHER: dict[str, tuple[Schema, ...]] = {
     "create_service": (
         _header("Idempotency-Key", "The same request under the same key is done once; kept for 24 hours."),
+        _query("wait", "Answer when the service is ready or has ended.", type="string", enum=["ready"]),
+        _query(
+            "timeout",
+            "Answer after so many seconds, however it is then; 300 unless told.",
+            type="number",
+            minimum=0,
+            maximum=3600,
+        ),
     ),
     "list_services": (
         _query("status", "Only with these status words.", type="array", items={"type": "string", "enum": [*WORDS]}),
@@ -111,6 +119,27 @@ EXTRA_OPERATIONS = (
             _query("status", "Only with these values.", type="array", items={"type": "string", "enum": [*TRUTHS]}),
         ),
         answer=list_of("Condition", "Conditions"),
+        refusals=_NOT_FOUND,
+    ),
+    Operation(
+        method="get",
+        path="/api/v1/watch",
+        name="watch",
+        description="Server-sent events: created, changed and deleted, each with the service as it is then, under the "
+        "number of the change; reset: forget what you know, all there is follows.",
+        further=(
+            _header("Last-Event-ID", "Go on after this number."),
+            _query(
+                "after",
+                "The same; 0: begin with all there is. Left out: only what changes from now on.",
+                type="integer",
+                minimum=0,
+            ),
+            _query("service", "Only this service, by id or name.", type="string"),
+            _query("timeout", "End after so many seconds.", type="number", minimum=0, maximum=86400),
+        ),
+        media_type="text/event-stream",
+        answer={"type": "string"},
         refusals=_NOT_FOUND,
     ),
 )

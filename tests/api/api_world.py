@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,76 @@ def settings_for(folder: Path, **flags: str) -> Settings:
 
 
 @dataclass
+class Event:
+    """A server-sent event."""
+
+    name: str
+    id: str
+    text: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.text)
+
+
+class Listener:
+    """A client of server-sent events, whose stream is read as it comes (httpx's transport would wait for its end)."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.text = ""
+        self.last_id = ""
+        self.ended = asyncio.Event()
+        self.left = asyncio.Event()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._came = asyncio.Event()
+        self._events: list[Event] = []
+        self._rest = ""
+
+    async def receive(self) -> dict[str, Any]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        await self.reading.wait()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.text += message["body"].decode()
+            self._parse(message["body"].decode())
+            if not message.get("more_body"):
+                self.left.set()
+        self._came.set()
+
+    def _parse(self, text: str) -> None:
+        *blocks, self._rest = (self._rest + text).split("\n\n")
+        for block in blocks:
+            fields = dict(line.partition(": ")[::2] for line in block.split("\n") if not line.startswith(":"))
+            self.last_id = fields.get("id", self.last_id)
+            if "data" in fields:
+                self._events.append(Event(fields.get("event", "message"), self.last_id, fields["data"]))
+
+    async def next(self, seconds: float = 10.0) -> Event:
+        """Return the next event."""
+        await self.until(lambda: bool(self._events), seconds)
+        return self._events.pop(0)
+
+    async def until(self, reached: Callable[[], bool], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not reached():
+                self._came.clear()
+                await self._came.wait()
+
+    @property
+    def waiting(self) -> int:
+        """How many events have come and were not asked for."""
+        return len(self._events)
+
+
+@dataclass
 class World:
     settings: Settings
     database: Database
@@ -87,6 +157,42 @@ class World:
             yield self
         end.set()
         await task
+
+    @asynccontextmanager
+    async def listen(self, path: str, last_event_id: str | None = None) -> AsyncIterator[Listener]:
+        """Open a stream; it is left at the end, and must then end by itself."""
+        listener = Listener()
+        where, _, query = path.partition("?")
+        headers = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": where,
+            "raw_path": where.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(b"host", b"127.0.0.1:8001"), *headers],
+            "client": ("127.0.0.1", 2),
+            "server": ("127.0.0.1", 8001),
+        }
+
+        async def serve() -> None:
+            await self._served(scope, listener.receive, listener.send)
+            listener.ended.set()
+            listener._came.set()
+
+        task = asyncio.create_task(serve())
+        try:
+            await listener.until(lambda: listener.status != 0)
+            yield listener
+        finally:
+            listener.left.set()
+            listener.reading.set()
+            async with asyncio.timeout(5):
+                await task
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)

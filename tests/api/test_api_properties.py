@@ -206,6 +206,8 @@ def check(live: LiveServer, document: dict[str, Any], operation: openapi.Operati
     @given(case=described.as_strategy() | described.as_strategy(generation_mode=GenerationMode.NEGATIVE))
     @FEW
     def keeps(case: Any) -> None:
+        if operation.media_type == "text/event-stream":
+            case.query = {**(case.query if isinstance(case.query, dict) else {}), "timeout": "0.05"}
         answer = case.call()
         assert answer.status_code < 500 or (answer.status_code == 500 and operation.name == "prompt_vllm_service")
         if answer.status_code == 200:

@@ -15,7 +15,9 @@ from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
 from api.contract.status import explanation
 from api.http.bodies import ServiceRequest, config_problem, read_service_request
+from api.http.disconnect import unless_disconnected
 from api.http.errors import ApiError, InvalidError
+from api.http.hub import Hub
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
 from api.http.logs import read_logs
@@ -23,17 +25,21 @@ from api.http.paging import next_link
 from api.http.query import Query
 from api.http.recipes import Recipes
 from api.http.services import Services
+from api.http.waiting import read_wait, until_settled
 from api.http.wire import JsonResponse, conditions_of, etag, service_response, status_of
 
 log = logging.getLogger(__name__)
 
 
-def service_routes(services: Services, recipes: Recipes, site: SlurmSettings, run_dir: Path) -> list[HTTPRouteHandler]:
+def service_routes(
+    services: Services, recipes: Recipes, hub: Hub, site: SlurmSettings, run_dir: Path
+) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @post("/api/v1/services", status_code=200)
     async def create_service(request: Request[Any, Any, Any]) -> JsonResponse:
         asked = read_service_request(await request.body())
+        seconds = read_wait(Query(request))
         once = read_once(request.headers.get("idempotency-key"), asked)
         created = await services.answered(once) if once is not None else None
         if created is None:
@@ -41,6 +47,10 @@ def service_routes(services: Services, recipes: Recipes, site: SlurmSettings, ru
             created, is_new = await services.create(asked, recipe, replicas, once)
             if is_new:
                 log.info("service %s (%s) created", created.id, created.name)
+        if seconds is not None:
+            waiting = until_settled(services, hub, created.id, seconds)
+            row = await unless_disconnected(request.receive, waiting)
+            created = created if row is None else service_response(row)
         return JsonResponse(created, headers={"ETag": etag(created.version)})
 
     @get("/api/v1/services")
