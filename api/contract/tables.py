@@ -143,6 +143,34 @@ class UserEvent(Base):
     at: Mapped[float]
 
 
+class ServiceChange(Base):
+    """When anything of a service changed last: its row, its status or its endpoints. Written by triggers alone."""
+
+    __tablename__ = "service_changes"
+    __table_args__ = (Index("ix_service_changes_seq", "seq"),)
+
+    service_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Empty: a marker. Up to its number services may have been removed for good."""
+    seq: Mapped[int] = mapped_column(BigInteger)
+
+
+class IdempotencyKey(Base):
+    """What the API answered to a POST under a key of the client's own."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        Index("ix_idempotency_keys_at", "at"),
+        Index("ix_idempotency_keys_service_id", "service_id"),
+    )
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """Of what was asked for."""
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"))
+    answer: Mapped[str] = mapped_column(Text)
+    at: Mapped[float]
+
+
 class ServiceStatus(Base):
     """What the controller says about a service; written only when it changed."""
 

@@ -11,14 +11,20 @@ from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.http.auth import Door
+from api.http.changes import Changes
 from api.http.engines import Engines, new_client
 from api.http.errors import HANDLERS
+from api.http.history import History
+from api.http.hub import Hub
 from api.http.recipes import Recipes
-from api.http.request_id import add_request_id
+from api.http.request_id import add_request_id, log_request_id
+from api.http.routes.changes import change_routes
+from api.http.routes.history import history_routes
 from api.http.routes.meta import meta_routes
 from api.http.routes.recipes import recipe_routes
 from api.http.routes.services import service_routes
 from api.http.routes.vllm import vllm_routes
+from api.http.routes.watch import watch_routes
 from api.http.services import Services
 from api.http.wire import JsonResponse
 
@@ -30,25 +36,33 @@ def create_app(
 ) -> Litestar:
     """Return the application over an open database, which stays the caller's to close.
 
+    `app.state.end_streams` ends what would go on for as long as its clients listen: for who stops the server.
+
     `door` decides who may ask, `key` is the installation's, `environment` the process's.
     """
     client = new_client()
     services = Services(database)
+    hub = Hub(database)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with client:
             yield
+        await hub.close()
 
-    return Litestar(
+    app = Litestar(
         [
             *meta_routes(services, recipes, environment, settings.controller.lease),
             *recipe_routes(recipes),
-            *service_routes(services, recipes, settings.slurm, settings.run_dir),
+            *service_routes(services, recipes, hub, settings.slurm, settings.run_dir),
+            *change_routes(services, Changes(database), recipes, settings.slurm),
+            *history_routes(services, History(database)),
+            *watch_routes(services, hub),
             *vllm_routes(services, recipes, Engines(client, key)),
         ],
         guards=[door],
+        middleware=[log_request_id],
         exception_handlers=HANDLERS,
         before_send=[add_request_id],
         response_class=JsonResponse,
@@ -57,3 +71,5 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
+    app.state.end_streams = hub.close
+    return app

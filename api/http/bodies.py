@@ -38,10 +38,10 @@ class PromptRequest:
 
 def read_service_request(body: bytes) -> ServiceRequest:
     """Read the body of POST /api/v1/services; raises `InvalidError`. Keys that nobody knows are ignored."""
-    fields = _read_object(body)
+    fields = read_object(body)
     problems = [
         *_recipe_name_problems(fields),
-        *_config_problems(fields.get("config", {})),
+        *config_problems(fields.get("config", {})),
         *_name_problems(fields.get("name")),
     ]
     if problems:
@@ -51,7 +51,7 @@ def read_service_request(body: bytes) -> ServiceRequest:
 
 def read_prompt_request(body: bytes) -> PromptRequest:
     """Read the body of a prompt; raises `ApiError` (400) without a prompt, `InvalidError` for a malformed body."""
-    fields = _read_object(body)
+    fields = read_object(body)
     prompt = fields.pop("prompt", None)
     if prompt is None or prompt == "":
         raise ApiError(400, "Prompt is required")
@@ -78,7 +78,8 @@ def config_problem(config: dict[str, Any], key: str, message: str) -> Problem:
     return Problem(loc=("body", "config", *parts), msg=message, type="value_error", input=found)
 
 
-def _read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a body that must be a JSON object; raises `InvalidError`."""
     if not body.strip():
         raise InvalidError(Problem(loc=("body",), msg="Field required", type="missing", input=None))
     try:
@@ -118,7 +119,8 @@ def _recipe_name_problems(fields: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(loc=loc, msg=msg, type="string_too_short", input=value, ctx={"min_length": 1})
 
 
-def _config_problems(value: Any) -> Iterator[Problem]:
+def config_problems(value: Any) -> Iterator[Problem]:
+    """Say what is wrong with a config, whatever its recipe."""
     loc = ("body", "config")
     if not isinstance(value, dict):
         yield _dict_type(loc, value)

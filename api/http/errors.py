@@ -1,4 +1,4 @@
-"""What goes wrong, and how it is said on the wire: always an object with `detail`."""
+"""What goes wrong, and how it is said on the wire: always an object with `detail`, the request's id in a header."""
 
 from __future__ import annotations
 
@@ -33,11 +33,20 @@ class Problem(Struct, frozen=True, kw_only=True):
 class ApiError(Exception):
     """A refusal that the client is told about as it is."""
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail: str | tuple[Problem, ...] = detail
         self.headers = headers
+        self.fields = fields or {}
+        """What stands beside `detail`."""
 
 
 class InvalidError(ApiError):
@@ -55,10 +64,23 @@ class UnavailableError(ApiError):
         super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
 
 
+EXTENDED = {"extended": True}
+"""The `opt` of routes that the contract does not know."""
+
+
+def _body(request: Request[Any, Any, Any], error: ApiError) -> dict[str, Any]:
+    """Return what is said. The contract's own refusals are its to the byte; others carry the request's id."""
+    body: dict[str, Any] = {"detail": error.detail, **error.fields}
+    handler = request.scope.get("route_handler")
+    if error.fields or error.status == HTTPStatus.SERVICE_UNAVAILABLE or (handler and handler.opt.get("extended")):
+        body["request_id"] = request_id(request.scope)
+    return body
+
+
 def _refused(request: Request[Any, Any, Any], error: ApiError) -> Response[Any]:
     if isinstance(error, UnavailableError):
         log.error("%s", error.detail, extra={"request_id": request_id(request.scope)})
-    return JsonResponse({"detail": error.detail}, status_code=error.status, headers=error.headers)
+    return JsonResponse(_body(request, error), status_code=error.status, headers=error.headers)
 
 
 def _framework(_: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
@@ -77,7 +99,8 @@ def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[A
         exc_info=error,
         extra={"request_id": request_id(request.scope)},
     )
-    return JsonResponse({"detail": HTTPStatus.INTERNAL_SERVER_ERROR.phrase}, status_code=500)
+    body = {"detail": HTTPStatus.INTERNAL_SERVER_ERROR.phrase, "request_id": request_id(request.scope)}
+    return JsonResponse(body, status_code=500)
 
 
 HANDLERS: ExceptionHandlersMap = {

@@ -1,12 +1,11 @@
 """The description of the API. The contract's document is held as data, so that it says the contract and no more;
-the extended one adds what has grown since.
+the extended one (`openapi_extended`) adds what has grown since.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 TITLE = "AI Factory Server Service"
@@ -28,6 +27,12 @@ class Operation:
     answer: Schema | None = None
     """Schema of the 200; `None`: any JSON."""
     body: Schema | None = None
+    further: Sequence[Schema] = ()
+    """Parameters beside those in the path."""
+    media_type: str = "application/json"
+    """Of the 200."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Codes beside 200 and 422, and what they mean."""
 
     @property
     def parameters(self) -> list[str]:
@@ -41,12 +46,14 @@ class Operation:
         return f"{self.name}{path}_{self.method}"
 
 
-def _ref(name: str) -> Schema:
+def ref(name: str) -> Schema:
+    """Point to a component."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _list_of(name: str, title: str) -> Schema:
-    return {"items": _ref(name), "type": "array", "title": title}
+def list_of(name: str, title: str) -> Schema:
+    """Return the schema of an array of a component."""
+    return {"items": ref(name), "type": "array", "title": title}
 
 
 def _titled(name: str) -> str:
@@ -61,36 +68,36 @@ OPERATIONS = (
         path="/api/v1/recipes",
         name="list_recipes",
         description="List all available recipes.",
-        answer=_list_of("RecipeResponse", "Response List Recipes Api V1 Recipes Get"),
+        answer=list_of("RecipeResponse", "Response List Recipes Api V1 Recipes Get"),
     ),
     Operation(
         method="get",
         path="/api/v1/recipes/{recipe_name}",
         name="get_recipe",
         description="Get details of a specific recipe.",
-        answer=_ref("RecipeResponse"),
+        answer=ref("RecipeResponse"),
     ),
     Operation(
         method="post",
         path="/api/v1/services",
         name="create_service",
         description="Create and start a new service using SLURM + Apptainer.",
-        body=_ref("ServiceRequest"),
-        answer=_ref("ServiceResponse"),
+        body=ref("ServiceRequest"),
+        answer=ref("ServiceResponse"),
     ),
     Operation(
         method="get",
         path="/api/v1/services",
         name="list_services",
         description="List all running services.",
-        answer=_list_of("ServiceResponse", "Response List Services Api V1 Services Get"),
+        answer=list_of("ServiceResponse", "Response List Services Api V1 Services Get"),
     ),
     Operation(
         method="get",
         path="/api/v1/services/{service_id}",
         name="get_service",
         description="Get details of a specific service.",
-        answer=_ref("ServiceResponse"),
+        answer=ref("ServiceResponse"),
     ),
     Operation(
         method="delete",
@@ -131,52 +138,51 @@ OPERATIONS = (
     ),
 )
 
-EXTRA_OPERATIONS: tuple[Operation, ...] = ()
-"""Operations that the contract does not know; only the extended document shows them."""
 
-
-def _text(title: str) -> Schema:
+def text(title: str) -> Schema:
+    """Return the schema of a text."""
     return {"type": "string", "title": title}
 
 
-def _object(title: str, properties: Mapping[str, Schema], required: list[str]) -> Schema:
+def object_of(title: str, properties: Mapping[str, Schema], required: list[str]) -> Schema:
+    """Return the schema of an object."""
     return {"properties": dict(properties), "type": "object", "required": required, "title": title}
 
 
-_ANY_OBJECT = {"type": "object", "additionalProperties": True}
-_SCHEMAS: dict[str, Schema] = {
+ANY_OBJECT = {"type": "object", "additionalProperties": True}
+SCHEMAS: dict[str, Schema] = {
     "HTTPValidationError": {
-        "properties": {"detail": {"items": _ref("ValidationError"), "type": "array", "title": "Detail"}},
+        "properties": {"detail": {"items": ref("ValidationError"), "type": "array", "title": "Detail"}},
         "type": "object",
         "title": "HTTPValidationError",
     },
-    "RecipeResponse": _object(
+    "RecipeResponse": object_of(
         "RecipeResponse",
-        {name: _text(_titled(name)) for name in ("name", "category", "description", "version", "path")},
+        {name: text(_titled(name)) for name in ("name", "category", "description", "version", "path")},
         ["name", "category", "description", "version", "path"],
     ),
-    "ServiceRequest": _object(
+    "ServiceRequest": object_of(
         "ServiceRequest",
         {
-            "recipe_name": _text("Recipe Name"),
-            "config": {**_ANY_OBJECT, "title": "Config", "default": {}},
-            "name": _text("Name"),
+            "recipe_name": text("Recipe Name"),
+            "config": {**ANY_OBJECT, "title": "Config", "default": {}},
+            "name": text("Name"),
         },
         ["recipe_name"],
     ),
-    "ServiceResponse": _object(
+    "ServiceResponse": object_of(
         "ServiceResponse",
         {
-            "id": _text("Id"),
-            "name": _text("Name"),
-            "recipe_name": _text("Recipe Name"),
-            "status": _text("Status"),
-            "config": {**_ANY_OBJECT, "title": "Config"},
-            "created_at": _text("Created At"),
+            "id": text("Id"),
+            "name": text("Name"),
+            "recipe_name": text("Recipe Name"),
+            "status": text("Status"),
+            "config": {**ANY_OBJECT, "title": "Config"},
+            "created_at": text("Created At"),
         },
         ["id", "name", "recipe_name", "status", "config", "created_at"],
     ),
-    "ValidationError": _object(
+    "ValidationError": object_of(
         "ValidationError",
         {
             "loc": {
@@ -184,44 +190,21 @@ _SCHEMAS: dict[str, Schema] = {
                 "type": "array",
                 "title": "Location",
             },
-            "msg": _text("Message"),
-            "type": _text("Error Type"),
+            "msg": text("Message"),
+            "type": text("Error Type"),
         },
         ["loc", "msg", "type"],
     ),
-}
-_FURTHER_FIELDS: dict[str, Schema] = {
-    "message": {**_text("Message"), "description": "What matters most now, for people."},
-    "conditions": {"type": "array", "items": _ANY_OBJECT, "title": "Conditions"},
-    "replicas": {
-        "anyOf": [{"type": "integer"}, {"type": "null"}],
-        "title": "Replicas",
-        "description": "How many are wanted; null: as many as the recipe says.",
-    },
-    "ready_replicas": {"type": "integer", "title": "Ready Replicas"},
-    "generation": {"type": "integer", "title": "Generation"},
-    "observed_generation": {"type": "integer", "title": "Observed Generation"},
-    "endpoint": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Endpoint"},
-    "deleted_at": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Deleted At"},
 }
 
 
 def contract() -> dict[str, Any]:
     """Return the contract's document."""
-    return _document(OPERATIONS, _SCHEMAS)
+    return document(OPERATIONS, SCHEMAS)
 
 
-def extended() -> dict[str, Any]:
-    """Return the document of everything that is served."""
-    schemas = copy.deepcopy(_SCHEMAS)
-    schemas["ServiceResponse"]["properties"].update(_FURTHER_FIELDS)
-    document = _document((*OPERATIONS, *EXTRA_OPERATIONS), schemas)
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{}, {"key": []}]
-    return document
-
-
-def _document(operations: tuple[Operation, ...], schemas: Mapping[str, Schema]) -> dict[str, Any]:
+def document(operations: Sequence[Operation], schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    """Return the document of these operations."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _described(operation)
@@ -239,18 +222,20 @@ def _described(operation: Operation) -> dict[str, Any]:
         "description": operation.description,
         "operationId": operation.operation_id,
     }
-    if operation.parameters:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": _text(_titled(name))}
-            for name in operation.parameters
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": text(_titled(name))} for name in operation.parameters
+    ]
+    if parameters or operation.further:
+        described["parameters"] = [*parameters, *operation.further]
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
-    described["responses"] = {"200": _response("Successful Response", operation.answer or {})}
-    if operation.parameters or operation.body is not None:
-        described["responses"]["422"] = _response("Validation Error", _ref("HTTPValidationError"))
+    described["responses"] = {"200": _response("Successful Response", operation.answer or {}, operation.media_type)}
+    for code, meaning in operation.refusals.items():
+        described["responses"][code] = _response(meaning, ref("Refusal"))
+    if operation.parameters or operation.further or operation.body is not None:
+        described["responses"]["422"] = _response("Validation Error", ref("HTTPValidationError"))
     return described
 
 
-def _response(description: str, schema: Schema) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _response(description: str, schema: Schema, media_type: str = "application/json") -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {"schema": schema}}}

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 import uvloop
@@ -75,7 +76,7 @@ async def serve(settings: Settings) -> None:
     try:
         listening = listen(settings.api)
         app = create_app(settings, database, door=door, key=key, environment=process_environment())
-        server = uvicorn.Server(
+        server = Server(
             uvicorn.Config(
                 app,
                 http=PeerProtocol,
@@ -87,13 +88,27 @@ async def serve(settings: Settings) -> None:
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS,
-            )
+            ),
+            app.state.end_streams,
         )
         _outlive_signals()
         log.info("listening on %s port %s", *listening.getsockname()[:2])
         await server.serve(sockets=[listening])
     finally:
         await database.close()
+
+
+class Server(uvicorn.Server):
+    """A server that ends streams first when it is told to stop: they would last as long as their clients do."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        await self._end_streams()
+        await super().shutdown(sockets)
 
 
 def listen(settings: ApiSettings) -> socket.socket:

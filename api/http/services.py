@@ -6,35 +6,39 @@ Few statements a request: each costs more than the whole framework (measured).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Row, Select, and_, bindparam, case, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from api.contract.database import Database, cause
 from api.contract.identity import new_id
 from api.contract.tables import AttemptRow, Endpoint, Lease, Service, ServiceStatus, UserEvent
 from api.http.bodies import ServiceRequest
-from api.http.errors import ApiError, UnavailableError
+from api.http.errors import ApiError
+from api.http.idempotency import Once, answered, remember
+from api.http.listing import Listing
+from api.http.transactions import reading, writing
+from api.http.wire import ServiceResponse, new_service_response
 
 LONGEST_KEY = 160
-RETRY_SECONDS = 5
 
 _one_ready = aliased(Endpoint)
-_VIEW = (
+VIEW = (
     select(
         Service.id,
         Service.name,
         Service.recipe_name,
         Service.config,
         func.coalesce(Service.replicas, ServiceStatus.wanted_replicas).label("replicas"),
+        Service.replicas.label("own_replicas"),
         Service.desired_state,
         Service.generation,
+        Service.version,
         Service.created_at,
+        Service.updated_at,
         Service.deletion_requested_at,
         ServiceStatus.observed_generation,
         ServiceStatus.ready_replicas,
@@ -55,7 +59,7 @@ _VIEW = (
         .scalar_subquery(),
     )
 )
-_ENGINE_VIEW = _VIEW.add_columns(ServiceStatus.spec)
+_ENGINE_VIEW = VIEW.add_columns(ServiceStatus.spec)
 _ROUTES = (
     select(
         Service.id,
@@ -91,9 +95,9 @@ def _deleted(statement: Select[Any]) -> Select[Any]:
     return statement.where(Service.name == _KEY).order_by(Service.created_at.desc(), Service.id)
 
 
-_LIST = _VIEW.order_by(*_OLDEST_FIRST)
+_LIST = VIEW.order_by(*_OLDEST_FIRST)
 _LIST_ENGINES = _ENGINE_VIEW.order_by(*_OLDEST_FIRST)
-_FIND = (_living(_VIEW), _deleted(_VIEW))
+_FIND = (_living(VIEW), _deleted(VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
 
 _newer = aliased(AttemptRow)
@@ -110,8 +114,8 @@ _NEWEST_TOKENS = (
     .order_by(AttemptRow.replica)
 )
 _ADD = insert(Service)
-_ADD_EVENT = insert(UserEvent)
-_ADD_FIRST_EVENT = _ADD_EVENT.returning(
+ADD_EVENT = insert(UserEvent)
+_ADD_FIRST_EVENT = ADD_EVENT.returning(
     # The trigger has set it by now; RETURNING of the first INSERT would show the value from before.
     select(Service.created_at).where(Service.id == bindparam("created")).scalar_subquery()
 )
@@ -134,33 +138,41 @@ class Services:
 
     async def list_all(self) -> Sequence[Row[Any]]:
         """Return all services, the newest last."""
-        with _answering():
-            return await self._database.read(lambda connection: connection.execute(_LIST).all())
+        return await reading(self._database, lambda connection: connection.execute(_LIST).all())
+
+    async def list_page(self, listing: Listing) -> tuple[Sequence[Row[Any]], str | None]:
+        """Return some of the services, and the cursor that leads on if there are more."""
+        rows = await reading(self._database, lambda connection: connection.execute(listing.applied(VIEW)).all())
+        if listing.limit is None or len(rows) <= listing.limit:
+            return rows, None
+        return rows[: listing.limit], listing.cursor(rows[listing.limit - 1])
 
     async def list_with_spec(self) -> Sequence[Row[Any]]:
         """Return all services with `spec`, what the controller resolved."""
-        with _answering():
-            return await self._database.read(lambda connection: connection.execute(_LIST_ENGINES).all())
+        return await reading(self._database, lambda connection: connection.execute(_LIST_ENGINES).all())
 
     async def find(self, key: str) -> Row[Any] | None:
         """Return one service; a deleted one too, until it is purged."""
-        with _answering():
-            rows = await self._database.read(lambda connection: _found(connection, _FIND, key))
+        rows = await reading(self._database, lambda connection: found(connection, key))
         return rows[0] if rows else None
 
     async def find_routes(self, key: str) -> Sequence[Row[Any]]:
         """Return one row for each ready replica of a service; one without a host if none is; none if it is unknown."""
-        with _answering():
-            rows = await self._database.read(lambda connection: _found(connection, _FIND_ROUTES, key))
+        rows = await reading(self._database, lambda connection: found(connection, key, _FIND_ROUTES))
         return [row for row in rows if row.id == rows[0].id]
 
     async def find_with_tokens(self, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
         """Return a service and the token of the newest attempt of each of its replicas, in their order."""
-        with _answering():
-            return await self._database.read(lambda connection: _found_with_tokens(connection, key))
+        return await reading(self._database, lambda connection: _found_with_tokens(connection, key))
 
-    async def create(self, request: ServiceRequest, recipe: str, replicas: int | None) -> tuple[str, str, float]:
-        """Add a service of a recipe; return its id, its name and when it was made.
+    async def answered(self, once: Once) -> ServiceResponse | None:
+        """Return what was answered to this request before; raises `InvalidError` if its key is another's."""
+        return await reading(self._database, lambda connection: answered(connection, once, time.time()))
+
+    async def create(
+        self, request: ServiceRequest, recipe: str, replicas: int | None, once: Once | None = None
+    ) -> tuple[ServiceResponse, bool]:
+        """Add a service of a recipe; return what is answered, and whether it is new (a request may be done `once`).
 
         Raises `ApiError`: 409 if the name is taken, 422 if a constraint of the table refuses the row.
         """
@@ -173,64 +185,64 @@ class Services:
             "config": request.config,
             "replicas": replicas,
         }
-        event = _event(service_id, "create", f"{name} was created from {request.recipe_name}.")
+        event = user_event(service_id, "create", f"{name} was created from {request.recipe_name}.")
         try:
-            with _answering():
-                async with self._database.write() as connection:
-                    await connection.execute(_ADD, row)
-                    created = await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})
+            async with writing(self._database) as connection:
+                if once is not None and (before := await connection.run_sync(answered, once, time.time())) is not None:
+                    return before, False
+                await connection.execute(_ADD, row)
+                created_at = (await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})).scalar_one()
+                answer = new_service_response(row, created_at)
+                if once is not None:
+                    await remember(connection, once, answer, time.time())
         except IntegrityError as error:
-            raise _refused(error, name) from None
-        return service_id, name, created.scalar_one()
+            # The same request, sent twice at once: the other one was quicker.
+            if once is not None and (before := await self.answered(once)) is not None:
+                return before, False
+            raise refused(error, name) from None
+        return answer, True
 
     async def delete(self, service_id: str, name: str) -> bool:
         """Mark a service as deleted; False if it was already."""
-        with _answering():
-            async with self._database.write() as connection:
-                marked = await connection.execute(_DELETE, {"key": service_id, "now": time.time()})
-                if marked.rowcount == 0:
-                    return False
-                await connection.execute(_ADD_EVENT, _event(service_id, "delete", f"{name} was deleted."))
-                return True
+        async with writing(self._database) as connection:
+            marked = await connection.execute(_DELETE, {"key": service_id, "now": time.time()})
+            if marked.rowcount == 0:
+                return False
+            await connection.execute(ADD_EVENT, user_event(service_id, "delete", f"{name} was deleted."))
+            return True
 
     async def leader(self) -> Row[int, str | None, str | None, float] | None:
         """Return the epoch and the host of the controller that leads or led last, and when it renewed its lease."""
-        with _answering():
-            return await self._database.read(lambda connection: connection.execute(_LEADER).one_or_none())
+        return await reading(self._database, lambda connection: connection.execute(_LEADER).one_or_none())
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Stand by a transaction: a database that does not answer is not an error of ours."""
-    try:
-        yield
-    except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
-        detail = f"The database is busy or can't be reached ({cause(error)}). Try again in a moment."
-        raise UnavailableError(detail, retry_after=RETRY_SECONDS) from error
-
-
-def _found(connection: Connection, statements: tuple[Select[Any], Select[Any]], key: str) -> Sequence[Row[Any]]:
+def found(
+    connection: Connection, key: str, statements: tuple[Select[Any], Select[Any]] | None = None
+) -> Sequence[Row[Any]]:
+    """Return the rows of a service, found by id or name; of what a service is, unless the statements say otherwise."""
     if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
         return ()
-    for statement in statements:
-        rows = connection.execute(statement, {"key": key}).all()
+    for statement in statements or _FIND:
+        rows: Sequence[Row[Any]] = connection.execute(statement, {"key": key}).all()
         if rows:
             return rows
     return ()
 
 
 def _found_with_tokens(connection: Connection, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
-    rows = _found(connection, _FIND, key)
+    rows = found(connection, key)
     if not rows:
         return None, ()
     return rows[0], connection.scalars(_NEWEST_TOKENS, {"key": rows[0].id}).all()
 
 
-def _event(service_id: str, action: str, message: str) -> dict[str, Any]:
+def user_event(service_id: str, action: str, message: str) -> dict[str, Any]:
+    """Return a line of what users did, as its table holds it."""
     return {"service_id": service_id, "action": action, "message": message, "at": time.time()}
 
 
-def _refused(error: IntegrityError, name: str) -> ApiError:
+def refused(error: IntegrityError, name: str) -> ApiError:
+    """Say why the database refuses a service."""
     text = cause(error)
     if "services.name" in text or "uq_services_living_name" in text:
         return ApiError(409, f"The name {name} is taken by another service. Choose another, or stop that one first.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +60,8 @@ class ServiceResponse(Struct, frozen=True, kw_only=True):
     endpoint: str | None = None
     """Where a ready replica answers."""
     deleted_at: str | None = None
+    version: int = 1
+    """Counts the changes of what is wanted; in quotes it is the ETag."""
 
 
 def recipe_response(recipe: Recipe) -> RecipeResponse:
@@ -92,7 +94,26 @@ def service_response(row: Row[Any]) -> ServiceResponse:
         observed_generation=row.observed_generation or 0,
         endpoint=endpoint_of(row),
         deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
+        version=row.version,
     )
+
+
+def new_service_response(row: Mapping[str, Any], created_at: float) -> ServiceResponse:
+    """Show a service that was just made, of its row."""
+    return ServiceResponse(
+        id=row["id"],
+        name=row["name"],
+        recipe_name=row["recipe_name"],
+        status="pending",
+        config=shown_config(row["config"]),
+        created_at=iso(created_at),
+        replicas=row["replicas"],
+    )
+
+
+def etag(version: int) -> str:
+    """Return the entity tag of a service's version: it names what is wanted, not what the service's status is."""
+    return f'"{version}"'
 
 
 def conditions_of(row: Row[Any]) -> tuple[Condition, ...]:

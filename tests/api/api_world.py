@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import digest, encode_spec, resolve
 from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
-from api.contract.tables import AttemptRow, Endpoint, Installation, Lease, Service, ServiceStatus
+from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus
 from api.http.app import create_app
 from api.http.auth import Door
 from api.http.peers import STATE_KEY, Connection
@@ -53,6 +53,76 @@ def settings_for(folder: Path, **flags: str) -> Settings:
         **{name.replace("__", "."): value for name, value in flags.items()},
     }
     return load(given, environ={"HOME": str(folder)})
+
+
+@dataclass
+class Event:
+    """A server-sent event."""
+
+    name: str
+    id: str
+    text: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.text)
+
+
+class Listener:
+    """A client of server-sent events, whose stream is read as it comes (httpx's transport would wait for its end)."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.text = ""
+        self.last_id = ""
+        self.ended = asyncio.Event()
+        self.left = asyncio.Event()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self._came = asyncio.Event()
+        self._events: list[Event] = []
+        self._rest = ""
+
+    async def receive(self) -> dict[str, Any]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        await self.reading.wait()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.text += message["body"].decode()
+            self._parse(message["body"].decode())
+            if not message.get("more_body"):
+                self.left.set()
+        self._came.set()
+
+    def _parse(self, text: str) -> None:
+        *blocks, self._rest = (self._rest + text).split("\n\n")
+        for block in blocks:
+            fields = dict(line.partition(": ")[::2] for line in block.split("\n") if not line.startswith(":"))
+            self.last_id = fields.get("id", self.last_id)
+            if "data" in fields:
+                self._events.append(Event(fields.get("event", "message"), self.last_id, fields["data"]))
+
+    async def next(self, seconds: float = 10.0) -> Event:
+        """Return the next event."""
+        await self.until(lambda: bool(self._events), seconds)
+        return self._events.pop(0)
+
+    async def until(self, reached: Callable[[], bool], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not reached():
+                self._came.clear()
+                await self._came.wait()
+
+    @property
+    def waiting(self) -> int:
+        """How many events have come and were not asked for."""
+        return len(self._events)
 
 
 @dataclass
@@ -88,12 +158,52 @@ class World:
         end.set()
         await task
 
+    @asynccontextmanager
+    async def listen(self, path: str, last_event_id: str | None = None) -> AsyncIterator[Listener]:
+        """Open a stream; it is left at the end, and must then end by itself."""
+        listener = Listener()
+        where, _, query = path.partition("?")
+        headers = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": where,
+            "raw_path": where.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(b"host", b"127.0.0.1:8001"), *headers],
+            "client": ("127.0.0.1", 2),
+            "server": ("127.0.0.1", 8001),
+        }
+
+        async def serve() -> None:
+            await self._served(scope, listener.receive, listener.send)
+            listener.ended.set()
+            listener._came.set()
+
+        task = asyncio.create_task(serve())
+        try:
+            await listener.until(lambda: listener.status != 0)
+            yield listener
+        finally:
+            listener.left.set()
+            listener.reading.set()
+            async with asyncio.timeout(5):
+                await task
+
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)
 
     async def post(self, path: str, content: Any = None, **options: Any) -> httpx.Response:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return await self.client.post(path, content=body, **options)
+
+    async def patch(self, path: str, content: Any, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.patch(path, content=json.dumps(content).encode(), headers=named)
 
     async def delete(self, path: str) -> httpx.Response:
         return await self.client.delete(path)
@@ -175,6 +285,11 @@ class World:
                     name="controller", epoch=1, holder="me", host="here", renewals=1, renewed_at=time.time() - ago
                 )
             )
+
+    async def event(self, service_id: str, reason: str, at: float, **rest: Any) -> None:
+        values = {"type": "Normal", "message": "", "count": 1, "first_at": at, "last_at": at, **rest}
+        async with self.database.write() as connection:
+            await connection.execute(insert(EventRow).values(service_id=service_id, reason=reason, **values))
 
     def job_folder(self, token: str) -> Path:
         installation, service = token.split("-")[1:3]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from api_servers import ENGINE_PROGRAM, LiveServer, RunningEngine, start_server, wait_for
 from api_world import KEY, World, new_app, settings_for
+from backends import Backend
 
 from api.contract.database import Database, migrate
 from api.contract.identity import secret
@@ -90,3 +91,12 @@ def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     yield server
     server.process.terminate()
     assert server.process.wait(5) == 0
+
+
+@pytest.fixture
+async def anywhere(backend: Backend, database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    """The API over SQLite, and over PostgreSQL."""
+    settings = settings_for(tmp_path, database_url=backend.url)
+    world = World(settings, database, new_app(settings, database))
+    async with world.running():
+        yield world

@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-from api_world import ENGINE, World, new_app, settings_for
-from backends import Backend
-
-from api.contract.database import Database
+from api_world import ENGINE, World
 
 SERVICES = "/api/v1/services"
-
-
-@pytest.fixture
-async def anywhere(backend: Backend, database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    settings = settings_for(tmp_path, database_url=backend.url)
-    world = World(settings, database, new_app(settings, database))
-    async with world.running():
-        yield world
 
 
 async def test_life_of_a_service(anywhere: World) -> None:

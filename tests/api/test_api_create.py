@@ -299,7 +299,10 @@ async def test_an_error_of_ours_says_nothing_but_leaves_a_line(
 
     monkeypatch.setattr("api.http.services.Services.find", broken)
     answer = await world.get(f"{SERVICES}/x", headers={"X-Request-ID": "find-me"})
-    assert (answer.status_code, answer.json()) == (500, {"detail": "Internal Server Error"})
+    assert (answer.status_code, answer.json()) == (
+        500,
+        {"detail": "Internal Server Error", "request_id": "find-me"},
+    )
     line = next(record for record in caplog.records if record.levelname == "ERROR")
     assert line.request_id == "find-me"  # type: ignore[attr-defined]
     assert line.exc_info is not None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import response_schema_conformance
 
-from api.http import openapi
+from api.http import openapi, openapi_extended
 
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -198,19 +198,91 @@ async def folder_world(world: World) -> World:
 # The document itself, against the program itself: schemathesis makes what it allows and what it does not.
 
 
-@pytest.mark.parametrize("operation", openapi.OPERATIONS, ids=lambda operation: operation.operation_id)
-def test_the_program_keeps_to_its_document(live: LiveServer, operation: openapi.Operation) -> None:
-    schema = schemathesis.openapi.from_dict(openapi.contract())
+def check(live: LiveServer, document: dict[str, Any], operation: openapi.Operation) -> None:
+    schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=live.url)
     described = schema[operation.path][operation.method.upper()]
 
     @given(case=described.as_strategy() | described.as_strategy(generation_mode=GenerationMode.NEGATIVE))
     @FEW
     def keeps(case: Any) -> None:
+        if operation.media_type == "text/event-stream":
+            case.query = {**(case.query if isinstance(case.query, dict) else {}), "timeout": "0.05"}
         answer = case.call()
         assert answer.status_code < 500 or (answer.status_code == 500 and operation.name == "prompt_vllm_service")
-        assert answer.headers["content-type"] == ["application/json"]
-        if answer.status_code in (200, 422):
+        if answer.status_code == 200:
+            assert answer.headers["content-type"][0].startswith(operation.media_type)
+        else:
+            assert answer.headers["content-type"] == ["application/json"]
+            assert answer.json()["detail"]
+        if answer.status_code == 422 or (answer.status_code == 200 and operation.media_type == "application/json"):
             case.validate_response(answer, checks=[response_schema_conformance])
 
     keeps()
+
+
+@pytest.mark.parametrize("operation", openapi.OPERATIONS, ids=lambda operation: operation.operation_id)
+def test_the_program_keeps_to_its_document(live: LiveServer, operation: openapi.Operation) -> None:
+    check(live, openapi.contract(), operation)
+
+
+@pytest.mark.parametrize("operation", openapi_extended.operations(), ids=lambda operation: operation.operation_id)
+def test_the_program_keeps_to_its_extended_document(live: LiveServer, operation: openapi.Operation) -> None:
+    check(live, openapi_extended.extended(), operation)
+
+
+@given(body=JSON | REQUESTS, key=st.sampled_from(["999", "ready", "pending", "hello"]), tag=TEXTS | st.none())
+@MANY
+async def test_patches(folder_world: World, body: Any, key: str, tag: str | None) -> None:
+    headers = (
+        {} if tag is None else {"If-Match": tag.encode("utf-8", "replace").replace(b"\n", b"").replace(b"\r", b"")}
+    )
+    patch = body if not isinstance(body, dict) else {k: v for k, v in body.items() if k not in ("recipe_name", "name")}
+    path = f"/api/v1/services/{key}"
+    answer = await folder_world.client.patch(path, content=json.dumps(patch).encode(), headers=headers)
+    if answer.status_code != 200:
+        return refused(answer, 404, 412, 413, 422)
+    conforms("ServiceResponse", answer.json())
+    assert (await folder_world.get(path)).json() == answer.json()
+    return None
+
+
+@given(
+    path=st.sampled_from(["", "/ready/events", "/ready/attempts", "/ready/conditions", "/ready/logs"]),
+    query=st.dictionaries(
+        st.sampled_from(
+            [
+                "status",
+                "recipe",
+                "name",
+                "ready",
+                "deleted",
+                "sort",
+                "limit",
+                "after",
+                "tail",
+                "type",
+                "reason",
+                "replica",
+            ]
+        ),
+        TEXTS.filter(lambda text: len(text) < 1000) | st.sampled_from(["1", "true", "running", "-name", "Warning"]),
+        max_size=4,
+    ),
+)
+@MANY
+async def test_queries(folder_world: World, path: str, query: dict[str, str]) -> None:
+    answer = await folder_world.get(f"/api/v1/services{path}", params=query)
+    if answer.status_code != 200:
+        refused(answer, 422)
+
+
+@given(header=TEXTS.filter(lambda text: "\n" not in text and "\r" not in text))
+@MANY
+async def test_idempotency_keys(world: World, header: str) -> None:
+    headers = {"Idempotency-Key": header.encode()}
+    first = await world.post("/api/v1/services", {"recipe_name": "engine"}, headers=headers)
+    if first.status_code != 200:
+        return refused(first, 422)
+    assert (await world.post("/api/v1/services", {"recipe_name": "engine"}, headers=headers)).json() == first.json()
+    return None

@@ -122,6 +122,20 @@ def test_ends_in_time_while_a_prompt_is_in_flight(folder: Path) -> None:
         asking.join()
 
 
+def test_ends_in_time_while_streams_are_listened_to(folder: Path) -> None:
+    server = start_server(folder)
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        with client.stream("GET", "/api/v1/watch", timeout=30) as watching:
+            lines = watching.iter_lines()
+            assert next(lines) == ": watching"
+            began = time.monotonic()
+            server.process.terminate()
+            assert "event: created" not in list(lines)
+        assert server.process.wait(5) == 0
+        assert time.monotonic() - began < 5
+    assert "Cancel" not in server.errors.read_text()
+
+
 def test_every_line_of_the_log_is_json(live: LiveServer) -> None:
     answer = httpx.post(f"{live.url}/api/v1/services", json={"recipe_name": "engine"}, trust_env=False)
     lines = [json.loads(line) for line in live.errors.read_text().splitlines()]

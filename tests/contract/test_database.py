@@ -652,8 +652,8 @@ class TestSchema:
             assert not Path(empty_backend.name).exists()
 
     async def test_an_older_one_names_the_command(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api.contract.database, "head", lambda: "0003")
-        with pytest.raises(SchemaError, match=r"schema 0002, needed is 0003. Run: ai-factory migrate"):
+        monkeypatch.setattr(api.contract.database, "head", lambda: "0004")
+        with pytest.raises(SchemaError, match=r"schema 0003, needed is 0004. Run: ai-factory migrate"):
             await open_database(backend.url)
 
     async def test_a_newer_one_says_what_to_do(self, backend: Backend) -> None:

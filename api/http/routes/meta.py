@@ -9,7 +9,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from api.http import openapi
+from api.http import openapi, openapi_extended
 from api.http.auth import OPEN, is_known
 from api.http.docs import docs_page
 from api.http.errors import UnavailableError
@@ -32,7 +32,7 @@ def meta_routes(
         "job_id": environment.get("SLURM_JOB_ID", "unknown"),
         "docs": "/docs",
     }
-    contract, extended = openapi.contract(), openapi.extended()
+    contract, extended = openapi.contract(), openapi_extended.extended()
     contract_page = docs_page("/openapi.json", other="/docs/extended")
     extended_page = docs_page("/openapi.extended.json", other="/docs")
 

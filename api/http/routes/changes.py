@@ -1,0 +1,100 @@
+"""PATCH /api/v1/services/{id} and POST …/status: changing what is wanted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from litestar import Request, patch, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from msgspec import UNSET
+from sqlalchemy import Row
+
+from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.settings import SlurmSettings
+from api.http.bodies import config_problem
+from api.http.changes import Changes, check_match, read_if_match
+from api.http.errors import EXTENDED, ApiError, InvalidError
+from api.http.patches import Patch, read_patch, read_status_request
+from api.http.recipes import Recipes
+from api.http.services import Services
+from api.http.wire import JsonResponse, etag, service_response
+
+MOST_TRIES = 10
+"""So often a change that names no version is made anew on the one that somebody else has just made."""
+GONE = "This service was deleted. Create a new one."
+
+log = logging.getLogger(__name__)
+
+
+def change_routes(
+    services: Services, changes: Changes, recipes: Recipes, site: SlurmSettings
+) -> list[HTTPRouteHandler]:
+    """Make the handlers."""
+
+    @patch("/api/v1/services/{service_id:str}", opt=EXTENDED)
+    async def change_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> JsonResponse:
+        asked = read_patch(await request.body())
+        wanted = read_if_match(request.headers.get("if-match"))
+        for _ in range(MOST_TRIES):
+            row = await _living(services, service_id)
+            check_match(wanted, row)
+            values = await _values(asked, row, recipes, site)
+            message = f"{asked.said()} of {row.name} changed."
+            changed = await changes.change(row, values, "change", message) if values else row
+            if changed is not None:
+                if values:
+                    log.info("service %s (%s) changed: %s", row.id, row.name, asked.said())
+                return JsonResponse(service_response(changed), headers={"ETag": etag(changed.version)})
+        raise ApiError(409, "Others change this service all the time. Try again in a moment.")
+
+    @post("/api/v1/services/{service_id:str}/status", status_code=200, opt=EXTENDED)
+    async def set_service_status(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, str]:
+        read_status_request(await request.body())
+        for _ in range(MOST_TRIES):
+            row = await services.find(service_id)
+            if row is None:
+                raise ApiError(404, "Service not found")
+            answer = {"message": f"Service {service_id} cancelled", "service_id": row.id, "status": "cancelled"}
+            if row.deletion_requested_at is not None or row.desired_state == "stopped":
+                return answer
+            stopped = await changes.change(row, {"desired_state": "stopped"}, "stop", f"{row.name} was stopped.")
+            if stopped is not None:
+                log.info("service %s (%s) stopped", row.id, row.name)
+                return answer
+        raise ApiError(409, "Others change this service all the time. Try again in a moment.")
+
+    return [change_service, set_service_status]
+
+
+async def _living(services: Services, key: str) -> Row[Any]:
+    row = await services.find(key)
+    if row is None:
+        raise ApiError(404, "Service not found")
+    if row.deletion_requested_at is not None:
+        raise ApiError(409, GONE)
+    return row
+
+
+async def _values(asked: Patch, row: Row[Any], recipes: Recipes, site: SlurmSettings) -> dict[str, Any]:
+    """Return the columns that change, once what would come of them is known to be launchable."""
+    values: dict[str, Any] = {}
+    if asked.desired_state is not UNSET and asked.desired_state != row.desired_state:
+        values["desired_state"] = asked.desired_state
+    config = asked.applied(row.config)
+    own = asked.replicas if asked.replicas is not UNSET else row.own_replicas
+    if config != row.config or own != row.own_replicas:
+        unknown = f"Its recipe {row.recipe_name[:200]!r} is not there any more. Put it back, or delete the service."
+        recipe = await recipes.find(row.recipe_name, unknown)
+        try:
+            spec = resolve(recipe, config, replicas=None, site=site)
+        except ConfigError as error:
+            raise InvalidError(config_problem(config, error.key, error.message)) from None
+        if asked.replicas is UNSET and config.get("replicas") != row.config.get("replicas"):
+            own = None if config.get("replicas") is None else spec.replicas
+    if config != row.config:
+        values["config"] = config
+    if own != row.own_replicas:
+        values["replicas"] = own
+    return values

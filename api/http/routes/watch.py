@@ -1,0 +1,68 @@
+"""/api/v1/watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.response import Stream
+
+from api.http.errors import EXTENDED, ApiError
+from api.http.hub import Hub
+from api.http.query import Query, bad_header
+from api.http.services import Services
+
+LAST_NUMBER = 2**62
+MOST_SECONDS = 24 * 3600.0
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Of streams: nobody on the way may keep or gather them."""
+
+
+def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
+    """Make the handlers."""
+
+    @get("/api/v1/watch", opt=EXTENDED)
+    async def watch(request: Request[Any, Any, Any]) -> Stream:
+        query = Query(request)
+        after = query.number("after", 0, LAST_NUMBER)
+        key, seconds = query.text("service"), query.seconds("timeout", MOST_SECONDS)
+        query.check()
+        last = request.headers.get("last-event-id")
+        if last:
+            after = _number(last)
+        service_id = None
+        if key is not None:
+            row = await services.find(key)
+            if row is None:
+                raise ApiError(404, "Service not found")
+            service_id = row.id
+        await hub.position()
+        return event_stream(hub.watch(after, service_id), seconds)
+
+    return [watch]
+
+
+def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> Stream:
+    """Return server-sent events (html.spec.whatwg.org), for at most so many seconds."""
+    content = events if seconds is None else _limited(events, seconds)
+    return Stream(content, media_type="text/event-stream", headers=HEADERS)
+
+
+async def _limited(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
+    ends = asyncio.get_running_loop().time() + seconds
+    try:
+        while True:
+            async with asyncio.timeout_at(ends):
+                event = await anext(events)
+            yield event
+    except (TimeoutError, StopAsyncIteration):
+        return
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) < LAST_NUMBER):
+        raise bad_header("Last-Event-ID", "must be the number of the last event that was received", text)
+    return int(text)

@@ -1,0 +1,35 @@
+"""Waiting until a service has come to what it will be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Row
+
+from api.http.hub import Hub
+from api.http.query import Query
+from api.http.services import Services
+from api.http.wire import status_of
+
+WAIT_SECONDS = 300.0
+MOST_SECONDS = 3600.0
+SETTLED = frozenset({"running", "completed", "failed", "cancelled"})
+
+
+def read_wait(query: Query) -> float | None:
+    """Read for how many seconds a client waits; `None`: not at all. Raises `InvalidError`."""
+    wait, seconds = query.word("wait", ("ready",)), query.seconds("timeout", MOST_SECONDS)
+    query.check()
+    return None if wait is None else WAIT_SECONDS if seconds is None else seconds
+
+
+async def until_settled(services: Services, hub: Hub, service_id: str, seconds: float) -> Row[Any] | None:
+    """Return a service once it is ready or has ended, or as it is when the time is over; `None` if it is removed."""
+    ends = asyncio.get_running_loop().time() + seconds
+    position: int | None = await hub.position()
+    while True:
+        row = await services.find(service_id)
+        if row is None or position is None or status_of(row) in SETTLED:
+            return row
+        position = await hub.changed(service_id, position, ends - asyncio.get_running_loop().time())
