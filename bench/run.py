@@ -1,4 +1,7 @@
-"""`make bench`: measure, print the tables, write them to .local/bench/latest.md. Names choose some of the tables."""
+"""`make bench`: measure, print the tables, write them to .local/bench/latest.md. Names choose some of the tables.
+
+`scale`, which `make bench-scale` measures, takes long: it is left out unless it is named.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,17 @@ ON_SLURM: dict[str, Callable[[Site], Table]] = {
 }
 ALONE: dict[str, Callable[[Path], Table]] = {
     "running": steady.measure_simulated,
-    "scale": scale.measure,
+    "scale-1000": scale.measure_thousand,
     "api": api_load.measure,
 }
+ON_REQUEST: dict[str, Callable[[Path], Table]] = {"scale": scale.measure}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 
 
 def main(names: Sequence[str]) -> int:
     """Measure what is named, or everything."""
-    known = [*ON_SLURM, *ALONE]
+    alone = ALONE | ON_REQUEST
+    known = [*ON_SLURM, *alone]
     if unknown := set(names) - set(known):
         print(f"There is no bench {', '.join(sorted(unknown))}. There are: {', '.join(known)}.", file=sys.stderr)
         return 2
@@ -41,9 +46,9 @@ def main(names: Sequence[str]) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         site = stack.enter_context(slurm(folder)) if _chosen(ON_SLURM, names) else None
-        for name in _chosen(known, names):
+        for name in _chosen(known, names or [*ON_SLURM, *ALONE]):
             before = time.monotonic()
-            table = ON_SLURM[name](site) if name in ON_SLURM and site is not None else ALONE[name](folder)
+            table = ON_SLURM[name](site) if name in ON_SLURM and site is not None else alone[name](folder)
             table.notes.append(f"It took {time.monotonic() - before:.0f} s; load of the machine at its end: {load()}.")
             told.append(table.markdown())
             print(told[-1], flush=True)

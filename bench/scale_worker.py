@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from api.contract.settings import load
-from bench.observed import Moment, Observed, observed
+from bench.observed import PATIENCE, Moment, Observed, observed
 from bench.simulated import NODES, SERVICE, SimulatedSlurm, simulated_controller
+from controller.runtime.leading import Leading
 
 TICKS = 20
 SLOWEST = 15.0
@@ -72,9 +73,11 @@ class Course:
         ended = await self.seen.calm(0)
         self._note("change of one", Moment((cancelled - began).wall, (ended - began).cpu))
 
-    async def change_all(self) -> None:
+    async def change_all(self, services: int) -> None:
         """Scale all others down."""
+        cancels = self.seen.calls["scancel"] + services - 1
         began = await self._write(SCALE_ALL)
+        await self._until(lambda: self.seen.calls["scancel"] == cancels and not self._leading.roster.is_changing)
         self._note("change of all", await self.seen.calm(0) - began)
 
     async def fail_nodes(self) -> None:
@@ -82,11 +85,15 @@ class Course:
         self._count()
         before = self.seen.calls["sbatch"]
         lost = self.slurm.fail(NODES[::3])
-        assert self.seen.leading is not None
-        self.seen.leading.rhythm.hurry()
+        self._leading.rhythm.hurry()
         began = Moment.now()
         ended = await self._until(lambda: self.seen.calls["sbatch"] - before == lost)
         self._note(f"node failure, {lost:,} jobs", ended - began)
+
+    @property
+    def _leading(self) -> Leading:
+        assert self.seen.leading is not None
+        return self.seen.leading
 
     async def _write(self, statement: str) -> Moment:
         """Change what is wanted, as people do by SQL; return when that was committed."""
@@ -96,8 +103,9 @@ class Course:
 
     @staticmethod
     async def _until(reached: Callable[[], bool]) -> Moment:
-        while not reached():
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(PATIENCE):
+            while not reached():
+                await asyncio.sleep(0.005)
         return Moment.now()
 
     def _count(self) -> None:
@@ -110,6 +118,7 @@ class Course:
     def _note(self, name: str, took: Moment) -> None:
         statements, commands, passes = (a - b for a, b in zip(self._counts(), self._counted, strict=True))
         self.phases[name] = Phase(took.wall, took.cpu, statements, commands, passes, _memory("VmRSS"))
+        print(name, self.phases[name], file=sys.stderr, flush=True)
 
 
 async def main(config: str, services: int, port: int) -> None:
@@ -123,7 +132,7 @@ async def main(config: str, services: int, port: int) -> None:
         await course.start(services)
         ticks = await course.rest()
         await course.change_one()
-        await course.change_all()
+        await course.change_all(services)
         await course.fail_nodes()
     phases = {name: asdict(phase) for name, phase in course.phases.items()}
     print(json.dumps({"phases": phases, "ticks": ticks, "peak": _memory("VmHWM")}))

@@ -75,6 +75,8 @@ class SimulatedSlurm(ProcessRunner):
         return len(lost)
 
     async def _run(self, argv: tuple[str, ...], *_: object) -> Completed:
+        if argv[0] == "sacct":
+            return Completed(argv=argv, exit_code=1, stdout="", stderr="Slurm accounting storage is disabled\n")
         commands = {"squeue": self._squeue, "sinfo": self._sinfo, "sbatch": self._sbatch, "scancel": self._scancel}
         return Completed(argv=argv, exit_code=0, stdout=commands[argv[0]](argv), stderr="")
 
