@@ -18,6 +18,7 @@ from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
 from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.failpoints import reach
 from controller.lease import fence
 from controller.ports import Record, Term, Tracked
 from controller.roster import track
@@ -78,6 +79,7 @@ class SqlStore:
         if not (changes or plan.actions):
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
+        commit = _name(plan, known)
         async with self._database.write() as connection:
             await fence(connection, term)
             for attempt in plan.attempts:
@@ -88,6 +90,8 @@ class SqlStore:
                 await _write_status(connection, record, plan.status, now)
             for event in plan.events:
                 await _write_event(connection, key, event, now)
+            reach(f"before {commit}")
+        reach(f"after {commit}")
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         """Write the job id that sbatch answered. If the database is away, looking finds it; raises `DeposedError`."""
@@ -107,6 +111,8 @@ class SqlStore:
             if row is not None:
                 event = Event(reason="Submitted", message=f"Replica {row.replica}: it is job {sent.job_id}.")
                 await _write_event(connection, row.service_id, event, now)
+            reach("before note")
+        reach("after note")
 
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
@@ -125,6 +131,13 @@ class SqlStore:
                 query = select(AttemptRow.token, AttemptRow.closed_at).where(AttemptRow.token.in_(part))
                 found.update({r.token: r.closed_at is not None for r in await connection.execute(query)})
         return found
+
+
+def _name(plan: Plan, known: Collection[str]) -> str:
+    """Name the commit of a plan by the weightiest thing in it."""
+    if any(a.token not in known for a in plan.attempts):
+        return "record an intent"
+    return "record a closing" if any(not a.open for a in plan.attempts) else "record"
 
 
 async def installation_id(database: Database) -> str:

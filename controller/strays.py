@@ -10,6 +10,7 @@ import logging
 from typing import Protocol
 
 from controller.core.model import JobPhase, Snapshot
+from controller.failpoints import reach
 from controller.ports import Scheduler, Store, Term, UnreadableError
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,11 @@ class Strays:
         self._reported |= self.unknown
 
     async def _cancel(self, term: Term, token: str, job_id: int) -> None:
+        reach("before scancel a stray")
         try:
             await self._scheduler.cancel(token, job_id)
         except UnreadableError as error:
             log.warning("the late job %d of %s could not be cancelled yet: %s", job_id, token, error.message)
         else:
+            reach("after scancel a stray")
             log.info("the late job %d of %s was cancelled, epoch %d", job_id, token, term.epoch)

@@ -90,6 +90,8 @@ class ControllerSettings:
     backoff_most: Grace = 300.0
     quick_end: Grace = 60.0
     steady_after: Grace = 600.0
+    failpoint: str = ""
+    """For tests: where the controller kills itself; see `controller.failpoints`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
