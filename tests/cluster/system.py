@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,14 +65,20 @@ class System:
 
     # --- programs
 
-    def start(self, *programs: str) -> None:
-        """Start `api`, `controller` or both."""
+    def start(self, *programs: str, under: Sequence[str] = (), **settings: str) -> None:
+        """Start `api`, `controller` or both; `controller-2` is a second one.
+
+        `under` is put before the command; `settings` are of the controller, and go by the environment.
+        """
+        environment = os.environ | {f"AI_FACTORY_CONTROLLER_{key.upper()}": value for key, value in settings.items()}
         for name in programs or ("api", "controller"):
-            module = {"api": ["api.http"], "controller": ["controller"]}[name]
-            command = [sys.executable, "-m", *module, "--config", str(self.config)]
-            command += ["run"] if name == "controller" else []
+            module = {"api": "api.http", "controller": "controller"}[name.split("-")[0]]
+            command = [*under, sys.executable, "-m", module, "--config", str(self.config)]
+            command += ["run"] if module == "controller" else []
             with (self.folder / f"{name}.log").open("ab") as log:
-                self._programs[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+                self._programs[name] = subprocess.Popen(
+                    command, stdout=log, stderr=log, cwd=self.folder, env=environment
+                )
         if "api" in (programs or ("api",)):
             wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
 
@@ -88,6 +94,20 @@ class System:
         program.send_signal(number)
         program.wait(timeout=PATIENCE)
         return time.monotonic() - began
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a program."""
+        return self._programs[name].pid
+
+    def wait_killed(self, name: str, patience: float = PATIENCE) -> None:
+        """Wait until a program has died by SIGKILL."""
+        code = self._programs[name].wait(timeout=patience)
+        assert code == -signal.SIGKILL, f"{name} ended with {code}"
+        del self._programs[name]
+
+    def send(self, name: str, number: int) -> None:
+        """Send a signal to a program."""
+        self._programs[name].send_signal(number)
 
     def close(self) -> None:
         """End the programs, and cancel what tests left on the cluster."""

@@ -14,7 +14,14 @@ from api.contract.settings import load
 from controller.failpoints import POINTS, arm, reach
 
 CONTROLLER = Path(__file__).parents[2] / "controller"
-PROGRAM = "import sys; from controller.failpoints import arm, reach; arm(sys.argv[1])\nfor n in range(9): reach({point!r}); print(n)"
+PROGRAM = """
+import sys
+from controller.failpoints import arm, reach
+arm(sys.argv[1])
+for n in range(9):
+    reach("before sbatch")
+    print(n, flush=True)
+"""
 
 
 def test_the_code_reaches_what_is_listed_and_nothing_else() -> None:
@@ -32,9 +39,10 @@ def test_nothing_happens_where_nothing_is_armed() -> None:
 
 @pytest.mark.parametrize(("setting", "survived"), [("before sbatch", 0), ("before sbatch 3", 2), ("after sbatch", 9)])
 def test_it_dies_at_the_armed_point(setting: str, survived: int) -> None:
-    command = [sys.executable, "-c", PROGRAM.format(point="before sbatch"), setting]
+    command = [sys.executable, "-c", PROGRAM, setting]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CONTROLLER.parent)
     assert done.returncode == (0 if survived == 9 else -signal.SIGKILL), done.stderr
+    assert len(done.stdout.splitlines()) == survived
 
 
 @pytest.mark.parametrize("setting", ["sbatch", "before sbatch 0", "before lunch"])
