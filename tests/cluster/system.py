@@ -105,6 +105,14 @@ class System:
         assert code == -signal.SIGKILL, f"{name} ended with {code}"
         del self._programs[name]
 
+    def exit_code(self, name: str) -> int | None:
+        """Return how a program ended; `None` while it runs."""
+        return self._programs[name].poll()
+
+    def forget(self, name: str) -> None:
+        """Think no more of a program that has ended."""
+        del self._programs[name]
+
     def send(self, name: str, number: int) -> None:
         """Send a signal to a program."""
         self._programs[name].send_signal(number)
