@@ -42,7 +42,7 @@ class Commands:
             path = self.folder / command
             path.write_text(COMMAND.format(command=command, option=option, folder=self.folder, real=real, pid=pid))
             path.chmod(0o755)
-        system.config.write_text(system.config.read_text().replace("[slurm]", f'[slurm]\nbin_dir = "{self.folder}"'))
+        system.configure("[slurm]", f'[slurm]\nbin_dir = "{self.folder}"')
 
     def calls(self, command: str) -> list[tuple[float, int, str]]:
         """Return when, by which process and under which token a command was called."""

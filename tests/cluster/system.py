@@ -65,6 +65,12 @@ class System:
 
     # --- programs
 
+    def configure(self, old: str, new: str) -> None:
+        """Change the configuration file; programs heed it from their next start on."""
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new, 1))
+
     def start(self, *programs: str, under: Sequence[str] = (), **settings: str) -> None:
         """Start `api`, `controller` or both; `controller-2` is a second one.
 
@@ -92,12 +98,17 @@ class System:
         began = time.monotonic()
         program = self._programs.pop(name)
         program.send_signal(number)
+        program.send_signal(signal.SIGCONT)  # a stopped one would never see it
         program.wait(timeout=PATIENCE)
         return time.monotonic() - began
 
     def pid(self, name: str) -> int:
         """Return the process id of a program."""
         return self._programs[name].pid
+
+    def has(self, name: str, pid: int) -> bool:
+        """Whether a program runs as that process."""
+        return name in self._programs and self._programs[name].pid == pid
 
     def wait_killed(self, name: str, patience: float = PATIENCE) -> None:
         """Wait until a program has died by SIGKILL."""
@@ -225,7 +236,7 @@ def wait_for(
     while True:
         try:
             value = condition()
-        except (httpx.TransportError, sqlite3.OperationalError):
+        except (httpx.TransportError, sqlite3.OperationalError, subprocess.CalledProcessError):
             value = None  # type: ignore[assignment]
         if value:
             return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -43,6 +44,14 @@ def test_it_dies_at_the_armed_point(setting: str, survived: int) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CONTROLLER.parent)
     assert done.returncode == (0 if survived == 9 else -signal.SIGKILL), done.stderr
     assert len(done.stdout.splitlines()) == survived
+
+
+def test_it_stops_there_instead() -> None:
+    command = [sys.executable, "-c", PROGRAM, "stop before sbatch 2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CONTROLLER.parent) as program:
+        assert os.WIFSTOPPED(os.waitpid(program.pid, os.WUNTRACED)[1])
+        program.send_signal(signal.SIGCONT)
+        assert program.communicate(timeout=10)[0].splitlines() == list("012345678")
 
 
 @pytest.mark.parametrize("setting", ["sbatch", "before sbatch 0", "before lunch"])
