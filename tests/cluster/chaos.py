@@ -29,9 +29,10 @@ import httpx
 
 from controller.failpoints import POINTS
 from tests.cluster.engines import RECIPE, Journal
-from tests.cluster.faults import Commands, Faults, bound_by_modes, small_run_dir
+from tests.cluster.faults import Commands, Faults, small_run_dir
 from tests.cluster.matching import differences
 from tests.cluster.system import System
+from tests.modes import bound_by_modes
 from tests.slurm_cluster import TOOLS, SlurmCluster
 
 MOST_SERVICES = 10
@@ -120,14 +121,18 @@ class Chaos:
     def _kill_later(self) -> None:
         """Let the controller live for a while, then kill it, unless it died before at a failpoint; start it again."""
         drawn = self._draw["kills"]
-        until = time.monotonic() + drawn.expovariate(1 / 3.0) + 0.2
-        while time.monotonic() < until and self.system.exit_code("controller") is None:
+        until = time.monotonic() + drawn.expovariate(1 / 2.0) + 0.2
+        while time.monotonic() < until and self._is_running():
             time.sleep(0.05)
         with self._controller:
             self._kill("at any moment")
             time.sleep(drawn.choice((0, 0, 0, 0.5, 2)))
             point = f"{drawn.choice(LIKELY)} {drawn.choice((1, 1, 2, 3))}" if drawn.random() < 0.4 else ""
             self._start(point)
+
+    def _is_running(self) -> bool:
+        with self._controller:
+            return self.system.exit_code("controller") is None
 
     def _kill(self, how: str) -> None:
         code = self.system.exit_code("controller")
@@ -211,8 +216,11 @@ class Chaos:
         for kind in kinds:
             if self._over.wait(drawn.uniform(1.0, 6.0)):
                 return
-            with contextlib.suppress(sqlite3.OperationalError, subprocess.SubprocessError):
+            try:
                 faults.kinds[kind]()
+            except (sqlite3.OperationalError, subprocess.SubprocessError) as error:
+                print(f"{kind}: {error}", file=sys.stderr)
+            else:
                 self.findings.faults[kind] += 1
 
     # --- the watch
@@ -256,7 +264,7 @@ class Chaos:
         wanted = self._wanted()
         until = time.monotonic() + SETTLING
         given_up: set[str] = set()
-        while (left := differences(self.system, wanted)) and time.monotonic() < until:
+        while (left := self._differences(wanted)) and time.monotonic() < until:
             failed = {key for key, n in wanted.items() if n and key not in given_up and self._is_given_up(key)}
             for key in failed:  # it said so; a change of what is wanted is how people have it tried again
                 self._change(key)
@@ -275,6 +283,12 @@ class Chaos:
             if key not in self._doubtful and max(replicas, 0) != wanted.get(key, 0):
                 self.findings.lost.append(f"{key}: {replicas} replicas were acknowledged, {wanted.get(key)} are wanted")
         return wanted
+
+    def _differences(self, wanted: dict[str, int]) -> list[str]:
+        try:
+            return differences(self.system, wanted)
+        except subprocess.SubprocessError as error:
+            return [f"the cluster can't be read: {error}"]
 
     def _is_given_up(self, key: str) -> bool:
         return self.system.status(key) == "failed"
@@ -344,6 +358,7 @@ def main() -> int:
         subprocess.run([TOOLS / "slurm-up", cluster.folder], check=True, env=os.environ | settings, timeout=300)
         findings = run(folder / "system", cluster, options.seed, options.kills, options.minutes * 60)
     finally:
+        shutil.copytree(cluster.folder / "log", folder / "log", dirs_exist_ok=True)
         subprocess.run([TOOLS / "slurm-down", cluster.folder, "--wipe"], check=False, timeout=120)
     print(findings.table())
     if findings.clean and not options.keep:

@@ -22,12 +22,13 @@ for word; do case $word in {option}=*) name=${{word#*=}} ;; esac; done
 echo "$EPOCHREALTIME $PPID {command} $name" >>{folder}/commands
 {real} "$@"
 code=$?
-if rm {folder}/kill-after-{command} 2>/dev/null; then kill -KILL "$(cat {pid})"; fi
+if [ $code = 0 ] && pid=$(cat {folder}/kill-after-{command} 2>/dev/null) && [ -n "$pid" ]; then
+  rm {folder}/kill-after-{command} && kill -KILL "$pid"
+fi
 exit $code
 """
 
 RUN_DIR_BYTES = "48m"
-WITHOUT_ROOT_S_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
 
 class Commands:
@@ -36,11 +37,11 @@ class Commands:
     def __init__(self, system: System) -> None:
         self.folder = system.folder / "bin"
         self.folder.mkdir()
-        pid = system.cluster.folder / "run" / "slurmctld.pid"
+        self._cluster = system.cluster
         for command, option in (("sbatch", "--job-name"), ("scancel", "--name")):
             real = subprocess.run(["which", command], check=True, capture_output=True, text=True).stdout.strip()
             path = self.folder / command
-            path.write_text(COMMAND.format(command=command, option=option, folder=self.folder, real=real, pid=pid))
+            path.write_text(COMMAND.format(command=command, option=option, folder=self.folder, real=real))
             path.chmod(0o755)
         system.configure("[slurm]", f'[slurm]\nbin_dir = "{self.folder}"')
 
@@ -54,7 +55,7 @@ class Commands:
     def kill_after(self, command: str) -> Path:
         """Have slurmctld killed right after its answer to the next such command; the file is gone once that is done."""
         mark = self.folder / f"kill-after-{command}"
-        mark.touch()
+        mark.write_text(self._cluster.control("pid", "slurmctld"))
         return mark
 
 
@@ -163,13 +164,6 @@ def small_run_dir(system: System) -> Iterator[None]:
     finally:
         if mounted:
             subprocess.run(["umount", "--lazy", run_dir], check=False)
-
-
-def bound_by_modes() -> tuple[str, ...]:
-    """Return what to put before a command so that files' modes hold for it, even if we are root."""
-    if os.geteuid() != 0:
-        return ()
-    return (*WITHOUT_ROOT_S_RIGHTS, "--inh-caps=-dac_override,-dac_read_search")
 
 
 def _processes_of(jobs: list[str], log: Path) -> list[int]:
