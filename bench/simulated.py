@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -29,18 +30,28 @@ from tests.slurm_cluster import SlurmCluster
 FIRST_JOB = 1000
 NODE = "node1"
 PATIENCE = 60.0
+DAY = 86400
 CLONED = ("services", "service_status", "attempts", "endpoints")
 SERVICE = "first222"
 INSERT = "INSERT INTO services (id, recipe_name) VALUES (?, 'inference/vllm_dummy')"
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One job, and between which times it runs."""
+
+    number: int
+    started: int
+    ends: int
+
+
 class SimulatedSlurm(ProcessRunner):
     """Answers Slurm's commands itself: what is submitted runs, and never ends."""
 
-    def __init__(self, port: int, jobs: Mapping[str, int] | None = None) -> None:
+    def __init__(self, port: int, jobs: Mapping[str, Running]) -> None:
         super().__init__({}, {})
         self._port = port
-        self._jobs = dict(jobs or {})
+        self._jobs = dict(jobs)
         self._listings: dict[str, str] = {}
 
     async def _run(self, argv: tuple[str, ...], *_: object) -> Completed:
@@ -50,13 +61,8 @@ class SimulatedSlurm(ProcessRunner):
     def _squeue(self, argv: tuple[str, ...]) -> str:
         fields, mark = _format(argv)
         if fields not in self._listings:
-            start, end = str(int(time.time())), str(int(time.time()) + 86400)
-            values = {"A": "", "T": "RUNNING", "B": NODE, "S": start, "e": end, "j": "", "r": "None"}
-            rows = (
-                "".join((values | {"A": str(number), "j": token})[field] + "\0" for field in fields)
-                for token, number in self._jobs.items()
-            )
-            self._listings[fields] = "".join(row + "\n" for row in rows)
+            rows = (_row(token, job) for token, job in self._jobs.items())
+            self._listings[fields] = "".join("".join(row[field] + "\0" for field in fields) + "\n" for row in rows)
         return self._listings[fields].replace("\0", mark)
 
     @staticmethod
@@ -66,12 +72,18 @@ class SimulatedSlurm(ProcessRunner):
 
     def _sbatch(self, argv: tuple[str, ...]) -> str:
         token = next(word for word in argv if word.startswith("--job-name=")).partition("=")[2]
-        number = self._jobs.setdefault(token, FIRST_JOB + len(self._jobs))
+        number, now = FIRST_JOB + len(self._jobs), int(time.time())
+        self._jobs[token] = Running(number, now, now + DAY)
         folder = Path(argv[-3])
         (folder / "claim").write_text(json.dumps({"job_id": number, "restarts": 0}))
         (folder / "state.json").write_text(json.dumps({"step": "serving", "port": self._port}))
         self._listings.clear()
         return f"{number}\n"
+
+
+def _row(token: str, job: Running) -> dict[str, str]:
+    times = {"S": str(job.started), "e": str(job.ends)}
+    return {"A": str(job.number), "T": "RUNNING", "B": NODE, "j": token, "r": "None"} | times
 
 
 def _format(argv: tuple[str, ...]) -> tuple[str, str]:
@@ -107,20 +119,22 @@ def installation_at_rest(folder: Path, count: int, port: int) -> Installation:
     return installation
 
 
-def jobs_of(installation: Installation) -> dict[str, int]:
-    """Return what the simulated Slurm runs for an installation."""
-    return {row["token"]: row["job_id"] for row in installation.sql("SELECT token, job_id FROM attempts")}
+def running_jobs(state_dir: Path) -> dict[str, Running]:
+    """Return what the simulated Slurm runs for the installation whose database lies there."""
+    with closing(sqlite3.connect(state_dir / "ai-factory.db")) as connection:
+        rows = connection.execute("SELECT token, job_id, started_at, ends_at FROM attempts").fetchall()
+    return {token: Running(job_id, int(started), int(ends)) for token, job_id, started, ends in rows}
 
 
-async def simulated_controller(settings: Settings, port: int, jobs: Mapping[str, int]) -> Controller:
+async def simulated_controller(settings: Settings, port: int) -> Controller:
     """Build the real controller on the simulated Slurm."""
     controller = await build(settings, await open_database(settings.database_url))
-    controller._runner = SimulatedSlurm(port, jobs)
+    controller._runner = SimulatedSlurm(port, running_jobs(settings.state_dir))
     return controller
 
 
 async def _lead_until_ready(installation: Installation, port: int) -> None:
-    controller = await simulated_controller(installation.settings, port, {})
+    controller = await simulated_controller(installation.settings, port)
     ending = asyncio.Event()
     task = asyncio.create_task(controller.run(ending))
     async with asyncio.timeout(PATIENCE):

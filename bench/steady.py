@@ -93,8 +93,8 @@ async def _grow(installation: Installation) -> Table:
             commands.append((seen.calls - before).total() / (len(seen.readings) - readings))
             ticks[size] = median([tick.cpu for tick in taken])
             wall = median([tick.wall for tick in taken])
-            rate = (size - present) / submitted.wall
-            table.add(f"{size:,}", ms(ticks[size]), ms(wall), f"{commands[-1]:.1f}", f"{rate:.0f}")
+            rate = f"{(size - present) / submitted.wall:.0f}" if size > 1 else "–"
+            table.add(f"{size:,}", ms(ticks[size]), ms(wall), f"{commands[-1]:.1f}", rate)
             present = size
     async with _running(installation) as seen:
         adopted = await seen.calm(SIZES[-1]) - seen.began

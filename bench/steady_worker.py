@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import sys
-from contextlib import closing
 
 from api.contract.settings import load
 from bench.observed import Observed, observed
@@ -21,9 +19,7 @@ TICKS = 20
 async def main(config: str, services: int, port: int) -> None:
     """Adopt, rest, and be asked for more."""
     settings = load(config=config)
-    with closing(sqlite3.connect(settings.state_dir / "ai-factory.db")) as connection:
-        jobs = dict(connection.execute("SELECT token, job_id FROM attempts"))
-    async with observed(await simulated_controller(settings, port, jobs)) as seen:
+    async with observed(await simulated_controller(settings, port)) as seen:
         adopted = await seen.calm(services) - seen.began
         _say(adopted_wall=adopted.wall, adopted_cpu=adopted.cpu, adopted_passes=len(seen.passes))
         await asyncio.to_thread(sys.stdin.readline)

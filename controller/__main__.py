@@ -1,4 +1,6 @@
-"""`python -m controller run`: the daemon. `python -m controller render RECIPE`: what would be submitted."""
+"""`python -m controller run`: the daemon. `render RECIPE`: what would be submitted. `explain NAME`: what is seen of a
+service, and what would be done. `replay FILE`: decide again what was decided.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,33 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from api.contract.database import Database, SchemaError, open_database
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.contract.database import Database, SchemaError, cause, open_database
 from api.contract.identity import KeyFileError
+from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, SettingsError, load
 from controller.app import build
+from controller.explain import UnknownServiceError, explain
+from controller.explanation import text
 from controller.render import render
+from controller.replay import ReplayError, replay
+from controller.telemetry.server import PortError
 
 SETUP_FAILED = 3
+PORT_TAKEN = 4
+NOT_FOUND = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 well, 1 failed, 2 usage, 3 the set-up does not fit."""
+    """Run a command; return its exit code.
+
+    0 well, 1 failed, 2 usage, 3 the set-up does not fit, 4 its port can't be had, 5 there is no such service.
+    """
     options = _parser().parse_args(arguments)
     try:
         settings = load(config=options.config)
@@ -29,11 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "render":
             print(render(settings, options.recipe, json.loads(options.config_json)))
             return 0
+        if options.command == "replay":
+            return _replay(options)
+        if options.command == "explain":
+            return asyncio.run(_explain(settings, options))
         return asyncio.run(_run(settings))
     except (SettingsError, SchemaError, KeyFileError) as error:
         print(f"ai-factory controller: {error}", file=sys.stderr)
         return SETUP_FAILED
-    except (ConfigError, ValueError) as error:
+    except PortError as error:
+        print(f"ai-factory controller: {error}", file=sys.stderr)
+        return PORT_TAKEN
+    except UnknownServiceError as error:
+        print(f"ai-factory: {error}", file=sys.stderr)
+        return NOT_FOUND
+    except (ConfigError, ReplayError, ValueError) as error:
         print(f"ai-factory: {error}", file=sys.stderr)
         return 1
 
@@ -55,6 +81,29 @@ async def _until_told(settings: Settings, database: Database) -> None:
     await controller.run(ending)
 
 
+async def _explain(settings: Settings, options: argparse.Namespace) -> int:
+    database = await open_database(settings.database_url)
+    try:
+        told = await explain(settings, database, options.service)
+    except (SQLAlchemyError, OSError) as error:
+        print(f"ai-factory: the database can't be read: {cause(error)}", file=sys.stderr)
+        return 1
+    finally:
+        await database.close()
+    print(msgspec.json.format(msgspec.json.encode(told)).decode() if options.output == "json" else text(told))
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    count = differing = 0
+    for result in replay(options.file, line=options.line, service=options.service):
+        print(result.text())
+        count += 1
+        differing += bool(result.differences)
+    print(f"{count} decided again, {differing or 'none'} otherwise.", file=sys.stderr)
+    return 1 if differing else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m controller", description=__doc__)
     parser.add_argument("--config", help="the TOML file with the settings")
@@ -63,12 +112,22 @@ def _parser() -> argparse.ArgumentParser:
     rendering = commands.add_parser("render", help="print what would be submitted, without submitting")
     rendering.add_argument("recipe")
     rendering.add_argument("--config-json", default="{}", help="the service's config, as JSON")
+    explaining = commands.add_parser("explain", help="print what is seen of a service, and what would be done")
+    explaining.add_argument("service", help="id or name")
+    explaining.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    replaying = commands.add_parser("replay", help="decide again what a log of plans holds; exit 1 if a plan differs")
+    replaying.add_argument("file", type=Path)
+    chosen = replaying.add_mutually_exclusive_group()
+    chosen.add_argument("--line", type=int, metavar="N", help="only this line, counted from 1")
+    chosen.add_argument("--service", metavar="ID", help="only the plans of this service, id or name")
     return parser
 
 
 def _log_to_stderr(settings: Settings) -> None:
     """Log our own lines at the level that is set, libraries' from warnings on."""
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if settings.controller.log_format == "json" else TextLines())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("controller").setLevel(settings.log_level.upper())
 
 

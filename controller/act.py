@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from api.contract.log import about
 from controller.core.model import Action, Attempt, Cancel, Revoke, SendOutcome, Sent, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
@@ -51,12 +52,13 @@ class Actor:
             if not self._may_act():
                 raise DeposedError("The lease was not renewed in time.")
             attempt = by_token[action.token]
-            if isinstance(action, Submit):
-                await self._submit(term, record, attempt)
-            elif isinstance(action, Cancel):
-                await self._cancel(action)
-            else:
-                await self._revoke(action, attempt)
+            with about(token=action.token, job_id=attempt.job_id):
+                if isinstance(action, Submit):
+                    await self._submit(term, record, attempt)
+                elif isinstance(action, Cancel):
+                    await self._cancel(action)
+                else:
+                    await self._revoke(action, attempt)
         self._keep_probing(record, attempts)
 
     def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
@@ -64,9 +66,9 @@ class Actor:
             spec = record.desired.spec if attempt.digest == record.desired.digest else None
             if attempt.open and spec is not None and attempt.serving_at is not None:
                 self._probes.watch(attempt, spec)
-            elif not attempt.open:
-                self._probes.forget(attempt.token)
+            # A closed one is still probed: an engine that answers is not gone, whatever the listing says.
             if attempt.gone_at is not None:
+                self._probes.forget(attempt.token)
                 self.sent.pop(attempt.token, None)
                 self.cancelled.pop(attempt.token, None)
 
@@ -96,7 +98,7 @@ class Actor:
             raise
         reach("after sbatch")
         self.sent[attempt.token] = sent
-        log.info("sbatch %s: %s", attempt.token, sent.outcome, extra={"job_id": sent.job_id, "answer": sent.message})
+        log.info("sbatch returned", extra={"job_id": sent.job_id, "outcome": sent.outcome, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
@@ -124,10 +126,10 @@ class Actor:
         reach("before scancel")
         await self._scheduler.cancel(action.token, action.job_id)
         reach("after scancel")
-        log.info("scancel %s %s", action.token, action.job_id)
+        log.info("scancel returned", extra={"job_id": action.job_id})
 
     async def _revoke(self, action: Revoke, attempt: Attempt) -> None:
         reach("before revoke")
         await self._run_dirs.revoke(attempt.service_id, action.token)
         reach("after revoke")
-        log.info("claim of %s revoked, unless a job has it", action.token)
+        log.info("the claim is revoked, unless a job has it")

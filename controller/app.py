@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.contract.database import Database
+from api.contract.database import Database, cause
 from api.contract.feed import wakeups
 from api.contract.identity import load_key, prefix, secret
 from api.contract.recipes.book import Library
@@ -22,6 +23,7 @@ from controller.lease import Lease, SqlLeaseRecords
 from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
+from controller.report import Pass, report
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
@@ -33,6 +35,10 @@ from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.strays import Strays
+from controller.telemetry.health import Doctor
+from controller.telemetry.metrics import Metrics
+from controller.telemetry.plans import PlanLog
+from controller.telemetry.server import serving
 from controller.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -63,15 +69,24 @@ class Controller:
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
+        self._leads: Leading | None = None
+        self._metrics = Metrics(self._clock.now, self._current, self._runner.calls)
+        self._reports: list[Callable[[Pass], None]] = [report, self._metrics.report]
+        if settings.controller.plan_log:
+            self._reports.append(PlanLog(settings.state_dir, settings.controller.plan_log).report)
 
     async def run(self, ending: asyncio.Event) -> None:
-        """Run until `ending` is set."""
+        """Run until `ending` is set; raises `PortError`."""
+        async with self._telling():
+            await self._run(ending)
+
+    async def _run(self, ending: asyncio.Event) -> None:
         told = False
         while not ending.is_set():
             term = await self._acquire()
             if term is None:
                 if not told:
-                    log.info("standing by: another controller holds the lease")
+                    log.info("standing by, another controller holds the lease")
                 told = True
                 await _pause(ending, STANDBY_SECONDS)
                 continue
@@ -82,7 +97,7 @@ class Controller:
         try:
             return await self._lease.acquire()
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the database can't be used: %s", error)
+            log.warning("the database can't be used", extra={"error": cause(error)})
             return None
 
     async def _lead(self, term: Term, ending: asyncio.Event) -> None:
@@ -91,12 +106,15 @@ class Controller:
         probes = HttpProbes(self._clock, lambda token: secret(self._key, token), queue.add)
         deposed = asyncio.Event()
         try:
-            leading = await self._leading(term, queue, probes, deposed)
-            await leading.lead(ending)
+            self._metrics.new_term()
+            self._leads = await self._leading(term, queue, probes, deposed)
+            await self._leads.lead(ending)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the term %d ended early, the database can't be used: %s", term.epoch, error)
+            about = {"epoch": term.epoch, "error": cause(error)}
+            log.warning("the term ended early, the database can't be used", extra=about)
             await _pause(ending, STANDBY_SECONDS)
         finally:
+            self._leads = None
             await probes.close()
         if not deposed.is_set():
             with contextlib.suppress(DeposedError, SQLAlchemyError, OSError):
@@ -130,6 +148,7 @@ class Controller:
             hurry=rhythm.hurry,
             clock=self._clock,
             limits=limits(self._settings),
+            report=self._report,
         )
         return Leading(
             term=term,
@@ -147,7 +166,34 @@ class Controller:
             resync_seconds=settings.resync,
             workers=settings.workers,
             deposed=deposed,
+            witness=self._metrics,
         )
+
+    def _current(self) -> Leading | None:
+        return self._leads
+
+    def _report(self, done: Pass) -> None:
+        for tell in self._reports:
+            tell(done)
+
+    @contextlib.asynccontextmanager
+    async def _telling(self) -> AsyncIterator[None]:
+        """Answer for metrics and health, where that is wanted."""
+        settings = self._settings.controller
+        if not settings.metrics_port:
+            yield
+            return
+        doctor = Doctor(
+            self._database,
+            self._clock.now,
+            self._current,
+            heartbeat_seconds=settings.lease,
+            # The longest pause between two readings, twice, and the longest that one of them may take.
+            snapshot_seconds=2 * settings.slowest_reading + self._settings.slurm.command_timeout,
+        )
+        async with serving(settings.metrics_host, settings.metrics_port, self._metrics, doctor) as port:
+            log.info("listening", extra={"host": settings.metrics_host, "port": port})
+            yield
 
 
 async def build(settings: Settings, database: Database) -> Controller:

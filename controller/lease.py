@@ -166,6 +166,25 @@ class SqlLeaseRecords:
         reach("after release the lease")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """Who holds the lease, as the database says."""
+
+    epoch: int
+    holder: str | None
+    """`None`: given up."""
+    host: str | None
+    renewed_at: float
+
+
+async def leader(database: Database) -> Leader | None:
+    """Return who leads, or led last; `None` if no controller ever did."""
+    query = select(LeaseTable.epoch, LeaseTable.holder, LeaseTable.host, LeaseTable.renewed_at)
+    async with database.read() as connection:
+        row = (await connection.execute(query.where(LeaseTable.name == NAME))).one_or_none()
+    return None if row is None else Leader(**row._mapping)
+
+
 def process_identity(pid: int) -> str:
     """Name a process so that its death can be told on its own host: boot, pid namespace, pid, start time."""
     return f"{_machine()}/{pid}/{_start_time(pid) or ''}"

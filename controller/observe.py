@@ -63,7 +63,7 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
 
 def _strays(record: Record, snapshot: Snapshot | None) -> tuple[Token, ...]:
     """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
-    desired, known = record.desired, {a.token for a in record.attempts}
+    desired, known = record.desired, {a.token for a in record.attempts if a.gone_at is None}
     if snapshot is None or sum(a.open for a in record.attempts) >= desired.replicas:
         return ()
     beginning = f"{prefix(desired.installation)}{desired.service_id}-"

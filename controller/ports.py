@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -161,6 +162,18 @@ class Store(Protocol):
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
+        ...
+
+
+class Witness(Protocol):
+    """Whoever counts what goes on, for the metrics. It must cost nothing worth mentioning."""
+
+    def passing(self) -> AbstractContextManager[None]:
+        """Stand by one pass: how long it takes, and by what it raises how it ends."""
+        ...
+
+    def has_read(self, *, well: bool) -> None:
+        """Take note of one reading of the cluster."""
         ...
 
 

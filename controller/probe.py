@@ -46,22 +46,25 @@ class HttpProbes:
 
     def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
         """Probe this attempt from now on; nothing happens if it is watched already."""
-        if spec.health is None or attempt.host is None or attempt.port is None:
+        target = self._target(attempt, spec)
+        if target is None:
             return
-        host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
-        is_vllm = spec.engine == "vllm"
-        target = Target(
-            address=f"http://{host}:{attempt.port}",
-            health=spec.health,
-            secret=self._secret(attempt.token) if is_vllm else None,
-            model=spec.model if is_vllm else None,
-        )
         current = self._tasks.get(attempt.token)
         if current is not None and current[0] == target:
             return
         self.forget(attempt.token)
         task = asyncio.create_task(self._follow(attempt.token, attempt.service_id, target))
         self._tasks[attempt.token] = target, task
+
+    async def once(self, attempt: Attempt, spec: LaunchSpec) -> Probe | None:
+        """Probe this attempt now, and remember nothing; `None` if there is nothing to probe."""
+        target = self._target(attempt, spec)
+        if target is None:
+            return None
+        trouble = await self._ask(target)
+        return Probe(
+            at=self._clock.now(), ready=trouble is None, failures=int(trouble is not None), message=trouble or ""
+        )
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
@@ -83,6 +86,18 @@ class HttpProbes:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _target(self, attempt: Attempt, spec: LaunchSpec) -> Target | None:
+        if spec.health is None or attempt.host is None or attempt.port is None:
+            return None
+        host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
+        is_vllm = spec.engine == "vllm"
+        return Target(
+            address=f"http://{host}:{attempt.port}",
+            health=spec.health,
+            secret=self._secret(attempt.token) if is_vllm else None,
+            model=spec.model if is_vllm else None,
+        )
 
     async def _follow(self, token: str, service_id: str, target: Target) -> None:
         ever_ready = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from api.contract.log import about
 from controller.act import Actor
 from controller.core.decide import decide
 from controller.core.model import Attempt, Limits, Plan
 from controller.observe import Cluster, observe
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
-from controller.report import report
+from controller.report import Pass, report
 from controller.roster import Roster
 
 SOON = 0.2
@@ -32,6 +33,7 @@ class Reconciler:
         hurry: Callable[[], None],
         clock: Clock,
         limits: Limits,
+        report: Callable[[Pass], None] = report,
     ) -> None:
         self._term = term
         self._store = store
@@ -43,6 +45,7 @@ class Reconciler:
         self._hurry = hurry
         self._clock = clock
         self._limits = limits
+        self._report = report
 
     async def reconcile(self, key: str) -> float | None:
         """Make one pass over a service; return when to look at it again by ourselves.
@@ -52,13 +55,17 @@ class Reconciler:
         record = await self._store.load(key)
         if record is None:
             return None
+        with about(generation=record.desired.generation):
+            return await self._reconcile(record)
+
+    async def _reconcile(self, record: Record) -> float | None:
         seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
         now = self._clock.now()
         plan = decide(record.desired, seen, now, self._limits)
         await self._store.record(self._term, record, plan, now)
         attempts = _after(record, plan)
         self._roster.update(attempts)
-        report(self._term, record, plan)
+        self._report(Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan))
         await self._actor.act(self._term, record, attempts, plan.actions)
         if plan.attempts or plan.actions:
             self._hurry()

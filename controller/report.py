@@ -1,20 +1,33 @@
-"""report: tell the log what a pass did. Every non-empty plan, in full."""
+"""report: tell the log what a pass did. Whoever else wants to know is given the whole pass."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
-from controller.core.model import Plan
+from controller.core.model import Limits, Observed, Plan
 from controller.ports import Record, Term
 
 log = logging.getLogger(__name__)
 
 
-def report(term: Term, record: Record, plan: Plan) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One pass whose plan is recorded: what it was decided on, and the plan."""
+
+    term: Term
+    record: Record
+    seen: Observed
+    now: float
+    limits: Limits
+    plan: Plan
+
+
+def report(done: Pass) -> None:
     """Log the events and actions of a plan."""
-    about = {"service": record.desired.service_id, "generation": record.desired.generation, "epoch": term.epoch}
-    for event in plan.events:
+    for event in done.plan.events:
         level = logging.WARNING if event.warning else logging.INFO
-        log.log(level, "%s: %s: %s", record.desired.name, event.reason, event.message, extra=about)
-    if plan.actions:
-        log.debug("%s: %s", record.desired.name, plan.actions, extra=about)
+        about = {"service_name": done.record.desired.name, "reason": event.reason, "text": event.message}
+        log.log(level, "event", extra=about)
+    if done.plan.actions:
+        log.debug("actions", extra={"actions": [f"{type(a).__name__} {a.token}" for a in done.plan.actions]})

@@ -5,6 +5,7 @@ Filled at the beginning of a term, then kept up to date by every pass; only the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from controller.core.model import Attempt
@@ -38,6 +39,10 @@ class Roster:
         """Whether anything is starting or being ended, so that the cluster is worth a closer look."""
         return bool(self._changing)
 
+    def states(self) -> Counter[str]:
+        """Count the attempts by state: queued, starting, ready, ending."""
+        return Counter(map(_state, self._tracked.values()))
+
     def service_of(self, token: str) -> str | None:
         """Return the service of a tracked attempt."""
         tracked = self._tracked.get(token)
@@ -57,6 +62,14 @@ def track(attempt: Attempt) -> Tracked:
         started=attempt.started_at is not None,
         settled=attempt.ready,
     )
+
+
+def _state(tracked: Tracked) -> str:
+    if not tracked.open:
+        return "ending"
+    if tracked.settled:
+        return "ready"
+    return "starting" if tracked.started else "queued"
 
 
 def _is_changing(tracked: Tracked) -> bool:

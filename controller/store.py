@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.contract.database import Database
+from api.contract.database import Database, cause
 from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
@@ -75,8 +75,7 @@ class SqlStore:
 
         A plan of actions alone writes nothing, but whether they may be carried out is for the fence to say.
         """
-        changes = plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None
-        if not (changes or plan.actions):
+        if plan.is_empty:
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
         commit = _name(plan, known)
@@ -100,7 +99,7 @@ class SqlStore:
         try:
             await self._note(term, token, sent, now)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the job id %s of %s could not be written down: %s", sent.job_id, token, error)
+            log.warning("the job id could not be written down", extra={"job_id": sent.job_id, "error": cause(error)})
 
     async def _note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         mine = and_(AttemptRow.token == token, AttemptRow.job_id.is_(None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from api.contract.log import about
 from controller.core.model import JobPhase, Snapshot
 from controller.failpoints import reach
 from controller.ports import Scheduler, Store, Term, UnreadableError
@@ -50,22 +51,23 @@ class Strays:
         closed = await self._store.known({job.token for job in alive})
         for job in alive:
             if closed.get(job.token):
-                await self._cancel(term, job.token, job.job_id)
+                with about(epoch=term.epoch, token=job.token, job_id=job.job_id):
+                    await self._cancel(job.token, job.job_id)
         self.unknown = frozenset(job.token for job in alive if job.token not in closed)
         for token in sorted(self.unknown - self._reported):
             log.error(
-                "the cluster runs %s, of which this database has never heard: was it restored? "
+                "the cluster runs a job of which this database has never heard: was it restored? "
                 "It is left alone; nothing is cancelled that may be wanted",
-                token,
+                extra={"token": token},
             )
         self._reported |= self.unknown
 
-    async def _cancel(self, term: Term, token: str, job_id: int) -> None:
+    async def _cancel(self, token: str, job_id: int) -> None:
         reach("before scancel a stray")
         try:
             await self._scheduler.cancel(token, job_id)
         except UnreadableError as error:
-            log.warning("the late job %d of %s could not be cancelled yet: %s", job_id, token, error.message)
+            log.warning("a late job could not be cancelled yet", extra={"error": error.message})
         else:
             reach("after scancel a stray")
-            log.info("the late job %d of %s was cancelled, epoch %d", job_id, token, term.epoch)
+            log.info("a late job was cancelled")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,18 +47,23 @@ def _run(script: str, *arguments: str | Path) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+@contextmanager
+def bring_up(folder: Path, **settings: str) -> Iterator[SlurmCluster]:
+    """Bring a cluster up in a folder, and take it down with all that runs on it."""
     if shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
-        pytest.skip("there is no Slurm on this machine: deploy/local/slurm-up installs it")
-    folder = tmp_path_factory.mktemp("slurm")
-    settings = {"NODES": "4", "CPUS": "8", "MEM": "4000", "GPUS": "2", "MINJOBAGE": "10"}
+        pytest.skip("there is no Slurm on this machine: `make test` installs it")
     try:
-        environment = os.environ | settings
-        subprocess.run([TOOLS / "slurm-up", folder], check=True, env=environment, timeout=300)
+        subprocess.run([TOOLS / "slurm-up", folder], check=True, env=os.environ | settings, timeout=300)
         yield SlurmCluster(folder)
     finally:
         subprocess.run([TOOLS / "slurm-down", folder, "--wipe"], check=False, timeout=120, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    folder = tmp_path_factory.mktemp("slurm")
+    with bring_up(folder, NODES="4", CPUS="8", MEM="4000", GPUS="2", MINJOBAGE="10") as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

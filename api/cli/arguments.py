@@ -82,10 +82,19 @@ def _programs(commands: Commands) -> None:
     for parser in (up, api):
         parser.add_argument("--host", dest="flag_api.host", metavar="HOST", help="the address to listen on")
         parser.add_argument("--port", dest="flag_api.port", type=int, metavar="PORT", help="the port to listen on")
-    _command(commands, "controller", "programs:controller", "run the controller alone")
+    controller = _command(commands, "controller", "programs:controller", "run the controller alone")
+    _replay(controller.add_subparsers(title="instead of running it", metavar="[COMMAND]"))
     migrate = _command(commands, "migrate", "programs:migrate", "bring the database's schema to this version")
     migrate.add_argument("--revision", metavar="R", default="head", help="bring it to this revision, up or down")
     migrate.add_argument("--check", action="store_true", help="change nothing; exit 3 unless it is as it should be")
+
+
+def _replay(commands: Commands) -> None:
+    replay = _command(commands, "replay", "why:replay", "decide again what the controller's log of plans holds")
+    replay.add_argument("file", metavar="FILE", help="state_dir/plans.jsonl, or a part of it")
+    chosen = replay.add_mutually_exclusive_group()
+    chosen.add_argument("--line", type=int, metavar="N", help="only this line, counted from 1")
+    chosen.add_argument("--service", metavar="ID", help="only the plans of this service, id or name")
 
 
 def _services(commands: Commands) -> None:
@@ -107,6 +116,9 @@ def _services(commands: Commands) -> None:
 
 
 def _models(commands: Commands) -> None:
+    about = "tell what is wanted and seen of a service, what would be done now, and why"
+    explain = _command(commands, "explain", "why:explain", about, ("table", "json"))
+    explain.add_argument("service", metavar="ID", help="id or name")
     logs = _command(commands, "logs", "models:logs", "print what a service's jobs wrote", ("table", "json"))
     logs.add_argument("service", metavar="ID", help="id or name")
     logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines of each file")

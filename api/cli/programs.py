@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -43,6 +44,13 @@ def api(context: Context) -> NoReturn:
 def controller(context: Context) -> NoReturn:
     """Become the controller."""
     _become(context, CONTROLLER)
+
+
+def ask_controller(context: Context, *arguments: str) -> Exit:
+    """Have the controller's own program answer something; it writes the result itself."""
+    command = [sys.executable, "-m", "controller", *arguments]
+    ended = subprocess.run(command, env=context.child_environment(), stdin=subprocess.DEVNULL, check=False)
+    return Exit(ended.returncode) if ended.returncode in set(Exit) else Exit.FAILED
 
 
 def migrate(context: Context) -> Exit:

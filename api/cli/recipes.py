@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -12,6 +10,7 @@ import msgspec
 from api.cli.console import Column, entries
 from api.cli.context import Context
 from api.cli.exits import CliError, Exit
+from api.cli.programs import ask_controller
 from api.cli.values import config_from
 from api.contract.recipes.book import Book, Library, Recipe, RecipeError, read_recipe
 
@@ -105,14 +104,7 @@ def render(context: Context) -> Exit:
     """Print the batch script, the sbatch options and the parameters that a service would be started with."""
     arguments = context.arguments
     config = json.dumps(config_from(arguments.config_file, arguments.assignments))
-    command = [sys.executable, "-m", "controller", "render", arguments.recipe, "--config-json", config]
-    ended = subprocess.run(command, env=context.child_environment(), stdin=subprocess.DEVNULL, check=False)
-    return _exit(ended.returncode)
-
-
-def _exit(code: int) -> Exit:
-    """Return a child's exit code as one of ours."""
-    return Exit(code) if code in set(Exit) else Exit.FAILED
+    return ask_controller(context, "render", arguments.recipe, "--config-json", config)
 
 
 def _book(context: Context) -> Book:

@@ -73,7 +73,7 @@ class ApptainerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """The controller's rhythm. Seconds."""
+    """The controller's rhythm, in seconds, and what it tells of itself."""
 
     lease: Pause = 15.0
     """A standby takes over when the leader has not renewed for this long."""
@@ -90,6 +90,14 @@ class ControllerSettings:
     backoff_most: Grace = 300.0
     quick_end: Grace = 60.0
     steady_after: Grace = 600.0
+    log_format: Literal["text", "json"] = "text"
+    """Its log lines: text for people, or one JSON object each. The API's are always JSON."""
+    plan_log: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
+    """Megabytes of each of the two files in state_dir that hold every plan with its inputs; 0: none are kept."""
+    metrics_host: str = "127.0.0.1"
+    """There is no key to them: figures only, no names."""
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Where /metrics (for Prometheus) and /health answer; 0: nowhere."""
     failpoint: str = ""
     """For tests: where the controller kills itself; see `controller.failpoints`."""
 

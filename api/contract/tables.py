@@ -12,13 +12,16 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Dialect,
     Double,
     ForeignKey,
     Index,
     Integer,
     MetaData,
+    Numeric,
     String,
     Text,
+    TypeDecorator,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -40,6 +43,26 @@ class Base(DeclarativeBase):
 
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Whole(TypeDecorator[int]):
+    """A whole number that people write: PostgreSQL's integers would round 1.5 instead of refusing it."""
+
+    impl = Integer
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """Store it as `numeric` on PostgreSQL."""
+        return dialect.type_descriptor(Numeric() if dialect.name == "postgresql" else Integer())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Give an int, not a Decimal."""
+        return None if value is None else int(value)
+
+
+def words(length: int) -> String:
+    """Return the type of a text that people write. On PostgreSQL a trigger tells of its length, in better words."""
+    return String(length).with_variant(Text, "postgresql")
 
 
 class Installation(Base):
@@ -89,14 +112,14 @@ class Service(Base):
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    name: Mapped[str | None] = mapped_column(String(160))
+    name: Mapped[str | None] = mapped_column(words(160))
     """Filled in by a trigger where it is left out: `<recipe>-<id>`."""
-    recipe_name: Mapped[str] = mapped_column(String(160))
+    recipe_name: Mapped[str] = mapped_column(words(160))
     """As it was sent."""
     config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
-    replicas: Mapped[int | None]
+    replicas: Mapped[int | None] = mapped_column(Whole)
     """NULL: what the config or the recipe says."""
-    desired_state: Mapped[str] = mapped_column(String(16), server_default=text("'running'"))
+    desired_state: Mapped[str] = mapped_column(words(16), server_default=text("'running'"))
     generation: Mapped[int] = mapped_column(server_default=text("1"))
     version: Mapped[int] = mapped_column(server_default=text("1"))
     change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))

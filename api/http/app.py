@@ -43,7 +43,7 @@ def create_app(
 
     return Litestar(
         [
-            *meta_routes(services, recipes, environment),
+            *meta_routes(services, recipes, environment, settings.controller.lease),
             *recipe_routes(recipes),
             *service_routes(services, recipes, settings.slurm, settings.run_dir),
             *vllm_routes(services, recipes, Engines(client, key)),

@@ -121,7 +121,7 @@ _DELETE = (
     .where(Service.id == _KEY, Service.deletion_requested_at.is_(None))
     .values(deletion_requested_at=bindparam("now"))
 )
-_HEARTBEAT = select(func.max(Lease.renewed_at))
+_LEADER = select(Lease.epoch, Lease.holder, Lease.host, Lease.renewed_at).where(Lease.name == "controller")
 
 
 class Services:
@@ -196,10 +196,10 @@ class Services:
             await connection.execute(_ADD_EVENT, _event(service_id, "delete", f"{name} was deleted."))
             return True
 
-    async def last_heartbeat(self) -> float | None:
-        """Return when a controller last renewed its lease, in Unix seconds."""
+    async def leader(self) -> Row[int, str | None, str | None, float] | None:
+        """Return the epoch and the host of the controller that leads or led last, and when it renewed its lease."""
         async with _answering(self._database.read()) as connection:
-            return (await connection.execute(_HEARTBEAT)).scalar()
+            return (await connection.execute(_LEADER)).one_or_none()
 
 
 @asynccontextmanager

@@ -210,7 +210,7 @@ def _running(
 
 def _starting(attempt: Attempt, files: JobFiles, health: Health | None, now: float, limits: Limits) -> Folded:
     """An image may take its time; a start may not take for ever."""
-    began = attempt.launched_at or (attempt.started_at if files.step is None else None)
+    began = attempt.launched_at or (attempt.started_at if files.step in (None, "claimed") else None)
     if health is not None and began is not None and now >= began + health.startup_timeout:
         message = f"It was not ready within {health.startup_timeout:g} s. {_hint(attempt, files)}"
         return Folded(attempt=close(attempt, now, Outcome.STARTUP_TIMEOUT, message))

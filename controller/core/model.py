@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from api.contract.identity import Token
 from api.contract.launch import LaunchSpec
 from api.contract.status import Condition
@@ -262,23 +264,20 @@ class Observed:
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submit:
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Send this attempt's job. Its intent is recorded before."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Cancel this job, by name and id together. Its attempt is durably closed before, or another job holds it."""
 
     token: str
     job_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
     """Take the claim of a token that no job has claimed, so that none that comes late can run."""
 
     token: str
@@ -309,6 +308,12 @@ class Plan:
     events: tuple[Event, ...] = ()
     actions: tuple[Action, ...] = ()
     look_again_at: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to do."""
+        changes = self.attempts or self.events or self.status is not None or self.endpoints is not None
+        return not (changes or self.actions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.contract.database import cause
+from api.contract.log import about
 from controller.lease import Lease
-from controller.ports import Clock, DeposedError, Store, Term, UnreadableError
+from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
 from controller.reconciler import Reconciler
 from controller.roster import Roster
 from controller.runtime.queue import KeyedQueue
@@ -23,6 +26,19 @@ from controller.slurm.keeper import SnapshotKeeper
 from controller.strays import Strays
 
 log = logging.getLogger(__name__)
+
+
+class Unwitnessed:
+    """Nobody counts."""
+
+    @staticmethod
+    def passing() -> contextlib.AbstractContextManager[None]:
+        """Do nothing."""
+        return contextlib.nullcontext()
+
+    @staticmethod
+    def has_read(*, well: bool) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +60,17 @@ class Leading:
     resync_seconds: float
     workers: int
     deposed: asyncio.Event
+    witness: Witness = field(default_factory=Unwitnessed)
+    passes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Numbers the passes of this term."""
 
     async def lead(self, ending: asyncio.Event) -> None:
         """Work until the term is over, or `ending` is set; then let passes under way come to their end."""
-        log.info("leading, epoch %d", self.term.epoch)
+        with about(epoch=self.term.epoch):  # what is begun inside says so in every line
+            await self._lead(ending)
+
+    async def _lead(self, ending: asyncio.Event) -> None:
+        log.info("leading")
         timers = PeriodicTimers()
         timers.every(self.lease_seconds / 3, "renew the lease", self.renew)
         timers.every(self.rhythm.fastest, "read the cluster", self.read_when_due)
@@ -62,17 +85,17 @@ class Leading:
             self.queue.close()
             await _end(background, grace=0.0)
             await _end(workers, grace=3.0)
-        log.info("no longer leading, epoch %d", self.term.epoch)
+        log.info("no longer leading")
 
     async def renew(self) -> None:
         """Renew the lease; notice if it is another's."""
         try:
             await self.lease.renew(self.term)
         except DeposedError as error:
-            log.warning("deposed: %s", error)
+            log.warning("deposed", extra={"error": error})
             self.deposed.set()
         except (SQLAlchemyError, OSError) as error:
-            log.warning("the lease could not be renewed: %s", error)
+            log.warning("the lease could not be renewed", extra={"error": cause(error)})
 
     async def read_when_due(self) -> None:
         """Read the cluster if the rhythm says so, and wake what changed."""
@@ -82,8 +105,10 @@ class Leading:
         try:
             snapshot = await self.keeper.take()
         except UnreadableError as error:
+            self.witness.has_read(well=False)
             await self._tell_silence(error, was_silent=was_silent)
             return
+        self.witness.has_read(well=True)
         if was_silent or before is None:
             log.info("the cluster answers")
             await self.resync()
@@ -92,7 +117,7 @@ class Leading:
 
     async def _tell_silence(self, error: UnreadableError, *, was_silent: bool) -> None:
         if not was_silent:
-            log.warning("the cluster can't be read: %s", error.message)
+            log.warning("the cluster can't be read", extra={"reason": error.reason, "error": error.message})
             await self.resync()
 
     def _wake(self, tokens: set[str]) -> None:
@@ -116,18 +141,24 @@ class Leading:
 
     async def work(self, key: str) -> None:
         """Make one pass over a key that was taken from the queue, and give it back."""
+        epoch = self.term.epoch
+        with about(service=key, epoch=epoch, pass_id=f"{epoch}.{next(self.passes)}"):
+            await self._work(key)
+
+    async def _work(self, key: str) -> None:
         try:
-            again_at = await self.reconciler.reconcile(key)
+            with self.witness.passing():
+                again_at = await self.reconciler.reconcile(key)
         except DeposedError as error:
-            log.warning("deposed: %s", error)
+            log.warning("deposed", extra={"error": error})
             self.deposed.set()
             self.queue.done(key)
         except (UnreadableError, SQLAlchemyError, OSError) as error:
             pause = self.queue.retry(key)
-            log.warning("service %s is looked at again in %.1f s: %s", key, pause, error)
+            log.warning("a pass came to nothing", extra={"again_in": round(pause, 1), "error": cause(error)})
         except Exception:
             pause = self.queue.retry(key)
-            log.exception("a pass over service %s failed; again in %.1f s", key, pause)
+            log.exception("a pass failed", extra={"again_in": round(pause, 1)})
         else:
             self.queue.done(key, again_at)
 

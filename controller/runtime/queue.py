@@ -77,6 +77,12 @@ class KeyedQueue:
         self.add(key, self._now() + pause)
         return pause
 
+    def overdue(self) -> tuple[int, float]:
+        """Return how many keys are due and wait for a worker, and how many seconds the first of them has waited."""
+        now = self._now()
+        ages = [now - due for due in self._due.values() if due <= now]
+        return len(ages), max(ages, default=0.0)
+
     def __len__(self) -> int:
         return len(self._due)
 

@@ -27,7 +27,7 @@ class PeriodicTimers:
             try:
                 await work()
             except Exception:
-                log.exception("the periodic work %r failed", name)
+                log.exception("a periodic work failed", extra={"work": name})
 
         # A run that comes due while the last one still goes on is left out; APScheduler warns of each.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)

@@ -107,28 +107,24 @@ class ProcessRunner:
         return completed
 
     async def _run(self, argv: tuple[str, ...], environment: Mapping[str, str], seconds: float) -> Completed:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise NotStartedError(argv[0], error) from error
+        process = await _start(argv, environment)
         out, err = _Output(self._output_limit), _Output(self._output_limit)
         exit_code: int | None = None
         try:
             async with asyncio.timeout(seconds):
-                await asyncio.gather(out.fill(process.stdout), err.fill(process.stderr))
+                async with asyncio.TaskGroup() as readers:
+                    readers.create_task(out.fill(process.stdout))
+                    readers.create_task(err.fill(process.stderr))
                 exit_code = await process.wait()
-        except (TimeoutError, _TooMuchError):
+        except* (TimeoutError, _TooMuchError):
             exit_code = None
         finally:
             await _end(process)
         return Completed(argv=argv, exit_code=exit_code, stdout=out.text(), stderr=err.text())
+
+
+LAST_WORDS = 5.0
+"""Seconds for a killed command to be gone; one that a broken file system holds is left to the kernel."""
 
 
 class _TooMuchError(Exception):
@@ -152,9 +148,45 @@ class _Output:
         return self._bytes.decode(errors="replace")
 
 
+async def _start(argv: tuple[str, ...], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a command; raises NotStartedError.
+
+    A start that is cancelled half-way would be waited for without end (CPython 3.11): it is let finish, then ended.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except OSError as error:
+        raise NotStartedError(argv[0], error) from error
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill what is left of the process's group, and take its exit status even if the caller is cancelled."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(_ended(process)), LAST_WORDS)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end. asyncio knows of it only when all output was read, which it stops while nobody takes it."""
+    await asyncio.gather(_drain(process.stdout), _drain(process.stderr), process.wait())
+
+
+async def _drain(stream: asyncio.StreamReader | None) -> None:
+    while stream is not None and await stream.read(_CHUNK):
+        pass

@@ -32,17 +32,22 @@ async def test_health_while_no_controller_ever_ran(world: World) -> None:
     assert answer.status_code == 200
     assert answer.json()["status"] == "healthy"
     assert answer.json()["database"] == "ok"
-    assert answer.json()["controller"] == {"last_heartbeat": None}
+    assert answer.json()["controller"] == {"last_heartbeat": None, "leader": None, "epoch": None}
+    assert answer.json()["stale"] == ["controller"]
 
 
 async def test_health_tells_how_long_ago_the_controller_was_heard_of(world: World) -> None:
     await world.heartbeat(ago=100)
-    assert 100 <= (await world.get("/health")).json()["controller"]["last_heartbeat"] < 105
+    health = (await world.get("/health")).json()
+    assert 100 <= health["controller"]["last_heartbeat"] < 105
+    assert (health["controller"]["leader"], health["stale"]) == (None, ["controller"])
 
 
 async def test_health_does_not_count_back_when_clocks_differ(world: World) -> None:
     await world.heartbeat(ago=-50)
-    assert (await world.get("/health")).json()["controller"]["last_heartbeat"] == 0
+    health = (await world.get("/health")).json()
+    assert health["controller"] == {"last_heartbeat": 0, "leader": "here", "epoch": 1}
+    assert (health["status"], health["stale"]) == ("healthy", [])
 
 
 async def test_health_reports_broken_recipes(world: World) -> None:
@@ -65,6 +70,7 @@ async def test_health_answers_when_the_database_is_gone(tmp_path: Path) -> None:
         answer = await world.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
         assert answer.json()["database"] != "ok"
+        assert answer.json()["stale"] == ["database", "controller"]
         listed = await world.get("/api/v1/services")
         assert listed.status_code == 503
         assert listed.headers["retry-after"] == "5"

@@ -25,7 +25,7 @@ def commands(parser: ArgumentParser, path: str = "") -> Iterator[tuple[str, Argu
 def test_every_command_has_a_function_and_a_line_of_help() -> None:
     found = dict(commands(build()))
     assert {"up", "api", "controller", "migrate", "services create", "logs", "prompt", "recipes render", "doctor",
-            "config"} <= set(found)  # fmt: skip
+            "config", "explain", "controller replay"} <= set(found)  # fmt: skip
     for parser in found.values():
         run = parser.get_default("run")
         if run is not None:

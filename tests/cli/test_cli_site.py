@@ -73,6 +73,31 @@ def test_render_asks_the_controller(
     assert said == ["-m", "controller", "render", "simple/hello", "--config-json", '{"word": "you"}', str(settings)]
 
 
+@pytest.mark.parametrize(
+    ("argv", "asked"),
+    [
+        (["explain", "chat", "-o", "json"], ["explain", "--output", "json", "--", "chat"]),
+        (["explain", "chat"], ["explain", "--output", "table", "--", "chat"]),
+        (["controller", "replay", "f"], ["replay", "--", "f"]),
+        (["controller", "replay", "f", "--line", "3"], ["replay", "--line", "3", "--", "f"]),
+        (["controller", "replay", "--service", "chat", "f"], ["replay", "--service=chat", "--", "f"]),
+    ],
+)
+def test_why_is_asked_of_the_controller(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    argv: list[str],
+    asked: list[str],
+) -> None:
+    stand_in = tmp_path / "controller.sh"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"; exit 5\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    assert main(argv) == 5
+    assert capfd.readouterr().out.splitlines() == ["-m", "controller", *asked]
+
+
 def test_config_says_where_each_value_came_from(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.toml"
     file.write_text(

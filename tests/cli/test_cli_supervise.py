@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def eventually(truth: Callable[[], object], seconds: float = 10.0) -> None:
+def eventually(truth: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not truth():
         assert time.monotonic() < deadline

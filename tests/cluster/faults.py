@@ -124,16 +124,17 @@ class Faults:
 
     def _read_only(self) -> None:
         """Take away the right to write, and kill the controller: an open file stays writable."""
-        files = sorted((self._system.folder / "state").glob("ai-factory.db*"))
-        for file in files:
-            file.chmod(0o400)
+        self._change_modes(0o400)
         try:
             self._kill()
             self._hold(10, 3)
         finally:
-            for file in files:
-                with contextlib.suppress(FileNotFoundError):
-                    file.chmod(0o600)
+            self._change_modes(0o600)
+
+    def _change_modes(self, mode: int) -> None:
+        for file in (self._system.folder / "state").glob("ai-factory.db*"):
+            with contextlib.suppress(FileNotFoundError):
+                file.chmod(mode)
 
     def _full(self) -> None:
         run_dir = self._system.folder / "run"

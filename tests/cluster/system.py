@@ -53,6 +53,7 @@ class System:
 
     def __init__(self, folder: Path, cluster: SlurmCluster, apptainer: str, more: str = "") -> None:
         self.folder = folder
+        self.root = ROOT
         self.cluster = cluster
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

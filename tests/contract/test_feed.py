@@ -106,7 +106,7 @@ async def test_a_commit_of_another_process_wakes(watcher: Watcher, backend: Back
             backend.server.psql(INSERT, backend.name)
             return
         script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); c.close()"
-        subprocess.run([sys.executable, "-c", script, backend.name, INSERT], check=True, timeout=20)
+        subprocess.run([sys.executable, "-c", script, backend.name, INSERT], check=True, timeout=60)
 
     await watcher.while_doing(asyncio.to_thread(other))
 

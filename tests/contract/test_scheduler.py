@@ -134,11 +134,7 @@ def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Slurm]:
 def troubled(slurm: Slurm) -> Iterator[Slurm]:
     """For tests that stop daemons: whatever happens, the next test finds them up."""
     yield slurm
-    for daemon in ("munged", "slurmdbd", "slurmctld"):
-        try:
-            slurm.cluster.control("continue", daemon)
-        except subprocess.CalledProcessError:
-            slurm.cluster.control("start", daemon)
+    slurm.cluster.repair()
 
 
 async def test_a_submitted_job_is_listed_at_once(slurm: Slurm) -> None:

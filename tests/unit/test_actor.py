@@ -244,7 +244,7 @@ class TestCancellingAndRevoking:
         closed = replace(A, closed_at=1.0, outcome="Stopped")
         await act(actor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
         assert world.done[:2] == [("cancel", "a", 5), ("revoke", "one", "a")]
-        assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note", "forget"]
+        assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note"]
         assert actor.cancelled == {"a": 50.0}
 
     @pytest.mark.parametrize(
@@ -267,8 +267,11 @@ class TestProbing:
         await act(actor, (A, replace(B, serving_at=1.0)))
         assert world.done == [("watch", "b")]
 
-    async def test_what_is_closed_is_forgotten(self, actor: Actor, world: World) -> None:
-        await act(actor, (replace(A, serving_at=1.0, closed_at=2.0, outcome="Stopped"),))
+    async def test_what_is_closed_is_probed_until_it_is_gone(self, actor: Actor, world: World) -> None:
+        closed = replace(A, serving_at=1.0, closed_at=2.0, outcome="Stopped")
+        await act(actor, (closed,))
+        assert world.done == []
+        await act(actor, (replace(closed, gone_at=3.0),))
         assert world.done == [("forget", "a")]
 
     async def test_an_older_launch_is_not_judged_by_the_newer_spec(self, actor: Actor, world: World) -> None:

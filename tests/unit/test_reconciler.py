@@ -28,6 +28,7 @@ from controller.core.model import (
 )
 from controller.ports import DeposedError, Record, Term
 from controller.reconciler import SOON, Reconciler
+from controller.report import Pass
 from controller.roster import Roster
 
 TERM = Term(epoch=3, began_at=0.0)
@@ -82,8 +83,8 @@ class World:
         self.seen = seen
         return self.plan
 
-    def report(self, term: Term, record: Record, plan: Plan) -> None:
-        self._do("report", plan)
+    def report(self, done: Pass) -> None:
+        self._do("report", done)
 
 
 class FakeStore:
@@ -139,7 +140,6 @@ class FakeActor:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(controller.reconciler, "decide", world.decide)
-    monkeypatch.setattr(controller.reconciler, "report", world.report)
     return world
 
 
@@ -161,31 +161,35 @@ def reconcile(world: World, roster: Roster) -> Callable[[], Any]:
         hurry=world.hurry,
         clock=world,
         limits=LIMITS,
+        report=world.report,
     )
     return lambda: reconciler.reconcile("one")
 
 
-Pass = Callable[[], Any]
+Reconcile = Callable[[], Any]
 BUSY = Plan(attempts=(FRESH,), actions=(Cancel(token="c", job_id=1),), events=(Event(reason="R", message="m"),))
 
 
-async def test_the_verbs_come_in_order(world: World, reconcile: Pass) -> None:
+async def test_the_verbs_come_in_order(world: World, reconcile: Reconcile) -> None:
     world.plan = BUSY
     await reconcile()
     order = ["load", "look at the snapshot", "read", "read", "decide", "record", "report", "act", "hurry"]
     assert world.verbs == order
 
 
-async def test_a_pass_has_one_time_and_one_term(world: World, reconcile: Pass) -> None:
+async def test_a_pass_has_one_time_and_one_term(world: World, reconcile: Reconcile) -> None:
     world.plan = BUSY
     await reconcile()
     assert world.record_ is not None
     assert ("decide", world.record_.desired, NOW, LIMITS) in world.done
     assert ("record", TERM, BUSY, NOW) in world.done
+    assert world.seen is not None
+    told = Pass(term=TERM, record=world.record_, seen=world.seen, now=NOW, limits=LIMITS, plan=BUSY)
+    assert ("report", told) in world.done
     assert ("act", TERM, (A, GONE, CLOSED, FRESH), BUSY.actions) in world.done
 
 
-async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Pass) -> None:
+async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile) -> None:
     world.failure = ReadingFailure(since=1.0, reason="R", message="m")
     await reconcile()
     assert world.seen == Observed(
@@ -201,7 +205,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Pass) -> 
     )
 
 
-async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: Pass) -> None:
+async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: Reconcile) -> None:
     world.record_ = None
     assert await reconcile() is None
     assert world.verbs == ["load"]
@@ -209,7 +213,7 @@ async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: 
 
 @pytest.mark.parametrize("error", [DeposedError("over"), OSError("the database is away")])
 async def test_what_was_not_recorded_is_not_done(
-    world: World, roster: Roster, reconcile: Pass, error: Exception
+    world: World, roster: Roster, reconcile: Reconcile, error: Exception
 ) -> None:
     world.plan = BUSY
     world.errors["record"] = error
@@ -220,14 +224,16 @@ async def test_what_was_not_recorded_is_not_done(
 
 
 @pytest.mark.parametrize("verb", ["load", "read"])
-async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: Pass, verb: str) -> None:
+async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: Reconcile, verb: str) -> None:
     world.errors[verb] = OSError("away")
     with pytest.raises(OSError, match="away"):
         await reconcile()
     assert "decide" not in world.verbs
 
 
-async def test_the_roster_knows_an_attempt_before_its_job_can_be(world: World, roster: Roster, reconcile: Pass) -> None:
+async def test_the_roster_knows_an_attempt_before_its_job_can_be(
+    world: World, roster: Roster, reconcile: Reconcile
+) -> None:
     world.plan = BUSY
     world.errors["act"] = OSError("away")
     with pytest.raises(OSError, match="away"):
@@ -249,7 +255,7 @@ async def test_the_roster_knows_an_attempt_before_its_job_can_be(world: World, r
     ],
 )
 async def test_when_it_looks_again(
-    world: World, reconcile: Pass, plan: Plan, again: float | None, hurried: bool
+    world: World, reconcile: Reconcile, plan: Plan, again: float | None, hurried: bool
 ) -> None:
     world.plan = plan
     assert await reconcile() == again

@@ -17,8 +17,13 @@ from api.http.recipes import Recipes
 from api.http.services import Services
 
 
-def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, str]) -> list[HTTPRouteHandler]:
-    """Make the handlers; `environment` is the process's, for where it runs."""
+def meta_routes(
+    services: Services, recipes: Recipes, environment: Mapping[str, str], lease_seconds: float
+) -> list[HTTPRouteHandler]:
+    """Make the handlers; `environment` is the process's, for where it runs.
+
+    A controller that has not been heard of for `lease_seconds` counts as stale.
+    """
     about = {
         "service": openapi.TITLE,
         "version": openapi.VERSION,
@@ -37,10 +42,14 @@ def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, 
 
     @get("/health", opt=OPEN)
     async def health(request: Request[Any, Any, Any]) -> dict[str, Any]:
-        """Strangers, such as a load balancer, learn that the API answers and no more."""
+        """Strangers, such as a load balancer, learn that the API answers and no more.
+
+        The status is the API's own: it takes wishes, and answers, whatever else is stale.
+        """
         if not is_known(request.scope):
             return {"status": "healthy"}
-        return {"status": "healthy", **await _database(services), "recipe_problems": await _recipe_problems(recipes)}
+        known = await _known(services, lease_seconds)
+        return {"status": "healthy", **known, "recipe_problems": await _recipe_problems(recipes)}
 
     @get("/openapi.json", opt=OPEN)
     async def openapi_json() -> dict[str, Any]:
@@ -61,14 +70,19 @@ def meta_routes(services: Services, recipes: Recipes, environment: Mapping[str, 
     return [root, health, openapi_json, openapi_extended_json, docs, docs_extended]
 
 
-async def _database(services: Services) -> dict[str, Any]:
-    """Tell how the database is, and how many seconds ago a controller was heard of; null: never."""
+async def _known(services: Services, lease_seconds: float) -> dict[str, Any]:
+    """Tell how the database is, who leads, how many seconds ago it was heard of (null: never), and what is stale."""
+    nobody = {"last_heartbeat": None, "leader": None, "epoch": None}
     try:
-        heartbeat = await services.last_heartbeat()
+        row = await services.leader()
     except UnavailableError as error:
-        return {"database": str(error), "controller": {"last_heartbeat": None}}
-    ago = None if heartbeat is None else round(max(0.0, time.time() - heartbeat), 1)
-    return {"database": "ok", "controller": {"last_heartbeat": ago}}
+        return {"database": str(error), "controller": nobody, "stale": ["database", "controller"]}
+    if row is None:
+        return {"database": "ok", "controller": nobody, "stale": ["controller"]}
+    ago = max(0.0, time.time() - row.renewed_at)
+    is_stale = row.holder is None or ago > lease_seconds
+    controller = {"last_heartbeat": round(ago, 1), "leader": None if is_stale else row.host, "epoch": row.epoch}
+    return {"database": "ok", "controller": controller, "stale": ["controller"] if is_stale else []}
 
 
 async def _recipe_problems(recipes: Recipes) -> dict[str, str]:

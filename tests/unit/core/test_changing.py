@@ -112,6 +112,11 @@ def test_a_roll_out_waits_for_new_replicas_too() -> None:
     assert closings(see_running(ready(0), ready(1, digest="d2")), replicas=2, **CHANGED) == {token(0): "Outdated"}
 
 
+def test_what_is_scaled_away_does_not_count_as_serving_in_a_roll_out() -> None:
+    seen = see_running(ready(0), started(1, digest="d2"), ready(2))
+    assert closings(seen, replicas=2, **CHANGED) == {token(2): "ScaledDown"}
+
+
 def test_a_roll_out_that_fails_stops_at_the_first_replica() -> None:
     failed = gone(started(0, 2, digest="d2", generation=2, failures=99), "EngineExited")
     seen = see_running(failed, ready(1), ready(2))

@@ -73,6 +73,12 @@ def test_other_live_jobs_of_the_token_are_cancelled(phase: JobPhase) -> None:
     assert actions(seen) == (Cancel(token=TOKEN, job_id=1),)
 
 
+@pytest.mark.parametrize("files", [{}, {TOKEN: JobFiles(claim=Claim(job_id=UNREADABLE))}])
+def test_none_is_cancelled_before_it_is_known_who_won(files: dict[str, JobFiles]) -> None:
+    """Any of them may still have the claim, or have won it since the files were read."""
+    assert actions(see(queued(job_id=1), snapshot=snapshot(*jobs(RUNNING, RUNNING)), files=files)) == ()
+
+
 def test_the_attempts_own_job_is_never_cancelled_while_it_is_open() -> None:
     for claimed_by in (1, 2, 3):
         seen = see(

@@ -259,6 +259,11 @@ def test_slurm_knows_best_what_came_from_outside_and_the_wrapper_the_rest(
     assert (result.outcome, result.exit_code) == (outcome, 7)
 
 
+def test_a_time_limit_that_the_wrapper_was_warned_of_is_called_so() -> None:
+    result = only(showing(ready(), RUNNING, exited(ready(), 143, "TimeLimit", "Warned.")))
+    assert (result.outcome, result.message) == ("TimeLimit", "The job came to its time limit.")
+
+
 def test_an_exit_record_is_believed_while_the_job_still_shows() -> None:
     for phase in (RUNNING, COMPLETING):
         assert only(showing(ready(), phase, exited(ready(), 1, "PortTaken"))).outcome == "PortTaken"

@@ -117,6 +117,7 @@ def test_ready(seen: Observed, changes: dict[str, Any], truth: Truth, reason: st
     assert status is not None
     found = condition(status, "Ready")
     assert (found.status, found.reason, status.ready_replicas) == (truth, reason, count)
+    assert status.replicas == changes.get("replicas", 1)
 
 
 def test_available_is_one_that_answers() -> None:
@@ -159,9 +160,9 @@ def test_replicas_that_completed_are_not_waited_for() -> None:
     running = started(1, ready_at=NOW - 50)
     seen = see_running(gone(started(0), "Completed"), running)
     assert said(seen, "Progressing", replicas=2, spec=JOB_SPEC).reason == "AsWanted"
-    again = gone(started(1, started_at=NOW - 1), "NodeFailed", closed_at=NOW)
+    again = gone(started(1, started_at=NOW - 1), "Cancelled", closed_at=NOW)
     seen = see(gone(started(0), "Completed"), again)
-    assert "after NodeFailed" in said(seen, "Progressing", replicas=2, spec=JOB_SPEC).message
+    assert "after Cancelled" in said(seen, "Progressing", replicas=2, spec=JOB_SPEC).message
 
 
 def test_a_stopped_service_is_stopping_until_nothing_of_it_is_left() -> None:

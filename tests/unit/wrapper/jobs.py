@@ -15,7 +15,7 @@ ENGINE = Path(__file__).parents[3] / "recipes/inference/vllm_dummy_engine.py"
 Result = TypeVar("Result")
 
 
-def until(look: Callable[[], Result], seconds: float = 10.0) -> Result:
+def until(look: Callable[[], Result], seconds: float = 60.0) -> Result:
     """Poll until something is true, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -61,7 +61,7 @@ class Job:
             )
         return self.process
 
-    def run(self, *arguments: str, seconds: float = 10.0, **environment: str) -> int:
+    def run(self, *arguments: str, seconds: float = 60.0, **environment: str) -> int:
         return self.start(*arguments, argv=None, **environment).wait(seconds)
 
     def run_command(self, *command: Any, **parameters: Any) -> int:
@@ -72,7 +72,7 @@ class Job:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 10.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -91,7 +91,7 @@ class Job:
     def exit(self) -> dict[str, Any]:
         return self.read("exit.json")
 
-    def until_step(self, step: str, seconds: float = 10.0) -> dict[str, Any]:
+    def until_step(self, step: str, seconds: float = 60.0) -> dict[str, Any]:
         return until(lambda: self.state if self.state.get("step") == step else {}, seconds)
 
     @property

@@ -1,0 +1,162 @@
+"""Explain one service: what is wanted, what is seen, and what would be done now and why. Writes nothing, does nothing.
+
+It reads the cluster, the files and the engines itself, so that it is as good while the controller is down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+
+from api.contract.database import Database
+from api.contract.identity import KeyFileError, load_key, prefix, secret
+from api.contract.launch import LaunchSpec
+from api.contract.recipes.book import Library
+from api.contract.settings import Settings
+from api.contract.tables import Service
+from controller.app import SystemClock, limits, runner
+from controller.core.codec import of_one_service, without_private
+from controller.core.compare import changes
+from controller.core.decide import decide
+from controller.core.model import Attempt, Desired, Observed, Plan, Probe, Sent
+from controller.lease import Leader, leader
+from controller.observe import observe
+from controller.ports import Record, UnreadableError
+from controller.probe import HttpProbes
+from controller.roster import Roster
+from controller.rundir import SharedRunDirs
+from controller.slurm.keeper import SnapshotKeeper
+from controller.slurm.scheduler import SlurmScheduler
+from controller.store import SqlStore, installation_id
+from controller.wanted import Wanted
+
+FILES = ("claim", "state.json", "exit.json", "stdout.log", "stderr.log")
+
+
+class UnknownServiceError(Exception):
+    """There is no service of that id or name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """All that is known of a service at one time."""
+
+    now: float
+    desired: Desired
+    seen: Observed
+    files: Mapping[str, Mapping[str, float]]
+    """By token: the files of its job, and when each was last written."""
+    leader: Leader | None
+    leads: bool
+    """Whether it has been heard of lately."""
+    plan: Plan
+    becomes: Mapping[str, tuple[str, ...]]
+    """By token: what would change in the record of an attempt."""
+
+
+async def explain(settings: Settings, database: Database, name: str) -> Explanation:
+    """Look at a service, and decide what would be done; raises `UnknownServiceError`."""
+    clock, installation = SystemClock(), await installation_id(database)
+    store = SqlStore(database, Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm))
+    record = await store.load(await _find(database, name))
+    if record is None:
+        raise UnknownServiceError(name)
+    run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
+    roster = Roster(await store.tracked())
+    keeper = SnapshotKeeper(SlurmScheduler(runner(settings), prefix(installation)), roster.tracked, clock)
+    with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
+        await keeper.take()
+    probes = _Probed(await _ask_engines(settings, record, clock))
+    seen = await observe(record, keeper, run_dirs, probes, _Nothing())
+    now = clock.now()
+    plan = decide(record.desired, seen, now, limits(settings))
+    found = await leader(database)
+    known = {a.token: a for a in record.attempts}
+    return Explanation(
+        now=now,
+        desired=without_private(record.desired),
+        seen=of_one_service(seen),
+        files={token: _written(run_dirs.folder(record.desired.service_id, token)) for token in seen.files},
+        leader=found,
+        leads=found is not None and found.holder is not None and now - found.renewed_at < settings.controller.lease,
+        plan=plan,
+        becomes={a.token: changes(known.get(a.token), a) for a in plan.attempts},
+    )
+
+
+async def _find(database: Database, name: str) -> str:
+    """Return the id of the service of that id, or else of the living one of that name."""
+    by_id = select(Service.id).where(Service.id == name)
+    by_name = select(Service.id).where(Service.name == name, Service.deletion_requested_at.is_(None))
+    async with database.read() as connection:
+        for query in (by_id, by_name):
+            found = (await connection.execute(query)).scalar_one_or_none()
+            if found is not None:
+                return str(found)
+    raise UnknownServiceError(f"There is no service {name}. See: ai-factory services list")
+
+
+async def _ask_engines(settings: Settings, record: Record, clock: SystemClock) -> dict[str, Probe]:
+    """Probe every engine once that the controller would probe, if its secret is known here."""
+    spec = record.desired.spec
+    serving = [
+        a
+        for a in record.attempts
+        if a.gone_at is None and a.serving_at is not None and a.digest == record.desired.digest
+    ]
+    if spec is None or not serving or not settings.key_file.exists():  # a missing key would be made
+        return {}
+    try:
+        key = load_key(settings.key_file)
+    except KeyFileError:
+        return {}
+    probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None)
+    try:
+        found = {a.token: await probes.once(a, spec) for a in serving}
+    finally:
+        await probes.close()
+    return {token: probe for token, probe in found.items() if probe is not None}
+
+
+def _written(folder: Path) -> dict[str, float]:
+    """Return when each of a job's files was last written."""
+    found: dict[str, float] = {}
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            found[name] = (folder / name).stat().st_mtime
+    return found
+
+
+class _Probed:
+    """Probes that were made once."""
+
+    def __init__(self, probes: Mapping[str, Probe]) -> None:
+        self._probes = probes
+
+    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+        """Do nothing."""
+
+    def forget(self, token: str) -> None:
+        """Do nothing."""
+
+    def latest(self, token: str) -> Probe | None:
+        """Return what was found."""
+        return self._probes.get(token)
+
+
+class _Nothing:
+    """What this process has sent: nothing. What the leader has sent in its term, it alone knows."""
+
+    @property
+    def sent(self) -> Mapping[str, Sent]:
+        """Nothing."""
+        return {}
+
+    @property
+    def cancelled(self) -> Mapping[str, float]:
+        """Nothing."""
+        return {}

@@ -1,0 +1,99 @@
+"""What is logged and counted of a pass, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from api.contract.log import JsonLines, current
+from controller.ports import DeposedError, Term
+from controller.runtime.leading import Leading
+from controller.runtime.queue import KeyedQueue
+
+
+class Lines(logging.Handler):
+    """Formats each line where it is written, as a stream handler does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(JsonLines().format(record)))
+
+
+class Witness:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.seen.append(type(error).__name__)
+            raise
+        self.seen.append("well")
+
+    def has_read(self, *, well: bool) -> None:
+        self.seen.append(f"read {well}")
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    handler, log = Lines(), logging.getLogger("controller.runtime.leading")
+    log.addHandler(handler)
+    yield handler.lines
+    log.removeHandler(handler)
+
+
+def leading(witness: Witness, outcome: Exception | None) -> Leading:
+    async def reconcile(_: str) -> None:
+        if outcome is not None:
+            raise outcome
+
+    absent = ("lease", "store", "keeper", "roster", "strays", "rhythm", "clock", "wakeups")
+    return Leading(
+        **cast(dict[str, Any], dict.fromkeys(absent)),
+        term=Term(epoch=7, began_at=0.0),
+        lease_seconds=1,
+        reconciler=cast(Any, SimpleNamespace(reconcile=reconcile)),
+        queue=KeyedQueue(lambda: 0.0),
+        resync_seconds=1,
+        workers=1,
+        deposed=asyncio.Event(),
+        witness=witness,
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (DeposedError("over"), "deposed"),
+        (OSError("the disk is gone"), "a pass came to nothing"),
+        (ValueError("a bug"), "a pass failed"),
+    ],
+)
+async def test_a_line_about_a_pass_says_which(lines: list[dict[str, Any]], outcome: Exception, message: str) -> None:
+    witness = Witness()
+    term = leading(witness, outcome)
+    await term.work("one")
+    await term.work("two")
+    assert [line["message"] for line in lines] == [message] * 2
+    told = [(line["service"], line["epoch"], line["pass_id"]) for line in lines]
+    assert told == [("one", 7, "7.1"), ("two", 7, "7.2")]
+    assert witness.seen == [type(outcome).__name__] * 2
+    assert dict(current()) == {}
+
+
+async def test_a_pass_that_goes_well_is_counted_and_says_nothing(lines: list[dict[str, Any]]) -> None:
+    witness = Witness()
+    await leading(witness, None).work("one")
+    assert (witness.seen, lines) == (["well"], [])

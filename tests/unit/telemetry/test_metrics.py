@@ -1,0 +1,242 @@
+"""The metrics, as Prometheus' own parser reads them, and what /health says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.contract.status import Condition, Progress, Truth
+from controller.core.model import Attempt, Cancel, Plan, ReadingFailure, Revoke, Snapshot, Status, Submit
+from controller.lease import Leader
+from controller.ports import DeposedError, Term
+from controller.roster import Roster, track
+from controller.runtime.leading import Leading
+from controller.runtime.queue import KeyedQueue
+from controller.telemetry import health
+from controller.telemetry.health import Doctor
+from controller.telemetry.metrics import Metrics
+from controller.telemetry.server import PortError, serving
+
+from .passes import NOW, a_pass
+
+A = Attempt(token="a", service_id="one", replica=0, incarnation=1, generation=1, digest="d", intent_at=0.0)
+ATTEMPTS = (
+    A,
+    replace(A, token="b", started_at=1.0),
+    replace(A, token="c", started_at=1.0, ready_at=2.0),
+    replace(A, token="d", closed_at=1.0, outcome="Stopped"),
+    replace(A, token="e", closed_at=1.0, outcome="Stopped"),
+)
+
+
+class World:
+    """A controller that stands by, until it is told to lead."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.calls: Counter[tuple[str, str]] = Counter()
+        self.leading: Leading | None = None
+        self.metrics = Metrics(lambda: self.now, lambda: self.leading, self.calls)
+
+    def lead(self, snapshot: Snapshot | None = None, failure: ReadingFailure | None = None) -> KeyedQueue:
+        queue = KeyedQueue(lambda: self.now)
+        term = SimpleNamespace(
+            term=Term(epoch=7, began_at=NOW),
+            queue=queue,
+            keeper=SimpleNamespace(latest=snapshot, failure=failure),
+            strays=SimpleNamespace(unknown=frozenset({"t"})),
+            roster=Roster(track(a) for a in ATTEMPTS),
+        )
+        self.leading = cast(Leading, term)
+        return queue
+
+    def values(self) -> dict[str, float]:
+        """All samples; the labels' values follow the name."""
+        families = list(text_string_to_metric_families(self.metrics.text().decode()))
+        assert all(family.documentation and family.type != "untyped" for family in families)
+        return {
+            "/".join([s.name.removeprefix("ai_factory_"), *(v for k, v in s.labels.items())]): s.value
+            for family in families
+            for s in family.samples
+            if s.name.startswith("ai_factory_")
+        }
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_every_series_is_there_from_the_start_at_zero(world: World) -> None:
+    values = world.values()
+    for name in (
+        "passes_total/ok", "passes_total/failed", "passes_total/deposed", "pass_seconds_count", "readings_total/ok",
+        "readings_total/failed", "actions_total/submit", "actions_total/cancel", "actions_total/revoke", "leader",
+        "epoch", "queue_keys", "queue_oldest_seconds", "unknown_tokens", "attempts/queued", "attempts/starting",
+        "attempts/ready", "attempts/ending", "convergence_seconds_count/ready", "convergence_seconds_count/stopped",
+        "convergence_seconds_count/completed", "slurm_calls_total/sbatch/ok", "slurm_calls_total/squeue/not_started",
+    ):  # fmt: skip
+        assert values.pop(name) == 0, name
+    assert math.isnan(values.pop("snapshot_age_seconds"))
+    assert set(values.values()) == {0}
+
+
+def test_states_are_those_of_the_moment(world: World) -> None:
+    queue = world.lead(Snapshot(sequence=1, began_at=NOW - 4, jobs={}))
+    queue.add("x", NOW - 30)
+    queue.add("y", NOW - 10)
+    queue.add("later", NOW + 10)
+    world.calls["sbatch", "killed"] += 2
+    values = world.values()
+    assert (values["leader"], values["epoch"], values["unknown_tokens"]) == (1, 7, 1)
+    assert (values["queue_keys"], values["queue_oldest_seconds"], values["snapshot_age_seconds"]) == (2, 30, 4)
+    states = [values[f"attempts/{state}"] for state in ("queued", "starting", "ready", "ending")]
+    assert states == [1, 1, 1, 2]
+    assert values["slurm_calls_total/sbatch/killed"] == 2
+    world.leading = None
+    assert world.values()["attempts/ending"] == world.values()["epoch"] == 0
+
+
+def test_passes_count_by_how_they_end(world: World) -> None:
+    with world.metrics.passing():
+        pass
+    for error in (DeposedError("over"), OSError("away"), ValueError("bug")):
+        with pytest.raises(type(error)), world.metrics.passing():
+            raise error
+    with pytest.raises(asyncio.CancelledError), world.metrics.passing():
+        raise asyncio.CancelledError
+    values = world.values()
+    assert [values[f"passes_total/{r}"] for r in ("ok", "failed", "deposed")] == [1, 2, 1]
+    assert values["pass_seconds_count"] == 1
+
+
+def test_readings_and_actions(world: World) -> None:
+    for well in (True, True, False):
+        world.metrics.has_read(well=well)
+    actions = (Submit(token="a"), Cancel(token="b", job_id=1), Cancel(token="b", job_id=2), Revoke(token="c"))
+    world.metrics.report(a_pass(Plan(actions=actions)))
+    values = world.values()
+    assert (values["readings_total/ok"], values["readings_total/failed"]) == (2, 1)
+    assert [values[f"actions_total/{kind}"] for kind in ("submit", "cancel", "revoke")] == [1, 2, 1]
+
+
+def said(generation: int, reason: Progress, truth: Truth = Truth.FALSE) -> Status:
+    about = {"status": truth, "reason": reason, "message": "", "since": 0.0, "generation": generation}
+    return Status(observed_generation=generation, conditions=(Condition(type="Progressing", **cast(Any, about)),))
+
+
+def test_convergence_is_measured_once_from_the_change_to_the_end(world: World) -> None:
+    under_way, there = said(1, Progress.QUEUED, Truth.TRUE), said(1, Progress.AS_WANTED)
+    world.metrics.report(a_pass(Plan(status=under_way)))
+    world.metrics.report(a_pass(Plan(), now=NOW + 5, status=under_way))
+    assert world.values()["convergence_seconds_count/ready"] == 0
+    world.metrics.report(a_pass(Plan(status=there), now=NOW + 40, status=under_way))
+    world.metrics.report(a_pass(Plan(), now=NOW + 90, status=there))
+    values = world.values()
+    assert (values["convergence_seconds_count/ready"], values["convergence_seconds_sum/ready"]) == (1, 40)
+    stopping = {"generation": 2, "running": False}
+    world.metrics.report(a_pass(Plan(status=said(2, Progress.STOPPED)), now=NOW + 100, status=there, **stopping))
+    assert world.values()["convergence_seconds_count/stopped"] == 1
+
+
+def test_a_service_is_not_as_wanted_while_an_outdated_attempt_serves(world: World) -> None:
+    there = said(1, Progress.AS_WANTED)
+    outdated = replace(A, digest="old")
+    world.metrics.report(a_pass(Plan(status=there, attempts=(outdated,))))
+    assert world.values()["convergence_seconds_count/ready"] == 0
+    world.metrics.report(a_pass(Plan(attempts=(A,)), now=NOW + 3, status=there))
+    assert world.values()["convergence_seconds_sum/ready"] == 3
+
+
+def test_what_another_leader_may_have_ended_is_not_measured(world: World) -> None:
+    world.metrics.report(a_pass(Plan(status=said(1, Progress.QUEUED, Truth.TRUE))))
+    world.metrics.new_term()
+    world.metrics.report(a_pass(Plan(), now=NOW + 900, status=said(1, Progress.AS_WANTED)))
+    assert world.values()["convergence_seconds_count/ready"] == 0
+
+
+# health
+
+
+FRESH = Snapshot(sequence=1, began_at=NOW - 4, jobs={})
+
+
+@pytest.fixture
+def beat(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the database answers."""
+    answer: dict[str, Any] = {"leader": Leader(epoch=7, holder="me", host="h", renewed_at=NOW - 2)}
+
+    async def leader(_: object) -> Leader | None:
+        if isinstance(answer["leader"], Exception):
+            raise answer["leader"]
+        return cast("Leader | None", answer["leader"])
+
+    monkeypatch.setattr(health, "leader", leader)
+    return answer
+
+
+def doctor(world: World) -> Doctor:
+    return Doctor(cast(Any, None), lambda: world.now, lambda: world.leading, heartbeat_seconds=15, snapshot_seconds=50)
+
+
+async def test_a_leader_that_is_well(world: World, beat: dict[str, Any]) -> None:
+    world.lead(FRESH)
+    found = await doctor(world).examine()
+    assert (found.status, found.stale, found.leader, found.epoch) == ("healthy", (), True, 7)
+    assert (found.last_heartbeat, found.snapshot_age, found.database) == (2.0, 4.0, "ok")
+
+
+async def test_a_standby_is_well_while_another_one_leads(world: World, beat: dict[str, Any]) -> None:
+    assert (await doctor(world).examine()).status == "standby"
+    beat["leader"] = None
+    assert (await doctor(world).examine()).stale == ("heartbeat",)
+
+
+async def test_what_is_stale_is_named(world: World, beat: dict[str, Any]) -> None:
+    world.lead(FRESH, ReadingFailure(since=NOW, reason="SlurmSilent", message="No answer."))
+    world.now = NOW + 100
+    found = await doctor(world).examine()
+    assert (found.status, found.stale) == ("stale", ("heartbeat", "snapshot"))
+    assert found.reading_failure == "No answer."
+    beat["leader"] = OSError("the disk is gone")
+    found = await doctor(world).examine()
+    assert (found.stale, found.database) == (("database", "snapshot"), "the disk is gone")
+
+
+async def test_a_term_that_never_read_anything_is_stale_after_a_while(world: World, beat: dict[str, Any]) -> None:
+    world.lead()
+    assert (await doctor(world).examine()).stale == ()
+    world.now = NOW + 51
+    assert "snapshot" in (await doctor(world).examine()).stale
+
+
+async def test_both_answer_over_http(world: World, beat: dict[str, Any]) -> None:
+    world.lead(FRESH)
+    async with serving("127.0.0.1", 0, world.metrics, doctor(world)) as port, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{port}"
+        async with session.get(f"{url}/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert list(text_string_to_metric_families(await answer.text()))
+        async with session.get(f"{url}/health") as answer:
+            assert (answer.status, (await answer.json())["status"]) == (200, "healthy")
+        world.now = NOW + 100
+        async with session.get(f"{url}/health") as answer:
+            assert (answer.status, json.loads(await answer.text())["stale"]) == (503, ["heartbeat", "snapshot"])
+
+
+async def test_a_port_that_is_taken(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortError, match="metrics_port"):
+            async with serving("127.0.0.1", port, world.metrics, doctor(world)):
+                pass
