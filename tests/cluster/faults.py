@@ -60,10 +60,13 @@ class Commands:
 
 
 class Faults:
-    """All faults, by the name under which they are counted."""
+    """All faults, by the name under which they are counted; each lasts `haste` times shorter than it says."""
 
-    def __init__(self, system: System, commands: Commands, drawn: random.Random, kill: Callable[[], None]) -> None:
+    def __init__(
+        self, system: System, commands: Commands, drawn: random.Random, kill: Callable[[], None], haste: float
+    ) -> None:
         self._system = system
+        self._haste = haste
         self._commands = commands
         self._drawn = drawn
         self._kill = kill
@@ -79,11 +82,13 @@ class Faults:
             "node died": self._node,
             "database locked": self._locked,
             "database read-only": self._read_only,
-            "RUN_DIR full": self._full,
+            "RUN_DIR read-only": self._run_dir_read_only,
         }
+        if (system.folder / "run").is_mount():
+            self.kinds["RUN_DIR full"] = self._run_dir_full
 
     def _hold(self, most: float, least: float = 1.0) -> None:
-        time.sleep(self._drawn.uniform(least, most))
+        time.sleep(self._drawn.uniform(least, most) / self._haste)
 
     def _daemon(self, daemon: str, verb: str, most: float) -> None:
         self._system.cluster.control(verb, daemon)
@@ -119,7 +124,7 @@ class Faults:
         path = self._system.folder / "state" / "ai-factory.db"
         with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._hold(30)
+            self._hold(30, 30)
             connection.execute("ROLLBACK")
 
     def _read_only(self) -> None:
@@ -136,21 +141,45 @@ class Faults:
             with contextlib.suppress(FileNotFoundError):
                 file.chmod(mode)
 
-    def _full(self) -> None:
-        run_dir = self._system.folder / "run"
-        if run_dir.is_mount():
-            ballast = run_dir / "ballast"
-            try:
-                with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-                    while True:
-                        file.write(b"\0" * 65536)
-                self._hold(12, 3)
-            finally:
-                ballast.unlink(missing_ok=True)
-        else:
-            run_dir.chmod(0o500)
+    def _run_dir_full(self) -> None:
+        ballast = self._system.folder / "run" / "ballast"
+        try:
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"\0" * 65536)
             self._hold(12, 3)
-            run_dir.chmod(0o700)
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    def _run_dir_read_only(self) -> None:
+        run_dir = self._system.folder / "run"
+        with read_only(run_dir) if run_dir.is_mount() else _unwritable(run_dir):
+            self._hold(12, 3)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder over itself, for reading alone; a file system that is written to can't be made so."""
+    _mount("--bind", folder, folder)
+    try:
+        _mount("-o", "remount,bind,ro", folder)
+        yield
+        _mount("-o", "remount,bind,rw", folder)  # for those who stay in it
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        folder.chmod(0o700)
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
 @contextmanager
@@ -158,7 +187,7 @@ def small_run_dir(system: System) -> Iterator[None]:
     """Give RUN_DIR a small file system of its own, where that may be done."""
     run_dir = system.folder / "run"
     run_dir.mkdir(mode=0o700)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={RUN_DIR_BYTES},mode=700", "tmpfs", run_dir]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={RUN_DIR_BYTES},mode=700", "tmpfs", str(run_dir)]
     mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
     try:
         yield

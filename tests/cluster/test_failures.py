@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.cluster.system import PATIENCE, System, wait_for
@@ -120,59 +118,6 @@ def test_a_killed_node_s_replica_comes_back_on_another(system: System) -> None:
     assert second["node"] != first["node"]
     assert system.running_of(key) == [second["job_id"]]
     system.delete(key)
-
-
-def test_a_minute_without_slurmctld_loses_nothing(system: System) -> None:
-    key = system.create()
-    system.wait_status(key, "running")
-    before = system.open_attempt(key)
-    system.cluster.control("stop", "slurmctld")
-    stopped = time.monotonic()
-    new = system.create(model="later")
-    wait_for(
-        lambda: condition(system, key, "Observed")["status"] == "Unknown",
-        "the silence is told",
-        PATIENCE,
-        lambda: system.story(key),
-    )
-    assert system.prompt(key, "anyone?")["success"] is True
-    assert system.status(new) == "pending"
-    gone = system.create(model="gone")
-    assert system.client.delete(f"/api/v1/services/{gone}").status_code == 200
-    wait_for(
-        lambda: condition(system, new, "Observed")["status"] == "Unknown",
-        "the new one says so too",
-    )
-    wait_for(lambda: time.monotonic() > stopped + 60, "a minute has gone by")
-    system.cluster.control("start", "slurmctld")
-    system.wait_status(new, "running")
-    wait_for(lambda: condition(system, key, "Observed")["status"] == "True", "it is read again")
-    after = system.open_attempt(key)
-    assert (after["token"], after["job_id"]) == (before["token"], before["job_id"])
-    assert len(system.running_of(key)) == len(system.running_of(new)) == 1
-    system.wait_gone(gone)
-    for each in (key, new):
-        system.delete(each)
-
-
-def test_a_hung_slurmctld_s_late_job_is_not_doubled(system: System) -> None:
-    key = system.create()
-    system.wait_status(key, "running")
-    system.cluster.control("pause", "slurmctld")
-    second = system.create(model="second")
-    wait_for(
-        lambda: (
-            "can't be read" in (system.folder / "controller.log").read_text()
-            or "unknown" in (system.folder / "controller.log").read_text()
-        ),
-        "the hang is noticed",
-    )
-    system.cluster.control("continue", "slurmctld")
-    system.wait_status(second, "running")
-    assert len(system.running_of(second)) == 1
-    assert len(system.running_of(key)) == 1
-    for each in (key, second):
-        system.delete(each)
 
 
 @pytest.mark.parametrize("daemon", ["slurmdbd", "munged"])

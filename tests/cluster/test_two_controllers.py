@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from tests.cluster.faults import Commands
 from tests.cluster.matching import differences
 from tests.cluster.on_postgres import PostgresSystem
 from tests.cluster.system import PATIENCE, System, wait_for
+from tests.postgres_server import PostgresServer
 from tests.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.cluster
@@ -27,7 +29,8 @@ pytestmark = pytest.mark.cluster
 LEASE = 3.0
 QUICK = {"fastest_reading": "0.5", "absence_grace": "2", "lease": str(LEASE)}
 FIRST, SECOND = "controller-1", "controller-2"
-ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
+AS_OURSELVES = () if os.geteuid() == 0 else ("--map-current-user", "--keep-caps")
+ELSEWHERE = ("unshare", *AS_OURSELVES, "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
 """Puts a program on what it takes for another host: there it can't see whether the leader's process lives."""
 
 _numbers = itertools.count()
@@ -149,8 +152,8 @@ def test_a_leader_that_sleeps_through_its_lease_does_no_harm_when_it_wakes(pair:
     wait_for(lambda: is_stopped(pair.system.pid(FIRST)), "the leader sleeps")
     epoch = pair.term()[0]
     wait_for(lambda: pair.term()[0] > epoch, "the other leads", 4 * LEASE, lambda: "\n".join(pair.logs()))
-    pair.create()
-    time.sleep(LEASE)
+    new = pair.create()
+    wait_for(lambda: pair.system.status(new) == "running", "the other does the work")
     pair.system.send(FIRST, signal.SIGCONT)
     log = pair.system.folder / f"{FIRST}.log"
     wait_for(
@@ -161,21 +164,20 @@ def test_a_leader_that_sleeps_through_its_lease_does_no_harm_when_it_wakes(pair:
     pair.judge()
 
 
-def test_the_database_restarts_under_load(pair: Pair, request: pytest.FixtureRequest) -> None:
-    if not isinstance(pair.system, PostgresSystem):
-        pytest.skip("SQLite has no server")
-    server = request.getfixturevalue("postgres_server")
+@pytest.mark.parametrize("pair", ["postgresql"], indirect=True)
+def test_the_database_restarts_under_load(pair: Pair, postgres_server: PostgresServer) -> None:
     start(pair, apart=True)
     kept = pair.create(replicas=2)
     pair.settle()
     before = {a["token"]: a["job_id"] for a in pair.system.attempts(kept)}
     for pause in (0.0, 5.0):
+        sent = len(pair.commands.calls("sbatch"))
         started = [pair.create() for _ in range(3)]
         pair.delete(started[0])
-        time.sleep(0.5)
-        server.stop()
-        time.sleep(pause)
-        server.start()
+        wait_for(lambda sent=sent: len(pair.commands.calls("sbatch")) > sent, "they are being started")
+        postgres_server.stop()
+        time.sleep(pause)  # how long it is away
+        postgres_server.start()
     pair.settle()
     assert {a["token"]: a["job_id"] for a in pair.system.attempts(kept)} == before
     pair.judge()
