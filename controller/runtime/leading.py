@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import cause
+from api.contract.identity import parse_token
 from api.contract.log import about
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
@@ -123,7 +124,7 @@ class Leading:
     def _wake(self, tokens: set[str]) -> None:
         if tokens:
             self.rhythm.hurry()
-        self.queue.add_all({service for t in tokens if (service := self.roster.service_of(t)) is not None})
+        self.queue.add_all({token.service for text in tokens if (token := parse_token(text)) is not None})
 
     async def resync(self) -> None:
         """Look at every service."""
