@@ -23,6 +23,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -217,12 +218,19 @@ class Chaos:
         for kind in kinds:
             if self._over.wait(drawn.uniform(1.0, 6.0)):
                 return
+            self._tell(f"{kind}: begins")
             try:
                 faults.kinds[kind]()
             except (sqlite3.OperationalError, subprocess.SubprocessError, ClusterError) as error:
-                print(f"{kind}: {error}", file=sys.stderr)
+                self._tell(f"{kind}: {error}")
             else:
+                self._tell(f"{kind}: over")
                 self.findings.faults[kind] += 1
+
+    def _tell(self, what: str) -> None:
+        """Write a line of this run's story, for whoever has to find out what went wrong."""
+        with (self.system.folder / "story").open("a") as story:
+            story.write(f"{datetime.now().isoformat(sep=' ', timespec='milliseconds')} {what}\n")
 
     # --- the watch
 
@@ -252,6 +260,7 @@ class Chaos:
 
     def _double(self, what: str) -> None:
         if what not in self.findings.doubles:
+            self._tell(what)
             self.findings.doubles.append(what)
 
     # --- the end
@@ -359,7 +368,6 @@ def main() -> int:
         subprocess.run([TOOLS / "slurm-up", cluster.folder], check=True, env=os.environ | settings, timeout=300)
         findings = run(folder / "system", cluster, options.seed, options.kills, options.minutes * 60)
     finally:
-        shutil.copytree(cluster.folder / "log", folder / "log", dirs_exist_ok=True)
         subprocess.run([TOOLS / "slurm-down", cluster.folder, "--wipe"], check=False, timeout=120)
     print(findings.table())
     if findings.clean and not options.keep:
@@ -378,7 +386,11 @@ def run(folder: Path, cluster: SlurmCluster, seed: int, kills: int, seconds: flo
     system = System(folder, cluster, "apptainer")
     with small_run_dir(system):
         try:
-            return Chaos(system, seed, haste).run(kills, seconds)
+            findings = Chaos(system, seed, haste).run(kills, seconds)
+            if not findings.clean:
+                shutil.copytree(folder / "run", folder / "run-at-the-end")
+                shutil.copytree(cluster.folder / "log", folder / "slurm")
+            return findings
         finally:
             cluster.repair()
             system.close()

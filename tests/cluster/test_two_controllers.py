@@ -143,12 +143,12 @@ def test_a_killed_leader_is_followed_within_twice_the_lease(pair: Pair, apart: b
     "point", ["after record an intent", "before sbatch", "after sbatch", "after record a closing", "before scancel"]
 )
 def test_a_leader_that_sleeps_through_its_lease_does_no_harm_when_it_wakes(pair: Pair, point: str) -> None:
-    start(pair, apart=True, failpoint=f"stop {point} 3")
-    keys = [pair.create() for _ in range(3)]
+    # One thing at a time: a process that is stopped inside a transaction keeps SQLite locked for all.
+    start(pair, apart=True, failpoint=f"stop {point}")
+    key = pair.create()
     if "closing" in point or "scancel" in point:
         pair.settle()
-        for key in keys:
-            pair.delete(key)
+        pair.delete(key)
     wait_for(lambda: is_stopped(pair.system.pid(FIRST)), "the leader sleeps")
     epoch = pair.term()[0]
     wait_for(lambda: pair.term()[0] > epoch, "the other leads", 4 * LEASE, lambda: "\n".join(pair.logs()))
