@@ -31,6 +31,7 @@ FIRST_JOB = 1000
 NODE = "node1"
 PATIENCE = 60.0
 DAY = 86400
+SET_BY_THE_DATABASE = {"generation", "version", "change_seq", "created_at", "updated_at"}
 CLONED = ("services", "service_status", "attempts", "endpoints")
 SERVICE = "first222"
 INSERT = "INSERT INTO services (id, recipe_name) VALUES (?, 'inference/vllm_dummy')"
@@ -155,6 +156,8 @@ def _clone(folder: Path, connection: sqlite3.Connection, job_id: int) -> None:
         ):
             values = {k: v.replace(SERVICE, own) if isinstance(v, str) else v for k, v in dict(row).items()}
             values |= {"job_id": job_id} if table == "attempts" else {}
+            if table == "services":
+                values = {k: v for k, v in values.items() if k not in SET_BY_THE_DATABASE}
             marks = ", ".join("?" * len(values))
             connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
     (source,) = (folder / "run").glob(f"*/{SERVICE}")

@@ -24,6 +24,7 @@ from tests.cluster.system import ROOT
 SIZES = (1, 100, 1000)
 TICKS = 10
 INSERT = "INSERT INTO services (id, recipe_name, config) VALUES (?, 'simple/hello', ?)"
+UNPACED = "fastest_reading = 15\nsubmit_burst = 100000"
 QUEUED = json.dumps({"resources": {"partition": "down"}})
 
 
@@ -69,7 +70,7 @@ def measure_simulated(folder: Path) -> Table:
 
 def measure_real(site: Site) -> Table:
     """Return the table of services whose jobs are queued, on a real Slurm."""
-    installation = Installation(site.folder / "rest", site.cluster, controller="fastest_reading = 15")
+    installation = Installation(site.folder / "rest", site.cluster, controller=UNPACED)
     try:
         return asyncio.run(_grow(installation))
     finally:

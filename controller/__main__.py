@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from api.contract.identity import KeyFileError
 from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, SettingsError, load
+from controller.adopt import LeaderError, find, listed, take, told
 from controller.app import build
 from controller.explain import UnknownServiceError, explain
 from controller.explanation import text
+from controller.ports import UnreadableError
 from controller.render import render
 from controller.replay import ReplayError, replay
 from controller.telemetry.server import PortError
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _replay(options)
         if options.command == "explain":
             return asyncio.run(_explain(settings, options))
+        if options.command == "adopt":
+            return asyncio.run(_adopt(settings, options))
         return asyncio.run(_run(settings))
     except (SettingsError, SchemaError, KeyFileError) as error:
         print(f"ai-factory controller: {error}", file=sys.stderr)
@@ -56,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortError as error:
         print(f"ai-factory controller: {error}", file=sys.stderr)
         return PORT_TAKEN
+    except (UnreadableError, LeaderError) as error:
+        print(f"ai-factory: {error}", file=sys.stderr)
+        return 1
     except UnknownServiceError as error:
         print(f"ai-factory: {error}", file=sys.stderr)
         return NOT_FOUND
@@ -94,6 +102,20 @@ async def _explain(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+async def _adopt(settings: Settings, options: argparse.Namespace) -> int:
+    database = await open_database(settings.database_url)
+    try:
+        strays = await find(settings, database)
+        taken = await take(database, strays, time.time()) if options.take else ()
+    finally:
+        await database.close()
+    if options.output == "json":
+        print(msgspec.json.format(msgspec.json.encode([listed(stray, stray in taken) for stray in strays])).decode())
+    else:
+        print("\n".join(told(stray, stray in taken) for stray in strays) or "The database knows every job.")
+    return 0
+
+
 def _replay(options: argparse.Namespace) -> int:
     count = differing = 0
     for result in replay(options.file, line=options.line, service=options.service):
@@ -115,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     explaining = commands.add_parser("explain", help="print what is seen of a service, and what would be done")
     explaining.add_argument("service", help="id or name")
     explaining.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    adopting = commands.add_parser(
+        "adopt", help="print the jobs of which the database knows nothing, or take them over"
+    )
+    adopting.add_argument("--take", action="store_true")
+    adopting.add_argument("-o", "--output", choices=("table", "json"), default="table")
     replaying = commands.add_parser("replay", help="decide again what a log of plans holds; exit 1 if a plan differs")
     replaying.add_argument("file", type=Path)
     chosen = replaying.add_mutually_exclusive_group()

@@ -11,7 +11,18 @@ from api.contract.log import about
 from controller.core.model import Action, Attempt, Cancel, Revoke, SendOutcome, Sent, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
-from controller.ports import Clock, DeposedError, JobFolder, Probes, Record, RunDirs, Scheduler, Store, Term
+from controller.ports import (
+    Clock,
+    DeposedError,
+    JobFolder,
+    Probes,
+    Record,
+    RunDirs,
+    Scheduler,
+    Store,
+    Term,
+    UsedTokenError,
+)
 from controller.slurm.argv import submit_options
 
 log = logging.getLogger(__name__)
@@ -77,10 +88,12 @@ class Actor:
             return
         try:
             folder = await self._prepare(record, attempt)
+        except UsedTokenError:
+            self._put_off(attempt, "Its token was used before this database was restored; the next one is tried.")
+            return
         except OSError as error:
             message = f"The job folder in RUN_DIR can't be written: {error}. Free space there or mend its permissions."
-            sequence = self._scheduler.next_sequence()
-            self.sent[attempt.token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
+            self._put_off(attempt, message)
             return
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
@@ -101,9 +114,14 @@ class Actor:
         log.info("sbatch returned", extra={"job_id": sent.job_id, "outcome": sent.outcome, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())
 
+    def _put_off(self, attempt: Attempt, message: str) -> None:
+        """Note that nothing was sent, and why."""
+        sequence = self._scheduler.next_sequence()
+        self.sent[attempt.token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
+
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
-        values = parameters(record.desired.spec, attempt.token, self._secret(attempt.token), self._site)
+        values = parameters(record.desired.spec, attempt.token, attempt.digest, self._secret(attempt.token), self._site)
         reach("before prepare")
         folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
         reach("after prepare")

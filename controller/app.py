@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,13 +16,16 @@ from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from controller import failpoints
 from controller.act import Actor
+from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Lease, SqlLeaseRecords
+from controller.pace import Pace
 from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
+from controller.retention import Retention
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
@@ -46,15 +48,6 @@ log = logging.getLogger(__name__)
 STANDBY_SECONDS = 1.0
 
 
-class SystemClock:
-    """The time of this host."""
-
-    @staticmethod
-    def now() -> float:
-        """Return Unix seconds."""
-        return time.time()
-
-
 class Controller:
     """The daemon: stands by until it holds the lease, then leads, term after term, until it is told to end."""
 
@@ -70,7 +63,7 @@ class Controller:
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
         self._leads: Leading | None = None
-        self._metrics = Metrics(self._clock.now, self._current, self._runner.calls)
+        self._metrics = Metrics(self._current, self._runner.calls)
         self._reports: list[Callable[[Pass], None]] = [report, self._metrics.report]
         if settings.controller.plan_log:
             self._reports.append(PlanLog(settings.state_dir, settings.controller.plan_log).report)
@@ -102,12 +95,13 @@ class Controller:
 
     async def _lead(self, term: Term, ending: asyncio.Event) -> None:
         """Build all that belongs to one term, lead, and give the lease up."""
-        queue = KeyedQueue(self._clock.now)
-        probes = HttpProbes(self._clock, lambda token: secret(self._key, token), queue.add)
+        clock = TermClock(term.began_at)
+        queue = KeyedQueue(clock.now)
+        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add)
         deposed = asyncio.Event()
         try:
             self._metrics.new_term()
-            self._leads = await self._leading(term, queue, probes, deposed)
+            self._leads = await self._leading(term, clock, queue, probes, deposed)
             await self._leads.lead(ending)
         except (SQLAlchemyError, OSError) as error:
             about = {"epoch": term.epoch, "error": cause(error)}
@@ -120,17 +114,19 @@ class Controller:
             with contextlib.suppress(DeposedError, SQLAlchemyError, OSError):
                 await self._lease.release(term)
 
-    async def _leading(self, term: Term, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event) -> Leading:
+    async def _leading(
+        self, term: Term, clock: TermClock, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event
+    ) -> Leading:
         settings = self._settings.controller
         scheduler = SlurmScheduler(self._runner, prefix(self._installation))
         roster = Roster(await self._store.tracked())
-        keeper = SnapshotKeeper(scheduler, roster.tracked, self._clock)
+        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
         actor = Actor(
             scheduler=scheduler,
             run_dirs=self._run_dirs,
             probes=probes,
             store=self._store,
-            clock=self._clock,
+            clock=clock,
             site=site(self._settings),
             secret=lambda token: secret(self._key, token),
             time_warning=self._settings.slurm.time_warning,
@@ -146,8 +142,9 @@ class Controller:
             actor=actor,
             roster=roster,
             hurry=rhythm.hurry,
-            clock=self._clock,
+            clock=clock,
             limits=limits(self._settings),
+            pace=Pace(clock, settings.submit_burst, settings.submit_rate),
             report=self._report,
         )
         return Leading(
@@ -161,13 +158,21 @@ class Controller:
             strays=Strays(roster, self._store, scheduler),
             queue=queue,
             rhythm=rhythm,
-            clock=self._clock,
+            clock=clock,
             wakeups=lambda: wakeups(self._database),
             resync_seconds=settings.resync,
             workers=settings.workers,
             deposed=deposed,
+            retention=self._retention(term, clock),
             witness=self._metrics,
         )
+
+    def _retention(self, term: Term, clock: TermClock) -> Retention | None:
+        settings = self._settings
+        if not settings.controller.keep_days:
+            return None
+        keep = settings.controller.keep_days * 86400
+        return Retention(term, self._database, settings.run_dir / self._installation, keep, clock)
 
     def _current(self) -> Leading | None:
         return self._leads
@@ -237,6 +242,7 @@ def limits(settings: Settings) -> Limits:
         backoff_most=chosen.backoff_most,
         quick_end=chosen.quick_end,
         steady_after=chosen.steady_after,
+        doubt_grace=chosen.doubt_grace,
     )
 
 

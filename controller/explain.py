@@ -18,7 +18,8 @@ from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
-from controller.app import SystemClock, limits, runner
+from controller.app import limits, runner
+from controller.clock import SystemClock
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide

@@ -38,7 +38,16 @@ class Sends(Protocol):
         ...
 
 
-async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: Probes, sends: Sends) -> Observed:
+async def observe(
+    record: Record,
+    cluster: Cluster,
+    run_dirs: RunDirs,
+    probes: Probes,
+    sends: Sends,
+    *,
+    term_began_at: float = 0.0,
+    allowance: int | None = None,
+) -> Observed:
     """Return all that is seen of the service of `record`.
 
     The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older.
@@ -57,7 +66,9 @@ async def observe(record: Record, cluster: Cluster, run_dirs: RunDirs, probes: P
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
+        term_began_at=term_began_at,
         strays=_strays(record, snapshot),
+        allowance=allowance,
     )
 
 

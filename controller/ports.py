@@ -19,6 +19,10 @@ class Term:
     began_at: float
 
 
+class UsedTokenError(OSError):
+    """The job folder of a token that is to be submitted is claimed already: the token was given out before."""
+
+
 class DeposedError(Exception):
     """Another controller holds the lease, or nobody does: whoever sees this stops acting at once."""
 

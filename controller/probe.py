@@ -19,6 +19,8 @@ from controller.ports import Clock
 
 STARTING_INTERVAL = 0.5
 """Seconds between probes of an engine that has never answered."""
+MOST_PER_SECOND = 500
+"""Probes; with more engines than can be asked in their intervals, each is asked less often."""
 LARGEST_ANSWER = 1_000_000
 
 
@@ -53,7 +55,7 @@ class HttpProbes:
         if current is not None and current[0] == target:
             return
         self.forget(attempt.token)
-        task = asyncio.create_task(self._follow(attempt.token, attempt.service_id, target))
+        task = asyncio.create_task(self._follow(attempt, target))
         self._tasks[attempt.token] = target, task
 
     async def once(self, attempt: Attempt, spec: LaunchSpec) -> Probe | None:
@@ -99,20 +101,23 @@ class HttpProbes:
             model=spec.model if is_vllm else None,
         )
 
-    async def _follow(self, token: str, service_id: str, target: Target) -> None:
-        ever_ready = False
+    async def _follow(self, attempt: Attempt, target: Target) -> None:
+        token, ever_ready = attempt.token, attempt.ready_at is not None
         while True:
             trouble = await self._ask(target)
             before = self._latest.get(token)
             failures = 0 if trouble is None else (before.failures if before is not None else 0) + 1
             probe = Probe(at=self._clock.now(), ready=trouble is None, failures=failures, message=trouble or "")
             self._latest[token] = probe
-            if before is None or before.ready != probe.ready or (ever_ready and not probe.ready):
-                self._wake(service_id)
+            # That one which was ready before our term is ready still is no news: there may be thousands of them.
+            known = before.ready if before is not None else attempt.ready or None
+            if known != probe.ready or (ever_ready and not probe.ready):
+                self._wake(attempt.service_id)
             ever_ready = ever_ready or probe.ready
             # A failure is looked at more closely, so that a dead engine is found within a few intervals.
             pause = target.health.interval if probe.ready else min(target.health.interval, STARTING_INTERVAL * 2)
-            await asyncio.sleep(pause if ever_ready else STARTING_INTERVAL)
+            pause = pause if ever_ready else STARTING_INTERVAL
+            await asyncio.sleep(max(pause, len(self._tasks) / MOST_PER_SECOND))
 
     async def _ask(self, target: Target) -> str | None:
         """Probe once; return what is wrong, `None` if all is well."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from api.contract.log import about
 from controller.act import Actor
 from controller.core.decide import decide
-from controller.core.model import Attempt, Limits, Plan
+from controller.core.model import Attempt, Limits, Plan, Submit
 from controller.observe import Cluster, observe
+from controller.pace import Pace
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
 from controller.report import Pass, report
 from controller.roster import Roster
@@ -33,6 +34,7 @@ class Reconciler:
         hurry: Callable[[], None],
         clock: Clock,
         limits: Limits,
+        pace: Pace,
         report: Callable[[Pass], None] = report,
     ) -> None:
         self._term = term
@@ -45,6 +47,7 @@ class Reconciler:
         self._hurry = hurry
         self._clock = clock
         self._limits = limits
+        self._pace = pace
         self._report = report
 
     async def reconcile(self, key: str) -> float | None:
@@ -59,20 +62,41 @@ class Reconciler:
             return await self._reconcile(record)
 
     async def _reconcile(self, record: Record) -> float | None:
-        seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
+        key = record.desired.service_id
+        seen = await observe(
+            record,
+            self._cluster,
+            self._run_dirs,
+            self._probes,
+            self._actor,
+            term_began_at=self._term.began_at,
+            allowance=self._pace.allowance(key),
+        )
         now = self._clock.now()
         plan = decide(record.desired, seen, now, self._limits)
         await self._store.record(self._term, record, plan, now)
         attempts = _after(record, plan)
         self._roster.update(attempts)
+        turn = self._take_turn(key, plan)
         self._report(Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan))
         await self._actor.act(self._term, record, attempts, plan.actions)
         if plan.attempts or plan.actions:
             self._hurry()
         if plan.actions:
             return now + SOON
-        # What was closed in this pass is evicted by the next one, at once.
-        return now if plan.attempts else plan.look_again_at
+        if plan.attempts:  # what was closed in this pass is evicted by the next one, at once
+            return now
+        return min((t for t in (plan.look_again_at, turn) if t is not None), default=None)
+
+    def _take_turn(self, key: str, plan: Plan) -> float | None:
+        """Count what the plan submits; reserve a turn for what it would like to submit."""
+        submits = sum(isinstance(action, Submit) for action in plan.actions)
+        for _ in range(submits):
+            self._pace.submitted(key)
+        if plan.wants_turn:
+            return self._pace.reserve(key)
+        self._pace.release(key)
+        return None
 
 
 def _after(record: Record, plan: Plan) -> tuple[Attempt, ...]:

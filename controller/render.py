@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
 from controller.app import site
 from controller.core.script import parameters
@@ -38,7 +38,7 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     library = settings.run_dir / "lib"
     arguments = (folder, str(library / wrapper), settings.slurm.python)
     command = submit_command(str(library / "launch.sh"), arguments, options)
-    values = parameters(spec, TOKEN, "<the attempt's own secret>", site(settings))
+    values = parameters(spec, TOKEN, digest(spec), "<the attempt's own secret>", site(settings))
     parts = (
         ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
         ("launch.sh (the same for every job)", launch_script().rstrip()),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
-from controller.ports import JobFolder
+from controller.ports import JobFolder, UsedTokenError
 from controller.wrapper.bundle import bundle, file_name, launch_script
 
 LARGEST_FILE = 1_000_000
@@ -56,6 +56,8 @@ class SharedRunDirs:
             if not path.exists():
                 _write(path, content)
         _make_private(self._run_dir, folder)
+        if (folder / "claim").exists():
+            raise UsedTokenError(f"{folder} is claimed")
         if self._prologue:
             _write(folder / "prologue.sh", (self._prologue.rstrip() + "\n").encode())
         _write(folder / "params.json", parameters)

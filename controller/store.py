@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, delete, func, insert, or_, select, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +28,27 @@ log = logging.getLogger(__name__)
 
 ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))
 MOST_PARAMETERS = 500
+
+_KEY: BindParameter[str] = bindparam("key")
+_SERVICE = (
+    select(Service.__table__, ServiceStatus.__table__)
+    .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
+    .where(Service.id == _KEY)
+)
+_newest = (
+    select(AttemptRow.replica, func.max(AttemptRow.incarnation).label("incarnation"))
+    .where(AttemptRow.service_id == _KEY)
+    .group_by(AttemptRow.replica)
+    .subquery()
+)
+_ATTEMPTS = (
+    select(AttemptRow.__table__)
+    .outerjoin(_newest, and_(AttemptRow.replica == _newest.c.replica, AttemptRow.incarnation == _newest.c.incarnation))
+    .where(AttemptRow.service_id == _KEY, or_(AttemptRow.gone_at.is_(None), _newest.c.replica.is_not(None)))
+    .order_by(AttemptRow.replica, AttemptRow.incarnation)
+)
+"""The attempts that are not gone, and the newest of each replica."""
+_ENDPOINTS = select(EndpointRow.__table__).where(EndpointRow.service_id == _KEY).order_by(EndpointRow.replica)
 
 
 class SqlStore:
@@ -52,17 +73,11 @@ class SqlStore:
     async def load(self, key: str) -> Record | None:
         """Read one service: what is wanted, its status, its endpoints, its attempts."""
         async with self._database.read() as connection:
-            query = select(Service.__table__, ServiceStatus.__table__)
-            query = query.outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id).where(Service.id == key)
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_SERVICE, {"key": key})).one_or_none()
             if row is None:
                 return None
-            attempts = (await connection.execute(_attempts_query(key))).mappings().all()
-            endpoints = (
-                await connection.execute(
-                    select(EndpointRow.__table__).where(EndpointRow.service_id == key).order_by(EndpointRow.replica)
-                )
-            ).all()
+            attempts = (await connection.execute(_ATTEMPTS, {"key": key})).mappings().all()
+            endpoints = (await connection.execute(_ENDPOINTS, {"key": key})).all()
         return Record(
             desired=self._wanted.of(_service_row(row)),
             status=_status(row),
@@ -143,23 +158,6 @@ async def installation_id(database: Database) -> str:
     """Return the id that the first migration gave this installation."""
     async with database.read() as connection:
         return str((await connection.execute(select(Installation.id))).scalar_one())
-
-
-def _attempts_query(key: str) -> Any:
-    """Select the attempts that are not gone, and the newest of each replica."""
-    newest = (
-        select(AttemptRow.replica, func.max(AttemptRow.incarnation).label("incarnation"))
-        .where(AttemptRow.service_id == key)
-        .group_by(AttemptRow.replica)
-        .subquery()
-    )
-    is_newest = and_(AttemptRow.replica == newest.c.replica, AttemptRow.incarnation == newest.c.incarnation)
-    return (
-        select(AttemptRow.__table__)
-        .outerjoin(newest, is_newest)
-        .where(AttemptRow.service_id == key, or_(AttemptRow.gone_at.is_(None), newest.c.replica.is_not(None)))
-        .order_by(AttemptRow.replica, AttemptRow.incarnation)
-    )
 
 
 def _service_row(row: Any) -> ServiceRow:

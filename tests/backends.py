@@ -12,9 +12,12 @@ import pytest
 from postgres_server import PostgresServer
 
 SQLITE = "sqlite"
+MEMORY = "memory"
+"""The simulation's database. It has neither URL nor SQL."""
 POSTGRESQL = pytest.param("postgresql", marks=pytest.mark.postgres)
 
 on_sqlite = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
+on_every_ground = pytest.mark.parametrize("backend", [SQLITE, POSTGRESQL, MEMORY], indirect=True)
 on_postgresql = pytest.mark.parametrize("backend", [POSTGRESQL], indirect=True)
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import POSTGRESQL, SQLITE, Backend
+from backends import MEMORY, POSTGRESQL, SQLITE, Backend
 from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
 from tests.slurm_cluster import apptainer as apptainer
+from tests.slurm_cluster import other_slurm_conf as other_slurm_conf
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
 
 _numbers = itertools.count()
@@ -67,6 +68,9 @@ def postgres_template(postgres_server: PostgresServer) -> str:
 
 
 def _backend(kind: str, request: pytest.FixtureRequest, template: str | None) -> Iterator[Backend]:
+    if kind == MEMORY:
+        yield Backend(kind, "", "")
+        return
     if kind == "sqlite":
         path = request.getfixturevalue("tmp_path") / "ai-factory.db"
         if template is not None:

@@ -20,7 +20,7 @@ REPORTS = ROOT / ".local" / "test"
 SLURM = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "slurmdbd", "mariadb-server")
 
 PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql")),
+    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd")),
     ("Apptainer", ("install-apptainer", str(TOOLS / "apptainer"))),
     ("vLLM for CPU", ("install-vllm", str(TOOLS / "vllm"))),
     ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),
@@ -100,7 +100,7 @@ def close(results: list[Result], missing: list[str]) -> int:
     for result in results:
         state = "ok" if result.code == 0 and result.passed else "FAILED"
         counts = f"{result.passed} passed, {result.failed} failed, {len(result.skipped)} skipped"
-        print(f"{result.name:<10}{state:<8}{counts:<42}{result.seconds:7.1f} s")
+        print(f"{result.name:<12}{state:<8}{counts:<42}{result.seconds:7.1f} s")
     skipped = [f"{result.name}: {line}" for result in results for line in result.skipped]
     for line in [*(f"could not be set up: {what}" for what in missing), *(f"did not run: {line}" for line in skipped)]:
         print(line)

@@ -60,6 +60,12 @@ def bring_up(folder: Path, **settings: str) -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture(scope="session")
+def other_slurm_conf() -> str:
+    """The slurm.conf of another cluster that the contract is to be tried on; empty: on one of this run's own."""
+    return os.environ.get("AI_FACTORY_TEST_SLURM_CONF", "")
+
+
+@pytest.fixture(scope="session")
 def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     folder = tmp_path_factory.mktemp("slurm")
     with bring_up(folder, NODES="4", CPUS="8", MEM="4000", GPUS="2", MINJOBAGE="10") as cluster:

@@ -147,6 +147,15 @@ def _site(commands: Commands) -> None:
     doctor = _command(commands, "doctor", "doctor.command:doctor", "check everything this needs", ("table", "json"))
     doctor.add_argument("--no-job", dest="job", action="store_false", help="submit no job")
     doctor.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the job (%(default)g)")
+    backup = _command(
+        commands, "backup", "backup:backup", "write database and key into one file, while everything runs"
+    )
+    backup.add_argument("file", metavar="FILE", help="a new file; it holds secrets, and is made with mode 0600")
+    restore = _command(commands, "restore", "backup:restore", "fill an empty database from a backup")
+    restore.add_argument("file", metavar="FILE")
+    about = "show the jobs on the cluster of which the database knows nothing, as after a restore"
+    adopt = _command(commands, "adopt", "backup:adopt", about, ("table", "json"))
+    adopt.add_argument("--take", action="store_true", help="have their services own them; no controller may run")
     _command(commands, "config", "configuration:show", "print the settings in effect", ("table", "json"))
 
 

@@ -84,12 +84,20 @@ class ControllerSettings:
     """Every service is looked at this often even if nothing woke it."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     """Services worked on at the same time."""
+    submit_burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 50
+    """Jobs that are submitted at once; what is more waits for its turn."""
+    submit_rate: Annotated[float, msgspec.Meta(ge=0.01, le=10_000)] = 10.0
+    """Jobs a second that are submitted when more than a burst is wanted; see slurm.conf(5), rl_enable."""
     absence_grace: Grace = 15.0
     accounting_grace: Grace = 60.0
     backoff_first: Grace = 2.0
     backoff_most: Grace = 300.0
     quick_end: Grace = 60.0
     steady_after: Grace = 600.0
+    doubt_grace: Grace = 600.0
+    """How long a mass vanishing is doubted for which no other source speaks."""
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 30.0
+    """How long events, ended attempts with their job folders, and deleted services are kept; 0: for ever."""
     log_format: Literal["text", "json"] = "text"
     """Its log lines: text for people, or one JSON object each. The API's are always JSON."""
     plan_log: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20

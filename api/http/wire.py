@@ -81,7 +81,7 @@ def service_response(row: Row[Any]) -> ServiceResponse:
         id=row.id,
         name=row.name,
         recipe_name=row.recipe_name,
-        status=status_of(row),
+        status=word(wanted=is_wanted(row), conditions=conditions),
         config=shown_config(row.config),
         created_at=iso(row.created_at),
         message=explanation(conditions),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from controller.core.drive import Driven, drive
 from controller.core.evict import evict
-from controller.core.fold import Folded, fold
+from controller.core.fold import Folded, fold, not_ahead
 from controller.core.model import Attempt, Desired, Endpoint, Limits, Observed, Plan
 from controller.core.status import events, status
 
@@ -27,12 +27,14 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
         events=events(seen.attempts, driven.attempts, seen.status, new_status),
         actions=(*(a for f in folded for a in f.actions), *driven.submits),
         look_again_at=_look_again_at(folded, driven, seen, now, limits),
+        wants_turn=any(s.wants_turn for s in driven.slots),
     )
 
 
 def _look(attempt: Attempt, desired: Desired, seen: Observed, now: float, limits: Limits) -> Folded:
     if attempt.gone_at is not None:
         return Folded(attempt=attempt)
+    attempt = not_ahead(attempt, now)
     if attempt.open:
         spec = desired.spec if attempt.digest == desired.digest else None
         return fold(attempt, seen, spec, now, limits)

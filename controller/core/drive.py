@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.contract.identity import Token
-from controller.core.fold import close
+from controller.core.fold import CLOCKS_APART, close
 from controller.core.model import Attempt, Desired, Limits, Observed, Submit
 from controller.core.outcomes import Outcome
 from controller.core.policies import failures_after, final_word, may_replace, retry_at
@@ -22,6 +22,8 @@ class Slot:
     """Back-off."""
     given_up: str | None = None
     """`Completed`, or why it is not tried again in this generation."""
+    wants_turn: bool = False
+    """Whether only the pace of submissions keeps it from being tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +45,11 @@ def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: fl
     submits: list[Submit] = []
     slots: list[Slot] = []
     for replica in range(desired.replicas) if desired.running else ():
-        slot = _slot(replica, desired, list(current.values()), limits)
-        if _may_open(slot, desired, list(current.values()), seen, now):
+        slot = _slot(replica, desired, list(current.values()), now, limits)
+        may_open = _may_open(slot, desired, list(current.values()), seen, now)
+        if may_open and seen.allowance is not None and len(submits) >= seen.allowance:
+            slot = replace(slot, wants_turn=True)
+        elif may_open:
             fresh = _next_attempt(slot, desired, now, limits)
             current[fresh.token] = fresh
             submits.append(Submit(token=fresh.token))
@@ -71,14 +76,17 @@ def _surplus(
     return Outcome.OUTDATED, f"The service was changed (generation {desired.generation})."
 
 
-def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], limits: Limits) -> Slot:
+def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], now: float, limits: Limits) -> Slot:
     mine = [a for a in attempts if a.replica == replica]
     newest = max(mine, key=lambda a: a.incarnation, default=None)
     if newest is None or newest.open:
         return Slot(replica=replica, newest=newest)
     word = final_word(newest, desired, limits)
     failures = failures_after(newest, limits) if newest.digest == desired.digest else 0
-    return Slot(replica=replica, newest=newest, given_up=word, waits_until=retry_at(newest, failures, limits))
+    # One that was closed in our future was closed by another clock: how long ago that is nobody can tell.
+    is_ahead = newest.closed_at is not None and newest.closed_at > now + CLOCKS_APART
+    waits_until = None if is_ahead else retry_at(newest, failures, limits)
+    return Slot(replica=replica, newest=newest, given_up=word, waits_until=waits_until)
 
 
 def _may_open(slot: Slot, desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: float) -> bool:

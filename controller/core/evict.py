@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.core.fold import Folded, counts, still_answers
+from controller.core.fold import Folded, absent_since, counts, still_answers
 from controller.core.model import (
     Attempt,
     Cancel,
@@ -49,9 +49,8 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
     ended = any(j.job_id == files.claim.job_id for j in snapshot.jobs.get(attempt.token, ()))
     if files.claim.job_id is None or files.exit is not None or ended:
         return gone
-    if attempt.absent_since is None:
-        attempt = replace(attempt, absent_since=snapshot.began_at)
-    waited = snapshot.began_at - (attempt.absent_since or snapshot.began_at)
+    since = absent_since(attempt, snapshot, seen)
+    attempt, waited = replace(attempt, absent_since=since), snapshot.began_at - since
     if waited < limits.accounting_grace or still_answers(attempt, seen):
         return Folded(attempt=attempt)
     return Folded(attempt=replace(attempt, gone_at=now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from api.contract.launch import Health, LaunchSpec
 from controller.core.model import (
@@ -22,7 +23,8 @@ from controller.core.model import (
 from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
 
 CLOCKS_APART = 5.0
-"""Seconds by which the clocks of two controllers' hosts may differ."""
+"""Seconds by which the clocks of two hosts may differ without being called wrong."""
+_TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
 UNREADY_AFTER = 2
 """Failed probes in a row after which a ready replica gets no more prompts."""
 
@@ -87,19 +89,33 @@ def _absent(
     if files.exit is not None:
         outcome, message, code = of_exit(files.exit, ends_by_itself=spec is not None and spec.kind == "job")
         return Folded(attempt=close(attempt, now, outcome, message, code))
-    if attempt.absent_since is None:
-        attempt = replace(attempt, absent_since=snapshot.began_at)
-    since = attempt.absent_since
-    waited = snapshot.began_at - (since if since is not None else snapshot.began_at)
+    since = absent_since(attempt, snapshot, seen)
+    attempt, waited = replace(_progress(attempt, files, now), absent_since=since), snapshot.began_at - since
     if files.claim is None:
-        revoke = waited >= limits.absence_grace and attempt.token not in snapshot.in_doubt
+        patience = limits.doubt_grace if attempt.token in snapshot.in_doubt else limits.absence_grace
+        revoke = waited >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
-    if waited < limits.accounting_grace or still_answers(attempt, seen) or not _doubt_settled(attempt, seen):
+    if waited < limits.accounting_grace or still_answers(attempt, seen) or _is_doubted(attempt, waited, seen, limits):
         return Folded(attempt=attempt)
     message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
+
+
+def absent_since(attempt: Attempt, snapshot: Snapshot, seen: Observed) -> float:
+    """Return since when snapshots lack its job. Those of this term alone count: others went by another clock."""
+    noted = attempt.absent_since
+    if noted is None or not seen.term_began_at <= noted <= snapshot.began_at:
+        return snapshot.began_at
+    return noted
+
+
+def not_ahead(attempt: Attempt, now: float) -> Attempt:
+    """Take times that lie before us for now: the clock they were noted by was ahead of ours, perhaps by hours."""
+    times = {name: getattr(attempt, name) for name in _TIMES}
+    ahead: dict[str, Any] = {name: now for name, at in times.items() if at is not None and at > now + CLOCKS_APART}
+    return replace(attempt, **ahead) if ahead else attempt
 
 
 def still_answers(attempt: Attempt, seen: Observed) -> bool:
@@ -108,12 +124,17 @@ def still_answers(attempt: Attempt, seen: Observed) -> bool:
     return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
 
 
-def _doubt_settled(attempt: Attempt, seen: Observed) -> bool:
-    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since."""
+def _is_doubted(attempt: Attempt, waited: float, seen: Observed, limits: Limits) -> bool:
+    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since.
+
+    An engine that can't be heard, since it has not come to serve, is believed gone only after a long time.
+    """
     if seen.snapshot is None or attempt.token not in seen.snapshot.in_doubt:
-        return True
+        return False
     probe = seen.probes.get(attempt.token)
-    return probe is not None and not probe.ready and probe.failures >= UNREADY_AFTER
+    if probe is None:
+        return waited < limits.doubt_grace
+    return probe.ready or probe.failures < UNREADY_AFTER
 
 
 def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
@@ -165,18 +186,31 @@ def _has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
     """Note when and where the job runs, and how far it has come."""
     addresses = seen.snapshot.addresses if seen.snapshot else {}
+    return replace(
+        _progress(attempt, files, now),
+        started_at=attempt.started_at or _start_of(attempt, job, now),
+        ends_at=job.ends_at,
+        node=job.node,
+        host=addresses.get(job.node, job.node) if job.node else attempt.host,
+    )
+
+
+def _progress(attempt: Attempt, files: JobFiles, now: float) -> Attempt:
+    """Note how far the job says that it has come. It may be heard of so where a listing lacks it."""
     launched = files.step in ("starting", "loading", "serving")
     port = files.port if files.port is not None else attempt.port
     return replace(
         attempt,
-        started_at=attempt.started_at or job.started_at or now,
-        ends_at=job.ends_at,
-        node=job.node,
-        host=addresses.get(job.node, job.node) if job.node else attempt.host,
         launched_at=attempt.launched_at or (now if launched else None),
         port=port,
         serving_at=attempt.serving_at or (now if files.step == "serving" and port is not None else None),
     )
+
+
+def _start_of(attempt: Attempt, job: Job, now: float) -> float:
+    """Return when the job started, as the cluster's clock says if that can be: not before its intent, nor after now."""
+    told = job.started_at
+    return told if told is not None and attempt.intent_at - CLOCKS_APART <= told <= now + CLOCKS_APART else now
 
 
 def _unready(attempt: Attempt, now: float) -> Attempt:

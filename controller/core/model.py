@@ -260,8 +260,12 @@ class Observed:
     """What this term has sent."""
     cancelled: Mapping[str, float]
     """When this term last cancelled a job of that token."""
+    term_began_at: float = 0.0
+    """When this term began: times that were noted before it are another clock's."""
     strays: tuple[Token, ...] = ()
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
+    allowance: int | None = None
+    """How many jobs of this service the pace of submissions lets through now; `None`: any number."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -308,6 +312,8 @@ class Plan:
     events: tuple[Event, ...] = ()
     actions: tuple[Action, ...] = ()
     look_again_at: float | None = None
+    wants_turn: bool = False
+    """Whether a job would be submitted, did the pace of submissions allow it."""
 
     @property
     def is_empty(self) -> bool:
@@ -324,6 +330,8 @@ class Limits:
     """How long a job must be absent from snapshots before it counts as never created, or as vanished."""
     accounting_grace: float = 60.0
     """How long accounting may take to know a job that vanished, before absence itself decides."""
+    doubt_grace: float = 600.0
+    """How long a mass vanishing is taken for a broken reading where no second source says a word."""
     backoff_first: float = 2.0
     backoff_most: float = 300.0
     quick_end: float = 60.0

@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     STOPPED = "Stopped"
     SCALED_DOWN = "ScaledDown"
     OUTDATED = "Outdated"
+    SUPERSEDED = "Superseded"
 
 
 TERMINATED = "Terminated"
@@ -58,13 +59,14 @@ NOT_A_FAULT = frozenset(
         Outcome.STOPPED,
         Outcome.SCALED_DOWN,
         Outcome.OUTDATED,
+        Outcome.SUPERSEDED,
         TERMINATED,
     }
 )
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""
 
-WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED})
-"""Ends that we brought about because people want something else now."""
+WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED})
+"""Ends that we brought about because people want something else now, or have adopted something else."""
 
 
 def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:

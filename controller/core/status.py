@@ -128,6 +128,8 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     if stray is not None and (attempt is None or not attempt.open):
         message = f"The cluster runs {stray} for it, of which the database knows nothing more: it waits for its end."
         return 1, Progress.SUBMITTING, message
+    if slot.wants_turn:
+        return 0, Progress.SUBMITTING, "It waits for its turn to be submitted: many are at once."
     if attempt is None:
         return 0, Progress.SUBMITTING, "It is about to be submitted."
     if not attempt.open:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 log = logging.getLogger(__name__)
 
+LOOK_AFTER = 1.0
+"""Seconds between two looks at whether the host's clock was put back."""
+
 
 class PeriodicTimers:
     """Runs work every so many seconds. A late run is made up for once; none runs twice at a time."""
 
     def __init__(self) -> None:
+        self._looking: asyncio.TimerHandle | None = None
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
@@ -36,8 +41,19 @@ class PeriodicTimers:
     def start(self) -> None:
         """Begin."""
         self._scheduler.start()
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """APScheduler goes by the host's clock: when that is put back by an hour, it would do nothing for an hour."""
+        now = datetime.now(UTC)
+        for job in self._scheduler.get_jobs():
+            if job.next_run_time - now > job.trigger.interval + timedelta(seconds=LOOK_AFTER):
+                job.modify(next_run_time=now)
+        self._looking = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look_after)
 
     def stop(self) -> None:
         """End; work that runs is left to its own tasks."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)

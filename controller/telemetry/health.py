@@ -59,8 +59,8 @@ class Doctor:
         beat = max(0.0, now - found.renewed_at) if found is not None else None
         snapshot = leading.keeper.latest if leading else None
         failure = leading.keeper.failure if leading else None
-        age = max(0.0, now - snapshot.began_at) if snapshot else None
-        known_for = age if age is not None else now - leading.term.began_at if leading else 0.0
+        read_at = snapshot.began_at if snapshot else leading.term.began_at if leading else None
+        known_for = max(0.0, leading.clock.now() - read_at) if leading and read_at is not None else 0.0
         stale = tuple(
             word
             for word, is_stale in (
@@ -76,7 +76,7 @@ class Doctor:
             leader=leading is not None,
             epoch=found.epoch if found else None,
             last_heartbeat=_rounded(beat),
-            snapshot_age=_rounded(age),
+            snapshot_age=_rounded(known_for) if snapshot else None,
             reading_failure=failure.message if failure else None,
             database=database,
             unknown_tokens=len(leading.strays.unknown) if leading else 0,

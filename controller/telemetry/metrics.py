@@ -31,9 +31,7 @@ _CONVERGENCE_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600
 class Metrics:
     """All metrics of one controller process; a witness of its terms. Every series is there, at zero, from the start."""
 
-    def __init__(
-        self, now: Callable[[], float], leading: Callable[[], Leading | None], calls: Mapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, leading: Callable[[], Leading | None], calls: Mapping[tuple[str, str], int]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         self._registry = registry
@@ -59,7 +57,7 @@ class Metrics:
             for value in values:
                 metric.labels(value)
         self._convergence = Convergence()
-        registry.register(_States(now, leading, calls))
+        registry.register(_States(leading, calls))
         ProcessCollector(registry=registry)
 
     def text(self) -> bytes:
@@ -102,10 +100,7 @@ class Metrics:
 class _States(Collector):
     """What is read when somebody asks: the state of the term, and the counts that others keep."""
 
-    def __init__(
-        self, now: Callable[[], float], leading: Callable[[], Leading | None], calls: Mapping[tuple[str, str], int]
-    ) -> None:
-        self._now = now
+    def __init__(self, leading: Callable[[], Leading | None], calls: Mapping[tuple[str, str], int]) -> None:
         self._leading = leading
         self._calls = calls
 
@@ -117,7 +112,7 @@ class _States(Collector):
         yield _gauge("queue_keys", "Services that are due and wait for a worker", keys)
         yield _gauge("queue_oldest_seconds", "How long the first of them has waited", oldest)
         snapshot = leading.keeper.latest if leading else None
-        age = self._now() - snapshot.began_at if snapshot else float("nan")
+        age = leading.clock.now() - snapshot.began_at if leading and snapshot else float("nan")
         yield _gauge("snapshot_age_seconds", "Age of the newest reading of the cluster; NaN: there is none", age)
         unknown = len(leading.strays.unknown) if leading else 0
         yield _gauge("unknown_tokens", "Tokens on the cluster that the database has never heard of", unknown)

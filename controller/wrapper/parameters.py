@@ -54,6 +54,8 @@ class Parameters:
     """Seconds between TERM and KILL."""
     home: str | None
     """The engine's home on the node; `None`: a folder that ends with the job."""
+    digest: str | None
+    """What identifies the launch spec; told on, not used."""
 
 
 def read(path: Path) -> Parameters:
@@ -100,6 +102,7 @@ def _parse(fields: _Fields) -> Parameters:
         port_range=fields.get("port_range", _port_range, None),
         stop_grace=fields.get("stop_grace", _seconds, 30.0),
         home=fields.get("home", _string, None),
+        digest=fields.get("digest", _string, None),
     )
 
 

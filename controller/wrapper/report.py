@@ -41,6 +41,8 @@ class Report:
         self._folder = folder
         self._step = ""
         self._port: int | None = None
+        self.digest: str | None = None
+        """What identifies the launch spec; `ai-factory adopt` reads it back."""
         self._detail = ""
         self._written: tuple[str, int | None, str] | None = None
         self._written_at = 0.0
@@ -74,7 +76,8 @@ class Report:
         if now == self._written:
             return
         self._written, self._written_at = now, time.monotonic()
-        self._put("state.json", {"step": self._step, "port": self._port, "detail": clean(self._detail)})
+        content: dict[str, object] = {"step": self._step, "port": self._port, "detail": clean(self._detail)}
+        self._put("state.json", content | ({"digest": self.digest} if self.digest else {}))
 
     def _put(self, name: str, content: dict[str, object]) -> None:
         try:

@@ -1,7 +1,4 @@
-"""What the controller relies on of a Slurm, proved on a real one.
-
-A simulated Slurm may do only what passes here too.
-"""
+"""What the controller relies on of a real Slurm, beside what test_license.py tries on the simulated one too."""
 
 from __future__ import annotations
 
@@ -137,17 +134,6 @@ def troubled(slurm: Slurm) -> Iterator[Slurm]:
     slurm.cluster.repair()
 
 
-async def test_a_submitted_job_is_listed_at_once(slurm: Slurm) -> None:
-    token = slurm.token()
-    before = slurm.scheduler.next_sequence()
-    sent = await slurm.submit(token)
-    assert (sent.outcome, sent.message) == (SendOutcome.ACCEPTED, "")
-    assert sent.sequence > before
-    jobs = await slurm.jobs(token)
-    assert [job.job_id for job in jobs] == [sent.job_id]
-    assert jobs[0].phase in {JobPhase.PENDING, JobPhase.RUNNING}
-
-
 async def test_a_running_job_has_a_node_with_an_address_and_its_times(slurm: Slurm) -> None:
     began = time.time()
     job = await slurm.started(slurm.token())
@@ -226,20 +212,6 @@ async def test_hostile_names_and_comments_do_no_harm(slurm: Slurm) -> None:
     await until(look, "accounting's answer")
 
 
-async def test_a_cancel_needs_the_name_and_the_id(slurm: Slurm) -> None:
-    token, other = slurm.token(), slurm.token()
-    job, stays = await slurm.started(token), await slurm.started(other)
-    await slurm.scheduler.cancel(other, job.job_id)
-    await slurm.scheduler.cancel(token, stays.job_id)
-    await slurm.scheduler.cancel(token, 999_999)
-    assert [j.phase for j in (*await slurm.jobs(token), *await slurm.jobs(other))] == [JobPhase.RUNNING] * 2
-    await slurm.scheduler.cancel(token, job.job_id)
-    ended = await slurm.seen(token, JobPhase.ENDED)
-    assert (ended.job_id, ended.state) == (job.job_id, "CANCELLED")
-    assert [j.phase for j in await slurm.jobs(other)] == [JobPhase.RUNNING]
-    await slurm.scheduler.cancel(token, job.job_id)  # once more does no harm
-
-
 async def test_a_cancel_sends_term_to_the_script_and_its_children_then_kills(slurm: Slurm) -> None:
     token = slurm.token()
     stubborn = (
@@ -257,21 +229,6 @@ async def test_a_cancel_sends_term_to_the_script_and_its_children_then_kills(slu
     await slurm.seen(token, JobPhase.COMPLETING)
     await slurm.gone(token)  # KillWait later
     assert sorted((slurm.folder / "terms").read_text().split()) == ["child", "script"]
-
-
-async def test_two_jobs_of_one_token_never_run_together(slurm: Slurm) -> None:
-    token = slurm.token()
-    first = await slurm.started(token)
-    second = await slurm.submit(token)
-
-    async def kept_back() -> bool | None:
-        phases = {job.job_id: (job.phase, job.reason) for job in await slurm.jobs(token)}
-        assert phases[first.job_id][0] is JobPhase.RUNNING
-        return phases[second.job_id or 0] == (JobPhase.PENDING, "Dependency") or None
-
-    await until(kept_back, "the second job to be kept back")
-    await slurm.scheduler.cancel(token, first.job_id)
-    assert (await slurm.seen(token, JobPhase.RUNNING)).job_id == second.job_id
 
 
 @pytest.mark.parametrize(
@@ -325,23 +282,6 @@ async def test_what_slurm_accepts_though_it_can_not_run(slurm: Slurm, wrong: dic
     assert (job.phase, job.node, job.started_at, job.ends_at) == (JobPhase.PENDING, None, None, None)
 
 
-async def test_an_ended_job_leaves_the_listing_and_accounting_knows_it(slurm: Slurm) -> None:
-    token = slurm.token()
-    sent = await slurm.submit(token, "#!/bin/sh\nexit 3\n")
-    ended = await slurm.seen(token, JobPhase.ENDED)
-    assert (ended.state, ended.reason) == ("FAILED", "NonZeroExitCode")
-
-    async def vanished() -> bool | None:
-        return not await slurm.jobs(token) or None
-
-    await until(vanished, "the job to leave squeue", 90)
-    known = await slurm.scheduler.ended_jobs([sent.job_id or 0, 999_999])
-    assert known is not None
-    assert known.keys() == {sent.job_id}
-    job = known[sent.job_id or 0]
-    assert (job.token, job.phase, job.state, job.exit_code, job.signal) == (token, JobPhase.ENDED, "FAILED", 3, None)
-
-
 async def test_a_requeued_job_is_pending_again_under_its_id(slurm: Slurm) -> None:
     """`--no-requeue` makes Slurm refuse it, to an administrator too, until the job is changed."""
     token = slurm.token()
@@ -352,14 +292,6 @@ async def test_a_requeued_job_is_pending_again_under_its_id(slurm: Slurm) -> Non
     slurm.command("scontrol", "requeue", str(job.job_id))
     again = await slurm.seen(token, JobPhase.PENDING)
     assert (again.job_id, again.node, again.started_at) == (job.job_id, None, None)
-
-
-async def test_a_suspended_job(slurm: Slurm) -> None:
-    token = slurm.token()
-    job = await slurm.started(token)
-    slurm.command("scontrol", "suspend", str(job.job_id))
-    suspended = await slurm.seen(token, JobPhase.SUSPENDED)
-    assert suspended.node == job.node
 
 
 async def test_a_submission_to_a_hung_slurmctld_is_open_and_may_still_create_its_job(troubled: Slurm) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from backends import Backend
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 import controller.store
 from api.contract.database import Database
@@ -19,11 +19,9 @@ from api.contract.settings import SlurmSettings
 from api.contract.status import Condition, Truth
 from controller.core.model import (
     Attempt,
-    Cancel,
     Endpoint,
     Event,
     Plan,
-    Revoke,
     SendOutcome,
     Sent,
     Status,
@@ -33,37 +31,13 @@ from controller.lease import Lease, SqlLeaseRecords
 from controller.ports import DeposedError, Record, Term, Tracked
 from controller.store import SqlStore, installation_id
 from controller.wanted import Wanted
-
-RECIPE = """
-name: tool
-category: simple
-description: For tests.
-version: 1.0.0
-image: /images/tool.sif
-program: [tool]
-command: ["{word}", "%s"]
-parameters:
-  word: {type: string, default: hello, description: A word.}
-"""
-TABLES = ("attempts", "endpoints", "service_status", "events")
+from tests.contract.grounds import RECIPE, attempt
 
 
 class FixedClock:
     @staticmethod
     def now() -> float:
         return 1000.0
-
-
-def attempt(token: str = "af-x-one-0-1", **values: Any) -> Attempt:
-    given: dict[str, Any] = {
-        "service_id": "one",
-        "replica": 0,
-        "incarnation": 1,
-        "generation": 1,
-        "digest": "d",
-        "intent_at": 5.0,
-    }
-    return Attempt(token=token, **({"intent_at": 5.0} | given | values))
 
 
 FULL = attempt(
@@ -130,14 +104,6 @@ async def carry_out(store: SqlStore, term: Term, plan: Plan, now: float = 1.0) -
     return await load(store)
 
 
-async def everything(backend: Backend) -> list[Any]:
-    return [sorted(await backend.run(f"SELECT * FROM {table}"), key=str) for table in TABLES]
-
-
-async def depose(backend: Backend) -> None:
-    await backend.run("UPDATE leases SET epoch = epoch + 1")
-
-
 class TestRoundTrips:
     def test_the_full_attempt_leaves_no_field_out(self) -> None:
         least = attempt()
@@ -156,16 +122,6 @@ class TestRoundTrips:
         assert (await carry_out(store, term, Plan(attempts=(FULL,)))).attempts == (FULL,)
         bare = attempt(**same_slot, closed_at=FULL.closed_at, outcome=FULL.outcome)
         assert (await carry_out(store, term, Plan(attempts=(bare,)))).attempts == (bare,)
-
-    async def test_attempts_that_matter_are_loaded(self, store: SqlStore, term: Term) -> None:
-        """Those that are not gone, and of each replica the newest, even if it is."""
-        gone: dict[str, Any] = {"closed_at": 1.0, "outcome": "Stopped", "gone_at": 2.0}
-        old = attempt("a", incarnation=1, **gone)
-        newest = attempt("b", incarnation=2, **gone)
-        closed = attempt("c", replica=1, incarnation=1, closed_at=1.0, outcome="Stopped")
-        fresh = attempt("d", replica=1, incarnation=2)
-        record = await carry_out(store, term, Plan(attempts=(fresh, newest, closed, old)))
-        assert record.attempts == (newest, closed, fresh)
 
     async def test_endpoints(self, store: SqlStore, term: Term, backend: Backend) -> None:
         first = Endpoint(token="t1", replica=0, models=("m", "other/m"), host="10.0.0.1", port=8000, ready=True)
@@ -234,22 +190,6 @@ class TestEvents:
             ("Normal", "Started", "m", 1, 5.0, 5.0),
         ]
 
-    async def test_those_of_one_plan_keep_their_order(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        lines = [Event(reason="R", message=text) for text in ("a", "b", "b", "a")]
-        await carry_out(store, term, Plan(events=tuple(lines)))
-        rows = await backend.run("SELECT message, count FROM events ORDER BY id")
-        assert rows == [("a", 1), ("b", 2), ("a", 1)]
-
-    async def test_services_do_not_mix(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        await backend.run("INSERT INTO services (id, recipe_name) VALUES ('two', 'simple/tool')")
-        other = await store.load("two")
-        assert other is not None
-        event = Event(reason="R", message="m")
-        await carry_out(store, term, Plan(events=(event,)))
-        await store.record(term, other, Plan(events=(event,)), 1.0)
-        await carry_out(store, term, Plan(events=(event,)))
-        assert await backend.run("SELECT service_id, count FROM events ORDER BY id") == [("one", 2), ("two", 1)]
-
 
 FULL_PLAN = Plan(
     attempts=(attempt(),),
@@ -261,29 +201,6 @@ FULL_PLAN = Plan(
 
 
 class TestFence:
-    async def test_a_deposed_term_writes_nothing(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        record, before = await load(store), await everything(backend)
-        await depose(backend)
-        with pytest.raises(DeposedError):
-            await store.record(term, record, FULL_PLAN, 1.0)
-        assert await everything(backend) == before
-
-    async def test_nor_does_one_that_nobody_holds(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        await backend.run("UPDATE leases SET holder = NULL")
-        with pytest.raises(DeposedError):
-            await store.record(term, await load(store), FULL_PLAN, 1.0)
-
-    async def test_nor_one_that_was_never_given(self, store: SqlStore) -> None:
-        with pytest.raises(DeposedError):
-            await store.record(Term(epoch=1, began_at=0), await load(store), FULL_PLAN, 1.0)
-
-    @pytest.mark.parametrize("action", [Cancel(token="t", job_id=1), Revoke(token="t")])
-    async def test_nor_may_it_act(self, store: SqlStore, term: Term, backend: Backend, action: Any) -> None:
-        await store.record(term, await load(store), Plan(actions=(action,)), 1.0)
-        await depose(backend)
-        with pytest.raises(DeposedError):
-            await store.record(term, await load(store), Plan(actions=(action,)), 1.0)
-
     async def test_an_empty_plan_costs_no_transaction(
         self, store: SqlStore, term: Term, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -329,26 +246,6 @@ class TestFence:
             pass
         return term
 
-    async def test_a_twin_of_an_open_attempt_leaves_nothing(
-        self, store: SqlStore, term: Term, backend: Backend
-    ) -> None:
-        record = await load(store)
-        await store.record(term, record, Plan(attempts=(attempt("t1"),)), 1.0)
-        before = await everything(backend)
-        twin = attempt("t2", incarnation=2)
-        other = attempt("t3", replica=1)
-        with pytest.raises(IntegrityError):
-            await store.record(term, record, replace(FULL_PLAN, attempts=(other, twin)), 1.0)
-        assert await everything(backend) == before
-
-    async def test_the_same_intent_twice_leaves_one(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        record = await load(store)
-        await store.record(term, record, Plan(attempts=(attempt(),)), 1.0)
-        with pytest.raises(IntegrityError):
-            await store.record(term, record, FULL_PLAN, 1.0)
-        assert await backend.run("SELECT count(*) FROM attempts, services") == [(1,)]
-        assert await backend.run("SELECT count(*) FROM events") == [(0,)]
-
 
 class TestNote:
     @pytest.fixture(autouse=True)
@@ -360,18 +257,6 @@ class TestNote:
         assert (await load(store)).attempts == (replace(attempt(), job_id=42, submitted_at=9.0),)
         assert await backend.run("SELECT reason, message FROM events") == [("Submitted", "Replica 0: it is job 42.")]
 
-    async def test_what_is_known_already_stands(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        known = replace(attempt(), job_id=7, submitted_at=3.0)
-        await carry_out(store, term, Plan(attempts=(known,)))
-        await store.note(term, known.token, Sent(outcome=SendOutcome.ACCEPTED, sequence=1, job_id=42), 9.0)
-        assert (await load(store)).attempts == (known,)
-        assert await backend.run("SELECT count(*) FROM events") == [(0,)]
-
-    @pytest.mark.parametrize("outcome", [SendOutcome.REJECTED, SendOutcome.DEFERRED, SendOutcome.UNKNOWN])
-    async def test_no_answer_is_no_note(self, store: SqlStore, term: Term, outcome: SendOutcome) -> None:
-        await store.note(term, attempt().token, Sent(outcome=outcome, sequence=1), 9.0)
-        assert (await load(store)).attempts == (attempt(),)
-
     async def test_a_database_that_is_away_costs_no_more_than_the_note(
         self, store: SqlStore, term: Term, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -382,16 +267,6 @@ class TestNote:
 
         monkeypatch.setattr(database, "write", away)
         await store.note(term, attempt().token, Sent(outcome=SendOutcome.ACCEPTED, sequence=1, job_id=42), 9.0)
-        assert (await load(store)).attempts == (attempt(),)
-
-    async def test_a_token_of_nobody_is_no_note(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        await store.note(term, "af-x-two-0-1", Sent(outcome=SendOutcome.ACCEPTED, sequence=1, job_id=42), 9.0)
-        assert await backend.run("SELECT count(*) FROM events") == [(0,)]
-
-    async def test_a_deposed_term_notes_nothing(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        await depose(backend)
-        with pytest.raises(DeposedError):
-            await store.note(term, attempt().token, Sent(outcome=SendOutcome.ACCEPTED, sequence=1, job_id=42), 9.0)
         assert (await load(store)).attempts == (attempt(),)
 
 
@@ -426,22 +301,6 @@ class TestTracked:
 
 
 class TestWanted:
-    async def test_keys_are_of_all_services(self, store: SqlStore, backend: Backend) -> None:
-        await backend.run("INSERT INTO services (id, recipe_name) VALUES ('two', 'r')", "DELETE FROM services")
-        assert set(await store.keys()) == {"one", "two"}
-        assert await store.load("three") is None
-
-    async def test_changed_tells_each_change_once(self, store: SqlStore, backend: Backend) -> None:
-        position, keys = await store.changed(0)
-        assert keys == ("one",)
-        assert await store.changed(position) == (position, ())
-        await backend.run("INSERT INTO services (id, recipe_name) VALUES ('two', 'r')")
-        await backend.run("UPDATE services SET replicas = 2 WHERE id = 'one'")
-        later, keys = await store.changed(position)
-        assert keys == ("two", "one")
-        await backend.run("DELETE FROM services WHERE id = 'two'")
-        assert (await store.changed(later))[1] == ("two",)
-
     async def test_a_row_is_resolved(self, store: SqlStore, backend: Backend) -> None:
         config = json.dumps({"word": "„bye“"})
         await backend.run(f"UPDATE services SET config = '{config}', replicas = 3")
@@ -450,11 +309,6 @@ class TestWanted:
         assert desired.spec.command == ("tool", "„bye“", "first")
         assert (desired.running, desired.replicas, desired.generation, desired.refusal) == (True, 3, 2, None)
         assert (desired.name, desired.service_id, desired.installation) == ("tool-one", "one", "x")
-
-    @pytest.mark.parametrize("statement", ["UPDATE services SET desired_state = 'stopped'", "DELETE FROM services"])
-    async def test_stopped_and_deleted_are_not_to_run(self, store: SqlStore, backend: Backend, statement: str) -> None:
-        await backend.run(statement)
-        assert (await load(store)).desired.running is False
 
     async def test_a_generation_is_resolved_once(
         self, store: SqlStore, term: Term, backend: Backend, recipe: Path
@@ -476,12 +330,6 @@ class TestWanted:
         first = (await carry_out(store, term, Plan(status=Status(observed_generation=1)))).desired
         recipe.unlink()
         assert (await load(store)).desired == first
-
-    async def test_scaling_alone_keeps_the_digest(self, store: SqlStore, term: Term, backend: Backend) -> None:
-        first = (await carry_out(store, term, Plan(status=Status(observed_generation=1)))).desired
-        await backend.run("UPDATE services SET replicas = 2")
-        second = (await load(store)).desired
-        assert (second.digest, second.replicas) == (first.digest, 2)
 
     @pytest.mark.parametrize(
         ("change", "reason", "message"),

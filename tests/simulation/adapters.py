@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping
 from typing import TYPE_CHECKING
 
+from api.contract.identity import prefix
 from api.contract.launch import LaunchSpec
-from controller.core.model import Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
-from controller.ports import JobFolder, Listing, Record, Term, Tracked, UnreadableError
-from tests.simulation.database import INSTALLATION
+from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
+from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError, UsedTokenError
+from tests.simulation.slurm import MODEL, NODES, Listener
 
 if TYPE_CHECKING:
     from tests.simulation.controller import SimController
+    from tests.simulation.slurm import SimJob
     from tests.simulation.world import World
 
-OURS = f"af-{INSTALLATION}-"
 REVOKED = -1
+
+BOUNDARIES = (
+    "before take", "after take", "renew", "keys", "tracked", "known", "load",
+    "before squeue", "squeue hangs", "after squeue", "before sacct", "after sacct",
+    "before record", "after record", "before prepare", "after prepare",
+    "before sbatch", "after sbatch", "before note", "after note",
+    "before scancel", "after scancel", "before revoke", "after revoke",
+)  # fmt: skip
+"""Where a controller can be killed, paused and deposed: before and after everything it does to its world."""
+EFFECTS = ("before record", "before sbatch", "before note", "before scancel", "before revoke")
+"""Where a leader that is paused, deposed and wakes up is about to do something."""
 
 
 class Boundary:
@@ -30,6 +42,11 @@ class Boundary:
         yield self
 
 
+def writes(plan: Plan) -> bool:
+    """Whether a plan is written, or its actions are for the fence to allow."""
+    return bool(plan.attempts or plan.events or plan.actions) or (plan.status or plan.endpoints) is not None
+
+
 class SimStore:
     """The store, on a database that is busy at times, and whose commits' answers get lost."""
 
@@ -39,41 +56,45 @@ class SimStore:
     async def keys(self) -> tuple[str, ...]:
         await Boundary("keys")
         self._world.check_database()
-        return await self._world.store.keys()
+        return await self._world.database.store.keys()
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         self._world.check_database()
-        return await self._world.store.changed(since)
+        return await self._world.database.store.changed(since)
 
     async def load(self, key: str) -> Record | None:
         await Boundary("load")
         self._world.check_database()
-        return await self._world.store.load(key)
+        return await self._world.database.store.load(key)
 
     async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
         await Boundary("before record")
         self._world.check_database()
+        self._world.maybe_fail_the_commit()
         self._world.show(record, plan)
-        await self._world.store.record(term, record, plan, now)
-        self._world.judge_write(term)
+        self._world.judge_plan(plan)
+        await self._world.database.store.record(term, record, plan, now)
+        if writes(plan):
+            self._world.judge_write(term)
         await Boundary("after record")
         self._world.maybe_lose_the_answer()
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         await Boundary("before note")
-        self._world.check_database()
-        await self._world.store.note(term, token, sent, now)
+        if self._world.now < self._world.database_fails_until:
+            return  # the store says so in its log, and looking finds the id
+        await self._world.database.store.note(term, token, sent, now)
         await Boundary("after note")
 
     async def tracked(self) -> tuple[Tracked, ...]:
         await Boundary("tracked")
         self._world.check_database()
-        return await self._world.store.tracked()
+        return await self._world.database.store.tracked()
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         await Boundary("known")
         self._world.check_database()
-        return await self._world.store.known(tokens)
+        return await self._world.database.store.known(tokens)
 
 
 class SimScheduler:
@@ -94,7 +115,8 @@ class SimScheduler:
         if world.now < world.slurm.silent_until:
             await Boundary("squeue hangs")
             raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
-        jobs = [j.seen() for j in world.slurm.listing(world.now) if j.name.startswith(OURS)]
+        slurm = world.slurm
+        jobs = [j.seen(slurm.reason(j)) for j in slurm.listing(world.now) if self._is_ours(j)]
         await Boundary("after squeue")
         return Listing(jobs=tuple(jobs))
 
@@ -104,14 +126,19 @@ class SimScheduler:
         if not world.slurm.has_accounting:
             return None
         if world.now < world.slurm.accounting_down_until:
-            raise UnreadableError("AccountingUnreachable", "Problem talking to the database: Connection refused")
-        rows = {i: row.seen() for i in job_ids if (row := world.slurm.ended(i, world.now)) is not None}
-        live = {j.job_id: j.seen() for j in world.slurm.jobs.values() if j.alive and j.job_id in job_ids}
+            raise UnreadableError("AccountingDown", "Problem talking to the database: Connection refused")
+        found = [row for i in job_ids if (row := world.slurm.ended(i, world.now)) is not None]
+        live = [j for j in world.slurm.jobs.values() if j.alive and j.job_id in job_ids]
         await Boundary("after sacct")
-        return live | rows
+        return {j.job_id: j.accounted() for j in (*live, *found) if self._is_ours(j)}
 
     async def addresses(self) -> Mapping[str, str]:
-        return {}
+        if self._world.now < self._world.slurm.silent_until:
+            raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
+        return NODES
+
+    def _is_ours(self, job: SimJob) -> bool:
+        return job.name.startswith(prefix(self._world.installation))
 
     async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
         world = self._world
@@ -119,13 +146,15 @@ class SimScheduler:
         await Boundary("before sbatch")
         fate = world.fate_of_sbatch()
         job_id = None
+        dependencies = [option for option in options if option.startswith("--dependency")]
+        singleton = dependencies[-1:] == ["--dependency=singleton"]
         if fate in ("accepted", "killed after"):
-            job_id = world.slurm.create(token, world.now)
+            job_id = world.slurm.create(token, world.now, singleton=singleton)
         elif fate == "late":
-            world.slurm.underway.append((world.now + world.rng.choice((1.0, 20.0, 100.0)), token))
+            world.slurm.underway.append((world.now + world.rng.choice((1.0, 20.0, 100.0)), token, singleton))
         elif fate == "doubled":
-            job_id = world.slurm.create(token, world.now)
-            world.slurm.create(token, world.now)
+            job_id = world.slurm.create(token, world.now, singleton=singleton)
+            world.slurm.create(token, world.now, singleton=singleton)
         await Boundary("after sbatch")
         if fate == "accepted":
             return Sent(outcome=SendOutcome.ACCEPTED, sequence=self.next_sequence(), job_id=job_id)
@@ -154,7 +183,9 @@ class SimRunDirs:
     async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
         await Boundary("before prepare")
         self._world.check_folder()
-        self._world.slurm.folder(token)
+        if self._world.slurm.folder(token).claim is not None:
+            self._world.reach("a token was used before")
+            raise UsedTokenError(token)
         await Boundary("after prepare")
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 
@@ -163,6 +194,8 @@ class SimRunDirs:
         found = world.slurm.folders.get(token)
         if found is None or world.now < world.folder_fails_until:
             return JobFiles()
+        if world.now < world.files_garbled_until:
+            return JobFiles(claim=None if found.claim is None else Claim(job_id=UNREADABLE))
         late = world.now < world.files_late_until
         claim_hidden = late and world.now - found.claim_at < 30 and found.claim != REVOKED
         claim = None if found.claim is None or claim_hidden else Claim(job_id=None if found.claim < 0 else found.claim)
@@ -176,6 +209,7 @@ class SimRunDirs:
         await Boundary("before revoke")
         world.check_folder()
         folder = world.slurm.folder(token)
+        world.judge_revoke(token)
         world.reach("revoke lost" if folder.claim is not None else "revoke won")
         if folder.claim is None:
             folder.claim, folder.claim_at = REVOKED, world.now
@@ -185,8 +219,9 @@ class SimRunDirs:
 class SimProbes:
     """What probing the engines tells this controller."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, clock: Clock) -> None:
         self._world = world
+        self._clock = clock
         self._latest: dict[str, Probe] = {}
         self.watched: dict[str, Attempt] = {}
 
@@ -200,24 +235,30 @@ class SimProbes:
     def latest(self, token: str) -> Probe | None:
         return self._latest.get(token)
 
+    @staticmethod
+    def believes(listener: Listener | None, token: str) -> bool:
+        """Whether what listens there is well, knows the attempt's secret, and serves its model."""
+        return listener is not None and listener.healthy and (listener.secret, listener.model) == (token, MODEL)
+
     def probe_all(self) -> list[str]:
         """Probe once; return the services whose health changed."""
         changed = []
         for token, attempt in self.watched.items():
             before = self._latest.get(token)
-            ready = self._world.answers(token)
+            ready = self.believes(self._world.listener(attempt.host, attempt.port), token)
             failures = 0 if ready else (before.failures if before else 0) + 1
-            self._latest[token] = Probe(at=self._world.now, ready=ready, failures=failures)
+            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures)
             if before is None or before.ready != ready or not ready:
                 changed.append(attempt.service_id)
         return changed
 
 
 class SimClock:
-    """Virtual time."""
+    """The clock of one controller's host, which may be wrong."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, controller: SimController) -> None:
         self._world = world
+        self._controller = controller
 
     def now(self) -> float:
-        return self._world.now
+        return self._world.now + self._controller.clock_offset

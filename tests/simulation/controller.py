@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
+from controller.clock import TermClock
 from controller.core.model import Limits
 from controller.core.script import Site
 from controller.lease import Held, Lease
+from controller.pace import Pace
 from controller.ports import DeposedError, Term
 from controller.reconciler import Reconciler
 from controller.roster import Roster
@@ -25,34 +27,46 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE = 15.0
+RESYNC = 300.0
 WORKERS = 2
-LIMITS = Limits()
+LIMITS = Limits(doubt_grace=120.0)
+Value = TypeVar("Value")
 SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, python="python3")
 
 
-class MemoryLeaseRecords:
-    """The lease on the in-memory database."""
+class SimLeaseRecords:
+    """The lease, on a database that is busy at times."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        await Boundary("before take")
         self._world.check_database()
-        row = self._world.database.lease
-        if row.epoch and not is_free(Held(row.epoch, row.holder, row.renewals)):
-            return None
-        row.epoch, row.holder, row.renewals = row.epoch + 1, holder, 0
-        return row.epoch
+        epoch = await self._world.database.lease_records.take(holder, now, is_free)
+        self._world.newest_epoch = epoch or self._world.newest_epoch
+        await Boundary("after take")
+        self._world.maybe_lose_the_answer()
+        return epoch
 
     async def renew(self, term: Term, now: float) -> None:
         await Boundary("renew")
         self._world.check_database()
-        self._world.store.fence(term)
-        self._world.database.lease.renewals += 1
+        await self._world.database.lease_records.renew(term, now)
+        self._world.maybe_lose_the_answer()
 
     async def release(self, term: Term) -> None:
-        self._world.store.fence(term)
-        self._world.database.lease.holder = None
+        await self._world.database.lease_records.release(term)
+
+
+def ended(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run a coroutine that never waits to its end."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: Value = stop.value
+        return value
+    raise AssertionError("it waits")
 
 
 @dataclass
@@ -60,7 +74,9 @@ class Thread:
     """A coroutine between two of its boundaries."""
 
     kind: str
-    work: Coroutine[Any, Any, None]
+    work: Coroutine[Boundary, None, None]
+    at: str = ""
+    """The boundary it stands at."""
 
 
 class SimController:
@@ -72,22 +88,40 @@ class SimController:
         self.alive = True
         self.reborn_at = 0.0
         self.paused_until = 0.0
+        self.trap: tuple[str, str] | None = None
+        """The boundary at which it is to be killed or paused when it next comes there."""
+        self.clock_offset = 0.0
+        """By how much the clock of its host is wrong; its monotonic clock knows nothing of that."""
         self._boot()
 
     def _boot(self) -> None:
-        clock = SimClock(self._world)
-        self._lease = Lease(MemoryLeaseRecords(self._world), clock, LEASE, holder=self._name, monotonic=clock.now)
+        self._clock = SimClock(self._world, self)
+        self._lease = Lease(
+            SimLeaseRecords(self._world), self._clock, LEASE, holder=self._name, monotonic=lambda: self._world.now
+        )
         self._leading: Leading | None = None
         self.threads: list[Thread] = []
         self._next: dict[str, float] = {}
-        self._position = 0
+        self._position, self._edits = 0, -1
 
     def crash(self, reborn_at: float) -> None:
         """Die as by SIGKILL: what was between two boundaries never happens."""
         for thread in self.threads:
+            self._world.reach(f"crash {thread.at}")
             thread.work.close()
         self.alive, self.reborn_at = False, reborn_at
         self._boot()
+
+    def pause(self, until: float) -> None:
+        """Be stopped as by SIGSTOP."""
+        self.paused_until = until
+        for thread in self.threads:
+            self._world.reach(f"pause {thread.at}")
+
+    @property
+    def leads(self) -> bool:
+        """Whether it believes that it leads."""
+        return self._leading is not None
 
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
@@ -101,9 +135,12 @@ class SimController:
         if not self.threads:
             return
         thread = self._world.rng.choice(self.threads)
-        self._world.reach(f"step of {thread.kind}")
+        if self._leading is not None and self._leading.term.epoch != self._world.newest_epoch:
+            self._world.reach(f"deposed, went on {thread.at}")
         try:
-            thread.work.send(None)
+            thread.at = thread.work.send(None).name
+            self._world.reach(thread.at)
+            self._spring_the_trap(thread.at)
         except StopIteration:
             self._finish(thread)
         except DeposedError:
@@ -111,6 +148,17 @@ class SimController:
             self._depose()
         except (OSError, RuntimeError):
             self._finish(thread)  # a periodic work's failure is logged; the next run comes all the same
+
+    def _spring_the_trap(self, at: str) -> None:
+        if self.trap is None or self.trap[0] != at or self._world.calm:
+            return
+        how, self.trap = self.trap[1], None
+        seconds = self._world.rng.choice((0.5, 2 * LEASE, 4 * LEASE))
+        self._world.reach(f"trap: {how}")
+        if how == "crash":
+            self.crash(self._world.now + seconds)
+        else:
+            self.pause(self._world.now + seconds)
 
     def _finish(self, thread: Thread) -> None:
         if thread in self.threads:
@@ -136,7 +184,7 @@ class SimController:
             self._begin("renew", leading.renew())
         if self._due("read", leading.rhythm.fastest) and not self._busy("read"):
             self._begin("read", leading.read_when_due())
-        if self._due("resync", 300.0) and not self._busy("resync"):
+        if self._due("resync", RESYNC) and not self._busy("resync"):
             self._begin("resync", leading.resync())
         if self._due("probe", 2.0):
             leading.queue.add_all(self._probes.probe_all())
@@ -145,9 +193,15 @@ class SimController:
             self._begin("pass", leading.work(key))
 
     def _follow_changes(self, leading: Leading) -> None:
-        changes = self._world.database.changes
-        leading.queue.add_all(k for k, seq in changes.items() if seq > self._position)
-        self._position = self._world.database.seq
+        edits = self._world.database.edits
+        if edits == self._edits:
+            return
+        try:
+            self._position, keys = ended(leading.store.changed(self._position))
+        except OSError:
+            return
+        self._edits = edits
+        leading.queue.add_all(keys)
 
     def _due(self, what: str, every: float) -> bool:
         if self._world.now < self._next.get(what, 0.0):
@@ -165,12 +219,12 @@ class SimController:
         term = await self._lease.acquire()
         if term is None:
             return
-        world, clock = self._world, SimClock(self._world)
+        world, clock = self._world, TermClock(term.began_at, self._clock.now, lambda: self._world.now)
         world.reach("term")
         store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
         roster = Roster(await store.tracked())
         keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
-        self._probes = SimProbes(world)
+        self._probes = SimProbes(world, clock)
         rhythm = Rhythm(2.0, 15.0)
         actor = Actor(
             scheduler=scheduler,
@@ -193,10 +247,11 @@ class SimController:
             roster=roster,
             hurry=rhythm.hurry,
             clock=clock,
+            pace=Pace(clock, burst=2, per_second=1.0),
             limits=LIMITS,
         )
         self._next.clear()
-        self._position = 0
+        self._position, self._edits = 0, -1
         self._leading = Leading(
             term=term,
             lease=self._lease,
@@ -210,7 +265,7 @@ class SimController:
             rhythm=rhythm,
             clock=clock,
             wakeups=world.no_wakeups,
-            resync_seconds=300.0,
+            resync_seconds=RESYNC,
             workers=WORKERS,
             deposed=asyncio.Event(),
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 
 from api.contract.launch import Health, LaunchSpec, Resources
 from controller.core.model import Attempt, Desired, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.lease import Held
 from controller.ports import DeposedError, Record, Term, Tracked
 from controller.roster import track
 
@@ -38,6 +41,7 @@ class SimService:
     version: int = 1
     """Of its config: another one launches something else."""
     generation: int = 1
+    deleted: bool = False
 
 
 @dataclass
@@ -49,52 +53,159 @@ class LeaseRow:
     renewals: int = 0
 
 
+@dataclass(frozen=True)
+class EventLine:
+    """A row of `events`."""
+
+    service_id: str
+    event: Event
+    count: int
+    first_at: float
+    last_at: float
+
+
 @dataclass
-class MemoryDatabase:
-    """All tables."""
+class Tables:
+    """All rows."""
 
     services: dict[str, SimService] = field(default_factory=dict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
     statuses: dict[str, Status] = field(default_factory=dict)
-    endpoints: dict[str, tuple[Endpoint, ...]] = field(default_factory=dict)
-    events: list[tuple[str, Event]] = field(default_factory=list)
+    endpoints: dict[str, tuple[str, Endpoint]] = field(default_factory=dict)
+    """By token, with their service."""
+    events: list[EventLine] = field(default_factory=list)
     lease: LeaseRow = field(default_factory=LeaseRow)
     seq: int = 0
     changes: dict[str, int] = field(default_factory=dict)
 
-    def change(self, key: str, change: Callable[[SimService], None]) -> None:
-        """Let a user change a service."""
+
+class MemoryDatabase(Tables):
+    """The tables with their rules, and what users do to them."""
+
+    installation = INSTALLATION
+    edits = 0
+    """How often people changed something: who sees it unchanged need not ask the feed."""
+
+    @property
+    def store(self) -> MemoryStore:
+        """The controller's store on it."""
+        return MemoryStore(self)
+
+    @property
+    def lease_records(self) -> MemoryLeaseRecords:
+        """The lease on it."""
+        return MemoryLeaseRecords(self)
+
+    @property
+    def epoch(self) -> int:
+        """The term that the lease is in."""
+        return self.lease.epoch
+
+    def change(self, key: str, **values: object) -> None:
+        """Let a user make or change a service."""
         service = self.services.setdefault(key, SimService(id=key, generation=0))
-        change(service)
+        vars(service).update(values)
         service.generation += 1
         self.seq += 1
         self.changes[key] = self.seq
+        self.edits += 1
 
-    def write(self, attempt: Attempt) -> None:
-        """Insert or replace an attempt, under the rules of index and trigger."""
+    def delete(self, key: str) -> None:
+        """Let a user delete a service: it stays, as a tombstone."""
+        if not self.services[key].deleted:
+            self.change(key, deleted=True)
+
+    def attempt(self, token: str) -> Attempt | None:
+        """Return an attempt."""
+        return self.attempts.get(token)
+
+    def wanted_digest(self, key: str) -> str:
+        """Return what the service's attempts are to run."""
+        return f"v{self.services[key].version}"
+
+    def backup(self) -> Tables:
+        """Return a copy of everything."""
+        return Tables(**{f.name: copy.deepcopy(getattr(self, f.name)) for f in fields(Tables)})
+
+    def restore(self, backup: Tables) -> None:
+        """Put a copy back."""
+        vars(self).update(copy.deepcopy(vars(backup)))
+        self.edits += 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of it, or nothing."""
+        before = {name: copy.copy(value) for name, value in vars(self).items()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def write(self, attempt: Attempt, *, exists: bool) -> None:
+        """Insert or replace an attempt, under the rules of constraints, indexes and triggers."""
+        before = self.attempts.get(attempt.token)
+        if exists and before is None:
+            return
+        if not exists and before is not None:
+            raise BrokenRuleError("a token is given once")
         if attempt.service_id not in self.services:
             raise BrokenRuleError("an attempt belongs to a service")
-        before = self.attempts.get(attempt.token)
-        if (
-            before is not None
-            and not before.open
-            and (before.closed_at, before.outcome)
-            != (
-                attempt.closed_at,
-                attempt.outcome,
-            )
-        ):
+        if before is not None and not before.open and _end(before) != _end(attempt):
             raise BrokenRuleError("a closed attempt stays closed")
-        if attempt.open and any(
-            a.open and a.token != attempt.token and (a.service_id, a.replica, a.lane) == _slot(attempt)
-            for a in self.attempts.values()
-        ):
-            raise BrokenRuleError("one open attempt per service, replica and lane")
+        _check_values(attempt)
+        for other in self.attempts.values():
+            if other.token == attempt.token or other.service_id != attempt.service_id:
+                continue
+            if other.replica == attempt.replica and other.incarnation == attempt.incarnation:
+                raise BrokenRuleError("one attempt per incarnation")
+            if other.open and attempt.open and (other.replica, other.lane) == (attempt.replica, attempt.lane):
+                raise BrokenRuleError("one open attempt per service, replica and lane")
         self.attempts[attempt.token] = attempt
 
+    def write_endpoints(self, key: str, before: Collection[Endpoint], after: Collection[Endpoint]) -> None:
+        """Delete, insert and update what differs."""
+        known = {e.token for e in before}
+        for token in known - {e.token for e in after}:
+            self.endpoints.pop(token, None)
+        for endpoint in after:
+            if (endpoint.token in self.endpoints) != (endpoint.token in known):
+                if endpoint.token in known:
+                    continue
+                raise BrokenRuleError("one endpoint per attempt")
+            if key not in self.services:
+                raise BrokenRuleError("an endpoint belongs to a service")
+            self.endpoints[endpoint.token] = key, endpoint
 
-def _slot(attempt: Attempt) -> tuple[str, int, str]:
-    return attempt.service_id, attempt.replica, attempt.lane
+    def write_event(self, key: str, event: Event, now: float) -> None:
+        """Count the newest line up if it says the same, else add one."""
+        for at in range(len(self.events) - 1, -1, -1):
+            newest = self.events[at]
+            if newest.service_id != key:
+                continue
+            if (newest.event.reason, newest.event.message) == (event.reason, event.message):
+                self.events[at] = replace(newest, count=newest.count + 1, last_at=now)
+                return
+            break
+        self.events.append(EventLine(key, event, 1, now, now))
+
+
+def _end(attempt: Attempt) -> tuple[float | None, str | None]:
+    return attempt.closed_at, attempt.outcome
+
+
+def _check_values(attempt: Attempt) -> None:
+    if attempt.replica < 0 or attempt.incarnation < 1:
+        raise BrokenRuleError("replicas are counted from 0, incarnations from 1")
+    if attempt.gone_at is not None and attempt.open:
+        raise BrokenRuleError("what is gone is closed")
+    if not attempt.open and attempt.outcome is None:
+        raise BrokenRuleError("what is closed has an outcome")
+    if attempt.port is not None and not 1 <= attempt.port <= 65535:
+        raise BrokenRuleError("no such port")
 
 
 class MemoryStore:
@@ -109,7 +220,8 @@ class MemoryStore:
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         """Return the feed's position and what changed after `since`."""
-        return self._database.seq, tuple(k for k, seq in self._database.changes.items() if seq > since)
+        found = sorted((seq, key) for key, seq in self._database.changes.items() if seq > since)
+        return (found[-1][0] if found else since), tuple(key for _, key in found)
 
     async def load(self, key: str) -> Record | None:
         """Read one service."""
@@ -117,47 +229,54 @@ class MemoryStore:
         service = database.services.get(key)
         if service is None:
             return None
-        mine = [a for a in database.attempts.values() if a.service_id == key]
-        newest = {a.replica: a.incarnation for a in sorted(mine, key=lambda a: a.incarnation)}
+        mine = sorted(
+            (a for a in database.attempts.values() if a.service_id == key), key=lambda a: (a.replica, a.incarnation)
+        )
+        newest = {a.replica: a.incarnation for a in mine}
+        endpoints = sorted((e for owner, e in database.endpoints.values() if owner == key), key=lambda e: e.replica)
         return Record(
             desired=Desired(
-                installation=INSTALLATION,
+                installation=self._database.installation,
                 service_id=key,
                 name=key,
                 generation=service.generation,
-                running=service.running,
+                running=service.running and not service.deleted,
                 replicas=service.replicas,
                 spec=SPEC,
                 digest=f"v{service.version}",
             ),
             status=database.statuses.get(key, Status()),
-            endpoints=database.endpoints.get(key, ()),
+            endpoints=tuple(endpoints),
             attempts=tuple(a for a in mine if a.gone_at is None or newest[a.replica] == a.incarnation),
         )
 
     async def record(self, term: Term, record: Record, plan: Plan, now: float) -> None:
-        """Write a plan under the term: all of it, or nothing."""
-        self.fence(term)
-        before = dict(self._database.attempts)
-        try:
+        """Write a plan under the term: all of it, or nothing. A plan of nothing is not even looked at."""
+        changes = plan.attempts or plan.events or plan.status is not None or plan.endpoints is not None
+        if not (changes or plan.actions):
+            return
+        key, known = record.desired.service_id, {a.token for a in record.attempts}
+        with self._database.transaction():
+            self.fence(term)
             for attempt in plan.attempts:
-                self._database.write(attempt)
-        except BrokenRuleError:
-            self._database.attempts = before
-            raise
-        key = record.desired.service_id
-        if plan.status is not None:
-            self._database.statuses[key] = plan.status
-        if plan.endpoints is not None:
-            self._database.endpoints[key] = plan.endpoints
-        self._database.events += [(key, event) for event in plan.events]
+                self._database.write(attempt, exists=attempt.token in known)
+            if plan.endpoints is not None:
+                self._database.write_endpoints(key, record.endpoints, plan.endpoints)
+            if plan.status is not None:
+                self._database.statuses[key] = plan.status
+            for event in plan.events:
+                self._database.write_event(key, event, now)
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         """Write the job id that sbatch answered."""
+        if sent.outcome is not SendOutcome.ACCEPTED:
+            return
         self.fence(term)
-        attempt = self._database.attempts[token]
-        if sent.outcome is SendOutcome.ACCEPTED and attempt.job_id is None:
+        attempt = self._database.attempts.get(token)
+        if attempt is not None and attempt.job_id is None:
             self._database.attempts[token] = replace(attempt, job_id=sent.job_id, submitted_at=now)
+            line = Event(reason="Submitted", message=f"Replica {attempt.replica}: it is job {sent.job_id}.")
+            self._database.write_event(attempt.service_id, line, now)
 
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
@@ -172,4 +291,29 @@ class MemoryStore:
         """Check that the term stands; raises `DeposedError`."""
         lease = self._database.lease
         if lease.epoch != term.epoch or lease.holder is None:
-            raise DeposedError(f"the term {term.epoch} is over")
+            raise DeposedError(f"The term {term.epoch} is over.")
+
+
+class MemoryLeaseRecords:
+    """lease.LeaseRecords on the in-memory database."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+        """Take the lease if there is none or it is free; return the new epoch."""
+        row = self._database.lease
+        if row.epoch and not is_free(Held(row.epoch, row.holder, row.renewals)):
+            return None
+        self._database.lease = LeaseRow(epoch=row.epoch + 1, holder=holder)
+        return row.epoch + 1
+
+    async def renew(self, term: Term, now: float) -> None:
+        """Count a renewal."""
+        MemoryStore(self._database).fence(term)
+        self._database.lease = replace(self._database.lease, renewals=self._database.lease.renewals + 1)
+
+    async def release(self, term: Term) -> None:
+        """Give the lease up."""
+        MemoryStore(self._database).fence(term)
+        self._database.lease = replace(self._database.lease, holder=None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from tests.simulation.adapters import BOUNDARIES, EFFECTS
 
 if TYPE_CHECKING:
     from tests.simulation.slurm import SimJob
@@ -49,18 +50,38 @@ def node_dies(world: World) -> None:
 
 def preempted(world: World) -> None:
     for job in running(world)[:1]:
-        world.slurm.end(job, "PREEMPTED", world.now, code=143, reason="Terminated")
+        world.slurm.terminate(job, "PREEMPTED", world.now)
 
 
 def time_limit(world: World) -> None:
     for job in running(world)[:1]:
-        world.slurm.end(job, "TIMEOUT", world.now, code=143, reason="Terminated")
+        world.slurm.terminate(job, "TIMEOUT", world.now)
+
+
+def suspended(world: World) -> None:
+    """An administrator, or gang scheduling, suspends a job for a while."""
+    victims = running(world)
+    if victims:
+        job = victims[0]
+        job.state = "SUSPENDED"
+        world.later(world.rng.choice((5.0, 40.0)), lambda: world.slurm.resume(job))
 
 
 def engine_dies(world: World) -> None:
     victims = [j for j in running(world) if j.has_engine]
     if victims:
         world.slurm.end(world.rng.choice(victims), "FAILED", world.now, code=1, reason="EngineExited")
+
+
+def engine_lies(world: World) -> None:
+    """An engine that calls itself well while it serves nothing, or that serves another model."""
+    victims = [j for j in running(world) if j.has_engine]
+    if victims:
+        job = world.rng.choice(victims)
+        if job.stage == "ready" or world.rng.random() < 0.5:
+            job.model = "another"
+        else:
+            job.lies = True
 
 
 def engine_hangs(world: World) -> None:
@@ -93,11 +114,17 @@ def cancelled_by_hand(world: World) -> None:
         world.slurm.cancel(world.rng.choice(jobs), world.now)
 
 
+OTHERS = "af-other-"
+"""How another installation's tokens begin."""
+
+
 def look_alike(world: World) -> None:
-    """A stranger's job under a name like ours, and another installation's."""
-    ours = [j.name for j in alive(world)] or ["af-sim-s1-0-1"]
-    name = world.rng.choice((world.rng.choice(ours) + "x", "af-simm-s1-0-1", "af-other-s1-0-1"))
-    world.slurm.create(name, world.now)
+    """A stranger's job under a name like ours, and another installation's, whose services are called as ours."""
+    ours = [j.name for j in alive(world) if j.theirs is False] or ["af-sim-s1-0-1"]
+    name = world.rng.choice(ours)
+    name = world.rng.choice((name + "x", name.replace("af-sim-", "af-simm-"), name.replace("af-sim-", OTHERS)))
+    job_id = world.slurm.create(name, world.now)
+    world.slurm.jobs[job_id].theirs = True
 
 
 def controller_crashes(world: World) -> None:
@@ -109,7 +136,14 @@ def controller_crashes(world: World) -> None:
 
 def controller_pauses(world: World) -> None:
     controller = world.rng.choice(world.controllers)
-    controller.paused_until = world.now + world.rng.choice((1.0, 10.0, 60.0))
+    controller.pause(world.now + world.rng.choice((1.0, 10.0, 60.0)))
+
+
+def clock_jumps(world: World) -> None:
+    """The clock of one controller's host jumps by an hour, and is set right later: it jumps back."""
+    controller = world.rng.choice(world.controllers)
+    controller.clock_offset = world.rng.choice((3600.0, -3600.0))
+    world.later(world.rng.choice((3.0, 30.0, 120.0)), lambda: setattr(controller, "clock_offset", 0.0))
 
 
 def database_fails(world: World) -> None:
@@ -122,12 +156,42 @@ def shared_folder_fails(world: World) -> None:
 
 def database_restored(world: World) -> None:
     """A backup is made now, and is what there is again some time later."""
-    backup = copy.deepcopy(world.database)
+    backup = world.database.backup()
     world.later(world.rng.choice((10.0, 60.0)), lambda: world.restore(backup))
 
 
 def files_late(world: World) -> None:
     world.files_late_until = world.now + world.rng.choice((5.0, 30.0))
+
+
+def files_garbled(world: World) -> None:
+    world.files_garbled_until = world.now + world.rng.choice((5.0, 30.0))
+
+
+def nodes_without_run_dir(world: World) -> None:
+    """Jobs that start now leave no file at all, and no claim."""
+    world.slurm.blind_until = world.now + world.rng.choice((2.0, 10.0))
+
+
+def slurmctld_forgets_everything(world: World) -> None:
+    if world.rng.random() < 0.3:
+        world.reach("all jobs forgotten")
+        world.slurm.forget_everything(world.now)
+
+
+def killed_at_a_boundary(world: World) -> None:
+    world.rng.choice(world.controllers).trap = world.rng.choice(BOUNDARIES), "crash"
+
+
+def paused_at_a_boundary(world: World) -> None:
+    world.rng.choice(world.controllers).trap = world.rng.choice(BOUNDARIES), "pause"
+
+
+def paused_before_an_effect(world: World) -> None:
+    """The leader is: while it sleeps another one may be elected."""
+    for controller in world.controllers:
+        if controller.leads:
+            controller.trap = world.rng.choice(EFFECTS), "pause"
 
 
 FAULTS: tuple[Callable[[World], None], ...] = (
@@ -138,16 +202,25 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     node_dies,
     preempted,
     time_limit,
+    suspended,
     engine_dies,
     engine_hangs,
+    engine_lies,
     requeued,
     held,
     cancelled_by_hand,
     look_alike,
     controller_crashes,
     controller_pauses,
+    clock_jumps,
     database_fails,
     shared_folder_fails,
     files_late,
+    files_garbled,
+    nodes_without_run_dir,
+    slurmctld_forgets_everything,
+    killed_at_a_boundary,
+    paused_at_a_boundary,
+    paused_before_an_effect,
     database_restored,
 )

@@ -13,10 +13,12 @@ from typing import Any
 from unittest import mock
 
 from controller.core.fold import Folded
-from controller.core.model import Attempt, Cancel, Claim, JobFiles, Limits, Observed, SendOutcome
+from controller.core.model import Attempt, Cancel, Claim, JobFiles, JobPhase, Limits, Observed, SendOutcome
 from controller.core.outcomes import Outcome
 from controller.ports import Listing, Term, UnreadableError
-from tests.simulation import schedules
+from controller.slurm.argv import submit_options
+from tests.simulation import scenarios, schedules
+from tests.simulation.adapters import Boundary
 
 MOST_SCHEDULES = 3000
 
@@ -27,6 +29,8 @@ class Mutant:
 
     rule: str
     patch: Callable[[], Any]
+    scenario: Callable[[], None] | None = None
+    """Where it is caught, if its moment is too rare for the search."""
 
 
 def patched(target: str, replacement: Any) -> Callable[[], Any]:
@@ -46,7 +50,9 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     record = await self._store.load(key)
     if record is None:
         return None
-    seen = await observe(record, self._cluster, self._run_dirs, self._probes, self._actor)
+    seen = await observe(
+        record, self._cluster, self._run_dirs, self._probes, self._actor, term_began_at=self._term.began_at
+    )
     now = self._clock.now()
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
@@ -133,7 +139,7 @@ def restarted_jobs_run(self: Any, job: Any, now: float) -> None:
 
 async def record_under_any_term(self: Any, term: Term, record: Any, plan: Any, now: float) -> None:
     """The term is looked up when it is needed instead of being captured once."""
-    await RECORD(self, Term(epoch=self._database.lease.epoch, began_at=term.began_at), record, plan, now)
+    await RECORD(self, Term(epoch=self._database.epoch, began_at=term.began_at), record, plan, now)
 
 
 # --- looking
@@ -200,7 +206,41 @@ def absence_needs_no_sequence() -> Iterator[None]:
         yield
 
 
+def without_singleton(*arguments: Any, **named: Any) -> tuple[str, ...]:
+    """sbatch is not told to hold twins back."""
+    return tuple(o for o in submit_options(*arguments, **named) if not o.startswith("--dependency"))
+
+
+async def cancels_the_unknown(self: Any, tokens: Any) -> dict[str, bool]:
+    """A token that the database has never heard of counts as closed."""
+    return dict.fromkeys(tokens, True) | dict(await KNOWN(self, tokens))
+
+
+async def cancels_by_id_alone(self: Any, token: str, job_id: int) -> None:
+    """scancel without the name: whoever has the id by now is hit."""
+    await Boundary("before scancel")
+    job = self._world.slurm.jobs.get(job_id)
+    if job is not None and job.alive:
+        self._world.judge_cancel(job)
+        self._world.slurm.cancel(job, self._world.now)
+
+
+def cancels_the_younger(jobs: tuple[Any, ...], files: JobFiles) -> tuple[Cancel, ...]:
+    """Of two jobs the younger is cancelled, though it may be the one that claims."""
+    if files.claim is not None:
+        return LOSERS(jobs, files)  # type: ignore[no-any-return]
+    alive = sorted(j.job_id for j in jobs if j.phase is not JobPhase.ENDED)
+    return tuple(Cancel(token=jobs[0].token, job_id=job_id) for job_id in alive[1:])
+
+
+def health_is_enough(listener: Any, token: str) -> bool:
+    """Whatever answers under the address and calls itself well is taken for the attempt's engine."""
+    return listener is not None and bool(listener.healthy)
+
+
 LIST: Any = None
+KNOWN: Any = None
+LOSERS: Any = None
 READ: Any = None
 RECORD: Any = None
 EVICT: Any = None
@@ -209,12 +249,14 @@ FOLD: Any = None
 
 def remember_originals() -> None:
     """Keep what mutants wrap."""
-    from controller.core import decide
-    from tests.simulation.adapters import SimRunDirs, SimScheduler
+    from controller.core import decide, fold
+    from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore
     from tests.simulation.database import MemoryStore
 
     globals().update(
         LIST=SimScheduler.list_jobs,
+        KNOWN=SimStore.known,
+        LOSERS=fold._losers,
         READ=SimRunDirs.read,
         RECORD=MemoryStore.record,
         EVICT=decide.evict,
@@ -231,33 +273,61 @@ MUTANTS = (
     Mutant("fence", patched("tests.simulation.database.MemoryStore.fence", lambda self, term: None)),
     Mutant("term captured once", patched("tests.simulation.database.MemoryStore.record", record_under_any_term)),
     Mutant(
-        "silence is not emptiness", patched("tests.simulation.adapters.SimScheduler.list_jobs", silence_is_emptiness)
+        "silence is not emptiness",
+        patched("tests.simulation.adapters.SimScheduler.list_jobs", silence_is_emptiness),
+        scenarios.silence,
     ),
-    Mutant("adoption", patched("controller.core.fold.holder", never_adopted)),
+    Mutant("adoption", patched("controller.core.fold.holder", never_adopted), scenarios.unanswered_job_waits),
     Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.fold._has_begun", lambda attempt, files, seen: False)),
     Mutant("one attempt at a time", patched("controller.core.drive._may_open", opens_beside)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
+    Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
+    Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),
+    Mutant("the unknown are left alone", patched("tests.simulation.adapters.SimStore.known", cancels_the_unknown)),
+    Mutant(
+        "cancel by name and id",
+        patched("tests.simulation.adapters.SimScheduler.cancel", cancels_by_id_alone),
+        scenarios.id_given_to_another,
+    ),
+    Mutant("nobody is cancelled before the claim", patched("controller.core.fold._losers", cancels_the_younger)),
+    Mutant(
+        "ready by model and secret",
+        patched("tests.simulation.adapters.SimProbes.believes", staticmethod(health_is_enough)),
+    ),
+    Mutant(
+        "breaker for mass vanishing",
+        patched("controller.slurm.snapshot.find_in_doubt", lambda *_: frozenset()),
+        scenarios.mass_vanishing,
+    ),
+    Mutant(
+        "doubt has an end",
+        patched("tests.simulation.controller.LIMITS", Limits(doubt_grace=float("inf"))),
+        scenarios.all_jobs_forgotten,
+    ),
 )
 
 
 def find(mutant: Mutant, most: int = MOST_SCHEDULES) -> schedules.Outcome:
-    """Search until the mutant is caught, or patience ends."""
+    """Play its scenario, or search until the mutant is caught or patience ends."""
     with mutant.patch():
+        if mutant.scenario is not None:
+            return schedules.play(mutant.scenario)
         return schedules.run(most, stop_at_first=True)
 
 
 def main() -> int:
     """Print the table; the exit code is 1 if a mutant survived."""
     remember_originals()
-    print("| rule taken out | caught after schedules | by |\n|---|---|---|")
+    print("| rule taken out | schedules until caught | by |\n|---|---|---|")
     survived = 0
     for mutant in MUTANTS:
         outcome = find(mutant)
         found = next(iter(outcome.failures.values()), None)
         survived += found is None
-        after = f"{outcome.schedules:,}" if found else f"**survived {outcome.schedules:,}**"
+        after = mutant.scenario.__name__ if mutant.scenario else f"{outcome.schedules:,}"
+        after = after if found else f"**survived {outcome.schedules:,}**"
         print(f"| {mutant.rule} | {after} | {(found or '')[:110]} |", flush=True)
     return 1 if survived else 0
 

@@ -8,8 +8,28 @@ from dataclasses import dataclass, field, replace
 from controller.core.model import Job, JobPhase
 
 MIN_JOB_AGE = 30.0
-ALIVE = ("PENDING", "RUNNING", "COMPLETING")
-PHASES = {"PENDING": JobPhase.PENDING, "RUNNING": JobPhase.RUNNING, "COMPLETING": JobPhase.COMPLETING}
+TIME_LIMIT = 86_400.0
+QUEUE_WAITS = (0.0,) * 6 + (20.0, 90.0)
+PHASES = {
+    "PENDING": JobPhase.PENDING,
+    "RUNNING": JobPhase.RUNNING,
+    "SUSPENDED": JobPhase.SUSPENDED,
+    "COMPLETING": JobPhase.COMPLETING,
+}
+NODES = {f"n{number}": f"10.0.0.{number + 1}" for number in range(3)}
+MODEL = "m"
+"""What every service of the simulation is to serve."""
+FIRST_PORT = 20000
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a probe finds behind an address."""
+
+    healthy: bool
+    secret: str
+    """The token whose secret it knows."""
+    model: str
 
 
 @dataclass
@@ -20,6 +40,10 @@ class SimJob:
     name: str
     submitted_at: float
     state: str = "PENDING"
+    starts_after: float = 0.0
+    """Until then no node is free for it."""
+    singleton: bool = True
+    """Whether its sbatch asked to be held back while another job of its name may run."""
     held: bool = False
     restarts: int = 0
     node: str | None = None
@@ -28,32 +52,50 @@ class SimJob:
     exit_code: int | None = None
     stage: str = "none"
     """What its script has come to: none, begun, claimed, starting, serving, ready."""
-    cancel_at: float | None = None
+    ends_at: float | None = None
+    """When what ends it has come to its end: until then it is COMPLETING, and its engine may go on."""
+    ends_as: str = ""
     hangs: bool = False
     """Its engine runs and does not answer."""
+    theirs: bool = False
+    """Whether it is a stranger's, or another installation's."""
+    lies: bool = False
+    """Its engine calls itself well, and serves no model."""
+    model: str = MODEL
+    port: int | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it is queued or on a node."""
-        return self.state in ALIVE
+        return self.state in PHASES
 
     @property
     def has_engine(self) -> bool:
         """Whether its engine holds a GPU."""
-        return self.state in ("RUNNING", "COMPLETING") and self.stage in ("claimed", "starting", "serving", "ready")
+        return self.state in ("RUNNING", "SUSPENDED", "COMPLETING") and self.stage in (
+            "claimed",
+            "starting",
+            "serving",
+            "ready",
+        )
 
-    def seen(self) -> Job:
-        """Return it as a listing shows it."""
+    def seen(self, reason: str = "") -> Job:
+        """Return it as a listing shows it, which tells no exit code."""
+        lasts = self.state in ("RUNNING", "SUSPENDED") and self.started_at is not None
         return Job(
             job_id=self.job_id,
             token=self.name,
             phase=PHASES.get(self.state, JobPhase.ENDED),
             state=self.state,
-            reason="JobHeldAdmin" if self.held else "",
-            node=self.node if self.state != "PENDING" else None,
+            reason=reason,
+            node=self.node,
             started_at=self.started_at,
-            exit_code=self.exit_code,
+            ends_at=self.started_at + TIME_LIMIT if lasts and self.started_at is not None else None,
         )
+
+    def accounted(self) -> Job:
+        """Return it as accounting knows it."""
+        return replace(self.seen(), ends_at=None, exit_code=self.exit_code)
 
 
 @dataclass
@@ -83,17 +125,30 @@ class SimSlurm:
     accounting_down_until: float = 0.0
     listing_fault: str = ""
     listing_fault_until: float = 0.0
-    underway: list[tuple[float, str]] = field(default_factory=list)
-    """Requests that slurmctld will carry out although their sbatch has given up: when, and the name."""
+    underway: list[tuple[float, str, bool]] = field(default_factory=list)
+    """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
+    queue_waits: tuple[float, ...] = QUEUE_WAITS
+    slow_until: float = 0.0
+    """Until then no engine comes to serve."""
+    blind_until: float = 0.0
+    """Until then nodes don't see RUN_DIR: what starts there can't claim."""
+    served: set[str] = field(default_factory=set)
+    """Tokens whose engine has ever been ready with the right model."""
 
     # --- what the commands do
 
-    def create(self, name: str, now: float) -> int:
+    def create(self, name: str, now: float, *, singleton: bool = True) -> int:
         """Make a job, as sbatch asks."""
         job_id = self.next_id
         self.next_id += 1
-        self.jobs[job_id] = SimJob(job_id=job_id, name=name, submitted_at=now)
+        self.jobs[job_id] = SimJob(
+            job_id=job_id,
+            name=name,
+            submitted_at=now,
+            starts_after=now + self.rng.choice(self.queue_waits),
+            singleton=singleton,
+        )
         return job_id
 
     def listing(self, now: float) -> list[SimJob]:
@@ -112,8 +167,14 @@ class SimSlurm:
         """Ask a job to end."""
         if job.state == "PENDING":
             self.end(job, "CANCELLED", now, code=0)
-        elif job.alive and job.cancel_at is None:
-            job.cancel_at = now + self.rng.choice((0.0, 0.5, 3.0, 20.0))
+        else:
+            self.terminate(job, "CANCELLED", now)
+
+    def terminate(self, job: SimJob, state: str, now: float) -> None:
+        """Send TERM, later KILL: from now on it is COMPLETING, and while it is, singleton holds no twin of it back."""
+        if job.alive and job.ends_at is None:
+            job.state, job.ends_as = "COMPLETING", state
+            job.ends_at = now + self.rng.choice((0.0, 0.5, 3.0, 20.0))
 
     def end(self, job: SimJob, state: str, now: float, code: int, reason: str | None = None) -> None:
         """End a job; its wrapper may leave a record."""
@@ -132,12 +193,12 @@ class SimSlurm:
 
     def advance(self, now: float) -> None:
         """Let everything that is due happen."""
-        for due, name in [u for u in self.underway if u[0] <= now and now >= self.silent_until]:
-            self.underway.remove((due, name))
-            self.create(name, now)
+        for request in [u for u in self.underway if u[0] <= now and now >= self.silent_until]:
+            self.underway.remove(request)
+            self.create(request[1], now, singleton=request[2])
         for job in list(self.jobs.values()):
-            if job.cancel_at is not None and now >= job.cancel_at and job.alive:
-                self.end(job, "CANCELLED", now, code=143, reason="Terminated")
+            if job.ends_at is not None and now >= job.ends_at and job.alive:
+                self.end(job, job.ends_as, now, code=143, reason="Terminated")
             elif job.alive and self.rng.random() < 0.5:
                 self._progress(job, now)
             elif not job.alive and now - (job.ended_at or now) > MIN_JOB_AGE * 4:
@@ -146,24 +207,61 @@ class SimSlurm:
     def _progress(self, job: SimJob, now: float) -> None:
         if job.state == "PENDING":
             self._start(job, now)
+        elif job.state == "SUSPENDED":
+            return
         elif job.stage == "none":
-            self._begin_script(job, now)
+            self._begin_script(job, now)  # even of a job that is being ended: its TERM may come after
+        elif job.state == "COMPLETING":
+            return
         elif job.stage == "claimed":
             self._step(job, "starting", now)
-        elif job.stage == "starting":
-            self._step(job, "serving", now, port=20000 + job.job_id % 1000)
-        elif job.stage == "serving":
+        elif job.stage == "starting" and now >= self.slow_until:
+            job.port = self._free_port(job)
+            self._step(job, "serving", now, port=job.port)
+        elif job.stage == "serving" and not job.lies:
             job.stage = "ready"
+            if job.model == MODEL:
+                self.served.add(job.name)
+
+    def _free_port(self, job: SimJob) -> int:
+        """Return the lowest port that nobody has on its node: the dead leave theirs to others at once."""
+        taken = {other.port for other in self.jobs.values() if other.has_engine and other.node == job.node}
+        return next(port for port in range(FIRST_PORT, FIRST_PORT + len(taken) + 1) if port not in taken)
+
+    def listener(self, host: str | None, port: int | None) -> Listener | None:
+        """Return who answers under an address."""
+        for job in self.jobs.values():
+            if job.port != port or job.node is None or NODES[job.node] != host or not job.has_engine:
+                continue
+            if job.stage in ("serving", "ready") and job.state != "SUSPENDED" and not job.hangs:
+                healthy = job.stage == "ready" or job.lies
+                return Listener(healthy=healthy, secret=job.name, model=job.model if job.stage == "ready" else "")
+        return None
+
+    def reason(self, job: SimJob) -> str:
+        """Say why a job is pending."""
+        if job.state != "PENDING":
+            return ""
+        return "JobHeldAdmin" if job.held else "Dependency" if self._is_kept_back(job) else ""
+
+    def _is_kept_back(self, job: SimJob) -> bool:
+        """A twin that runs, or that was submitted before, keeps a job back. A requeued one has no dependency left."""
+        return (job.singleton and job.restarts == 0) and any(
+            twin.state in ("RUNNING", "SUSPENDED") or (twin.state == "PENDING" and twin.job_id < job.job_id)
+            for twin in self.jobs.values()
+            if twin.name == job.name and twin is not job
+        )
 
     def _start(self, job: SimJob, now: float) -> None:
-        twin = any(j.name == job.name and j.job_id != job.job_id and j.state == "RUNNING" for j in self.jobs.values())
-        # A requeued job has lost its dependency: singleton does not hold it any more.
-        if job.held or now < self.silent_until or (twin and job.restarts == 0):
+        if job.held or now < max(self.silent_until, job.starts_after) or self._is_kept_back(job):
             return
-        job.state, job.node, job.started_at, job.stage = "RUNNING", f"n{self.rng.randrange(3)}", now, "none"
+        job.state, job.node, job.started_at, job.stage = "RUNNING", self.rng.choice([*NODES]), now, "none"
 
     def _begin_script(self, job: SimJob, now: float) -> None:
         """The wrapper's claim. Without it no engine."""
+        if now < self.blind_until:
+            self.end(job, "FAILED", now, code=1)
+            return
         folder = self.folder(job.name)
         if job.restarts or (folder.claim is not None and folder.claim != job.job_id):
             self.end(job, "COMPLETED", now, code=0)
@@ -185,7 +283,13 @@ class SimSlurm:
             folder.exit, folder.written_at = (143, "Terminated"), now
         job.state, job.stage, job.node, job.started_at = "PENDING", "over", None, None
         job.restarts += 1
-        job.cancel_at = None
+        job.ends_at = None
+
+    @staticmethod
+    def resume(job: SimJob) -> None:
+        """Let a suspended job go on."""
+        if job.state == "SUSPENDED":
+            job.state = "RUNNING"
 
     def lose_state(self, now: float) -> None:
         """slurmctld is killed: what it acknowledged last is gone, and the ids are given out again."""
@@ -194,4 +298,10 @@ class SimSlurm:
             del self.jobs[job.job_id]
         if lost:
             self.next_id = min(j.job_id for j in lost)
+        self.silent_until = now + 5.0
+
+    def forget_everything(self, now: float) -> None:
+        """slurmctld starts without its state: no job is left, and ids begin anew; accounting never learns of it."""
+        self.jobs.clear()
+        self.next_id = 1
         self.silent_until = now + 5.0

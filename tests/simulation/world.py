@@ -4,22 +4,66 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from api.contract.identity import parse_token
+from controller.core.model import Attempt
 from controller.core.model import Plan as ServicePlan
-from controller.ports import Record, Term
+from controller.lease import LeaseRecords
+from controller.ports import Record, Store, Term
 from tests.simulation.controller import SimController
-from tests.simulation.database import INSTALLATION, MemoryDatabase, MemoryStore
+from tests.simulation.database import MemoryDatabase, SimService
 from tests.simulation.faults import FAULTS
-from tests.simulation.slurm import SimJob, SimSlurm
+from tests.simulation.slurm import MODEL, Listener, SimJob, SimSlurm
 
+SETTLING_SECONDS = 1200.0
+"""Within this time after the last fault everything must be as wanted; the longest back-off is part of it."""
+QUIET_AFTER, PLAIN_AFTER = 130.0, 20.0
+"""Seconds after which the last fault is over for certain, and after which a job must have been seen in a listing."""
+MOVES = ("scale", "scale", "config", "config", "stop", "start", "start", "delete")
 FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
 
 
 class ViolationError(BaseException):
     """An invariant does not hold. No handler of the project's may catch it."""
+
+
+class Database(Protocol):
+    """What a world needs of its database. The coroutines of store and lease end without ever waiting."""
+
+    installation: str
+    edits: int
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def lease_records(self) -> LeaseRecords: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def services(self) -> Mapping[str, SimService]: ...
+
+    @property
+    def attempts(self) -> Mapping[str, Attempt]: ...
+
+    def attempt(self, token: str) -> Attempt | None: ...
+
+    def wanted_digest(self, key: str) -> str: ...
+
+    def change(self, key: str, **values: Any) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def backup(self) -> Any: ...
+
+    def restore(self, backup: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +81,7 @@ class Plan:
 class World:
     """One schedule."""
 
-    def __init__(self, plan: Plan, *, trace: bool = False) -> None:
+    def __init__(self, plan: Plan, *, trace: bool = False, database: Database | None = None) -> None:
         self.plan = plan
         self.trace: list[str] = []
         self._tracing = trace
@@ -45,11 +89,17 @@ class World:
         self.rng = random.Random(plan.seed)
         self.now = 1000.0
         self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8)
-        self.database = MemoryDatabase()
-        self.store = MemoryStore(self.database)
+        self.database = database or MemoryDatabase()
+        self.installation = self.database.installation
         self.reached: Counter[str] = Counter()
-        self.database_fails_until = self.folder_fails_until = self.files_late_until = 0.0
+        self.database_fails_until = self.folder_fails_until = self.files_late_until = self.files_garbled_until = 0.0
         self.calm = self.restored = False
+        self.newest_epoch = 0
+        self.next_fate: str | None = None
+        """What becomes of the next sbatch, if it is not to be drawn."""
+        self.calm_since = float("inf")
+        self.settled_after: float | None = None
+        """Seconds from the last fault until everything was as wanted."""
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.keys = [f"s{n + 1}" for n in range(plan.services)]
         self.controllers = [SimController(self, name) for name in "ABC"[: plan.controllers]]
@@ -78,11 +128,18 @@ class World:
         """Drop what is under way."""
         for controller in self.controllers:
             controller.crash(float("inf"))
+        self.database.close()
 
     def check_database(self) -> None:
         """Raise as a busy or unreachable database does."""
         if self.now < self.database_fails_until:
             raise OSError("database is locked")
+
+    def maybe_fail_the_commit(self) -> None:
+        """Raise, and nothing was done."""
+        if not self.calm and self.rng.random() < 0.02:
+            self.reach("commit failed")
+            raise OSError("disk I/O error")
 
     def maybe_lose_the_answer(self) -> None:
         """Raise although the commit was done."""
@@ -97,17 +154,22 @@ class World:
 
     def fate_of_sbatch(self) -> str:
         """Draw what becomes of an sbatch."""
-        fate = "accepted" if self.calm else self.rng.choice(FATES)
-        if self.now < self.slurm.silent_until:
+        fate, self.next_fate = self.next_fate, None
+        if fate is None and self.now < self.slurm.silent_until:
             fate = self.rng.choice(("late", "lost"))
+        elif fate is None:
+            fate = "accepted" if self.calm else self.rng.choice(FATES)
         self.reach(f"sbatch {fate}")
         return fate
 
-    def answers(self, token: str) -> bool:
-        """Whether an engine answers for that token."""
-        return any(j.name == token and j.stage == "ready" and not j.hangs for j in self.slurm.jobs.values())
+    def listener(self, host: str | None, port: int | None) -> Listener | None:
+        """Return what a probe finds behind an address."""
+        found = self.slurm.listener(host, port)
+        if found is not None and found.healthy and found.model != MODEL:
+            self.reach("a false engine called itself well")
+        return found
 
-    def restore(self, backup: MemoryDatabase) -> None:
+    def restore(self, backup: Any) -> None:
         """Put an older state of the database back, as one does it: with the programs stopped."""
         if not self.calm:
             for controller in self.controllers:
@@ -115,8 +177,7 @@ class World:
             self.reach("database put back")
             self.restored = True
             self.slurm.listing_fault_until = 0.0
-            vars(self.database).update(vars(backup))
-            self.database.seq += 1000
+            self.database.restore(backup)
 
     def later(self, seconds: float, work: Callable[[], None]) -> None:
         """Have something happen later."""
@@ -131,12 +192,29 @@ class World:
     def judge_cancel(self, job: SimJob) -> None:
         """A cancel is right only for what is ours, and closed or not the holder of its claim."""
         self.reach("cancel")
-        attempt = self.database.attempts.get(job.name)
+        if job.theirs:
+            raise ViolationError(f"cancelled {job.name}, job {job.job_id}, which is not ours")
+        attempt = self.database.attempt(job.name)
         if attempt is None:
             raise ViolationError(f"cancelled {job.name}, of which the database has never heard")
         claim = self.slurm.folder(job.name).claim
         if attempt.open and claim == job.job_id:
             raise ViolationError(f"cancelled job {job.job_id}, which holds the claim of the open attempt {job.name}")
+
+    def judge_revoke(self, token: str) -> None:
+        """Once all is quiet, nobody takes the claim from a job that has been waiting in plain sight."""
+        attempt = self.database.attempt(token)
+        if attempt is None or not attempt.open or self.now < self.calm_since + QUIET_AFTER:
+            return
+        waiting = [j for j in self.slurm.jobs.values() if j.name == token and j.state == "PENDING" and not j.theirs]
+        if any(self.now - j.submitted_at > PLAIN_AFTER for j in waiting):
+            raise ViolationError(f"revoked the claim of {token}, whose job waits in the queue")
+
+    def judge_plan(self, plan: ServicePlan) -> None:
+        """Ready is only what has answered as itself."""
+        for attempt in plan.attempts:
+            if attempt.ready and attempt.token not in self.slurm.served:
+                raise ViolationError(f"{attempt.token} is called ready, and has never served its model")
 
     def _show_jobs(self) -> None:
         for job in self.slurm.jobs.values():
@@ -147,16 +225,23 @@ class World:
 
     def judge_write(self, term: Term) -> None:
         """Only the leader writes."""
-        if term.epoch != self.database.lease.epoch:
-            raise ViolationError(f"the deposed leader of term {term.epoch} wrote in term {self.database.lease.epoch}")
+        epoch = self.database.epoch
+        if term.epoch != epoch:
+            raise ViolationError(f"the deposed leader of term {term.epoch} wrote in term {epoch}")
 
     def check(self) -> None:
         """Check the invariants of every moment."""
         if self._tracing:
             self._show_jobs()
-        engines = [j for j in self.slurm.jobs.values() if j.has_engine and self._is_ours(j)]
+        mine = [j for j in self.slurm.jobs.values() if self._is_ours(j)]
+        # A requeued job has no dependency left; what keeps it from its GPU is its restart count.
+        twins = Counter(j.name for j in mine if j.state == "RUNNING" and not j.restarts)
+        engines = [j for j in mine if j.has_engine]
         by_token = Counter(j.name for j in engines)
         by_replica = Counter(j.name.rpartition("-")[0] for j in engines)
+        for name, count in twins.items():
+            if count > 1:
+                raise ViolationError(f"{count} jobs run at a time for one attempt: {name}")
         for what, counts in (("attempt", by_token), ("replica", by_replica)):
             for name, count in counts.items():
                 if count > 1:
@@ -169,45 +254,53 @@ class World:
             # Jobs that a restored database has never heard of are left alone, and block their replica: people decide.
             for job in [j for j in alive if j.name not in self.database.attempts]:
                 self.slurm.cancel(job, self.now)
-        wanted = {(s.id, r) for s in self.database.services.values() if s.running for r in range(s.replicas)}
-        open_ = {(a.service_id, a.replica): a for a in self.database.attempts.values() if a.open}
+        services, attempts = self.database.services, self.database.attempts
+        wanted = {(s.id, r) for s in services.values() if s.running and not s.deleted for r in range(s.replicas)}
+        open_ = {(a.service_id, a.replica): a for a in attempts.values() if a.open}
         if open_.keys() != wanted:
             return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
         if any(not a.ready for a in open_.values()):
             return f"not ready: {[a.token for a in open_.values() if not a.ready]}"
         if sorted(j.name for j in alive) != sorted(a.token for a in open_.values()):
             return f"jobs {[(j.job_id, j.name, j.state) for j in alive]} for {[a.token for a in open_.values()]}"
-        versions = {s.id: f"v{s.version}" for s in self.database.services.values()}
-        if any(a.digest != versions[a.service_id] for a in open_.values()):
+        digests = {key: self.database.wanted_digest(key) for key in services}
+        if any(a.digest != digests[a.service_id] for a in open_.values()):
             return "an outdated attempt"
-        if any(a.gone_at is None and not a.open for a in self.database.attempts.values()):
+        if any(a.gone_at is None and not a.open for a in attempts.values()):
             return "a closed attempt that is not gone"
         return None
 
-    @staticmethod
-    def _is_ours(job: SimJob) -> bool:
+    def _is_ours(self, job: SimJob) -> bool:
         token = parse_token(job.name)
-        return token is not None and token.installation == INSTALLATION
+        return not job.theirs and token is not None and token.installation == self.installation
 
     # --- driving
 
     def run(self) -> None:
         """Run the schedule: faults first, then calm, then everything must be as wanted."""
-        self._user_action()
+        self.user_action()
         left = self.plan.faults + self.plan.user_actions
         for step in range(self.plan.steps):
             if left and self.rng.random() < left / (self.plan.steps - step):
                 left -= 1
-                self._user_action() if left < self.plan.user_actions and left % 2 else self._fault()
-            self._move()
-        self._calm_down()
-        for _ in range(6000):
-            self._move()
-            if self.rng.random() < 0.05 and self.unsettled() is None:
-                return
-        raise ViolationError(f"not settled: {self.unsettled()}")
+                self.user_action() if left < self.plan.user_actions and left % 2 else self.fault(
+                    self.rng.choice(FAULTS)
+                )
+            self.move()
+        self.settle()
 
-    def _move(self) -> None:
+    def settle(self) -> None:
+        """End all faults; soon everything must be as wanted."""
+        self._calm_down()
+        began = self.now
+        while self.now < began + SETTLING_SECONDS:
+            self.move()
+            if self.rng.random() < 0.05 and self.unsettled() is None:
+                self.settled_after = self.now - began
+                return
+        raise ViolationError(f"not as wanted {SETTLING_SECONDS:g} s after the last fault: {self.unsettled()}")
+
+    def move(self) -> None:
         """Let time pass, or one controller take one step."""
         ready = [c for c in self.controllers if c.is_free_to_run()]
         if ready and self.rng.random() < 0.85:
@@ -220,30 +313,37 @@ class World:
             self.slurm.advance(self.now)
         self.check()
 
-    def _fault(self) -> None:
-        fault = self.rng.choice(FAULTS)
+    def fault(self, fault: Callable[[World], None]) -> None:
+        """Let something go wrong."""
         self.reach(fault.__name__)
         fault(self)
 
     def _calm_down(self) -> None:
         """No more faults; those that last come to their end by themselves."""
-        self.calm = True
+        self.calm, self.calm_since = True, self.now
+        for controller in self.controllers:
+            controller.clock_offset = 0.0
         for job in self.slurm.jobs.values():
             job.held = job.held and job.restarts > 0
         strangers = [j for j in self.slurm.jobs.values() if j.alive and not self._is_ours(j)]
         for job in strangers:
             self.slurm.end(job, "COMPLETED", self.now, code=0)
 
-    def _user_action(self) -> None:
+    def user_action(self) -> None:
+        """Let somebody change something."""
         key = self.rng.choice(self.keys)
-        if key not in self.database.services:
-            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((1, 2))))
+        service = self.database.services.get(key)
+        if service is None:
+            self.database.change(key, replicas=self.rng.choice((1, 2)))
             return
-        kind = self.rng.choice(("scale", "config", "stop", "start"))
+        kind = self.rng.choice(MOVES)
         self.reach(f"user: {kind}")
         if kind == "scale":
-            self.database.change(key, lambda s: setattr(s, "replicas", self.rng.choice((0, 1, 2, 3))))
+            self.database.change(key, replicas=self.rng.choice((0, 1, 2, 3)))
+        elif kind == "delete":
+            self.database.delete(key)
+            self.keys[self.keys.index(key)] = f"{key}n"
         elif kind == "config":
-            self.database.change(key, lambda s: setattr(s, "version", s.version + 1))
+            self.database.change(key, version=service.version + 1)
         else:
-            self.database.change(key, lambda s: setattr(s, "running", kind == "start"))
+            self.database.change(key, running=kind == "start")

@@ -23,7 +23,7 @@ from controller.core.model import (
     Submit,
 )
 from controller.core.script import Site
-from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError
+from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError, UsedTokenError
 
 TERM = Term(epoch=1, began_at=0.0)
 SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, python="python3.9")
@@ -192,6 +192,13 @@ class TestSubmitting:
         assert (sent.outcome, sent.sequence) == (SendOutcome.DEFERRED, 1)
         assert "No space left on device" in sent.message
         assert "RUN_DIR" in sent.message
+
+    async def test_a_token_that_was_used_before_is_not_sent(self, actor: Actor, world: World) -> None:
+        world.errors["prepare"] = UsedTokenError("claimed")
+        await act(actor, (A,), Submit(token="a"))
+        assert world.verbs == ["prepare"]
+        assert actor.sent["a"].outcome is SendOutcome.DEFERRED
+        assert "restored" in actor.sent["a"].message
 
     async def test_nothing_is_sent_without_knowing_what(self, actor: Actor, world: World) -> None:
         await act(actor, (A,), Submit(token="a"), spec=None)

@@ -25,7 +25,9 @@ from controller.core.model import (
     Sent,
     Snapshot,
     Status,
+    Submit,
 )
+from controller.pace import Pace
 from controller.ports import DeposedError, Record, Term
 from controller.reconciler import SOON, Reconciler
 from controller.report import Pass
@@ -149,7 +151,12 @@ def roster() -> Roster:
 
 
 @pytest.fixture
-def reconcile(world: World, roster: Roster) -> Callable[[], Any]:
+def pace(world: World) -> Pace:
+    return Pace(world, burst=2, per_second=0.5)
+
+
+@pytest.fixture
+def reconcile(world: World, roster: Roster, pace: Pace) -> Callable[[], Any]:
     reconciler = Reconciler(
         term=TERM,
         store=cast(Any, FakeStore(world)),
@@ -161,6 +168,7 @@ def reconcile(world: World, roster: Roster) -> Callable[[], Any]:
         hurry=world.hurry,
         clock=world,
         limits=LIMITS,
+        pace=pace,
         report=world.report,
     )
     return lambda: reconciler.reconcile("one")
@@ -193,6 +201,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
     world.failure = ReadingFailure(since=1.0, reason="R", message="m")
     await reconcile()
     assert world.seen == Observed(
+        term_began_at=TERM.began_at,
         attempts=(A, GONE, CLOSED),
         endpoints=(),
         status=Status(observed_generation=5),
@@ -202,6 +211,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
         probes={"a": Probe(at=1.0, ready=True, failures=0)},
         sent={"a": world.sent["a"]},
         cancelled={"c": 9.0},
+        allowance=2,
     )
 
 
@@ -260,3 +270,21 @@ async def test_when_it_looks_again(
     world.plan = plan
     assert await reconcile() == again
     assert ("hurry" in world.verbs) is hurried
+
+
+async def test_what_it_submits_is_counted(world: World, reconcile: Reconcile, pace: Pace) -> None:
+    world.plan = Plan(actions=(Submit(token="a"), Cancel(token="c", job_id=1)))
+    await reconcile()
+    assert pace.allowance("another") == 1
+
+
+async def test_one_that_must_wait_looks_again_when_its_turn_comes(
+    world: World, reconcile: Reconcile, pace: Pace
+) -> None:
+    for _ in range(2):
+        pace.submitted("another")
+    world.plan = Plan(wants_turn=True, look_again_at=NOW + 30)
+    assert await reconcile() == NOW + 2
+    world.plan = Plan()
+    await reconcile()  # it is not wanted any more, and its turn neither
+    assert pace.reserve("one") == NOW + 4

@@ -15,6 +15,7 @@ import pytest
 
 import controller.rundir
 from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
 from controller.wrapper.bundle import bundle, launch_script
@@ -100,6 +101,15 @@ class TestPrepare:
         (tmp_path / "file").write_text("")
         with pytest.raises(OSError, match="file"):
             await SharedRunDirs(tmp_path / "file", "x", "").prepare("one", TOKEN, b"{}")
+
+    @pytest.mark.parametrize("claim", ['{"job_id": 7, "restart_count": 0}', '{"revoked": true}', ""])
+    async def test_a_folder_that_is_claimed_is_of_an_earlier_life(
+        self, run_dirs: SharedRunDirs, folder: Path, claim: str
+    ) -> None:
+        (folder / "claim").write_text(claim)
+        with pytest.raises(UsedTokenError):
+            await run_dirs.prepare("one", TOKEN, b"{}")
+        assert names(folder) == ["claim"]
 
     async def test_a_full_disk_leaves_the_old_or_nothing(
         self, run_dirs: SharedRunDirs, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ from controller.core.model import (
 )
 
 from .builders import (
+    EMPTY,
     JOB,
     JOB_SPEC,
     LIMITS,
@@ -31,9 +32,11 @@ from .builders import (
     actions,
     answers,
     claim,
+    closed,
     desired,
     exited,
     fails,
+    gone,
     intended,
     job,
     only,
@@ -50,6 +53,7 @@ from .builders import (
 
 GRACE = LIMITS.absence_grace
 ACCOUNTING = LIMITS.accounting_grace
+DOUBT = LIMITS.doubt_grace
 
 
 def absent_for(attempt: Attempt, seconds: float, **changes: Any) -> Observed:
@@ -190,7 +194,6 @@ def in_doubt(*attempts: Attempt) -> Snapshot:
 @pytest.mark.parametrize(
     ("probes", "outcome"),
     [
-        pytest.param({}, None, id="nothing heard"),
         pytest.param(answers(ready(), at=NOW - 2000), None, id="answered before"),
         pytest.param(fails(ready(), 1), None, id="failed once"),
         pytest.param(fails(ready(), 2), "Vanished", id="failed twice"),
@@ -206,10 +209,24 @@ def test_of_a_mass_vanishing_an_exit_file_is_believed() -> None:
     assert only(seen).outcome == "EngineExited"
 
 
-def test_nothing_is_revoked_in_a_mass_vanishing() -> None:
-    seen = absent_for(queued(), 1000, snapshot=in_doubt(queued()))
-    assert actions(seen) == ()
-    assert actions(absent_for(queued(), 1000)) == (Revoke(token=queued().token),)
+@pytest.mark.parametrize(("waited", "outcome"), [(DOUBT - 0.1, None), (DOUBT, "Vanished")])
+def test_of_a_mass_vanishing_engines_that_can_not_be_heard_are_believed_gone_late(
+    waited: float, outcome: str | None
+) -> None:
+    seen = absent_for(started(), waited, snapshot=in_doubt(started()), files=claim(started()))
+    assert only(seen).outcome == outcome
+
+
+@pytest.mark.parametrize(("waited", "revokes"), [(GRACE, False), (DOUBT - 0.1, False), (DOUBT, True)])
+def test_in_a_mass_vanishing_revoking_takes_long(waited: float, revokes: bool) -> None:
+    seen = absent_for(queued(), waited, snapshot=in_doubt(queued()))
+    assert actions(seen) == ((Revoke(token=queued().token),) if revokes else ())
+
+
+def test_an_engine_that_comes_to_serve_unlisted_is_noted_so_that_it_is_probed() -> None:
+    seen = absent_for(started(), GRACE, files=claim(started(), step="serving", port=8000))
+    result = only(seen)
+    assert (result.open, result.serving_at, result.port) == (True, NOW, 8000)
 
 
 def test_outdated_attempts_are_not_replaced_in_a_mass_vanishing() -> None:
@@ -221,3 +238,40 @@ def test_a_service_whose_engine_ends_well_has_ended_all_the_same() -> None:
     files = claim(ready(), exit=JobExit(code=0, reason="EngineExited", message=""))
     result = only(see(ready(), files=files))
     assert (result.outcome, result.message) == ("EngineExited", "It ended with exit code 0.")
+
+
+class TestOtherClocks:
+    """What another controller noted went by its own clock, which may be hours apart from ours."""
+
+    @pytest.mark.parametrize("noted", [NOW - 3600, NOW + 3600, NOW - 51])
+    def test_a_grace_begins_anew_with_each_term(self, noted: float) -> None:
+        attempt = replace(ready(), absent_since=noted)
+        seen = see(attempt, term_began_at=NOW - 50, files=claim(attempt))
+        found = only(seen)
+        assert (found.open, found.absent_since) == (True, EMPTY.began_at)
+        closed_ = replace(closed(attempt), absent_since=noted)
+        seen = see(closed_, term_began_at=NOW - 50, files=claim(attempt))
+        found = next(a for a in plan(desired(running=False), seen).attempts if a.token == attempt.token)
+        assert (found.gone_at, found.absent_since) == (None, EMPTY.began_at)
+
+    def test_a_grace_of_this_term_goes_on(self) -> None:
+        attempt = replace(ready(), absent_since=NOW - 1 - ACCOUNTING)
+        found = only(see(attempt, term_began_at=NOW - 100, files=claim(attempt)))
+        assert found.outcome == "Vanished"
+
+    def test_times_ahead_of_us_are_taken_for_now(self) -> None:
+        ahead = started(launched_at=NOW + 3600, claimed_at=NOW + 3600)
+        seen = see(ahead, snapshot=snapshot(job(ahead, RUNNING)), files=claim(ahead, step="starting"))
+        found = only(seen)
+        assert (found.launched_at, found.claimed_at, found.started_at) == (NOW, NOW, ahead.started_at)
+
+    def test_a_replica_that_failed_in_our_future_does_not_wait_for_it(self) -> None:
+        crashed = gone(started(), "EngineExited", closed_at=NOW + 3600)
+        assert any(a.incarnation == 2 for a in plan(desired(), see(crashed)).attempts)
+
+    @pytest.mark.parametrize("told", [NOW - 3600, NOW + 3600])
+    def test_a_start_that_the_clusters_clock_can_not_mean_is_now(self, told: float) -> None:
+        """Else a start would be overdue at once, for ever, where the cluster's clock is behind ours."""
+        waiting = queued()
+        seen = see(waiting, snapshot=snapshot(job(waiting, RUNNING, started_at=told)))
+        assert only(seen).started_at == NOW

@@ -15,7 +15,7 @@ SITE = Site(apptainer="/opt/apptainer", image_cache="/run/images", port_range=No
 
 
 def of(launch: LaunchSpec, site: Site = SITE, secret: str = "hush") -> dict[str, object]:
-    found = parameters(launch, "af-i-s-0-1", secret, site)
+    found = parameters(launch, "af-i-s-0-1", "d", secret, site)
     assert json.loads(json.dumps(found)) == found
     return found
 
@@ -38,6 +38,7 @@ def test_all_that_the_wrapper_needs() -> None:
     assert found == {
         "version": PARAMETERS_VERSION,
         "token": "af-i-s-0-1",
+        "digest": "d",
         "image": {"source": "docker://vllm/vllm-openai", "definition": None},
         "image_cache": "/run/images",
         "apptainer": "/opt/apptainer",

@@ -83,6 +83,30 @@ async def test_a_run_that_takes_long_is_not_doubled_and_does_not_hold_up_others(
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
+async def test_a_clock_that_is_put_back_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = asyncio.Queue[None]()
+    ahead = timedelta(hours=1)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + ahead
+
+    async def work() -> None:
+        ran.put_nowait(None)
+
+    monkeypatch.setattr("controller.runtime.timers.LOOK_AFTER", 0.1)
+    for module in ("apscheduler.schedulers.base", "apscheduler.triggers.interval", "controller.runtime.timers"):
+        monkeypatch.setattr(f"{module}.datetime", Clock)
+    timers = PeriodicTimers()
+    timers.every(0.05, "count", work)
+    async with running(timers):
+        await asyncio.wait_for(ran.get(), 2)
+        ahead = timedelta(0)
+        for _ in range(3):
+            await asyncio.wait_for(ran.get(), 2)
+
+
 async def test_a_late_run_is_made_up_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Earlier(datetime):
         @classmethod

@@ -46,13 +46,14 @@ class World:
         self.now = NOW
         self.calls: Counter[tuple[str, str]] = Counter()
         self.leading: Leading | None = None
-        self.metrics = Metrics(lambda: self.now, lambda: self.leading, self.calls)
+        self.metrics = Metrics(lambda: self.leading, self.calls)
 
     def lead(self, snapshot: Snapshot | None = None, failure: ReadingFailure | None = None) -> KeyedQueue:
         queue = KeyedQueue(lambda: self.now)
         term = SimpleNamespace(
             term=Term(epoch=7, began_at=NOW),
             queue=queue,
+            clock=SimpleNamespace(now=lambda: self.now),
             keeper=SimpleNamespace(latest=snapshot, failure=failure),
             strays=SimpleNamespace(unknown=frozenset({"t"})),
             roster=Roster(track(a) for a in ATTEMPTS),

@@ -24,6 +24,15 @@ def test_a_port_stays_once_known(tmp_path: Path) -> None:
     assert (state(tmp_path)["step"], state(tmp_path)["port"], state(tmp_path)["detail"]) == ("serving", 8000, "up")
 
 
+def test_what_was_launched_is_told_on(tmp_path: Path) -> None:
+    report = Report(tmp_path)
+    report.step("claimed")
+    assert "digest" not in state(tmp_path)
+    report.digest = "d1"
+    report.step("starting")
+    assert state(tmp_path)["digest"] == "d1"
+
+
 def test_details_are_held_back_and_the_newest_wins(tmp_path: Path) -> None:
     report = Report(tmp_path)
     report.step("loading", "0%")

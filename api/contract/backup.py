@@ -1,0 +1,219 @@
+"""A backup: one tar file of mode 0600 that holds the database as it was at one moment, and the installation's key.
+
+It is made while everything runs. It is restored to an empty place, with the programs stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from sqlalchemy import delete, select, update
+from sqlalchemy.engine import URL
+
+from api.contract.database import Database
+from api.contract.settings import process_environment
+from api.contract.tables import Endpoint, Installation, Lease, ServiceStatus
+
+FORMAT = 1
+ABOUT, KEY, SQLITE, POSTGRESQL = "about.json", "installation.key", "ai-factory.db", "ai-factory.pgdump"
+
+
+class BackupError(Exception):
+    """It can't be made, or not be restored; the message says why and what to do. Nothing was changed."""
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup says of itself."""
+
+    format: int
+    made_at: float
+    """Unix seconds."""
+    program: str
+    installation: str
+    schema: str
+    """The revision of the database."""
+    database: str
+    """The name of the dump in the file, which tells SQLite from PostgreSQL."""
+
+
+async def backup(database: Database, key_file: Path, target: Path, program: str) -> About:
+    """Write a new file. Raises `BackupError`."""
+    if target.exists():
+        raise BackupError(f"{target} is there already. Name another file.")
+    try:
+        with _folder_beside(target) as folder:
+            about = await _about(database, program)
+            dump = folder / about.database
+            _copy_sqlite(_path(database), dump) if database.is_sqlite else _dump(database.url, dump)
+            draft = folder / "backup.tar"
+            with _private(draft) as file, tarfile.open(fileobj=file, mode="w") as archive:
+                _add(archive, ABOUT, msgspec.json.encode(about))
+                _add(archive, KEY, key_file.read_bytes())
+                archive.add(dump, about.database)
+                file.flush()
+            os.link(draft, target)  # unlike a rename, it replaces nothing
+    except (OSError, sqlite3.Error) as error:
+        raise BackupError(f"The backup can't be written: {error}.") from error
+    return about
+
+
+async def restore(database: Database, key_file: Path, source: Path) -> About:
+    """Fill an empty database, and put the key in its place. Raises `BackupError`."""
+    if await database.revision() is not None:
+        where = database.url.render_as_string()
+        raise BackupError(f"{where} is not empty. Point state_dir or database_url to a new place, or move it away.")
+    try:
+        with source.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            about = _read_about(archive, source)
+            if (about.database == SQLITE) != database.is_sqlite:
+                raise BackupError(f"{source} holds {about.database}: database_url must be of the same kind.")
+            key = _member(archive, KEY).read()
+            if key_file.exists() and key_file.read_bytes() != key:
+                raise BackupError(f"{key_file} is the key of another installation. Move it away, or set key_file.")
+            _fill(database, _member(archive, about.database), about.database)
+            _restore_key(key_file, key)
+    except (OSError, sqlite3.Error, tarfile.TarError, KeyError) as error:
+        raise BackupError(f"{source} can't be restored: {error}.") from error
+    await _forget_observations(database)
+    return about
+
+
+async def _forget_observations(database: Database) -> None:
+    """Drop what was true when the backup was made: who led, what answered, and where. A controller sees it afresh."""
+    async with database.write() as connection:
+        await connection.execute(update(Lease).values(holder=None))
+        await connection.execute(update(ServiceStatus).values(ready_replicas=0, conditions=[]))
+        await connection.execute(delete(Endpoint))
+
+
+async def _about(database: Database, program: str) -> About:
+    async with database.read() as connection:
+        installation = str((await connection.execute(select(Installation.id))).scalar_one())
+    return About(
+        format=FORMAT,
+        made_at=time.time(),
+        program=program,
+        installation=installation,
+        schema=str(await database.revision()),
+        database=SQLITE if database.is_sqlite else POSTGRESQL,
+    )
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """Copy it as it is at one moment; writers go on meanwhile (sqlite.org/backup.html)."""
+    with (
+        _private(target),
+        contextlib.closing(sqlite3.connect(source)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        old.backup(new)
+
+
+def _dump(url: URL, target: Path) -> None:
+    _run(url, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}")
+
+
+def _fill(database: Database, dump: IO[bytes], name: str) -> None:
+    near = _path(database) if database.is_sqlite else Path(tempfile.gettempdir()) / name
+    with _folder_beside(near) as folder:
+        copy = folder / name
+        with _private(copy) as file:
+            shutil.copyfileobj(dump, file)
+        if not database.is_sqlite:
+            options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
+            _run(database.url, "pg_restore", *options, f"--dbname={database.url.database}", str(copy))
+            return
+        with contextlib.closing(sqlite3.connect(copy)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if found != "ok":
+            raise BackupError(f"The database in the backup is damaged: {found}.")
+        os.link(copy, near)
+
+
+def _restore_key(path: Path, content: bytes) -> None:
+    """Put the key where it belongs, unless it is there."""
+    if path.exists():
+        return
+    with _folder_beside(path) as folder:
+        draft = folder / path.name
+        with _private(draft) as file:
+            file.write(content)
+        os.link(draft, path)
+
+
+def _read_about(archive: tarfile.TarFile, source: Path) -> About:
+    try:
+        about = msgspec.json.decode(_member(archive, ABOUT).read(), type=About)
+    except (KeyError, msgspec.MsgspecError) as error:
+        raise BackupError(f"{source} is no backup of AI Factory Server.") from error
+    if about.format > FORMAT:
+        raise BackupError(f"{source} has the format {about.format}, this version reads {FORMAT}. Install a newer one.")
+    return about
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    """Open a plain file of the archive; nothing is ever unpacked under a name that the archive chose."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is no file")
+    return file
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def _run(url: URL, *command: str) -> None:
+    """Run one of PostgreSQL's own programs; the password goes by the environment (libpq, PGPASSWORD)."""
+    try:
+        done = subprocess.run(
+            command, env=_libpq(url), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError as error:
+        raise BackupError(f"{command[0]} is not on PATH: install PostgreSQL's client programs.") from error
+    if done.returncode != 0:
+        raise BackupError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
+
+
+def _libpq(url: URL) -> Mapping[str, str]:
+    """Say in libpq's variables what the database URL says."""
+    given = {
+        "PGHOST": url.query.get("host") or url.host,
+        "PGPORT": url.query.get("port") or url.port,
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+        "PGSSLMODE": url.query.get("ssl"),
+    }
+    return process_environment() | {name: str(value) for name, value in given.items() if value}
+
+
+def _path(database: Database) -> Path:
+    return Path(database.url.database or "")
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    """Give a private folder on the same file system, and remove it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ai-factory-", dir=target.parent) as folder:
+        yield Path(folder)
+
+
+def _private(path: Path) -> IO[bytes]:
+    """Open a new file of mode 0600."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
