@@ -226,6 +226,14 @@ class Chaos:
             else:
                 self._tell(f"{kind}: over")
                 self.findings.faults[kind] += 1
+            self._resume_nodes()
+
+    def _resume_nodes(self) -> None:
+        """Give nodes back that Slurm has taken out of service, as an administrator does."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            for line in self.system.slurm("sinfo", "-h", "-R", "-o", "%n %E").splitlines():
+                self._tell(f"taken out of service: {line}")
+                self.system.slurm("scontrol", "update", f"NodeName={line.split()[0]}", "State=RESUME")
 
     def _tell(self, what: str) -> None:
         """Write a line of this run's story, for whoever has to find out what went wrong."""
@@ -267,6 +275,7 @@ class Chaos:
 
     def _settle(self) -> None:
         """Mend everything, wait for calm, and judge."""
+        self._resume_nodes()
         self.system.cluster.repair()
         with self._controller:
             self.system.kill("controller")
@@ -367,6 +376,9 @@ def main() -> int:
     try:
         subprocess.run([TOOLS / "slurm-up", cluster.folder], check=True, env=os.environ | settings, timeout=300)
         findings = run(folder / "system", cluster, options.seed, options.kills, options.minutes * 60)
+    except BaseException:
+        shutil.copytree(cluster.folder / "log", folder / "slurm-log")
+        raise
     finally:
         subprocess.run([TOOLS / "slurm-down", cluster.folder, "--wipe"], check=False, timeout=120)
     print(findings.table())
