@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test lint mutants soak bench bench-scale
+.PHONY: help venv demo demo-down clean test lint mutants soak chaos bench bench-scale
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ mutants: venv ## Take each rule of the protocol out, and show that the simulatio
 
 soak: venv ## Simulate SCHEDULES=100000 schedules of faults, from seed FIRST=10000
 	@$(PY) -W ignore -m tests.simulation.schedules $(or $(SCHEDULES),100000) $(or $(FIRST),10000)
+
+chaos: venv ## Kill the controller KILLS=200 times on a real Slurm while everything breaks (SEED=…, MINUTES=30)
+	@$(PY) -m tests.cluster.chaos --kills $(or $(KILLS),200) --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 bench: venv ## Measure, and print the tables
 	@$(PY) bench/run.py

@@ -10,6 +10,7 @@ import msgspec
 from api.contract.log import about
 from controller.core.model import Action, Attempt, Cancel, Revoke, SendOutcome, Sent, Submit
 from controller.core.script import Site, parameters
+from controller.failpoints import reach
 from controller.ports import (
     Clock,
     DeposedError,
@@ -101,12 +102,14 @@ class Actor:
         self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
         options = self._options(record, attempt, folder)
         arguments = (folder.path, folder.wrapper, self._site.python)
+        reach("before sbatch")
         try:
             sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
         except BaseException:  # what it did, it did before now: only what is read from now on counts
             sequence = self._scheduler.next_sequence()
             self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
             raise
+        reach("after sbatch")
         self.sent[attempt.token] = sent
         log.info("sbatch returned", extra={"job_id": sent.job_id, "outcome": sent.outcome, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())
@@ -119,7 +122,10 @@ class Actor:
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
         values = parameters(record.desired.spec, attempt.token, attempt.digest, self._secret(attempt.token), self._site)
-        return await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
+        reach("before prepare")
+        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
+        reach("after prepare")
+        return folder
 
     def _options(self, record: Record, attempt: Attempt, folder: JobFolder) -> tuple[str, ...]:
         assert record.desired.spec is not None
@@ -135,9 +141,13 @@ class Actor:
 
     async def _cancel(self, action: Cancel) -> None:
         self.cancelled[action.token] = self._clock.now()
+        reach("before scancel")
         await self._scheduler.cancel(action.token, action.job_id)
+        reach("after scancel")
         log.info("scancel returned", extra={"job_id": action.job_id})
 
     async def _revoke(self, action: Revoke, attempt: Attempt) -> None:
+        reach("before revoke")
         await self._run_dirs.revoke(attempt.service_id, action.token)
+        reach("after revoke")
         log.info("the claim is revoked, unless a job has it")

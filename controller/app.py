@@ -14,6 +14,7 @@ from api.contract.feed import wakeups
 from api.contract.identity import load_key, prefix, secret
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
+from controller import failpoints
 from controller.act import Actor
 from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits
@@ -201,7 +202,8 @@ class Controller:
 
 
 async def build(settings: Settings, database: Database) -> Controller:
-    """Build the controller on an opened database. Raises `KeyFileError`."""
+    """Build the controller on an opened database. Raises `KeyFileError`, and `ValueError` for an unknown failpoint."""
+    failpoints.arm(settings.controller.failpoint)
     return Controller(settings, database, await installation_id(database))
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database
 from api.contract.tables import Lease as LeaseTable
+from controller.failpoints import reach
 from controller.ports import Clock, DeposedError, Term
 
 NAME = "controller"
@@ -97,6 +98,7 @@ class Lease:
         epoch = await self._records.take(self.holder, now, self._is_free)
         if epoch is None:
             return None
+        reach("after take the lease")
         self._renewed_at = began
         return Term(epoch=epoch, began_at=now)
 
@@ -153,6 +155,7 @@ class SqlLeaseRecords:
                 return None
             epoch = int(row.epoch) + 1
             await connection.execute(update(LeaseTable).where(LeaseTable.name == NAME).values(epoch=epoch, **values))
+            reach("before take the lease")
             return epoch
 
     async def renew(self, term: Term, now: float) -> None:
@@ -161,12 +164,16 @@ class SqlLeaseRecords:
         async with self._database.write() as connection:
             await fence(connection, term)
             await connection.execute(query.values(renewals=LeaseTable.renewals + 1, renewed_at=now))
+            reach("before renew the lease")
+        reach("after renew the lease")
 
     async def release(self, term: Term) -> None:
         """Give the lease up."""
         async with self._database.write() as connection:
             await fence(connection, term)
             await connection.execute(update(LeaseTable).where(LeaseTable.name == NAME).values(holder=None))
+            reach("before release the lease")
+        reach("after release the lease")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,11 +43,6 @@ class Roster:
         """Count the attempts by state: queued, starting, ready, ending."""
         return Counter(map(_state, self._tracked.values()))
 
-    def service_of(self, token: str) -> str | None:
-        """Return the service of a tracked attempt."""
-        tracked = self._tracked.get(token)
-        return tracked.service_id if tracked is not None else None
-
     def __contains__(self, token: object) -> bool:
         return token in self._tracked
 

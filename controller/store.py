@@ -32,6 +32,7 @@ from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
 from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked
 from controller.roster import track
@@ -129,6 +130,7 @@ class SqlStore:
             await look_at_fence(self._database, term)
             return
         key, known = record.desired.service_id, {a.token for a in record.attempts}
+        commit = _name(plan, known)
         async with self._database.write() as connection:
             await fence(connection, term)
             for attempt in plan.attempts:
@@ -139,6 +141,8 @@ class SqlStore:
                 await _write_status(connection, record, plan.status, now)
             for event in plan.events:
                 await _write_event(connection, key, event, now)
+            reach(f"before {commit}")
+        reach(f"after {commit}")
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         """Write the job id that sbatch answered. If the database is away, looking finds it; raises `DeposedError`."""
@@ -158,6 +162,8 @@ class SqlStore:
             if row is not None:
                 event = Event(reason="Submitted", message=f"Replica {row.replica}: it is job {sent.job_id}.")
                 await _write_event(connection, row.service_id, event, now)
+            reach("before note")
+        reach("after note")
 
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
@@ -168,6 +174,13 @@ class SqlStore:
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
         return await self._database.read(lambda connection: _known(connection, sorted(tokens)))
+
+
+def _name(plan: Plan, known: Collection[str]) -> str:
+    """Name the commit of a plan by the weightiest thing in it."""
+    if any(a.token not in known for a in plan.attempts):
+        return "record an intent"
+    return "record a closing" if any(not a.open for a in plan.attempts) else "record"
 
 
 async def installation_id(database: Database) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from api.contract.log import about
 from controller.core.model import JobPhase, Snapshot
+from controller.failpoints import reach
 from controller.ports import Scheduler, Store, Term, UnreadableError
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ class Strays:
         self._reported |= self.unknown
 
     async def _cancel(self, token: str, job_id: int) -> None:
+        reach("before scancel a stray")
         try:
             await self._scheduler.cancel(token, job_id)
         except UnreadableError as error:
             log.warning("a late job could not be cancelled yet", extra={"error": error.message})
         else:
+            reach("after scancel a stray")
             log.info("a late job was cancelled")

@@ -15,6 +15,10 @@ import pytest
 TOOLS = Path(__file__).parents[1] / "deploy" / "local"
 
 
+class ClusterError(Exception):
+    """A script of the cluster failed; the message is its own."""
+
+
 @dataclass(frozen=True)
 class SlurmCluster:
     """A running cluster: where it lies, and power over its daemons."""
@@ -26,13 +30,21 @@ class SlurmCluster:
         """Its slurm.conf."""
         return str(self.folder / "etc" / "slurm.conf")
 
-    def control(self, verb: str, daemon: str) -> None:
-        """Run `slurm-ctl`: stop, start, pause, continue or kill one daemon."""
-        subprocess.run([TOOLS / "slurm-ctl", self.folder, verb, daemon], check=True, timeout=90, capture_output=True)
+    def control(self, verb: str, daemon: str) -> str:
+        """Run `slurm-ctl`: stop, start, pause, continue or kill one daemon, or tell its pid."""
+        return _run("slurm-ctl", self.folder, verb, daemon)
 
     def repair(self) -> None:
         """Start again what a test has left stopped or paused."""
-        subprocess.run([TOOLS / "slurm-up", self.folder], check=True, timeout=120, capture_output=True)
+        _run("slurm-up", self.folder)
+
+
+def _run(script: str, *arguments: str | Path) -> str:
+    command = [str(TOOLS / script), *map(str, arguments)]
+    done = subprocess.run(command, check=False, timeout=150, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(command)}: {done.stderr}")
+    return done.stdout.strip()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -32,6 +32,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "fuse.sshfs", "9p"}
 )
 BUSY_SECONDS = 10
+PRIMARY_CODE = 0xFF
+"""The bits of SQLite's result codes that name the kind of error."""
 READERS = 4
 """Reading transactions on SQLite at a time."""
 
@@ -237,6 +239,13 @@ def _set_up(engine: Engine, begin: str, pause: Callable[[float], object]) -> Non
         # What is written to a file that a restored backup has replaced would be lost without a word.
         if record.info["file"] != file_identity(path):
             raise DisconnectionError(f"{path} was replaced")
+
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: ExceptionContext) -> None:
+        # A file that can't be written is opened for reading alone, and a connection stays as it was opened.
+        code = getattr(context.original_exception, "sqlite_errorcode", 0)
+        if code & PRIMARY_CODE == sqlite3.SQLITE_READONLY:
+            context.is_disconnect = True
 
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:

@@ -106,6 +106,8 @@ class ControllerSettings:
     """There is no key to them: figures only, no names."""
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """Where /metrics (for Prometheus) and /health answer; 0: nowhere."""
+    failpoint: str = ""
+    """For tests: where the controller kills itself; see `controller.failpoints`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.core.fold import Folded, absent_since, counts, still_answers
+from controller.core.fold import Folded, absent_since, counts, has_fallen_silent, still_answers
 from controller.core.model import (
     Attempt,
     Cancel,
@@ -15,6 +15,9 @@ from controller.core.model import (
     Revoke,
     SendOutcome,
 )
+
+CANCELLED = "CANCELLED"
+"""The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured)."""
 
 
 def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
@@ -46,11 +49,14 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
         return gone
     if files.claim is None:
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),))
-    ended = any(j.job_id == files.claim.job_id for j in snapshot.jobs.get(attempt.token, ()))
-    if files.claim.job_id is None or files.exit is not None or ended:
+    holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
+    told_by_its_node = holder is not None and holder.state != CANCELLED
+    if files.claim.job_id is None or files.exit is not None or told_by_its_node:
         return gone
     since = absent_since(attempt, snapshot, seen)
     attempt, waited = replace(attempt, absent_since=since), snapshot.began_at - since
+    if holder is not None and has_fallen_silent(attempt, seen):
+        return Folded(attempt=replace(attempt, gone_at=now))
     if waited < limits.accounting_grace or still_answers(attempt, seen):
         return Folded(attempt=attempt)
     return Folded(attempt=replace(attempt, gone_at=now))

@@ -124,6 +124,14 @@ def still_answers(attempt: Attempt, seen: Observed) -> bool:
     return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
 
 
+def has_fallen_silent(attempt: Attempt, seen: Observed) -> bool:
+    """Whether an engine that was ready has been heard to fail since its job was missed."""
+    probe = seen.probes.get(attempt.token)
+    if probe is None or attempt.ready_at is None or attempt.absent_since is None:
+        return False
+    return not probe.ready and probe.at > attempt.absent_since
+
+
 def _is_doubted(attempt: Attempt, waited: float, seen: Observed, limits: Limits) -> bool:
     """Of a mass vanishing only those are believed gone whose engine has been heard to fail since.
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import cause
+from api.contract.identity import parse_token
 from api.contract.log import about
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
@@ -131,7 +132,7 @@ class Leading:
     def _wake(self, tokens: set[str]) -> None:
         if tokens:
             self.rhythm.hurry()
-        self.queue.add_all({service for t in tokens if (service := self.roster.service_of(t)) is not None})
+        self.queue.add_all({token.service for text in tokens if (token := parse_token(text)) is not None})
 
     async def clear_away(self) -> None:
         """Clear away what is old, if anything ever is."""

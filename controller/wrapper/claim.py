@@ -38,27 +38,29 @@ class NoClaimError(Exception):
 
 
 def take(folder: Path, job_id: int) -> None:
-    """Claim the attempt for this job. Taking it twice is fine; raises `ClaimLostError` or `NoClaimError`."""
+    """Claim the attempt for this run of this job, once; raises `ClaimLostError` or `NoClaimError`.
+
+    A job may come twice under one id: a slurmctld that has lost its latest state starts what runs anew, elsewhere.
+    """
     holder = Holder(job_id=job_id, restarts=0, host=socket.gethostname(), at=time.time())
     temporary = folder / f".{NAME}.{job_id}.{holder.host}.{os.getpid()}"
+    content = json.dumps(asdict(holder))
     try:
-        write_new(temporary, json.dumps(asdict(holder)))
-        _link(temporary, folder / NAME, job_id)
+        write_new(temporary, content)
+        _link(temporary, folder / NAME, content)
     except OSError as error:
         raise NoClaimError(f"cannot claim {folder}: {error}") from error
     finally:
         remove(temporary)
 
 
-def _link(temporary: Path, claim: Path, job_id: int) -> None:
+def _link(temporary: Path, claim: Path, content: str) -> None:
     try:
         os.link(temporary, claim)
     except OSError as error:
-        if _is_linked(temporary):
+        if _is_linked(temporary) or _holds(claim, content):
             return
         owner = _owner(claim)
-        if owner == job_id:
-            return
         if not isinstance(error, FileExistsError) and owner is None:
             raise
         raise ClaimLostError(f"the claim is {f'held by job {owner}' if owner else 'revoked or garbled'}") from error
@@ -71,6 +73,13 @@ def _is_linked(temporary: Path) -> bool:
             return os.fstat(file.fileno()).st_nlink == 2
     except OSError as error:
         say(f"cannot look at {temporary}: {error}")
+        return False
+
+
+def _holds(claim: Path, content: str) -> bool:
+    try:
+        return claim.read_text(encoding="utf-8") == content
+    except (OSError, ValueError):
         return False
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,14 +66,26 @@ class System:
 
     # --- programs
 
-    def start(self, *programs: str) -> None:
-        """Start `api`, `controller` or both."""
+    def configure(self, old: str, new: str) -> None:
+        """Change the configuration file; programs heed it from their next start on."""
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new, 1))
+
+    def start(self, *programs: str, under: Sequence[str] = (), **settings: str) -> None:
+        """Start `api`, `controller` or both; `controller-2` is a second one.
+
+        `under` is put before the command; `settings` are of the controller, and go by the environment.
+        """
+        environment = os.environ | {f"AI_FACTORY_CONTROLLER_{key.upper()}": value for key, value in settings.items()}
         for name in programs or ("api", "controller"):
-            module = {"api": ["api.http"], "controller": ["controller"]}[name]
-            command = [sys.executable, "-m", *module, "--config", str(self.config)]
-            command += ["run"] if name == "controller" else []
+            module = {"api": "api.http", "controller": "controller"}[name.split("-")[0]]
+            command = [*under, sys.executable, "-m", module, "--config", str(self.config)]
+            command += ["run"] if module == "controller" else []
             with (self.folder / f"{name}.log").open("ab") as log:
-                self._programs[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+                self._programs[name] = subprocess.Popen(
+                    command, stdout=log, stderr=log, cwd=self.folder, env=environment
+                )
         if "api" in (programs or ("api",)):
             wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
 
@@ -87,8 +99,35 @@ class System:
         began = time.monotonic()
         program = self._programs.pop(name)
         program.send_signal(number)
+        program.send_signal(signal.SIGCONT)  # a stopped one would never see it
         program.wait(timeout=PATIENCE)
         return time.monotonic() - began
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a program."""
+        return self._programs[name].pid
+
+    def has(self, name: str, pid: int) -> bool:
+        """Whether a program runs as that process."""
+        return name in self._programs and self._programs[name].pid == pid
+
+    def wait_killed(self, name: str, patience: float = PATIENCE) -> None:
+        """Wait until a program has died by SIGKILL."""
+        code = self._programs[name].wait(timeout=patience)
+        assert code == -signal.SIGKILL, f"{name} ended with {code}"
+        del self._programs[name]
+
+    def exit_code(self, name: str) -> int | None:
+        """Return how a program ended; `None` while it runs."""
+        return self._programs[name].poll()
+
+    def forget(self, name: str) -> None:
+        """Think no more of a program that has ended."""
+        del self._programs[name]
+
+    def send(self, name: str, number: int) -> None:
+        """Send a signal to a program."""
+        self._programs[name].send_signal(number)
 
     def close(self) -> None:
         """End the programs, and cancel what tests left on the cluster."""
@@ -198,7 +237,7 @@ def wait_for(
     while True:
         try:
             value = condition()
-        except (httpx.TransportError, sqlite3.OperationalError):
+        except (httpx.TransportError, sqlite3.OperationalError, subprocess.CalledProcessError):
             value = None  # type: ignore[assignment]
         if value:
             return value

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ import api.contract.database
 from api.contract.database import READERS, Database, SchemaError, driver_url, file_system, migrate, open_database
 from api.contract.tables import Feed, Service
 from api.http.bodies import RESERVED_NAMES
+from tests.modes import bound_by_modes
 
 ATTEMPT = (
     "INSERT INTO attempts (token, service_id, replica, incarnation, lane, generation, digest, failures, intent_at,"
@@ -732,3 +736,40 @@ class TestNetworkFileSystems:
         database = Database(f"sqlite:///{tmp_path / 'near' / 'ai-factory.db'}")
         await migrate(database)
         await database.close()
+
+
+WRITE_TWICE = """
+import asyncio, sys
+from pathlib import Path
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from api.contract.database import Database
+
+async def write(database):
+    try:
+        async with database.write() as connection:
+            await connection.execute(text("UPDATE feed SET seq = seq + 1"))
+    except SQLAlchemyError as error:
+        return str(error.orig)
+    return "written"
+
+async def main(path):
+    path.chmod(0o400)
+    database = Database(f"sqlite:///{path}")
+    print(await write(database))
+    for file in path.parent.glob(f"{path.name}*"):
+        file.chmod(0o600)
+    print(await write(database))
+    await database.close()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_a_file_that_could_not_be_written_is_written_once_it_can(sqlite_template: Path, tmp_path: Path) -> None:
+    """SQLite opens such a file for reading alone; that connection must not be kept."""
+    path = tmp_path / "ai-factory.db"
+    shutil.copyfile(sqlite_template, path)
+    command = [*bound_by_modes(), sys.executable, "-c", WRITE_TWICE, str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.splitlines() == ["attempt to write a readonly database", "written"], done.stderr

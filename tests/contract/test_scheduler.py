@@ -131,11 +131,7 @@ def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Slurm]:
 def troubled(slurm: Slurm) -> Iterator[Slurm]:
     """For tests that stop daemons: whatever happens, the next test finds them up."""
     yield slurm
-    for daemon in ("munged", "slurmdbd", "slurmctld"):
-        try:
-            slurm.cluster.control("continue", daemon)
-        except subprocess.CalledProcessError:
-            slurm.cluster.control("start", daemon)
+    slurm.cluster.repair()
 
 
 async def test_a_running_job_has_a_node_with_an_address_and_its_times(slurm: Slurm) -> None:

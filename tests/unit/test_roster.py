@@ -44,7 +44,6 @@ async def test_what_is_not_gone_is_tracked() -> None:
     roster = Roster()
     roster.update([READY])
     assert READY.token in roster
-    assert roster.service_of(READY.token) == "s"
     assert await roster.tracked() == [
         Tracked(service_id="s", token=READY.token, job_id=7, open=True, started=True, settled=True)
     ]
@@ -52,7 +51,6 @@ async def test_what_is_not_gone_is_tracked() -> None:
     assert [t.open for t in await roster.tracked()] == [False]
     roster.update([GONE])
     assert READY.token not in roster
-    assert roster.service_of(READY.token) is None
     assert await roster.tracked() == []
 
 

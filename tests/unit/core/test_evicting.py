@@ -9,6 +9,7 @@ import pytest
 
 from controller.core.model import (
     UNREADABLE,
+    Attempt,
     Cancel,
     Claim,
     JobFiles,
@@ -32,6 +33,7 @@ from .builders import (
     closed,
     desired,
     exited,
+    fails,
     job,
     only,
     plan,
@@ -48,6 +50,7 @@ from .builders import (
 
 STOP = desired(running=False)
 LAST = closed(started(), "Stopped")
+FORGOTTEN = snapshot(job(LAST, ENDED, state="CANCELLED"))
 
 
 @pytest.mark.parametrize("phase", [PENDING, RUNNING, SUSPENDED])
@@ -121,11 +124,30 @@ def test_what_may_still_come_is_revoked_before_it_is_gone(answers_: dict[str, An
     "changes",
     [
         pytest.param({"files": exited(LAST)}, id="its exit file"),
-        pytest.param({"files": claim(LAST), "snapshot": snapshot(job(LAST, ENDED))}, id="accounting"),
+        pytest.param({"files": claim(LAST), "snapshot": snapshot(job(LAST, ENDED))}, id="its node told"),
+        pytest.param({"files": exited(LAST), "snapshot": FORGOTTEN}, id="cancelled, and it said so itself"),
     ],
 )
 def test_a_claimed_attempt_is_gone_when_its_end_is_known(changes: dict[str, Any]) -> None:
     assert only(see(LAST, **changes), STOP).gone_at == NOW
+
+
+def test_slurmctld_s_word_alone_that_a_job_is_cancelled_waits_for_its_engine() -> None:
+    """It may have lost the state in which that job began to run, and then asks no node to end it."""
+    last = closed(ready(), "Requeued")
+    first = only(see(last, files=claim(last), snapshot=FORGOTTEN), STOP)
+    assert (first.gone_at, first.absent_since) == (None, NOW - 1)
+    for probes, is_gone in ((answers(last), False), (fails(last), True)):
+        seen = see(first, files=claim(last), snapshot=FORGOTTEN, probes=probes)
+        assert (only(seen, STOP).gone_at is not None) is is_gone
+
+
+@pytest.mark.parametrize("last", [LAST, closed(ready(), "Requeued")], ids=["never ready", "not probed"])
+def test_where_no_engine_can_be_heard_it_waits_for_accounting(last: Attempt) -> None:
+    first = only(see(last, files=claim(last), snapshot=FORGOTTEN), STOP)
+    for waited, is_gone in ((LIMITS.accounting_grace - 1, False), (LIMITS.accounting_grace, True)):
+        reading = replace(FORGOTTEN, began_at=NOW - 1 + waited)
+        assert (only(see(first, files=claim(last), snapshot=reading), STOP).gone_at is not None) is is_gone
 
 
 def test_the_end_of_another_job_than_the_holder_proves_nothing() -> None:

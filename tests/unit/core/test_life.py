@@ -64,7 +64,9 @@ def test_a_service_outlives_its_jobs(state: str) -> None:
     world.look()
     world.serve()
     world.wait(LIMITS.steady_after)
-    world.end(state)
+    world.terminate(world.job)
+    world.put(JobPhase.ENDED, state=state)
+    world.look()
     world.wait(5)
     assert world.word == "pending"
     world.serve()
@@ -75,11 +77,28 @@ def test_a_requeued_job_is_replaced() -> None:
     world = World()
     world.look()
     world.serve()
+    world.terminate(world.job)
     world.put(JobPhase.PENDING)
     world.look()
     world.wait(5)
     assert [a.outcome for a in world.attempts.values()] == ["Requeued", None]
     assert [j.state for j in world.jobs.values()] == ["CANCELLED", "PENDING"]
+
+
+def test_a_job_that_slurmctld_forgot_to_be_running_is_replaced_once_its_engine_is_silent() -> None:
+    world = World()
+    world.look()
+    world.serve()
+    first = world.job
+    world.put(JobPhase.PENDING)
+    world.look()
+    for _ in range(20):
+        world.wait(5)
+        world.probe(first, ready=True)
+    assert [a.outcome for a in world.attempts.values()] == ["Requeued"], "nothing has told its engine to end yet"
+    world.probe(first, ready=False, failures=1)
+    world.wait(5)
+    assert [a.outcome for a in world.attempts.values()] == ["Requeued", None]
 
 
 def test_one_that_never_starts_fails_and_a_change_gives_it_another_chance() -> None:

@@ -32,6 +32,7 @@ from controller.core.model import (
     Status,
     Submit,
 )
+from controller.core.outcomes import TERMINATED
 
 from .builders import desired
 
@@ -124,6 +125,12 @@ class World:
         job = job or self.job
         self.jobs[job.job_id] = replace(job, **{"phase": phase, "state": phase.name, **changes})
 
+    def terminate(self, job: Job) -> None:
+        """A job that has begun says that it was told to end."""
+        files = self.files.get(job.token, JobFiles())
+        if files.claim is not None and files.exit is None:
+            self.files[job.token] = replace(files, exit=JobExit(code=143, reason=TERMINATED, message=""))
+
     def alive(self) -> list[Job]:
         return [j for j in self.jobs.values() if j.phase is not JobPhase.ENDED]
 
@@ -162,6 +169,8 @@ class World:
         elif isinstance(action, Cancel):
             assert not self.attempts[action.token].open, "only what is closed is cancelled"
             self.cancelled[action.token] = self.now
+            if self.jobs[action.job_id].phase is JobPhase.RUNNING:
+                self.terminate(self.jobs[action.job_id])
             self.jobs[action.job_id] = replace(self.jobs[action.job_id], phase=JobPhase.ENDED, state="CANCELLED")
         elif self.files.get(action.token, JobFiles()).claim is None:
             self.files[action.token] = JobFiles(claim=Claim(job_id=None))

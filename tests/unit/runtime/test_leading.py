@@ -1,4 +1,4 @@
-"""What is logged and counted of a pass, however it ends."""
+"""What is logged and counted of a pass, however it ends; whom a reading wakes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from api.contract.log import JsonLines, current
+from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
+from controller.roster import Roster
 from controller.runtime.leading import Leading
 from controller.runtime.queue import KeyedQueue
+from controller.runtime.rhythm import Rhythm
 
 
 class Lines(logging.Handler):
@@ -97,3 +101,24 @@ async def test_a_pass_that_goes_well_is_counted_and_says_nothing(lines: list[dic
     witness = Witness()
     await leading(witness, None).work("one")
     assert (witness.seen, lines) == (["well"], [])
+
+
+async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it() -> None:
+    job = Job(job_id=1, token="af-k3x9q2-7hq2m5xw-0-1", phase=JobPhase.RUNNING, state="RUNNING")
+    before = Snapshot(sequence=1, began_at=0.0, jobs={job.token: (job,)})
+
+    async def take() -> Snapshot:
+        return Snapshot(sequence=2, began_at=1.0, jobs={})
+
+    async def sweep(*_: object) -> None: ...
+
+    term = replace(
+        leading(Witness(), None),
+        keeper=cast(Any, SimpleNamespace(latest=before, failure=None, take=take)),
+        roster=Roster(),
+        rhythm=Rhythm(fastest=1, slowest=1),
+        clock=cast(Any, SimpleNamespace(now=lambda: 1.0)),
+        strays=cast(Any, SimpleNamespace(sweep=sweep)),
+    )
+    await term.read_when_due()
+    assert await asyncio.wait_for(term.queue.get(), 5) == "7hq2m5xw"

@@ -36,10 +36,27 @@ def test_takes_a_free_claim(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == ["claim"]
 
 
-def test_taking_it_twice_is_fine(tmp_path: Path) -> None:
+def test_a_second_run_of_the_same_job_goes_away(tmp_path: Path) -> None:
+    """A slurmctld that has lost its latest state starts on another node what runs already."""
     claim.take(tmp_path, 7)
+    first = holder(tmp_path)
+    with pytest.raises(claim.ClaimLostError, match="held by job 7"):
+        claim.take(tmp_path, 7)
+    assert (holder(tmp_path), leftovers(tmp_path)) == (first, ["claim"])
+
+
+def test_a_claim_that_reads_as_our_own_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS may say that the link exists already, and still count one name of the file."""
+    link = os.link
+
+    def lost_answer(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lost_answer)
+    monkeypatch.setattr(claim, "_is_linked", lambda _: False)
     claim.take(tmp_path, 7)
-    assert leftovers(tmp_path) == ["claim"]
+    assert holder(tmp_path)["job_id"] == 7
 
 
 def test_of_many_at_once_exactly_one_wins(tmp_path: Path) -> None:

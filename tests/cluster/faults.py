@@ -1,0 +1,212 @@
+"""What breaks around the controller: Slurm's daemons, a node, the database, RUN_DIR. Each fault ends by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tests.cluster.system import System
+
+NODES = ("node1", "node2", "node3", "node4")
+
+COMMAND = """#!/bin/bash
+for word; do case $word in {option}=*) name=${{word#*=}} ;; esac; done
+echo "$EPOCHREALTIME $PPID {command} $name" >>{folder}/commands
+{real} "$@"
+code=$?
+if [ $code = 0 ] && pid=$(cat {folder}/kill-after-{command} 2>/dev/null) && [ -n "$pid" ]; then
+  rm {folder}/kill-after-{command} && kill -KILL "$pid"
+fi
+exit $code
+"""
+
+RUN_DIR_BYTES = "48m"
+
+
+class Commands:
+    """An sbatch and an scancel in front of the real ones: each call is written down, and may kill slurmctld."""
+
+    def __init__(self, system: System) -> None:
+        self.folder = system.folder / "bin"
+        self.folder.mkdir()
+        self._cluster = system.cluster
+        for command, option in (("sbatch", "--job-name"), ("scancel", "--name")):
+            real = subprocess.run(["which", command], check=True, capture_output=True, text=True).stdout.strip()
+            path = self.folder / command
+            path.write_text(COMMAND.format(command=command, option=option, folder=self.folder, real=real))
+            path.chmod(0o755)
+        system.configure("[slurm]", f'[slurm]\nbin_dir = "{self.folder}"')
+
+    def calls(self, command: str) -> list[tuple[float, int, str]]:
+        """Return when, by which process and under which token a command was called."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = [line.split(" ") for line in (self.folder / "commands").read_text().splitlines()]
+            return [(float(at), int(pid), token) for at, pid, called, token in lines if called == command]
+        return []
+
+    def kill_after(self, command: str) -> Path:
+        """Have slurmctld killed right after its answer to the next such command; the file is gone once that is done."""
+        mark = self.folder / f"kill-after-{command}"
+        mark.write_text(self._cluster.control("pid", "slurmctld"))
+        return mark
+
+
+class Faults:
+    """All faults, by the name under which they are counted; each lasts `haste` times shorter than it says."""
+
+    def __init__(
+        self, system: System, commands: Commands, drawn: random.Random, kill: Callable[[], None], haste: float
+    ) -> None:
+        self._system = system
+        self._haste = haste
+        self._commands = commands
+        self._drawn = drawn
+        self._kill = kill
+        self.kinds: dict[str, Callable[[], None]] = {
+            "slurmctld stopped": lambda: self._daemon("slurmctld", "stop", 15),
+            "slurmctld paused": lambda: self._paused("slurmctld", 15),
+            "slurmctld killed": lambda: self._daemon("slurmctld", "kill", 3),
+            "slurmctld killed after sbatch": lambda: self._killed_after("sbatch"),
+            "slurmctld killed after scancel": lambda: self._killed_after("scancel"),
+            "slurmdbd stopped": lambda: self._daemon("slurmdbd", "stop", 20),
+            "munged stopped": lambda: self._daemon("munged", "stop", 5),
+            "slurmd killed": lambda: self._daemon(f"slurmd-{drawn.choice(NODES)}", "kill", 4),
+            "node died": self._node,
+            "database locked": self._locked,
+            "database read-only": self._read_only,
+            "RUN_DIR read-only": self._run_dir_read_only,
+        }
+        if (system.folder / "run").is_mount():
+            self.kinds["RUN_DIR full"] = self._run_dir_full
+
+    def _hold(self, most: float, least: float = 1.0) -> None:
+        time.sleep(self._drawn.uniform(least, most) / self._haste)
+
+    def _daemon(self, daemon: str, verb: str, most: float) -> None:
+        self._system.cluster.control(verb, daemon)
+        self._hold(most)
+        self._system.cluster.control("start", daemon)
+
+    def _paused(self, daemon: str, most: float) -> None:
+        self._system.cluster.control("pause", daemon)
+        self._hold(most)
+        self._system.cluster.control("continue", daemon)
+
+    def _killed_after(self, command: str) -> None:
+        mark = self._commands.kill_after(command)
+        until = time.monotonic() + 15
+        while mark.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        mark.unlink(missing_ok=True)
+        self._hold(3)
+        self._system.cluster.control("start", "slurmctld")
+
+    def _node(self) -> None:
+        """Kill all that runs on a node, as a power cut does, and bring it back."""
+        node = self._drawn.choice(NODES)
+        jobs = self._system.slurm("squeue", "-h", "-w", node, "-o", "%A").split()
+        self._system.cluster.control("kill", f"slurmd-{node}")
+        for pid in _processes_of(jobs, self._system.cluster.folder / "log"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._hold(20, 5)
+        self._system.cluster.control("start", f"slurmd-{node}")
+
+    def _locked(self) -> None:
+        path = self._system.folder / "state" / "ai-factory.db"
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self._hold(30, 30)
+            connection.execute("ROLLBACK")
+
+    def _read_only(self) -> None:
+        """Take away the right to write, and kill the controller: an open file stays writable."""
+        self._change_modes(0o400)
+        try:
+            self._kill()
+            self._hold(10, 3)
+        finally:
+            self._change_modes(0o600)
+
+    def _change_modes(self, mode: int) -> None:
+        for file in (self._system.folder / "state").glob("ai-factory.db*"):
+            with contextlib.suppress(FileNotFoundError):
+                file.chmod(mode)
+
+    def _run_dir_full(self) -> None:
+        ballast = self._system.folder / "run" / "ballast"
+        try:
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"\0" * 65536)
+            self._hold(12, 3)
+        finally:
+            ballast.unlink(missing_ok=True)
+
+    def _run_dir_read_only(self) -> None:
+        run_dir = self._system.folder / "run"
+        with read_only(run_dir) if run_dir.is_mount() else _unwritable(run_dir):
+            self._hold(12, 3)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder over itself, for reading alone; a file system that is written to can't be made so."""
+    _mount("--bind", folder, folder)
+    try:
+        _mount("-o", "remount,bind,ro", folder)
+        yield
+        _mount("-o", "remount,bind,rw", folder)  # for those who stay in it
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        folder.chmod(0o700)
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def small_run_dir(system: System) -> Iterator[None]:
+    """Give RUN_DIR a small file system of its own, where that may be done."""
+    run_dir = system.folder / "run"
+    run_dir.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={RUN_DIR_BYTES},mode=700", "tmpfs", str(run_dir)]
+    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", run_dir], check=False)
+
+
+def _processes_of(jobs: list[str], log: Path) -> list[int]:
+    """Return the processes of these jobs: slurmstepd writes its job into its title, and stays in the log's folder."""
+    parents: dict[int, int] = {}
+    found: set[int] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            pid = int(folder.name)
+            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if any(title.startswith(f"slurmstepd: [{job}.") for job in jobs) and (folder / "cwd").samefile(log):
+                found.add(pid)
+    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+        found |= more
+    return sorted(found)
