@@ -2,7 +2,7 @@
 
 Every write transaction is immediate (measured: a deferred one loses hundreds of concurrent writes to SQLITE_BUSY);
 readers use an engine whose transactions are not. On SQLite a whole reading transaction is one hop to a thread:
-aiosqlite takes four for every statement, which is most of what a short one costs (measured: a fourth of the CPU).
+aiosqlite takes four for every statement, which is most of what a short one costs (measured: two thirds of the CPU).
 """
 
 from __future__ import annotations

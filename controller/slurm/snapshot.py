@@ -24,9 +24,12 @@ class Vanished(NamedTuple):
 
 def find_vanished(listing: Listing, tracked: Iterable[Tracked]) -> frozenset[Vanished]:
     """Return the tracked jobs that are not listed under both their id and their token (ids are given out anew)."""
-    listed = {Vanished(job.job_id, job.token) for job in listing.jobs}
-    known = {Vanished(each.job_id, each.token) for each in tracked if each.job_id is not None}
-    return frozenset(known - listed)
+    listed = {(job.job_id, job.token) for job in listing.jobs}
+    return frozenset(
+        Vanished(each.job_id, each.token)
+        for each in tracked
+        if each.job_id is not None and (each.job_id, each.token) not in listed
+    )
 
 
 def known_as_ended(vanished: Iterable[Vanished], answers: Mapping[int, Job]) -> dict[Vanished, Job]:
