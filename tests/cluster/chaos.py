@@ -36,7 +36,7 @@ from tests.cluster.system import System
 from tests.modes import bound_by_modes
 from tests.slurm_cluster import TOOLS, ClusterError, SlurmCluster
 
-MOST_SERVICES = 10
+LEAST_SERVICES, MOST_SERVICES = 5, 10
 MOST_REPLICAS = 3
 SETTLING = 180.0
 RARE = ("release the lease", "revoke", "scancel a stray")
@@ -159,7 +159,7 @@ class Chaos:
         drawn = self._draw["load"]
         alive = [key for key, replicas in self._acknowledged.items() if replicas >= 0]
         moves = [self._change, self._scale, self._stop_or_start, self._delete]
-        move = self._create if len(alive) < 3 else drawn.choice([self._create, *moves])
+        move = self._create if len(alive) < LEAST_SERVICES else drawn.choice([self._create, *moves])
         if move == self._create and len(alive) >= MOST_SERVICES:
             move = self._delete
         key = drawn.choice(alive) if alive else ""
