@@ -25,7 +25,8 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
         endpoints=None if endpoints == seen.endpoints else endpoints,
         status=None if new_status == seen.status else new_status,
         events=events(seen.attempts, driven.attempts, seen.status, new_status),
-        actions=(*(a for f in folded for a in f.actions), *driven.submits),
+        # What is to be sent is recorded: a cancel that fails must not keep it from being sent.
+        actions=(*driven.submits, *(a for f in folded for a in f.actions)),
         look_again_at=_look_again_at(folded, driven, seen, now, limits),
         wants_turn=any(s.wants_turn for s in driven.slots),
     )

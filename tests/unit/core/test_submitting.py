@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.contract.identity import Token
-from controller.core.model import Observed, SendOutcome, Submit
+from controller.core.model import Cancel, Observed, SendOutcome, Submit
 
 from .builders import (
     DIGEST,
@@ -170,6 +170,13 @@ def test_it_is_looked_again_when_the_back_off_is_over_and_not_before() -> None:
 )
 def test_what_waits_for_the_cluster_is_not_looked_at_in_a_loop(seen: Observed) -> None:
     assert plan(desired(), seen).look_again_at is None
+
+
+def test_what_is_recorded_is_sent_before_anything_is_cancelled() -> None:
+    """A cancel that fails ends the pass."""
+    surplus = closed(started(1))
+    seen = see(surplus, snapshot=snapshot(job(surplus, RUNNING)))
+    assert [type(action) for action in plan(desired(), seen).actions] == [Submit, Cancel]
 
 
 class TestPace:
