@@ -1,7 +1,8 @@
 """Probes: is the engine well, and is it ours? Kept up to date in the background, one task an attempt.
 
 A probe that calls a vLLM engine ready proves that it talks to the right process: it serves the model's name under the
-attempt's secret.
+attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the check, and its files
+tell the verdict. Deciding sees no difference.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 
 from api.contract.launch import Health, LaunchSpec
-from controller.core.model import Attempt, Probe
+from controller.core.model import Attempt, JobFiles, Probe
 from controller.ports import Clock
 
 STARTING_INTERVAL = 0.5
@@ -28,20 +30,35 @@ LARGEST_ANSWER = 1_000_000
 class Target:
     """What is asked of one engine."""
 
-    address: str
+    host: str
+    port: int
     health: Health
     secret: str | None
     """Set for engines that speak vLLM's API."""
     model: str | None
 
+    @property
+    def address(self) -> str:
+        """Its base URL."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
-class HttpProbes:
-    """Probes over HTTP. `wake` is called with the service's id when an attempt's health changed."""
 
-    def __init__(self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None]) -> None:
+class Files(Protocol):
+    """Where jobs tell what their own checks say."""
+
+    async def read(self, service_id: str, token: str) -> JobFiles:
+        """Read what the job has written."""
+        ...
+
+
+class NetworkProbes:
+    """Probes of every kind. `wake` is called with the service's id when an attempt's health changed."""
+
+    def __init__(self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None], files: Files) -> None:
         self._clock = clock
         self._secret = secret
         self._wake = wake
+        self._files = files
         self._session: aiohttp.ClientSession | None = None
         self._tasks: dict[str, tuple[Target, asyncio.Task[None]]] = {}
         self._latest: dict[str, Probe] = {}
@@ -63,10 +80,7 @@ class HttpProbes:
         target = self._target(attempt, spec)
         if target is None:
             return None
-        trouble = await self._ask(target)
-        return Probe(
-            at=self._clock.now(), ready=trouble is None, failures=int(trouble is not None), message=trouble or ""
-        )
+        return await self._probe(attempt, target, 0)
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
@@ -92,10 +106,10 @@ class HttpProbes:
     def _target(self, attempt: Attempt, spec: LaunchSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
             return None
-        host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
         is_vllm = spec.engine == "vllm"
         return Target(
-            address=f"http://{host}:{attempt.port}",
+            host=attempt.host,
+            port=attempt.port,
             health=spec.health,
             secret=self._secret(attempt.token) if is_vllm else None,
             model=spec.model if is_vllm else None,
@@ -104,10 +118,8 @@ class HttpProbes:
     async def _follow(self, attempt: Attempt, target: Target) -> None:
         token, ever_ready = attempt.token, attempt.ready_at is not None
         while True:
-            trouble = await self._ask(target)
             before = self._latest.get(token)
-            failures = 0 if trouble is None else (before.failures if before is not None else 0) + 1
-            probe = Probe(at=self._clock.now(), ready=trouble is None, failures=failures, message=trouble or "")
+            probe = await self._probe(attempt, target, before.failures if before is not None else 0)
             self._latest[token] = probe
             # That one which was ready before our term is ready still is no news: there may be thousands of them.
             known = before.ready if before is not None else attempt.ready or None
@@ -119,8 +131,22 @@ class HttpProbes:
             pause = pause if ever_ready else STARTING_INTERVAL
             await asyncio.sleep(max(pause, len(self._tasks) / MOST_PER_SECOND))
 
+    async def _probe(self, attempt: Attempt, target: Target, failures: int) -> Probe:
+        """Probe once, after so many failures in a row."""
+        if target.health.kind == "command":
+            told = (await self._files.read(attempt.service_id, attempt.token)).health
+            if told is not None:
+                return Probe(at=self._clock.now(), ready=told.ok, failures=told.failures, message=told.message)
+            trouble: str | None = "its job has made no health check yet"
+        elif target.health.kind == "tcp":
+            trouble = await _connect(target)
+        else:
+            trouble = await self._ask(target)
+        ready = trouble is None
+        return Probe(at=self._clock.now(), ready=ready, failures=0 if ready else failures + 1, message=trouble or "")
+
     async def _ask(self, target: Target) -> str | None:
-        """Probe once; return what is wrong, `None` if all is well."""
+        """Ask over HTTP; return what is wrong, `None` if all is well."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
@@ -143,6 +169,17 @@ class HttpProbes:
         request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
         async with request as response:
             return response.status, await _body(response)
+
+
+async def _connect(target: Target) -> str | None:
+    """Open a connection and close it; return what is wrong, `None` if all is well."""
+    try:
+        async with asyncio.timeout(target.health.timeout):
+            _, writer = await asyncio.open_connection(target.host, target.port)
+    except (OSError, ValueError) as error:  # TimeoutError is one
+        return f"nothing accepts connections at {target.host}:{target.port} ({type(error).__name__})"
+    writer.transport.abort()
+    return None
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

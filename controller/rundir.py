@@ -14,7 +14,7 @@ import secrets
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.wrapper.bundle import bundle, file_name, launch_script
 
@@ -88,6 +88,7 @@ def read_job_files(folder: Path) -> JobFiles:
         claim=_claim(folder / "claim"),
         step=_text(state.get("step")) or None,
         port=_port(state.get("port")),
+        health=_health(state.get("health")),
         exit=_exit(_json(folder / "exit.json")),
     )
 
@@ -108,6 +109,14 @@ def _exit(value: dict[str, Any]) -> JobExit | None:
     if not _is_number(code, -(2**31), 2**31 - 1) or not reason:
         return None
     return JobExit(code=code, reason=reason[:64], message=_text(value.get("message"))[:4000])
+
+
+def _health(value: object) -> Verdict | None:
+    told = value if isinstance(value, dict) else {}
+    ok, failures = told.get("ok"), told.get("failures")
+    if not isinstance(ok, bool) or not _is_number(failures, 0, 2**31 - 1):
+        return None
+    return Verdict(ok=ok, failures=failures, message=_text(told.get("message"))[:4000])
 
 
 def _port(value: object) -> int | None:

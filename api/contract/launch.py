@@ -50,7 +50,11 @@ class Resources:
 class Health:
     """How a replica shows that it is well. Times in seconds."""
 
+    kind: Literal["http", "tcp", "command"] = "http"
+    """The controller asks for `path`, or only connects; or the job's wrapper runs `command` beside the engine."""
     path: str = "/health"
+    command: tuple[Text, ...] = ()
+    """Run in a container like the engine's, with its environment, binds, /tmp and home; 0 is well."""
     interval: float = 10.0
     timeout: float = 5.0
     retries: int = 3

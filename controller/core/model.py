@@ -91,6 +91,16 @@ class JobExit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the wrapper's own health checks say, where the recipe has the job make them."""
+
+    ok: bool
+    failures: int
+    """In a row."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFiles:
     """What an attempt's job has written into its folder. Absent files read as `None`, garbled ones too."""
 
@@ -98,6 +108,7 @@ class JobFiles:
     step: str | None = None
     """How far the wrapper is: `claimed`, `image`, `starting`, `loading`, `serving`, `draining`."""
     port: int | None = None
+    health: Verdict | None = None
     exit: JobExit | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from api.contract.launch import LaunchSpec
+from api.contract.launch import Health, LaunchSpec
 
 PARAMETERS_VERSION = 1
 
@@ -43,4 +43,11 @@ def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Sit
         "secret_variable": spec.secret_variable,
         "port_range": list(site.port_range) if site.port_range else None,
         "stop_grace": spec.stop_grace,
+        "check": _check(spec.health),
     }
+
+
+def _check(health: Health | None) -> dict[str, Any] | None:
+    if health is None or health.kind != "command":
+        return None
+    return {"command": list(health.command), "interval": health.interval, "timeout": health.timeout}

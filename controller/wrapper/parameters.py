@@ -32,6 +32,15 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Check:
+    """A command whose exit code says whether the engine is well. Times in seconds."""
+
+    command: tuple[Text, ...]
+    interval: float
+    timeout: float
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All that the controller says about the job; see the launch spec for what each means."""
 
@@ -54,6 +63,8 @@ class Parameters:
     """Seconds between TERM and KILL."""
     home: str | None
     """The engine's home on the node; `None`: a folder that ends with the job."""
+    check: Check | None
+    """`None`: the controller asks the engine itself."""
     digest: str | None
     """What identifies the launch spec; told on, not used."""
 
@@ -102,6 +113,7 @@ def _parse(fields: _Fields) -> Parameters:
         port_range=fields.get("port_range", _port_range, None),
         stop_grace=fields.get("stop_grace", _seconds, 30.0),
         home=fields.get("home", _string, None),
+        check=fields.get("check", _check, None),
         digest=fields.get("digest", _string, None),
     )
 
@@ -202,6 +214,16 @@ def _files(value: object) -> dict[str, str]:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise ValueError(f"{name!r} is not a plain file name")
     return files
+
+
+def _check(value: object) -> Check:
+    fields = _Fields(_mapping(value))
+    command = fields.get("command", _texts, ())
+    if not command:
+        raise ValueError("its command is empty")
+    return Check(
+        command=command, interval=fields.get("interval", _seconds, 10.0), timeout=fields.get("timeout", _seconds, 5.0)
+    )
 
 
 def _image(value: object) -> Image:

@@ -16,8 +16,9 @@ import msgspec
 from msgspec import UNSET
 
 from api.contract.launch import Health, Image, LaunchSpec, Piece, Resources, Text
-from api.contract.recipes.book import Recipe, placeholders
-from api.contract.recipes.schema import Parameter, RecipeFile, ResourcesPart
+from api.contract.recipes.book import Recipe
+from api.contract.recipes.checks import health_kind, placeholders
+from api.contract.recipes.schema import Command, HealthPart, Parameter, RecipeFile, ResourcesPart
 from api.contract.recipes.units import gpus, memory_mb, minutes, whole_number
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import SlurmSettings
@@ -61,28 +62,19 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
     content = recipe.content
     _refuse_fixed(content, config)
     values = _parameters(content, config)
-    health = content.health_check
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
         engine=content.engine,
         model=_model(content, values),
         image=_image(recipe),
-        command=_command(content, values),
+        command=_command([*content.program, *content.command], values),
         environment=_environment(content, config, values),
         environment_from=_environment_from(content, config),
         binds=tuple(content.binds),
         files=dict(recipe.files),
         resources=_resources(content, config, site),
-        health=Health(
-            path=health.endpoint,
-            interval=health.interval,
-            timeout=health.timeout,
-            retries=health.retries,
-            startup_timeout=health.startup_timeout,
-        )
-        if health
-        else (Health() if content.ports else None),
+        health=_health(content, values),
         replicas=_replicas(content, config, replicas),
         stop_grace=content.stop_grace,
         max_failures=content.restart.max_failures,
@@ -93,15 +85,21 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
 
 def digest(spec: LaunchSpec) -> str:
     """Return what identifies a launch: two specs that differ in more than the number of replicas differ here."""
-    return hashlib.sha256(encode_spec(spec, replicas=0)).hexdigest()[:32]
+    value = msgspec.to_builtins(spec) | {"replicas": 0}
+    _leave_out_later(value)
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]
 
 
-def encode_spec(spec: LaunchSpec, *, replicas: int | None = None) -> bytes:
+def _leave_out_later(value: dict[str, Any]) -> None:
+    """Leave out what came later and is not used, so that an upgrade changes the digest of nothing that runs."""
+    health = value["health"]
+    if health is not None and health["kind"] == "http":
+        del health["kind"], health["command"]
+
+
+def encode_spec(spec: LaunchSpec) -> bytes:
     """Return the spec as JSON, keys in order."""
-    value = msgspec.to_builtins(spec)
-    if replicas is not None:
-        value["replicas"] = replicas
-    return msgspec.json.encode(value, order="deterministic")
+    return msgspec.json.encode(spec, order="deterministic")
 
 
 def decode_spec(text: str | bytes) -> LaunchSpec:
@@ -243,9 +241,24 @@ def _filled(text: str, values: Mapping[str, Any]) -> Text:
     return tuple(pieces)
 
 
-def _command(content: RecipeFile, values: Mapping[str, Any]) -> tuple[Text, ...]:
+def _health(content: RecipeFile, values: Mapping[str, Any]) -> Health | None:
+    if not content.ports:
+        return None
+    part = content.health_check or HealthPart()
+    return Health(
+        kind=health_kind(content),
+        path=part.endpoint or "/health",
+        command=_command(part.command, values),
+        interval=part.interval,
+        timeout=part.timeout,
+        retries=part.retries,
+        startup_timeout=part.startup_timeout,
+    )
+
+
+def _command(items: Command, values: Mapping[str, Any]) -> tuple[Text, ...]:
     words: list[Text] = []
-    for item in [*content.program, *content.command]:
+    for item in items:
         group = [item] if isinstance(item, str) else item
         if not isinstance(item, str) and any(values.get(n, "") is None for w in group for n in placeholders(w)):
             continue

@@ -48,7 +48,12 @@ class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class HealthPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a replica shows that it is well; seconds."""
 
-    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")] = "/health"
+    kind: Literal["http", "tcp", "command"] | None = None
+    """Left out: `command` where there is one, `http` where there is an endpoint or the engine is vllm, else `tcp`."""
+    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")] | None = None
+    """What `http` asks for; /health where left out."""
+    command: Command = []
+    """What `command` runs in the container, spelled like the engine's: it ends with 0 where all is well."""
     interval: Positive = 10.0
     timeout: Positive = 5.0
     retries: Annotated[int, Meta(ge=1)] = 3

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec
-from api.contract.recipes.book import Book, placeholders
+from api.contract.recipes.book import Book
+from api.contract.recipes.checks import placeholders
 from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec, resolve
 from api.contract.settings import SlurmSettings
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from api.contract.launch import Image, LaunchSpec, Resources
+from api.contract.launch import Health, Image, LaunchSpec, Resources
 from controller.core.script import PARAMETERS_VERSION, Site, parameters
 
 from .builders import HEALTH, JOB_SPEC, spec
@@ -54,6 +54,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "secret_variable": "VLLM_API_KEY",
         "port_range": None,
         "stop_grace": 7.0,
+        "check": None,
     }
 
 
@@ -74,6 +75,16 @@ def test_all_that_the_wrapper_needs() -> None:
 )
 def test_what_depends(launch: LaunchSpec, key: str, value: object) -> None:
     assert of(launch)[key] == value
+
+
+def test_the_jobs_own_check() -> None:
+    health = Health(kind="command", command=("ready", ("-p", {"runtime": "port"})), interval=3.0, timeout=2.0)
+    found = parameters(spec(health=health), "af-i-s-0-1", "d", "", SITE)["check"]
+    assert json.loads(json.dumps(found)) == {
+        "command": ["ready", ["-p", {"runtime": "port"}]],
+        "interval": 3.0,
+        "timeout": 2.0,
+    }
 
 
 def test_the_sites_ports() -> None:

@@ -62,7 +62,8 @@ def pythons() -> list[str]:
 
 @pytest.mark.parametrize("python", pythons())
 def test_runs_under_every_python_that_is_here(job: Job, python: str) -> None:
-    job.write(command=["echo", "hello"])
+    job.write(command=["sh", "-c", "echo hello; sleep 0.4"], check={"command": ["true"], "interval": 0.1})
     job.start(argv=[python, "-I", str(job.wrapper), str(job.folder)])
     assert job.wait() == 0, job.stderr
     assert (job.stdout, job.stderr) == ("hello\n", "")
+    assert job.state["health"]["ok"] is True

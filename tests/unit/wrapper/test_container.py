@@ -117,6 +117,29 @@ def test_a_home_of_ones_own_stays(run: Any, tmp_path: Path) -> None:
     assert (home / "file").read_text() == "kept\n"
 
 
+def test_a_check_runs_in_a_container_like_the_engines(run: Any, tmp_path: Path) -> None:
+    """It finds what the engine left in /tmp and at home, and is over when it hangs, whatever it started in there."""
+    token, marker = tmp_path / "token", f"check-{os.getpid()}"
+    token.write_text("hf_x\n")
+    token.chmod(0o600)
+    body = f"""
+        [ -e /tmp/sign ] && [ -e ~/sign ] && [ -e "$AF_RECIPE_DIR"/x ] || exit 8
+        [ "$FROM_IMAGE$A$HF_TOKEN" = "1a'b"hf_x ] || exit 9
+        [ ! -e /tmp/hang ] || sh -c "trap '' TERM; setsid sleep 60 & sleep 61" {marker}"""
+    job = run(
+        "sh", "-c", "touch /tmp/sign ~/sign; sleep 3; touch /tmp/hang; sleep 60",
+        check={"command": ["sh", "-c", body], "interval": 0.2, "timeout": 2.5},
+        environment={"A": "a'b"},
+        environment_from={"HF_TOKEN": str(token)},
+        files={"x": ""},
+    )  # fmt: skip
+    job.start()
+    until(lambda: job.state.get("health", {}).get("ok"))
+    until(lambda: not job.state["health"]["ok"])
+    assert job.state["health"]["message"] == "The health check did not end within 2.5 s"
+    until(lambda: not any(marker in _text(path) for path in Path("/proc").glob("[0-9]*/cmdline")))
+
+
 def test_serves_and_stops(run: Any) -> None:
     engine = ["python3", [{"runtime": "files"}, "/engine.py"], "--host", "127.0.0.1", "--port", [PORT]]
     job = run(*engine, files={"engine.py": ENGINE.read_text()}, listens=True, nv=True)
