@@ -217,6 +217,7 @@ def site(settings: Settings) -> Site:
         apptainer=settings.apptainer.command,
         image_cache=str(settings.run_dir / "images"),
         port_range=settings.slurm.port_range,
+        volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
         python=settings.slurm.python,
     )
 

@@ -63,6 +63,24 @@ class Health:
     """How long a started job may take until it is ready."""
 
 
+REPLICA = "{replica}"
+"""Stands for a replica's number in the name or path of a volume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A folder bound writable, for one job at a time. Exactly one of `name` and `path` is set."""
+
+    target: str
+    """Where the engine sees it."""
+    name: str | None = None
+    """A folder of the service's own, in the site's folder of volumes."""
+    path: str | None = None
+    """An absolute path on the compute nodes."""
+    root: str | None = None
+    """The folder of the site's that `path` must lie below, where a service gave it; `None`: a recipe did."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
     """All that deciding and launching need to know of one generation of a service."""
@@ -82,6 +100,8 @@ class LaunchSpec:
     """Variable -> absolute path of a file on the compute node that holds its value (secrets)."""
     binds: tuple[str, ...] = ()
     """Apptainer binds, `source:destination[:options]`, from the recipe or the site, never from users."""
+    volumes: tuple[Volume, ...] = ()
+    """Not empty: a volume without `{replica}` allows one replica only."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that travel with the recipe: name -> text; bound read-only as `/recipe/NAME`."""
     resources: Resources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from controller.wrapper.place import Place
 from controller.wrapper.process import Child
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.signals import Signals
+from controller.wrapper.volumes import Held, held
 
 PORT_TRIES = 5
 PORT_WINDOW = 3600.0
@@ -53,10 +55,16 @@ class Supervisor:
         if parameters.image is not None:
             images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
             image = images.prepare(parameters.image, self._folder, self._scratch)
+        job_id = int(os.environ["SLURM_JOB_ID"])
+        with held(parameters.volumes, parameters.token, job_id, self._report, self._signals) as volumes:
+            return self._try_ports(image, files, volumes)
+
+    def _try_ports(self, image: Path | None, files: Path, volumes: Held) -> Ending:
+        parameters = self._parameters
         tried: set[int] = set()
         while len(tried) < PORT_TRIES:
             port = ports.pick(parameters.host, parameters.port_range, tried) if parameters.listens else None
-            ending = self._run_engine(image, files, port)
+            ending = self._run_engine(image, files, port, volumes)
             if ending is not None:
                 return ending
             say(f"port {port} was taken meanwhile; trying another")
@@ -73,7 +81,7 @@ class Supervisor:
             raise FailedError("WrapperError", f"cannot write {folder}: {error.strerror}") from error
         return folder
 
-    def _run_engine(self, image: Path | None, files: Path, port: int | None) -> Ending | None:
+    def _run_engine(self, image: Path | None, files: Path, port: int | None, volumes: Held) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
         self._report.step("starting", port=port)
@@ -82,7 +90,7 @@ class Supervisor:
         child = self._spawn(place, "EngineExited" if image is None else "ImageFailed")
         check = self._check(place)
         try:
-            stopped = self._watch(child, port, logs, check)
+            stopped = self._watch(child, port, logs, check, volumes)
             code = child.exit_code()
         finally:
             if check is not None:
@@ -115,7 +123,7 @@ class Supervisor:
         except OSError as error:
             raise FailedError(reason, cannot_start(arguments[0], error)) from error
 
-    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None) -> Ending | None:
+    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None, volumes: Held) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
         serving = warned = False
         if port is None:
@@ -126,6 +134,9 @@ class Supervisor:
                 if check is not None:
                     check.close()
                 return self._drain(child, self._signals.stop, logs)
+            lost = volumes.lost()
+            if lost is not None:
+                return Ending(1, "VolumeLost", lost)
             detail = telling.progress(logs.new_lines())
             if not serving and port is not None and ports.accepts(self._parameters.host, port):
                 self._report.step("serving", detail or "")

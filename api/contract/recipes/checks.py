@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from api.contract.recipes import volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
 
 Problem = tuple[Sequence[str], str]
@@ -21,6 +22,7 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
     if content.engine == "vllm" and not (content.ports and content.model):
         yield ["engine"], "an engine of kind vllm needs ports and model"
     yield from _health(content, content.health_check or HealthPart())
+    yield from volumes.problems(content)
     yield from _placeholders(content)
     for name, parameter in content.parameters.items():
         if parameter.pattern is not None:
@@ -67,6 +69,7 @@ def _placeholders(content: RecipeFile) -> Iterator[Problem]:
         (["command"], _words([*content.program, *content.command]), known),
         (["health_check", "command"], _words(check), known),
         (["environment"], [str(v) for v in content.environment.values()], known),
+        (["environment_from"], list(content.environment_from.values()), {*content.parameters}),
         (["model"], [content.model or ""], {*content.parameters}),
     ):
         for name in (n for text in texts for n in placeholders(text)):

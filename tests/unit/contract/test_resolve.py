@@ -634,6 +634,7 @@ keys = st.sampled_from(
         "environment",
         "replicas",
         "environment_from",
+        "volumes",
         "cpu",
         "cpus",
         "memory",

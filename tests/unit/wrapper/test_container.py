@@ -70,6 +70,7 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(run: Any, tmp_path
     values["HOME"] = "/srv/home"
     token = tmp_path / "token"
     token.write_text("hf_$(id)\n")
+    token.chmod(0o600)
     job = run(
         "python3", "-I", "-c", ECHO, *HOSTILE.values(), [{"runtime": "files"}, "/x"],
         environment=values,
@@ -108,6 +109,20 @@ def test_the_recipe_is_read_only_and_the_job_folder_out_of_sight(run: Any) -> No
     assert job.run() == 0, job.stderr
     assert job.stdout == "text /tmp False\nRead-only file system\n"
     assert list(job.temporary.iterdir()) == []
+
+
+def test_a_volume_may_be_written_to_and_stays(run: Any, tmp_path: Path) -> None:
+    """Whatever its path is called; and what holds its lock is out of sight."""
+    volume = tmp_path / 'a,b:c "d" $(id)' / "v"
+    volumes = [{"source": str(volume), "target": "/var/lib/the data,x:y", "root": None}]
+    body = 'cd "/var/lib/the data,x:y" && ls -A && ls -A .. | head -c 200 >&2 && echo kept >> file'
+    for _ in range(2):
+        job = run("sh", "-c", body, volumes=volumes, token="af-i-s-0-1")
+        (job.folder / "claim").unlink(missing_ok=True)
+        assert job.run() == 0, job.stderr
+    assert (volume / "data" / "file").read_text() == "kept\nkept\n"
+    assert job.stdout == "file\n"
+    assert "lock" not in job.stderr
 
 
 def test_a_home_of_ones_own_stays(run: Any, tmp_path: Path) -> None:
