@@ -21,7 +21,7 @@ from controller.core.script import Site
 from controller.lease import Lease, SqlLeaseRecords
 from controller.pace import Pace
 from controller.ports import DeposedError, Term
-from controller.probe import NetworkProbes
+from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
 from controller.roster import Roster
@@ -95,7 +95,7 @@ class Controller:
         """Build all that belongs to one term, lead, and give the lease up."""
         clock = TermClock(term.began_at)
         queue = KeyedQueue(clock.now)
-        probes = NetworkProbes(clock, lambda token: secret(self._key, token), queue.add, self._run_dirs)
+        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add, self._run_dirs)
         deposed = asyncio.Event()
         try:
             self._metrics.new_term()
@@ -113,7 +113,7 @@ class Controller:
                 await self._lease.release(term)
 
     async def _leading(
-        self, term: Term, clock: TermClock, queue: KeyedQueue, probes: NetworkProbes, deposed: asyncio.Event
+        self, term: Term, clock: TermClock, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event
     ) -> Leading:
         settings = self._settings.controller
         scheduler = SlurmScheduler(self._runner, prefix(self._installation))

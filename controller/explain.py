@@ -27,7 +27,7 @@ from controller.core.model import Attempt, Desired, Observed, Plan, Probe, Sent
 from controller.lease import Leader, leader
 from controller.observe import observe
 from controller.ports import Record, UnreadableError
-from controller.probe import NetworkProbes
+from controller.probe import HttpProbes
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.slurm.keeper import SnapshotKeeper
@@ -117,7 +117,7 @@ async def _ask_engines(
         key = load_key(settings.key_file)
     except KeyFileError:
         return {}
-    probes = NetworkProbes(clock, lambda token: secret(key, token), lambda _: None, run_dirs)
+    probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None, run_dirs)
     try:
         found = {a.token: await probes.once(a, spec) for a in serving}
     finally:

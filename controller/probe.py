@@ -16,7 +16,7 @@ from typing import Protocol
 import aiohttp
 
 from api.contract.launch import Health, LaunchSpec
-from controller.core.model import Attempt, JobFiles, Probe
+from controller.core.model import Attempt, Probe, Verdict
 from controller.ports import Clock
 
 STARTING_INTERVAL = 0.5
@@ -30,6 +30,8 @@ LARGEST_ANSWER = 1_000_000
 class Target:
     """What is asked of one engine."""
 
+    service_id: str
+    token: str
     host: str
     port: int
     health: Health
@@ -43,22 +45,24 @@ class Target:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
-class Files(Protocol):
+class Verdicts(Protocol):
     """Where jobs tell what their own checks say."""
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
-        """Read what the job has written."""
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
+        """Read the latest one; `None` if there is none yet."""
         ...
 
 
-class NetworkProbes:
-    """Probes of every kind. `wake` is called with the service's id when an attempt's health changed."""
+class HttpProbes:
+    """Probes, most of them over HTTP. `wake` is called with the service's id when an attempt's health changed."""
 
-    def __init__(self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None], files: Files) -> None:
+    def __init__(
+        self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None], verdicts: Verdicts
+    ) -> None:
         self._clock = clock
         self._secret = secret
         self._wake = wake
-        self._files = files
+        self._verdicts = verdicts
         self._session: aiohttp.ClientSession | None = None
         self._tasks: dict[str, tuple[Target, asyncio.Task[None]]] = {}
         self._latest: dict[str, Probe] = {}
@@ -80,7 +84,7 @@ class NetworkProbes:
         target = self._target(attempt, spec)
         if target is None:
             return None
-        return await self._probe(attempt, target, 0)
+        return await self._look(target, 0)
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
@@ -108,6 +112,8 @@ class NetworkProbes:
             return None
         is_vllm = spec.engine == "vllm"
         return Target(
+            service_id=attempt.service_id,
+            token=attempt.token,
             host=attempt.host,
             port=attempt.port,
             health=spec.health,
@@ -119,7 +125,7 @@ class NetworkProbes:
         token, ever_ready = attempt.token, attempt.ready_at is not None
         while True:
             before = self._latest.get(token)
-            probe = await self._probe(attempt, target, before.failures if before is not None else 0)
+            probe = await self._look(target, before.failures if before is not None else 0)
             self._latest[token] = probe
             # That one which was ready before our term is ready still is no news: there may be thousands of them.
             known = before.ready if before is not None else attempt.ready or None
@@ -131,10 +137,10 @@ class NetworkProbes:
             pause = pause if ever_ready else STARTING_INTERVAL
             await asyncio.sleep(max(pause, len(self._tasks) / MOST_PER_SECOND))
 
-    async def _probe(self, attempt: Attempt, target: Target, failures: int) -> Probe:
+    async def _look(self, target: Target, failures: int) -> Probe:
         """Probe once, after so many failures in a row."""
         if target.health.kind == "command":
-            told = (await self._files.read(attempt.service_id, attempt.token)).health
+            told = await self._verdicts.verdict(target.service_id, target.token)
             if told is not None:
                 return Probe(at=self._clock.now(), ready=told.ok, failures=told.failures, message=told.message)
             trouble: str | None = "its job has made no health check yet"

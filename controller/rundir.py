@@ -43,6 +43,11 @@ class SharedRunDirs:
         """Read what the job has written."""
         return await asyncio.to_thread(read_job_files, self.folder(service_id, token))
 
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
+        """Read what the job's own health checks say."""
+        state = self.folder(service_id, token) / "state.json"
+        return await asyncio.to_thread(lambda: _health(_json(state).get("health")))
+
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
         await asyncio.to_thread(self._revoke, self.folder(service_id, token))
@@ -88,7 +93,6 @@ def read_job_files(folder: Path) -> JobFiles:
         claim=_claim(folder / "claim"),
         step=_text(state.get("step")) or None,
         port=_port(state.get("port")),
-        health=_health(state.get("health")),
         exit=_exit(_json(folder / "exit.json")),
     )
 

@@ -106,9 +106,8 @@ class JobFiles:
 
     claim: Claim | None = None
     step: str | None = None
-    """How far the wrapper is: `claimed`, `image`, `starting`, `loading`, `serving`, `draining`."""
+    """How far the wrapper is: `claimed`, `image`, `volume`, `starting`, `loading`, `serving`, `draining`."""
     port: int | None = None
-    health: Verdict | None = None
     exit: JobExit | None = None
 
 

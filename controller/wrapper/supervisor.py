@@ -84,6 +84,7 @@ class Supervisor:
     def _run_engine(self, image: Path | None, files: Path, port: int | None, volumes: Held) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
+        self._report.health(None)
         self._report.step("starting", port=port)
         logs = Logs(self._folder)
         place = Place(self._parameters, image, files=files, scratch=self._scratch, port=port, secrets=self._secrets)

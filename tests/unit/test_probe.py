@@ -15,8 +15,8 @@ import pytest
 
 import controller.probe
 from api.contract.launch import Health, LaunchSpec, Resources
-from controller.core.model import Attempt, JobFiles, Probe, Verdict
-from controller.probe import NetworkProbes
+from controller.core.model import Attempt, Probe, Verdict
+from controller.probe import HttpProbes
 
 TOKEN = "af-x-one-0-1"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -75,10 +75,10 @@ class Watch:
 
     def __init__(self) -> None:
         self.woken: list[str] = []
-        self.told = JobFiles()
-        self.probes = NetworkProbes(Clock(), lambda token: f"secret of {token}", self.woken.append, self)
+        self.told: Verdict | None = None
+        self.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", self.woken.append, self)
 
-    async def read(self, service_id: str, token: str) -> JobFiles:
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
         assert (service_id, token) == ("one", TOKEN)
         return self.told
 
@@ -334,9 +334,9 @@ async def test_tcp_gives_up_on_a_connection_that_does_not_come(watch: Watch) -> 
 async def test_the_jobs_own_verdict_is_believed_and_its_flips_wake(watch: Watch) -> None:
     watch.begin(Engine(port=1), kind="generic", health=replace(HEALTH, kind="command"))
     assert "no health check yet" in (await watch.until(ready=False, failures=1)).message
-    watch.told = JobFiles(health=Verdict(ok=True, failures=0))
+    watch.told = Verdict(ok=True, failures=0)
     await watch.until(ready=True)
-    watch.told = JobFiles(health=Verdict(ok=False, failures=7, message="no room"))
+    watch.told = Verdict(ok=False, failures=7, message="no room")
     probe = await watch.until(ready=False)
     assert (probe.failures, probe.message) == (7, "no room")
     assert len(watch.woken) >= 3
@@ -344,7 +344,7 @@ async def test_the_jobs_own_verdict_is_believed_and_its_flips_wake(watch: Watch)
 
 async def test_once_asks_the_same_way(watch: Watch) -> None:
     health = replace(HEALTH, kind="command")
-    watch.told = JobFiles(health=Verdict(ok=False, failures=2, message="ill"))
+    watch.told = Verdict(ok=False, failures=2, message="ill")
     probe = await watch.probes.once(attempt(1), spec("generic", health))
     assert probe is not None
     assert (probe.ready, probe.failures, probe.message) == (False, 2, "ill")

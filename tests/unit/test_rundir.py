@@ -67,9 +67,15 @@ def modes(top: Path) -> dict[str, int]:
         ({"ok": False, "failures": 2**40}, None),
     ],
 )
-def test_what_a_job_says_of_its_health(tmp_path: Path, told: object, expected: Verdict | None) -> None:
-    (tmp_path / "state.json").write_text(json.dumps({"step": "serving", "port": 80, "health": told}))
-    assert read_job_files(tmp_path) == JobFiles(step="serving", port=80, health=expected)
+async def test_what_a_job_says_of_its_health(
+    run_dirs: SharedRunDirs, folder: Path, told: object, expected: Verdict | None
+) -> None:
+    (folder / "state.json").write_text(json.dumps({"step": "serving", "port": 80, "health": told}))
+    assert await run_dirs.verdict("one", TOKEN) == expected
+
+
+async def test_a_job_that_says_nothing_of_its_health(run_dirs: SharedRunDirs) -> None:
+    assert await run_dirs.verdict("one", TOKEN) is None
 
 
 class TestPrepare:
