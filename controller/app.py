@@ -24,6 +24,7 @@ from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
+from controller.retention import Retention
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
@@ -161,8 +162,16 @@ class Controller:
             resync_seconds=settings.resync,
             workers=settings.workers,
             deposed=deposed,
+            retention=self._retention(term, clock),
             witness=self._metrics,
         )
+
+    def _retention(self, term: Term, clock: TermClock) -> Retention | None:
+        settings = self._settings
+        if not settings.controller.keep_days:
+            return None
+        keep = settings.controller.keep_days * 86400
+        return Retention(term, self._database, settings.run_dir / self._installation, keep, clock)
 
     def _current(self) -> Leading | None:
         return self._leads
@@ -232,6 +241,7 @@ def limits(settings: Settings) -> Limits:
         backoff_most=chosen.backoff_most,
         quick_end=chosen.quick_end,
         steady_after=chosen.steady_after,
+        doubt_grace=chosen.doubt_grace,
     )
 
 

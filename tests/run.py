@@ -20,7 +20,7 @@ REPORTS = ROOT / ".local" / "test"
 SLURM = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "slurmdbd", "mariadb-server")
 
 PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql")),
+    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd")),
     ("Apptainer", ("install-apptainer", str(TOOLS / "apptainer"))),
     ("vLLM for CPU", ("install-vllm", str(TOOLS / "vllm"))),
     ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),

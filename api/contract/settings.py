@@ -98,6 +98,10 @@ class ControllerSettings:
     backoff_most: Grace = 300.0
     quick_end: Grace = 60.0
     steady_after: Grace = 600.0
+    doubt_grace: Grace = 600.0
+    """How long a mass vanishing is doubted for which no other source speaks."""
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 30.0
+    """How long events, ended attempts with their job folders, and deleted services are kept; 0: for ever."""
     log_format: Literal["text", "json"] = "text"
     """Its log lines: text for people, or one JSON object each. The API's are always JSON."""
     plan_log: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20

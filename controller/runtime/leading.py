@@ -17,6 +17,7 @@ from api.contract.log import about
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
 from controller.reconciler import Reconciler
+from controller.retention import Retention
 from controller.roster import Roster
 from controller.runtime.queue import KeyedQueue
 from controller.runtime.rhythm import Rhythm
@@ -26,6 +27,9 @@ from controller.slurm.keeper import SnapshotKeeper
 from controller.strays import Strays
 
 log = logging.getLogger(__name__)
+
+CLEARING_SECONDS = 3600.0
+"""Between two rounds of clearing away what is old."""
 
 
 class Unwitnessed:
@@ -60,6 +64,8 @@ class Leading:
     resync_seconds: float
     workers: int
     deposed: asyncio.Event
+    retention: Retention | None = None
+    """`None`: everything is kept."""
     witness: Witness = field(default_factory=Unwitnessed)
     passes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers the passes of this term."""
@@ -76,6 +82,7 @@ class Leading:
         timers.every(self.lease_seconds / 3, "renew the lease", self.renew)
         timers.every(self.rhythm.fastest, "read the cluster", self.read_when_due)
         timers.every(self.resync_seconds, "look at everything", self.resync)
+        timers.every(CLEARING_SECONDS, "clear away what is old", self.clear_away)
         timers.start()
         background = [asyncio.create_task(self._follow_changes(position))]
         workers = [asyncio.create_task(self._work_on()) for _ in range(self.workers)]
@@ -125,6 +132,18 @@ class Leading:
         if tokens:
             self.rhythm.hurry()
         self.queue.add_all({service for t in tokens if (service := self.roster.service_of(t)) is not None})
+
+    async def clear_away(self) -> None:
+        """Clear away what is old, if anything ever is."""
+        if self.retention is None:
+            return
+        try:
+            await self.retention.sweep(self.keeper.latest)
+        except DeposedError as error:
+            log.warning("deposed", extra={"error": error})
+            self.deposed.set()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("what is old could not be cleared away", extra={"error": cause(error)})
 
     async def resync(self) -> None:
         """Look at every service."""

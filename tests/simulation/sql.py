@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import json
 import shutil
@@ -55,6 +56,7 @@ def finish(work: Coroutine[Any, Any, Value]) -> Value:
 def template() -> Path:
     """Return a folder with a migrated database and the recipe, made once."""
     folder = Path(tempfile.mkdtemp(prefix="af-sim-template-"))
+    atexit.register(shutil.rmtree, folder)
     recipe = folder / "recipes" / "sim" / "sim.yaml"
     recipe.parent.mkdir(parents=True)
     recipe.write_text(RECIPE)
