@@ -62,17 +62,15 @@ class Held:
             (folder / DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
             while True:
                 number, holder = _newest(folder)
-                if _may_follow(self._me, holder):
-                    if _link(folder, number + 1, self._me):
-                        self._locks.append((folder, number + 1))
-                        _clear(folder, number + 1 - KEPT)
-                        return
-                elif time.monotonic() >= deadline:
+                if _may_follow(self._me, holder) and _link(folder, number + 1, self._me):
+                    self._locks.append((folder, number + 1))
+                    _clear(folder, number + 1 - KEPT)
+                    return
+                if time.monotonic() >= deadline:
                     raise FailedError("VolumeInUse", _in_use(folder, holder))
-                else:
-                    report.step("volume", f"waiting for {folder}")
-                    signals.check()
-                    signals.wait(INTERVAL)
+                report.step("volume", f"waiting for {folder}")
+                signals.check()
+                signals.wait(INTERVAL)
         except OSError as error:
             raise FailedError("VolumeFailed", f"cannot use the volume {folder}: {error.strerror or error}") from error
 
