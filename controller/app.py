@@ -97,7 +97,7 @@ class Controller:
         """Build all that belongs to one term, lead, and give the lease up."""
         clock = TermClock(term.began_at)
         queue = KeyedQueue(clock.now)
-        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add)
+        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add, self._run_dirs)
         deposed = asyncio.Event()
         try:
             self._metrics.new_term()
@@ -228,6 +228,7 @@ def site(settings: Settings) -> Site:
         apptainer=settings.apptainer.command,
         image_cache=str(settings.run_dir / "images"),
         port_range=settings.slurm.port_range,
+        volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
         python=settings.slurm.python,
     )
 

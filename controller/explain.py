@@ -71,7 +71,7 @@ async def explain(settings: Settings, database: Database, name: str) -> Explanat
     keeper = SnapshotKeeper(SlurmScheduler(runner(settings), prefix(installation)), roster.tracked, clock)
     with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
         await keeper.take()
-    probes = _Probed(await _ask_engines(settings, record, clock))
+    probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))
     seen = await observe(record, keeper, run_dirs, probes, _Nothing())
     now = clock.now()
     plan = decide(record.desired, seen, now, limits(settings))
@@ -100,7 +100,9 @@ async def _find(database: Database, name: str) -> str:
     raise UnknownServiceError(f"There is no service {name}. See: ai-factory services list")
 
 
-async def _ask_engines(settings: Settings, record: Record, clock: SystemClock) -> dict[str, Probe]:
+async def _ask_engines(
+    settings: Settings, record: Record, clock: SystemClock, run_dirs: SharedRunDirs
+) -> dict[str, Probe]:
     """Probe every engine once that the controller would probe, if its secret is known here."""
     spec = record.desired.spec
     serving = [
@@ -114,7 +116,7 @@ async def _ask_engines(settings: Settings, record: Record, clock: SystemClock) -
         key = load_key(settings.key_file)
     except KeyFileError:
         return {}
-    probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None)
+    probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None, run_dirs)
     try:
         found = {a.token: await probes.once(a, spec) for a in serving}
     finally:

@@ -3,7 +3,8 @@
 One task gives the engines their turns; each has one of its own only while it is asked, so that many cost little.
 
 A probe that calls a vLLM engine ready proves that it talks to the right process: it serves the model's name under the
-attempt's secret.
+attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the check, and its files
+tell the verdict. Deciding sees no difference.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
 from api.contract.launch import Health, LaunchSpec
-from controller.core.model import Attempt, Probe
+from controller.core.model import Attempt, Probe, Verdict
 from controller.ports import Clock
 from controller.runtime.queue import KeyedQueue
 
@@ -39,11 +40,27 @@ LARGEST_ANSWER = 1_000_000
 class Target:
     """What is asked of one engine."""
 
-    address: str
+    service_id: str
+    token: str
+    host: str
+    port: int
     health: Health
     secret: str | None
     """Set for engines that speak vLLM's API."""
     model: str | None
+
+    @property
+    def address(self) -> str:
+        """Its base URL."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+class Verdicts(Protocol):
+    """Where jobs tell what their own checks say."""
+
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
+        """Read the latest one; `None` if there is none yet."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,12 +76,15 @@ class _Watched:
 
 
 class HttpProbes:
-    """Probes over HTTP. `wake` is called with the service's id when an attempt's health changed."""
+    """Probes, most of them over HTTP. `wake` is called with the service's id when an attempt's health changed."""
 
-    def __init__(self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None]) -> None:
+    def __init__(
+        self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None], verdicts: Verdicts
+    ) -> None:
         self._clock = clock
         self._secret = secret
         self._wake = wake
+        self._verdicts = verdicts
         self._session: aiohttp.ClientSession | None = None
         self._watched: dict[str, _Watched] = {}
         self._queue = KeyedQueue(time.monotonic)
@@ -97,10 +117,7 @@ class HttpProbes:
         target = self._target(attempt, spec)
         if target is None:
             return None
-        trouble = await self._ask(target)
-        return Probe(
-            at=self._clock.now(), ready=trouble is None, failures=int(trouble is not None), message=trouble or ""
-        )
+        return await self._look(target, 0)
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
@@ -128,10 +145,12 @@ class HttpProbes:
     def _target(self, attempt: Attempt, spec: LaunchSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
             return None
-        host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
         is_vllm = spec.engine == "vllm"
         return Target(
-            address=f"http://{host}:{attempt.port}",
+            service_id=attempt.service_id,
+            token=attempt.token,
+            host=attempt.host,
+            port=attempt.port,
             health=spec.health,
             secret=self._secret(attempt.token) if is_vllm else None,
             model=spec.model if is_vllm else None,
@@ -163,10 +182,8 @@ class HttpProbes:
     async def _probe(self, watched: _Watched) -> float:
         """Ask an engine; return in how many seconds it is to be asked again."""
         target, before = watched.target, watched.latest
-        trouble = await self._ask(target)
-        ready = trouble is None
-        failures = 0 if ready else (before.failures if before is not None else 0) + 1
-        watched.latest = Probe(at=self._clock.now(), ready=ready, failures=failures, message=trouble or "")
+        watched.latest = await self._look(target, before.failures if before is not None else 0)
+        ready = watched.latest.ready
         if watched.known != ready or (watched.ever_ready and not ready):
             self._wake(watched.service_id)
         watched.known = ready
@@ -176,8 +193,22 @@ class HttpProbes:
             return STARTING_INTERVAL
         return target.health.interval if ready else min(target.health.interval, STARTING_INTERVAL * 2)
 
+    async def _look(self, target: Target, failures: int) -> Probe:
+        """Probe once, after so many failures in a row."""
+        if target.health.kind == "command":
+            told = await self._verdicts.verdict(target.service_id, target.token)
+            if told is not None:
+                return Probe(at=self._clock.now(), ready=told.ok, failures=told.failures, message=told.message)
+            trouble: str | None = "its job has made no health check yet"
+        elif target.health.kind == "tcp":
+            trouble = await _connect(target)
+        else:
+            trouble = await self._ask(target)
+        ready = trouble is None
+        return Probe(at=self._clock.now(), ready=ready, failures=0 if ready else failures + 1, message=trouble or "")
+
     async def _ask(self, target: Target) -> str | None:
-        """Probe once; return what is wrong, `None` if all is well."""
+        """Ask over HTTP; return what is wrong, `None` if all is well."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
@@ -200,6 +231,17 @@ class HttpProbes:
         request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
         async with request as response:
             return response.status, await _body(response)
+
+
+async def _connect(target: Target) -> str | None:
+    """Open a connection and close it; return what is wrong, `None` if all is well."""
+    try:
+        async with asyncio.timeout(target.health.timeout):
+            _, writer = await asyncio.open_connection(target.host, target.port)
+    except (OSError, ValueError) as error:  # TimeoutError is one
+        return f"nothing accepts connections at {target.host}:{target.port} ({type(error).__name__})"
+    writer.transport.abort()
+    return None
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

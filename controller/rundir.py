@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.wrapper.bundle import bundle, file_name, launch_script
 
@@ -46,6 +46,11 @@ class SharedRunDirs:
             return {}
         folders = {token: self.folder(service_id, token) for token in tokens}
         return await asyncio.to_thread(lambda: {token: read_job_files(folder) for token, folder in folders.items()})
+
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
+        """Read what the job's own health checks say."""
+        state = self.folder(service_id, token) / "state.json"
+        return await asyncio.to_thread(lambda: _health(_json(state).get("health")))
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
@@ -112,6 +117,14 @@ def _exit(value: dict[str, Any]) -> JobExit | None:
     if not _is_number(code, -(2**31), 2**31 - 1) or not reason:
         return None
     return JobExit(code=code, reason=reason[:64], message=_text(value.get("message"))[:4000])
+
+
+def _health(value: object) -> Verdict | None:
+    told = value if isinstance(value, dict) else {}
+    ok, failures = told.get("ok"), told.get("failures")
+    if not isinstance(ok, bool) or not _is_number(failures, 0, 2**31 - 1):
+        return None
+    return Verdict(ok=ok, failures=failures, message=_text(told.get("message"))[:4000])
 
 
 def _port(value: object) -> int | None:

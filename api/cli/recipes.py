@@ -13,6 +13,8 @@ from api.cli.exits import CliError, Exit
 from api.cli.programs import ask_controller
 from api.cli.values import config_from
 from api.contract.recipes.book import Book, Library, Recipe, RecipeError, read_recipe
+from api.contract.recipes.checks import health_kind
+from api.contract.recipes.schema import HealthPart
 
 _COLUMNS = (
     Column("RECIPE"),
@@ -57,6 +59,7 @@ def show(context: Context) -> Exit:
     if context.output == "json":
         console.json({**_summary(recipe), **msgspec.to_builtins(content), "path": recipe.path})
         return Exit.OK
+    health = content.health_check or HealthPart()
     resources = {k: v for k, v in msgspec.to_builtins(content.resources).items() if v is not None}
     facts = {
         "Recipe": recipe.path,
@@ -68,6 +71,8 @@ def show(context: Context) -> Exit:
         "Image": content.image or content.container_def or "none: it runs on the node itself",
         "Replicas": str(content.replicas),
         "Resources": ", ".join(f"{key} {value}" for key, value in resources.items()),
+        "Health check": f"{health_kind(content)}, every {health.interval:g} s" if content.ports else "",
+        "Volumes": ", ".join(f"{volume.target} ({volume.name or volume.path})" for volume in content.volumes),
         "Updates": content.update.strategy,
         "File": str(recipe.file),
     }

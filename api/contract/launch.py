@@ -50,13 +50,35 @@ class Resources:
 class Health:
     """How a replica shows that it is well. Times in seconds."""
 
+    kind: Literal["http", "tcp", "command"] = "http"
+    """The controller asks for `path`, or only connects; or the job's wrapper runs `command` beside the engine."""
     path: str = "/health"
+    command: tuple[Text, ...] = ()
+    """Run in a container like the engine's, with its environment, binds, /tmp and home; 0 is well."""
     interval: float = 10.0
     timeout: float = 5.0
     retries: int = 3
     """Failures in a row after which a ready replica is replaced."""
     startup_timeout: float = 1800.0
     """How long a started job may take until it is ready."""
+
+
+REPLICA = "{replica}"
+"""Stands for a replica's number in the name or path of a volume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A folder bound writable, for one job at a time. Exactly one of `name` and `path` is set."""
+
+    target: str
+    """Where the engine sees it."""
+    name: str | None = None
+    """A folder of the service's own, in the site's folder of volumes."""
+    path: str | None = None
+    """An absolute path on the compute nodes."""
+    root: str | None = None
+    """The folder of the site's that `path` must lie below, where a service gave it; `None`: a recipe did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +100,8 @@ class LaunchSpec:
     """Variable -> absolute path of a file on the compute node that holds its value (secrets)."""
     binds: tuple[str, ...] = ()
     """Apptainer binds, `source:destination[:options]`, from the recipe or the site, never from users."""
+    volumes: tuple[Volume, ...] = ()
+    """Not empty: a volume without `{replica}` allows one replica only."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Files that travel with the recipe: name -> text; bound read-only as `/recipe/NAME`."""
     resources: Resources

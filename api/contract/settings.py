@@ -56,6 +56,10 @@ class SlurmSettings:
     """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
     python: str = "python3"
     """The Python (3.9 or later) on the compute nodes that runs the job's supervisor."""
+    volumes: str = ""
+    """Folder on the compute nodes for the writable volumes of services; empty: `volumes` in run_dir."""
+    volume_roots: tuple[str, ...] = ()
+    """Folders on the compute nodes below which a service's config may place volumes by path."""
     port_range: tuple[Port, Port] | None = None
     """Ports that engines may listen on, where a firewall leaves only some open."""
     time_warning: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 120

@@ -91,12 +91,22 @@ class JobExit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the wrapper's own health checks say, where the recipe has the job make them."""
+
+    ok: bool
+    failures: int
+    """In a row."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFiles:
     """What an attempt's job has written into its folder. Absent files read as `None`, garbled ones too."""
 
     claim: Claim | None = None
     step: str | None = None
-    """How far the wrapper is: `claimed`, `image`, `starting`, `loading`, `serving`, `draining`."""
+    """How far the wrapper is: `claimed`, `image`, `volume`, `starting`, `loading`, `serving`, `draining`."""
     port: int | None = None
     exit: JobExit | None = None
 

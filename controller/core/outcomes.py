@@ -18,6 +18,8 @@ class Outcome(StrEnum):
     UNHEALTHY = "Unhealthy"
     SUBMIT_REJECTED = "SubmitRejected"
     SUBMIT_DEFERRED = "SubmitDeferred"
+    VOLUME_IN_USE = "VolumeInUse"
+    """The wrapper's word for: another job writes to its volume."""
     NEVER_STARTED = "NeverStarted"
     CANCELLED = "Cancelled"
     PREEMPTED = "Preempted"

@@ -42,6 +42,8 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
         return Outcome.COMPLETED
     if last.outcome == Outcome.SUBMIT_REJECTED:
         return f"Slurm refused the job: {last.message}"
+    if last.outcome == Outcome.VOLUME_IN_USE:
+        return f"It may not start: {last.message}"
     never_ready = last.ready_at is None or desired.spec.kind == "job"
     if is_fault(last) and never_ready and failures_after(last, limits) >= desired.spec.max_failures:
         return f"It failed {failures_after(last, limits)} times in a row. The last time: {last.outcome}: {last.message}"

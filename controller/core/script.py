@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from api.contract.launch import LaunchSpec
+from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 
 PARAMETERS_VERSION = 1
 
@@ -17,6 +17,8 @@ class Site:
     apptainer: str
     image_cache: str
     port_range: tuple[int, int] | None
+    volumes: str
+    """The folder on the nodes below which services have volumes of their own."""
     python: str
     """The Python on the nodes that runs the wrapper."""
 
@@ -34,6 +36,7 @@ def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Sit
         "environment": dict(spec.environment),
         "environment_from": dict(spec.environment_from),
         "binds": list(spec.binds),
+        "volumes": [_volume(volume, token, site) for volume in spec.volumes],
         "files": dict(spec.files),
         "nv": spec.resources.gpu > 0,
         "listens": spec.health is not None,
@@ -43,4 +46,18 @@ def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Sit
         "secret_variable": spec.secret_variable,
         "port_range": list(site.port_range) if site.port_range else None,
         "stop_grace": spec.stop_grace,
+        "check": _check(spec.health),
     }
+
+
+def _volume(volume: Volume, token: str, site: Site) -> dict[str, Any]:
+    """Return a volume as one replica has it: `{replica}` becomes its number."""
+    front, replica, _ = token.rsplit("-", 2)
+    source = volume.path or f"{site.volumes}/{front.rpartition('-')[2]}/{volume.name}"
+    return {"source": source.replace(REPLICA, replica), "target": volume.target, "root": volume.root}
+
+
+def _check(health: Health | None) -> dict[str, Any] | None:
+    if health is None or health.kind != "command":
+        return None
+    return {"command": list(health.command), "interval": health.interval, "timeout": health.timeout}

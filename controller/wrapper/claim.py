@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from controller.wrapper.files import remove, say, write_new
+from controller.wrapper.files import is_linked, remove, write_new
 
 NAME = "claim"
 
@@ -58,22 +58,12 @@ def _link(temporary: Path, claim: Path, content: str) -> None:
     try:
         os.link(temporary, claim)
     except OSError as error:
-        if _is_linked(temporary) or _holds(claim, content):
+        if is_linked(temporary) or _holds(claim, content):
             return
         owner = _owner(claim)
         if not isinstance(error, FileExistsError) and owner is None:
             raise
         raise ClaimLostError(f"the claim is {f'held by job {owner}' if owner else 'revoked or garbled'}") from error
-
-
-def _is_linked(temporary: Path) -> bool:
-    """Whether our own file got its second name; opened afresh, since NFS then asks the server."""
-    try:
-        with temporary.open("rb") as file:
-            return os.fstat(file.fileno()).st_nlink == 2
-    except OSError as error:
-        say(f"cannot look at {temporary}: {error}")
-        return False
 
 
 def _holds(claim: Path, content: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.wrapper.parameters import Parameters
+from controller.wrapper.volumes import data
 
 RECIPE_FOLDER = "/recipe"
 """Where the recipe's files are inside a container."""
@@ -31,14 +32,17 @@ def in_container(
         source = parameters.home or str(scratch / "home")
         options += ["--home", f"{source}:{home or HOME}"]
     if files is not None:
-        options += ["--mount", _mount(files, RECIPE_FOLDER)]
+        options += ["--mount", _mount(files, RECIPE_FOLDER, "ro")]
+    for volume in parameters.volumes:
+        options += ["--mount", _mount(data(volume), volume.target)]
     for bind in parameters.binds:
         options += ["--bind", bind]
     return [parameters.apptainer, "-q", "exec", *options, str(image), *command]
 
 
-def _mount(source: Path, destination: str) -> str:
-    """Spell a read-only bind so that commas and colons in paths are harmless (in `--bind` they are not)."""
+def _mount(source: Path, destination: str, *options: str) -> str:
+    """Spell a bind so that commas and colons in paths are harmless (in `--bind` they are not)."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={source}", f"destination={destination}", "ro"])
+    words = ["type=bind", f"source={source}", f"destination={destination}", *options]
+    csv.writer(line, lineterminator="").writerow(words)
     return line.getvalue()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
 """Variables (or beginnings of their names) of the job that tell an engine its GPUs."""
+
+LARGEST_SECRET = 100_000
+"""Characters; the kernel takes no longer variable than 128 KiB."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -48,15 +52,22 @@ class Runtime:
 
 
 def read_secrets(parameters: Parameters) -> dict[str, str]:
-    """Read the values that come by file, less one newline at the end; raises `FailedError` (`SecretMissing`)."""
+    """Read the values that come by file, less one newline at the end; raises `FailedError` (`SecretMissing`).
+
+    A file that others may read is refused: what lies in it is no secret.
+    """
     secrets = {}
     for name, path in parameters.environment_from.items():
         try:
-            value = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+            with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                value = file.read(LARGEST_SECRET + 1)
         except OSError as error:
             raise FailedError("SecretMissing", f"{name}: cannot read {path}: {error.strerror}") from error
-        if "\0" in value:
-            raise FailedError("SecretMissing", f"{name}: {path} is not text")
+        if mode & 0o077:
+            raise FailedError("SecretMissing", f"{name}: others may read {path}: chmod 600 {path}")
+        if "\0" in value or len(value) > LARGEST_SECRET:
+            raise FailedError("SecretMissing", f"{name}: {path} is not text of at most {LARGEST_SECRET} characters")
         secrets[name] = value[:-1] if value.endswith("\n") else value
     if parameters.secret is not None and parameters.secret_variable is not None:
         secrets[parameters.secret_variable] = parameters.secret

@@ -38,6 +38,16 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
+def is_linked(path: Path) -> bool:
+    """Whether a file of our own got a second name; opened afresh, since NFS then asks the server."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_nlink == 2
+    except OSError as error:
+        say(f"cannot look at {path}: {error}")
+        return False
+
+
 def remove(path: Path) -> None:
     """Remove a file if it can be; what is not there is fine."""
     with contextlib.suppress(OSError):

@@ -32,9 +32,31 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """A folder that one job at a time may write to."""
+
+    source: str
+    """Its absolute path on the node."""
+    target: str
+    """Where the engine sees its data."""
+    root: str | None
+    """Below which it must lie, links followed; `None`: anywhere."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A command whose exit code says whether the engine is well. Times in seconds."""
+
+    command: tuple[Text, ...]
+    interval: float
+    timeout: float
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All that the controller says about the job; see the launch spec for what each means."""
 
+    token: str
     image: Image | None
     image_cache: Path
     apptainer: str
@@ -42,6 +64,7 @@ class Parameters:
     environment: Mapping[str, Text]
     environment_from: Mapping[str, str]
     binds: tuple[str, ...]
+    volumes: tuple[Volume, ...]
     files: Mapping[str, str]
     nv: bool
     listens: bool
@@ -54,6 +77,8 @@ class Parameters:
     """Seconds between TERM and KILL."""
     home: str | None
     """The engine's home on the node; `None`: a folder that ends with the job."""
+    check: Check | None
+    """`None`: the controller asks the engine itself."""
     digest: str | None
     """What identifies the launch spec; told on, not used."""
 
@@ -86,6 +111,7 @@ def _parse(fields: _Fields) -> Parameters:
     if not command:
         raise ValueError("command: empty")
     return Parameters(
+        token=fields.get("token", _string, ""),
         image=fields.get("image", _image, None),
         image_cache=Path(fields.get("image_cache", _string, ".")),
         apptainer=fields.get("apptainer", _string, "apptainer"),
@@ -93,6 +119,7 @@ def _parse(fields: _Fields) -> Parameters:
         environment=fields.get("environment", _environment, {}),
         environment_from=fields.get("environment_from", _environment_from, {}),
         binds=fields.get("binds", _strings, ()),
+        volumes=fields.get("volumes", _volumes, ()),
         files=fields.get("files", _files, {}),
         nv=fields.get("nv", _boolean, False),
         listens=fields.get("listens", _boolean, True),
@@ -102,6 +129,7 @@ def _parse(fields: _Fields) -> Parameters:
         port_range=fields.get("port_range", _port_range, None),
         stop_grace=fields.get("stop_grace", _seconds, 30.0),
         home=fields.get("home", _string, None),
+        check=fields.get("check", _check, None),
         digest=fields.get("digest", _string, None),
     )
 
@@ -202,6 +230,34 @@ def _files(value: object) -> dict[str, str]:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise ValueError(f"{name!r} is not a plain file name")
     return files
+
+
+def _check(value: object) -> Check:
+    fields = _Fields(_mapping(value))
+    command = fields.get("command", _texts, ())
+    if not command:
+        raise ValueError("its command is empty")
+    return Check(
+        command=command, interval=fields.get("interval", _seconds, 10.0), timeout=fields.get("timeout", _seconds, 5.0)
+    )
+
+
+def _volumes(value: object) -> tuple[Volume, ...]:
+    fields = [_Fields(_mapping(item)) for item in _list(value)]
+    volumes = tuple(
+        Volume(each.get("source", _folder, ""), each.get("target", _folder, ""), each.get("root", _folder, None))
+        for each in fields
+    )
+    if not all(volume.source and volume.target for volume in volumes):
+        raise ValueError("a volume needs source and target")
+    return volumes
+
+
+def _folder(value: object) -> str:
+    path = _string(value)
+    if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
+        raise ValueError(f"{path!r} is no plain absolute path")
+    return path
 
 
 def _image(value: object) -> Image:

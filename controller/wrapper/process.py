@@ -31,16 +31,21 @@ def adopt_orphans() -> None:
 class Child:
     """One program in its own session. Raises `OSError` if it can't be started."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: int | None = None
+    ) -> None:
         self.started_at = time.monotonic()
         self._popen = subprocess.Popen(
             command,
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
-        self._leash = _guard(self._popen.pid)
+        _started[self._popen.pid] = self._popen
+        self._watchman, self._leash = _guard(self._popen.pid)
 
     @property
     def age(self) -> float:
@@ -49,13 +54,20 @@ class Child:
 
     def exit_code(self) -> int | None:
         """Return how it ended, 128+N for a signal N; `None` while it runs. Adopted orphans are reaped on the way."""
-        _reap(self._popen)
+        _reap()
         code = self._popen.returncode
         return 128 - code if code is not None and code < 0 else code
 
     def send(self, number: signal.Signals) -> None:
         """Signal the child itself; gone is fine."""
         self._popen.send_signal(number)
+
+    def cut(self) -> None:
+        """Kill it and all below it, and nothing else of ours; they are reaped as they end."""
+        doomed = {self._popen.pid, *descendants(self._popen.pid)} if self.exit_code() is None else set()
+        for pid in (self._watchman, *doomed):
+            _kill(pid)
+        os.close(self._leash)
 
     def end(self) -> None:
         """Kill it, its group and every descendant of ours, and return when they are gone."""
@@ -65,7 +77,7 @@ class Child:
             remaining = descendants(os.getpid())
             for pid in remaining:
                 _kill(pid)
-            _reap(self._popen)
+            _reap()
             if not remaining or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
@@ -74,16 +86,21 @@ class Child:
             say(f"cannot end processes {sorted(remaining)}")
 
 
-def _guard(child: int) -> int:
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Our own children that have not been reaped: whose ends their `Popen` is to hear of."""
+
+
+def _guard(child: int) -> tuple[int, int]:
     """Fork a guard that kills the child and all below it should we die without ending them, e.g. by KILL.
 
-    PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns a descriptor whose
-    closing, as by our death, sets the guard off; `end` kills the guard with everything else first.
+    PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns the guard, and a
+    descriptor whose closing, as by our death, sets it off; it is killed before its child is ended otherwise.
     """
     watched, leash = os.pipe()
-    if os.fork() != 0:
+    guard = os.fork()
+    if guard != 0:
         os.close(watched)
-        return leash
+        return guard, leash
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
@@ -107,8 +124,8 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _reap(popen: subprocess.Popen[bytes]) -> None:
-    """Collect whoever has ended; the child's own status is left to its `Popen`."""
+def _reap() -> None:
+    """Collect whoever has ended; the status of a child is left to its `Popen`."""
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -116,8 +133,9 @@ def _reap(popen: subprocess.Popen[bytes]) -> None:
             return
         if ended is None:
             return
-        if ended.si_pid == popen.pid:
-            popen.poll()
+        child = _started.pop(ended.si_pid, None)
+        if child is not None:
+            child.poll()
         else:
             os.waitpid(ended.si_pid, os.WNOHANG)
 

@@ -18,6 +18,16 @@ DETAIL_INTERVAL = 1.0
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What the health checks of kind `command` say."""
+
+    ok: bool
+    failures: int
+    """In a row."""
+    message: str
+
+
+@dataclass(frozen=True)
 class Ending:
     """How it ended: the exit code, one CamelCase word, and what tells people why."""
 
@@ -44,7 +54,8 @@ class Report:
         self.digest: str | None = None
         """What identifies the launch spec; `ai-factory adopt` reads it back."""
         self._detail = ""
-        self._written: tuple[str, int | None, str] | None = None
+        self._health: Verdict | None = None
+        self._written: tuple[str, int | None, str, Verdict | None] | None = None
         self._written_at = 0.0
         self._complained = False
 
@@ -61,6 +72,12 @@ class Report:
             self._write()
         self.catch_up()
 
+    def health(self, verdict: Verdict | None) -> None:
+        """Say what the health checks say, once it is something else than before."""
+        if verdict != self._health:
+            self._health = verdict
+            self._write()
+
     def catch_up(self) -> None:
         """Write a detail that was held back, once its time has come."""
         if time.monotonic() - self._written_at >= DETAIL_INTERVAL:
@@ -72,12 +89,17 @@ class Report:
         self._put("exit.json", {"code": ending.code, "reason": ending.reason, "message": message})
 
     def _write(self) -> None:
-        now = (self._step, self._port, self._detail)
+        now = (self._step, self._port, self._detail, self._health)
         if now == self._written:
             return
         self._written, self._written_at = now, time.monotonic()
         content: dict[str, object] = {"step": self._step, "port": self._port, "detail": clean(self._detail)}
-        self._put("state.json", content | ({"digest": self.digest} if self.digest else {}))
+        if self.digest:
+            content["digest"] = self.digest
+        if self._health is not None:
+            told = {"ok": self._health.ok, "failures": self._health.failures, "message": clean(self._health.message)}
+            content["health"] = told
+        self._put("state.json", content)
 
     def _put(self, name: str, content: dict[str, object]) -> None:
         try:

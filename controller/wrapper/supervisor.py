@@ -8,14 +8,17 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from controller.wrapper import command, environment, ports, telling
+from controller.wrapper import environment, ports, telling
+from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
 from controller.wrapper.image import Images, cannot_start
 from controller.wrapper.logs import Logs
 from controller.wrapper.parameters import Parameters
+from controller.wrapper.place import Place
 from controller.wrapper.process import Child
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.signals import Signals
+from controller.wrapper.volumes import Held, held
 
 PORT_TRIES = 5
 PORT_WINDOW = 3600.0
@@ -52,10 +55,16 @@ class Supervisor:
         if parameters.image is not None:
             images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
             image = images.prepare(parameters.image, self._folder, self._scratch)
+        job_id = int(os.environ["SLURM_JOB_ID"])
+        with held(parameters.volumes, parameters.token, job_id, self._report, self._signals) as volumes:
+            return self._try_ports(image, files, volumes)
+
+    def _try_ports(self, image: Path | None, files: Path, volumes: Held) -> Ending:
+        parameters = self._parameters
         tried: set[int] = set()
         while len(tried) < PORT_TRIES:
             port = ports.pick(parameters.host, parameters.port_range, tried) if parameters.listens else None
-            ending = self._run_engine(image, files, port)
+            ending = self._run_engine(image, files, port, volumes)
             if ending is not None:
                 return ending
             say(f"port {port} was taken meanwhile; trying another")
@@ -72,16 +81,21 @@ class Supervisor:
             raise FailedError("WrapperError", f"cannot write {folder}: {error.strerror}") from error
         return folder
 
-    def _run_engine(self, image: Path | None, files: Path, port: int | None) -> Ending | None:
+    def _run_engine(self, image: Path | None, files: Path, port: int | None, volumes: Held) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
+        self._report.health(None)
         self._report.step("starting", port=port)
         logs = Logs(self._folder)
-        child = self._start(image, files, port)
+        place = Place(self._parameters, image, files=files, scratch=self._scratch, port=port, secrets=self._secrets)
+        child = self._spawn(place, "EngineExited" if image is None else "ImageFailed")
+        check = self._check(place)
         try:
-            stopped = self._watch(child, port, logs)
+            stopped = self._watch(child, port, logs, check, volumes)
             code = child.exit_code()
         finally:
+            if check is not None:
+                check.close()
             child.end()
         if stopped is not None:
             return stopped
@@ -90,36 +104,27 @@ class Supervisor:
             return None
         return Ending(code or 0, "EngineExited", self._redact(_by_signal(code) + telling.reason(lines)))
 
-    def _start(self, image: Path | None, files: Path, port: int | None) -> Child:
-        parameters = self._parameters
-        inside = str(files) if image is None else command.RECIPE_FOLDER
-        runtime = environment.Runtime(port, parameters.host, inside)
-        arguments = [runtime.join(text) for text in parameters.command]
-        variables = environment.engine_variables(parameters, self._secrets, runtime, os.environ)
-        home = self._scratch / "home" if parameters.home is None else Path(parameters.home)
-        try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise FailedError("WrapperError", f"cannot make the home {home}: {error.strerror}") from error
-        if image is None:
-            return self._spawn(arguments, environment.for_node(variables, os.environ, str(home)), "EngineExited")
-        arguments = command.in_container(
-            parameters,
-            image,
-            arguments,
-            scratch=self._scratch,
-            files=files if parameters.files else None,
-            home=variables.get("HOME"),
+    def _check(self, place: Place) -> Check | None:
+        asked = self._parameters.check
+        if asked is None:
+            return None
+        return Check(
+            place.arguments(asked.command),
+            place.environment(),
+            place.folder,
+            interval=asked.interval,
+            timeout=asked.timeout,
+            redact=self._redact,
         )
-        return self._spawn(arguments, environment.for_container(variables, os.environ), "ImageFailed")
 
-    def _spawn(self, arguments: list[str], variables: Mapping[str, str], reason: str) -> Child:
+    def _spawn(self, place: Place, reason: str) -> Child:
+        arguments = place.arguments(self._parameters.command)
         try:
-            return Child(arguments, variables, self._scratch)
+            return Child(arguments, place.environment(), place.folder)
         except OSError as error:
             raise FailedError(reason, cannot_start(arguments[0], error)) from error
 
-    def _watch(self, child: Child, port: int | None, logs: Logs) -> Ending | None:
+    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None, volumes: Held) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
         serving = warned = False
         if port is None:
@@ -127,7 +132,12 @@ class Supervisor:
             serving = True
         while child.exit_code() is None:
             if self._signals.stop is not None:
+                if check is not None:
+                    check.close()
                 return self._drain(child, self._signals.stop, logs)
+            lost = volumes.lost()
+            if lost is not None:
+                return Ending(1, "VolumeLost", lost)
             detail = telling.progress(logs.new_lines())
             if not serving and port is not None and ports.accepts(self._parameters.host, port):
                 self._report.step("serving", detail or "")
@@ -140,7 +150,11 @@ class Supervisor:
                 warned = True
                 self._report.detail("time limit near", at_once=True)
             self._report.catch_up()
-            self._signals.wait(CALM if serving else QUICK if child.age < QUICK_LOOKS else SLOW)
+            pause = CALM if serving else QUICK if child.age < QUICK_LOOKS else SLOW
+            if check is not None and serving:
+                self._report.health(check.tend())
+                pause = min(pause, check.pause())
+            self._signals.wait(pause)
         return None
 
     def _drain(self, child: Child, number: signal.Signals, logs: Logs) -> Ending:

@@ -31,7 +31,7 @@ RESYNC = 300.0
 WORKERS = 2
 LIMITS = Limits(doubt_grace=120.0)
 Value = TypeVar("Value")
-SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, python="python3")
+SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, volumes="/v", python="python3")
 
 
 class SimLeaseRecords:

@@ -26,7 +26,7 @@ from controller.core.script import Site
 from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError, UsedTokenError
 
 TERM = Term(epoch=1, began_at=0.0)
-SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, python="python3.9")
+SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
 SPEC = LaunchSpec(recipe="r", kind="service", engine="vllm", model="m", image=None, command=("x",),
                   resources=Resources(cpu=3), health=None, secret_variable="VLLM_API_KEY")  # fmt: skip
 

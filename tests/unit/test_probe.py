@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import pytest
 
 import controller.probe
 from api.contract.launch import Health, LaunchSpec, Resources
-from controller.core.model import Attempt, Probe
+from controller.core.model import Attempt, Probe, Verdict
 from controller.probe import MOST_AT_ONCE, HttpProbes, Target
 
 TOKEN = "af-x-one-0-1"
@@ -74,7 +75,12 @@ class Watch:
 
     def __init__(self) -> None:
         self.woken: list[str] = []
-        self.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", self.woken.append)
+        self.told: Verdict | None = None
+        self.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", self.woken.append, self)
+
+    async def verdict(self, service_id: str, token: str) -> Verdict | None:
+        assert (service_id, token) == ("one", TOKEN)
+        return self.told
 
     def begin(self, engine: Engine, *, kind: str = "vllm", health: Health | None = HEALTH, model: str = "m") -> None:
         self.probes.watch(attempt(engine.port), spec(kind, health, model))
@@ -292,7 +298,7 @@ async def test_of_many_only_some_are_asked_at_once(
 ) -> None:
     monkeypatch.setattr(controller.probe, "MOST_PER_SECOND", 10_000)
     monkeypatch.setattr(controller.probe, "MOST_AT_ONCE", 3)
-    watch.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", watch.woken.append)
+    watch.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", watch.woken.append, watch)
     engine.hangs = True
     before = len(asyncio.all_tasks())
     for number in range(50):
@@ -331,3 +337,60 @@ async def test_forgetting_before_the_first_step_keeps_no_turn(engine: Engine, wa
         watch.probes.forget(TOKEN)
     watch.begin(engine)
     await watch.until(ready=True)
+
+
+# Other kinds of checks
+
+
+async def test_tcp_only_connects(engine: Engine, watch: Watch) -> None:
+    engine.health = 503
+    watch.begin(engine, kind="generic", health=replace(HEALTH, kind="tcp"))
+    assert (await watch.until(ready=True)).failures == 0
+    assert engine.asked == []
+    assert watch.woken == ["one"]
+
+
+async def test_tcp_over_ipv6(watch: Watch) -> None:
+    async with listening(Engine().serve, "::1") as port:
+        watch.probes.watch(replace(attempt(port), host="::1"), spec("generic", replace(HEALTH, kind="tcp")))
+        await watch.until(ready=True)
+
+
+async def test_where_nothing_accepts_connections_tcp_fails_again_and_again(watch: Watch) -> None:
+    async with listening(Engine().serve) as port:
+        pass
+    watch.begin(Engine(port=port), kind="generic", health=replace(HEALTH, kind="tcp"))
+    probe = await watch.until(ready=False, failures=3)
+    assert probe.message == f"nothing accepts connections at 127.0.0.1:{port} (ConnectionRefusedError)"
+
+
+async def test_tcp_gives_up_on_a_connection_that_does_not_come(watch: Watch) -> None:
+    with socket.socket() as full, contextlib.ExitStack() as clients:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(8):  # more than its backlog holds: the next one's SYN is dropped
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        health = replace(HEALTH, kind="tcp", timeout=0.1)
+        watch.begin(Engine(port=full.getsockname()[1]), kind="generic", health=health)
+        assert "TimeoutError" in (await watch.until(ready=False, failures=2)).message
+
+
+async def test_the_jobs_own_verdict_is_believed_and_its_flips_wake(watch: Watch) -> None:
+    watch.begin(Engine(port=1), kind="generic", health=replace(HEALTH, kind="command"))
+    assert "no health check yet" in (await watch.until(ready=False, failures=1)).message
+    watch.told = Verdict(ok=True, failures=0)
+    await watch.until(ready=True)
+    watch.told = Verdict(ok=False, failures=7, message="no room")
+    probe = await watch.until(ready=False)
+    assert (probe.failures, probe.message) == (7, "no room")
+    assert len(watch.woken) >= 3
+
+
+async def test_once_asks_the_same_way(watch: Watch) -> None:
+    health = replace(HEALTH, kind="command")
+    watch.told = Verdict(ok=False, failures=2, message="ill")
+    probe = await watch.probes.once(attempt(1), spec("generic", health))
+    assert probe is not None
+    assert (probe.ready, probe.failures, probe.message) == (False, 2, "ill")

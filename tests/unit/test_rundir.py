@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import controller.rundir
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
@@ -54,6 +54,33 @@ def names(folder: Path | str) -> list[str]:
 
 def modes(top: Path) -> dict[str, int]:
     return {str(p.relative_to(top)): stat.S_IMODE(p.stat().st_mode) for p in (top, *top.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"ok": True, "failures": 0, "message": ""}, Verdict(ok=True, failures=0)),
+        ({"ok": False, "failures": 3, "message": "no\0 room"}, Verdict(ok=False, failures=3, message="no room")),
+        ({"ok": False, "failures": 1, "message": 7}, Verdict(ok=False, failures=1)),
+        ({"ok": False, "failures": 1, "message": "x" * 9000}, Verdict(ok=False, failures=1, message="x" * 4000)),
+        (None, None),
+        ([], None),
+        ("well", None),
+        ({"ok": 1, "failures": 0}, None),
+        ({"ok": True}, None),
+        ({"ok": False, "failures": -1}, None),
+        ({"ok": False, "failures": 2**40}, None),
+    ],
+)
+async def test_what_a_job_says_of_its_health(
+    run_dirs: SharedRunDirs, folder: Path, told: object, expected: Verdict | None
+) -> None:
+    (folder / "state.json").write_text(json.dumps({"step": "serving", "port": 80, "health": told}))
+    assert await run_dirs.verdict("one", TOKEN) == expected
+
+
+async def test_a_job_that_says_nothing_of_its_health(run_dirs: SharedRunDirs) -> None:
+    assert await run_dirs.verdict("one", TOKEN) is None
 
 
 class TestPrepare:

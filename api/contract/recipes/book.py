@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from api.contract.recipes.checks import problems
 from api.contract.recipes.schema import RecipeFile
 
 LARGEST_FILE = 1_000_000
@@ -118,7 +119,8 @@ def read_recipe(file: Path, path: str, changes: Mapping[str, Any]) -> Recipe:
     if content.category != category:
         line = _line(tree, ["category"])
         raise RecipeError(f"{file}:{line}: category: it says {content.category!r}, but lies in {category!r}.")
-    _check(file, tree, content)
+    for keys, what in problems(content):
+        raise RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys)}: {what}.")
     definition = _text(file, tree, "container_def", content.container_def) if content.container_def else None
     files = {name: _text(file, tree, "files", name) for name in content.files}
     return Recipe(path=path or stem, file=file, content=content, definition=definition, files=files)
@@ -260,40 +262,6 @@ def _line(tree: Any, keys: Sequence[str]) -> int:
         else:
             break
     return line
-
-
-def _check(file: Path, tree: CommentedMap, content: RecipeFile) -> None:
-    """Check what the schema can't say."""
-
-    def bad(keys: Sequence[str], what: str) -> RecipeError:
-        return RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys)}: {what}.")
-
-    if content.image and content.container_def:
-        raise bad(["container_def"], "give either image or container_def, not both")
-    if content.health_check and not content.ports:
-        raise bad(["health_check"], "something must listen for it: give ports")
-    if content.engine == "vllm" and not (content.ports and content.model):
-        raise bad(["engine"], "an engine of kind vllm needs ports and model")
-    known = {*content.parameters, "port", "host", "files"}
-    words = [w for item in [*content.program, *content.command] for w in ([item] if isinstance(item, str) else item)]
-    for key, texts in (("command", words), ("environment", [str(v) for v in content.environment.values()])):
-        for name in (n for text in texts for n in placeholders(text)):
-            if name not in known:
-                raise bad([key], f"{{{name}}} is not a parameter of this recipe")
-    for name in placeholders(content.model or ""):
-        if name not in content.parameters:
-            raise bad(["model"], f"{{{name}}} is not a parameter of this recipe")
-    for name, parameter in content.parameters.items():
-        if parameter.pattern is not None:
-            try:
-                re.compile(parameter.pattern)
-            except re.error as error:
-                raise bad(["parameters", name, "pattern"], f"not a regular expression: {error}") from error
-
-
-def placeholders(text: str) -> list[str]:
-    """Return the names in braces: `--port={port}` gives `port`. Doubled braces are literal ones."""
-    return re.findall(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})", text)
 
 
 def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:

@@ -16,9 +16,12 @@ import msgspec
 from msgspec import UNSET
 
 from api.contract.launch import Health, Image, LaunchSpec, Piece, Resources, Text
-from api.contract.recipes.book import Recipe, placeholders
-from api.contract.recipes.schema import Parameter, RecipeFile, ResourcesPart
+from api.contract.recipes.book import Recipe
+from api.contract.recipes.checks import health_kind, placeholders
+from api.contract.recipes.errors import ConfigError as ConfigError
+from api.contract.recipes.schema import Command, HealthPart, Parameter, RecipeFile, ResourcesPart
 from api.contract.recipes.units import gpus, memory_mb, minutes, whole_number
+from api.contract.recipes.volumes import resolve_volumes
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import SlurmSettings
 
@@ -47,43 +50,27 @@ FORBIDDEN_VARIABLES = re.compile(
 )
 
 
-class ConfigError(Exception):
-    """A config can't be launched: `key` names what is wrong (dotted), `message` says why and what to change."""
-
-    def __init__(self, key: str, message: str) -> None:
-        self.key = _printable(key, 200)
-        self.message = _printable(message, 4000)
-        super().__init__(f"{self.key}: {self.message}" if key else self.message)
-
-
 def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, site: SlurmSettings) -> LaunchSpec:
     """Return the launch spec of a recipe under a config; `replicas` outweighs the config's. Raises `ConfigError`."""
     content = recipe.content
     _refuse_fixed(content, config)
     values = _parameters(content, config)
-    health = content.health_check
+    count = _replicas(content, config, replicas)
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
         engine=content.engine,
         model=_model(content, values),
         image=_image(recipe),
-        command=_command(content, values),
+        command=_command([*content.program, *content.command], values),
         environment=_environment(content, config, values),
-        environment_from=_environment_from(content, config),
+        environment_from=_environment_from(content, config, values),
         binds=tuple(content.binds),
+        volumes=resolve_volumes(content, config, replicas=count, roots=site.volume_roots),
         files=dict(recipe.files),
         resources=_resources(content, config, site),
-        health=Health(
-            path=health.endpoint,
-            interval=health.interval,
-            timeout=health.timeout,
-            retries=health.retries,
-            startup_timeout=health.startup_timeout,
-        )
-        if health
-        else (Health() if content.ports else None),
-        replicas=_replicas(content, config, replicas),
+        health=_health(content, values),
+        replicas=count,
         stop_grace=content.stop_grace,
         max_failures=content.restart.max_failures,
         update_strategy=content.update.strategy,
@@ -93,15 +80,23 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
 
 def digest(spec: LaunchSpec) -> str:
     """Return what identifies a launch: two specs that differ in more than the number of replicas differ here."""
-    return hashlib.sha256(encode_spec(spec, replicas=0)).hexdigest()[:32]
+    value = msgspec.to_builtins(spec) | {"replicas": 0}
+    _leave_out_later(value)
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]
 
 
-def encode_spec(spec: LaunchSpec, *, replicas: int | None = None) -> bytes:
+def _leave_out_later(value: dict[str, Any]) -> None:
+    """Leave out what came later and is not used, so that an upgrade changes the digest of nothing that runs."""
+    health = value["health"]
+    if health is not None and health["kind"] == "http":
+        del health["kind"], health["command"]
+    if not value["volumes"]:
+        del value["volumes"]
+
+
+def encode_spec(spec: LaunchSpec) -> bytes:
     """Return the spec as JSON, keys in order."""
-    value = msgspec.to_builtins(spec)
-    if replicas is not None:
-        value["replicas"] = replicas
-    return msgspec.json.encode(value, order="deterministic")
+    return msgspec.json.encode(spec, order="deterministic")
 
 
 def decode_spec(text: str | bytes) -> LaunchSpec:
@@ -205,12 +200,6 @@ def _text(key: str, value: str, *, argument: bool = False) -> str:
     return value
 
 
-def _printable(text: str, most: int) -> str:
-    """Return a text as databases and answers can hold it: short, and without control characters and surrogates."""
-    short = text if len(text) <= most else text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
-
-
 def _quantity(key: str, read: Callable[[], Quantity]) -> Quantity:
     try:
         return read()
@@ -243,9 +232,24 @@ def _filled(text: str, values: Mapping[str, Any]) -> Text:
     return tuple(pieces)
 
 
-def _command(content: RecipeFile, values: Mapping[str, Any]) -> tuple[Text, ...]:
+def _health(content: RecipeFile, values: Mapping[str, Any]) -> Health | None:
+    if not content.ports:
+        return None
+    part = content.health_check or HealthPart()
+    return Health(
+        kind=health_kind(content),
+        path=part.endpoint or "/health",
+        command=_command(part.command, values),
+        interval=part.interval,
+        timeout=part.timeout,
+        retries=part.retries,
+        startup_timeout=part.startup_timeout,
+    )
+
+
+def _command(items: Command, values: Mapping[str, Any]) -> tuple[Text, ...]:
     words: list[Text] = []
-    for item in [*content.program, *content.command]:
+    for item in items:
         group = [item] if isinstance(item, str) else item
         if not isinstance(item, str) and any(values.get(n, "") is None for w in group for n in placeholders(w)):
             continue
@@ -276,8 +280,16 @@ def _environment(content: RecipeFile, config: Mapping[str, Any], values: Mapping
     return result
 
 
-def _environment_from(content: RecipeFile, config: Mapping[str, Any]) -> dict[str, str]:
-    result = dict(content.environment_from)
+def _environment_from(content: RecipeFile, config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of secrets; one whose parameter is not set is left out."""
+    result: dict[str, str] = {}
+    for name, path in content.environment_from.items():
+        named = placeholders(path)
+        if all(values[parameter] is not None for parameter in named):
+            result[name] = str(_filled(path, values))
+            if not result[name].startswith("/"):
+                key = named[0] if named else f"environment_from.{name}"
+                raise ConfigError(key, "must be the absolute path of a file that holds the value.")
     for name, path in _table(config, "environment_from").items():
         key = f"environment_from.{name}"
         _check_variable(content, key, name)

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=10**9)]
+VOLUME_NAME = r"^(?:[A-Za-z0-9]|\{replica\})(?:[A-Za-z0-9._-]|\{replica\}){0,63}\Z"
 Command = list[str | list[str]]
 
 
@@ -48,11 +49,27 @@ class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class HealthPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a replica shows that it is well; seconds."""
 
-    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")] = "/health"
+    kind: Literal["http", "tcp", "command"] | None = None
+    """Left out: `command` where there is one, `http` where there is an endpoint or the engine is vllm, else `tcp`."""
+    endpoint: Annotated[str, Meta(pattern=r"^/[!-~]*\Z")] | None = None
+    """What `http` asks for; /health where left out."""
+    command: Command = []
+    """What `command` runs in the container, spelled like the engine's: it ends with 0 where all is well."""
     interval: Positive = 10.0
     timeout: Positive = 5.0
     retries: Annotated[int, Meta(ge=1)] = 3
     startup_timeout: Positive = 1800.0
+
+
+class VolumePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A folder that outlives jobs; either `name` or `path`, with `{replica}` in it for one of each replica's."""
+
+    target: str
+    """Where the engine sees it."""
+    name: Annotated[str, Meta(pattern=VOLUME_NAME)] | None = None
+    """A folder of the service's own."""
+    path: str | None = None
+    """An absolute path on the compute nodes."""
 
 
 class UpdatePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,6 +107,8 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     environment: dict[str, str | int | float | bool] = {}
     environment_from: dict[str, str] = {}
     binds: list[str] = []
+    volumes: list[VolumePart] = []
+    """What may be written to and stays; one job at a time uses it."""
     files: list[str] = []
     """Files beside the recipe that travel with it, seen in the container as `/recipe/NAME`."""
     resources: ResourcesPart = ResourcesPart()

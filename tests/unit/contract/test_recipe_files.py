@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.contract.recipes.book import MOST_VALUES, Library, Recipe, RecipeError, placeholders, read_recipe
+from api.contract.recipes.book import MOST_VALUES, Library, Recipe, RecipeError, read_recipe
+from api.contract.recipes.checks import placeholders
 
 Read = Callable[..., Recipe]
 Write = Callable[..., Path]
@@ -53,6 +54,29 @@ def trouble(write: Write, body: str | bytes, **options: Any) -> str:
         ("health_check:\n  startup_timeout: .nan\nports: [1]\n", "6: health_check.startup_timeout: Expected"),
         ('health_check:\n  endpoint: "/a\\n"\nports: [1]\n', "6: health_check.endpoint: Expected"),
         ("health_check:\n  endpoint: http://x/\nports: [1]\n", "6: health_check.endpoint: Expected"),
+        ("health_check: {kind: ping}\nports: [1]\n", "5: health_check.kind: Invalid enum value"),
+        (
+            "ports: [1]\nhealth_check:\n  kind: tcp\n  endpoint: /x\n",
+            "8: health_check.endpoint: a check of kind tcp asks for none; leave it out, or say kind: http.",
+        ),
+        (
+            "ports: [1]\nhealth_check:\n  command: [x]\n  endpoint: /x\n",
+            "8: health_check.endpoint: a check of kind command asks for none",
+        ),
+        (
+            "ports: [1]\nhealth_check:\n  kind: http\n  command: [x]\n",
+            "8: health_check.command: a check of kind http runs none; leave it out, or say kind: command.",
+        ),
+        ("ports: [1]\nhealth_check:\n  kind: command\n", "6: health_check.command: a check of kind command needs one."),
+        (
+            "ports: [1]\nhealth_check:\n  retries: 3\n  command: ['{size}']\n",
+            "8: health_check.command: {size} is not a parameter of this recipe.",
+        ),
+        ('ports: [1]\nhealth_check:\n  command: ["a\\0b"]\n', "7: health_check.command.0: it has a NUL"),
+        (
+            "ports: [1]\nengine: vllm\nmodel: m\nhealth_check:\n  kind: tcp\n",
+            "9: health_check.kind: an engine of kind vllm is asked over http.",
+        ),
         ("stop_grace: 4000\n", "5: stop_grace: Expected"),
         ("restart: {max_failures: 0}\n", "5: restart.max_failures: Expected"),
         ("health_check:\n  retries: 3\n", "5: health_check: something must listen for it: give ports."),

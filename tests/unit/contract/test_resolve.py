@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -498,12 +499,44 @@ def test_replicas(launch: Launch, body: str, config: dict[str, Any], given: int 
     assert launch(body, config, replicas=given).replicas == expected
 
 
+def test_a_check_is_spelled_like_the_command(launch: Launch) -> None:
+    check = "ports: [1]\nhealth_check:\n  command: [ready, [--text, '{text}'], [--size, '{size}']]\n"
+    health = launch(PARAMETERS + check, {"text": "'; $(reboot)\n"}).health
+    assert health is not None
+    assert health.command == ("ready", "--text", "'; $(reboot)\n")
+
+
+@pytest.mark.parametrize(
+    ("engine", "health", "expected"),
+    [
+        ("vllm", Health(), "fd29d53f044a85d622a88d7c0dbf71f8"),
+        ("vllm", None, "28912f115653da9a5b96eb8a86395960"),
+    ],
+)
+def test_an_upgrade_changes_the_digest_of_nothing_that_runs(engine: Any, health: Health | None, expected: str) -> None:
+    """The expected values are those of the first version: a service of another digest would be restarted."""
+    first = LaunchSpec(recipe="a/b", kind="service", engine=engine, model="m", image=Image(source="x.sif"),
+                       command=("run", ("--port=", {"runtime": "port"})), resources=Resources(),
+                       health=health)  # fmt: skip
+    assert digest(first) == expected
+    if health is not None:
+        assert digest(replace(first, health=replace(health, kind="tcp"))) != expected
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         ("", None),
-        ("ports: [1]\n", Health()),
+        ("ports: [1]\n", Health(kind="tcp")),
+        ("ports: [1]\nengine: vllm\nmodel: m\n", Health()),
+        ("ports: [1]\nengine: vllm\nmodel: m\nhealth_check: {retries: 9}\n", Health(retries=9)),
         ("ports: [1]\nhealth_check: {endpoint: /ok, retries: 9}\n", Health(path="/ok", retries=9)),
+        ("ports: [1]\nhealth_check: {kind: http}\n", Health()),
+        ("ports: [1]\nhealth_check: {interval: 9}\n", Health(kind="tcp", interval=9)),
+        (
+            "ports: [1]\nhealth_check: {command: [ready, -p, '{port}']}\n",
+            Health(kind="command", command=("ready", "-p", ({"runtime": "port"},))),
+        ),
     ],
 )
 def test_health_is_for_what_listens(launch: Launch, body: str, expected: Health | None) -> None:
@@ -601,6 +634,7 @@ keys = st.sampled_from(
         "environment",
         "replicas",
         "environment_from",
+        "volumes",
         "cpu",
         "cpus",
         "memory",

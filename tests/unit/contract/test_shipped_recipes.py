@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from api.contract.launch import LaunchSpec
-from api.contract.recipes.book import Book, placeholders
+from api.contract.launch import LaunchSpec, Volume
+from api.contract.recipes.book import Book
+from api.contract.recipes.checks import placeholders
 from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec, resolve
 from api.contract.settings import SlurmSettings
 
@@ -27,7 +28,7 @@ def test_all_of_them_can_be_used(shipped: Book) -> None:
 
 def test_all_of_them_can_be_launched_with_their_defaults(shipped: Book) -> None:
     for path in shipped.recipes:
-        needed = {n: "x" for n, p in shipped.recipes[path].content.parameters.items() if p.required}
+        needed = {n: "/x" for n, p in shipped.recipes[path].content.parameters.items() if p.required}
         spec = launch(shipped, path, needed)
         assert digest(decode_spec(encode_spec(spec))) == digest(spec)
         assert [p for word in spec.command if isinstance(word, str) for p in placeholders(word)] == []
@@ -131,3 +132,56 @@ def test_the_dummy_travels_with_its_engine_and_takes_what_vllm_takes(shipped: Bo
 def test_hello_is_a_job(shipped: Book) -> None:
     spec = launch(shipped, "hello", {"greeting": "$(id)"})
     assert (spec.kind, spec.health, spec.command[-2:]) == ("job", None, ("$(id)", "1"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "kind", "target", "secrets"),
+    [
+        (
+            "storage/postgres",
+            {"password_file": "/s"},
+            "command",
+            "/var/lib/postgresql/data",
+            {"POSTGRES_PASSWORD": "/s"},
+        ),
+        ("storage/minio", {"password_file": "/s"}, "http", "/data", {"MINIO_ROOT_PASSWORD": "/s"}),
+        ("vector-db/qdrant", {}, "http", "/qdrant/storage", {}),
+        ("vector-db/qdrant", {"api_key_file": "/s"}, "http", "/qdrant/storage", {"QDRANT__SERVICE__API_KEY": "/s"}),
+        ("vector-db/chroma", {}, "http", "/data", {}),
+    ],
+)
+def test_stores_listen_on_their_jobs_port_and_keep_their_data(
+    shipped: Book, recipe: str, config: dict[str, Any], kind: str, target: str, secrets: dict[str, str]
+) -> None:
+    spec = launch(shipped, recipe, config)
+    assert spec.health is not None
+    assert (spec.health.kind, spec.environment_from, spec.update_strategy) == (kind, secrets, "recreate")
+    assert spec.volumes == (Volume(target=target, name="data"),)
+    texts = [*spec.command, *spec.environment.values()]
+    assert any({"runtime": "port"} in text for text in texts if not isinstance(text, str))
+    for refused in ({"replicas": 2}, {"ports": [1]}, {"image": "docker://mine"}, {"health_check": {"command": ["x"]}}):
+        if "health_check" in refused:
+            assert launch(shipped, recipe, {**config, **refused}).health == spec.health, "a config says nothing of it"
+        else:
+            with pytest.raises(ConfigError):
+                launch(shipped, recipe, {**config, **refused})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "key"),
+    [
+        ("storage/postgres", {}, "password_file"),
+        ("storage/postgres", {"password_file": "secret"}, "password_file"),
+        ("storage/postgres", {"password_file": "/s", "user": "a; DROP"}, "user"),
+        ("storage/postgres", {"password_file": "/s", "database": 'x"'}, "database"),
+        ("storage/postgres", {"password_file": "/s", "shared_buffers": "128MB -c fsync=off"}, "shared_buffers"),
+        ("storage/minio", {}, "password_file"),
+        ("storage/minio", {"password_file": "/s", "user": "a:b"}, "user"),
+        ("vector-db/qdrant", {"log_level": "LOUD"}, "log_level"),
+        ("vector-db/chroma", {"environment": {"APPTAINERENV_X": "1"}}, "environment.APPTAINERENV_X"),
+    ],
+)
+def test_stores_refuse(shipped: Book, recipe: str, config: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        launch(shipped, recipe, config)
+    assert caught.value.key == key

@@ -191,3 +191,10 @@ def test_replicas_are_given_up_one_by_one() -> None:
 
 def test_nothing_waits_for_what_was_given_up() -> None:
     assert plan(desired(), see(gone(started(failures=99, digest=DIGEST), "EngineExited"))).look_again_at is None
+
+
+def test_a_volume_that_another_service_holds_is_not_tried_again_until_something_changes() -> None:
+    refused = replace(gone(started(), "VolumeInUse"), message="the volume /v is in use by af-i-other-0-1")
+    assert not opens(refused)
+    assert "the volume /v is in use by af-i-other-0-1" in str(plan(desired(), see(refused)).status)
+    assert opens(refused, desired(generation=2))

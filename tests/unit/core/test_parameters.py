@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from api.contract.launch import Image, LaunchSpec, Resources
+from api.contract.launch import Health, Image, LaunchSpec, Resources, Volume
 from controller.core.script import PARAMETERS_VERSION, Site, parameters
 
 from .builders import HEALTH, JOB_SPEC, spec
 
-SITE = Site(apptainer="/opt/apptainer", image_cache="/run/images", port_range=None, python="python3")
+SITE = Site(apptainer="/opt/apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3")
 
 
 def of(launch: LaunchSpec, site: Site = SITE, secret: str = "hush") -> dict[str, object]:
@@ -46,6 +46,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "environment": {"A": "1"},
         "environment_from": {"HF_TOKEN": "/secrets/hf"},
         "binds": ["/models:/models:ro"],
+        "volumes": [],
         "files": {"a.py": "print()"},
         "nv": True,
         "listens": True,
@@ -54,6 +55,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "secret_variable": "VLLM_API_KEY",
         "port_range": None,
         "stop_grace": 7.0,
+        "check": None,
     }
 
 
@@ -76,6 +78,30 @@ def test_what_depends(launch: LaunchSpec, key: str, value: object) -> None:
     assert of(launch)[key] == value
 
 
+def test_the_jobs_own_check() -> None:
+    health = Health(kind="command", command=("ready", ("-p", {"runtime": "port"})), interval=3.0, timeout=2.0)
+    found = parameters(spec(health=health), "af-i-s-0-1", "d", "", SITE)["check"]
+    assert json.loads(json.dumps(found)) == {
+        "command": ["ready", ["-p", {"runtime": "port"}]],
+        "interval": 3.0,
+        "timeout": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("volume", "source"),
+    [
+        (Volume(target="/data", name="data"), "/v/s/data"),
+        (Volume(target="/data", name="data-{replica}"), "/v/s/data-3"),
+        (Volume(target="/data", path="/shared/x", root="/shared"), "/shared/x"),
+        (Volume(target="/data", path="/shared/{replica}/x"), "/shared/3/x"),
+    ],
+)
+def test_where_a_replica_has_its_volume(volume: Volume, source: str) -> None:
+    found = parameters(spec(volumes=(volume,)), "af-i-s-3-17", "d", "", SITE)["volumes"]
+    assert found == [{"source": source, "target": "/data", "root": volume.root}]
+
+
 def test_the_sites_ports() -> None:
-    site = Site(apptainer="a", image_cache="c", port_range=(20000, 20100), python="python3")
+    site = Site(apptainer="a", image_cache="c", port_range=(20000, 20100), volumes="/v", python="python3")
     assert of(spec(), site)["port_range"] == [20000, 20100]

@@ -62,7 +62,11 @@ def pythons() -> list[str]:
 
 @pytest.mark.parametrize("python", pythons())
 def test_runs_under_every_python_that_is_here(job: Job, python: str) -> None:
-    job.write(command=["echo", "hello"])
+    volumes = [{"source": str(job.temporary / "volume"), "target": "/data"}]
+    check = {"command": ["true"], "interval": 0.1}
+    job.write(command=["sh", "-c", "echo hello; sleep 0.4"], check=check, volumes=volumes, token="af-i-s-0-1")
     job.start(argv=[python, "-I", str(job.wrapper), str(job.folder)])
     assert job.wait() == 0, job.stderr
     assert (job.stdout, job.stderr) == ("hello\n", "")
+    assert job.state["health"]["ok"] is True
+    assert (job.temporary / "volume" / "lock.2").exists(), "taken and given back"

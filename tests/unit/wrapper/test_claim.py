@@ -54,7 +54,7 @@ def test_a_claim_that_reads_as_our_own_is_ours(tmp_path: Path, monkeypatch: pyte
         raise FileExistsError
 
     monkeypatch.setattr(os, "link", lost_answer)
-    monkeypatch.setattr(claim, "_is_linked", lambda _: False)
+    monkeypatch.setattr(claim, "is_linked", lambda _: False)
     claim.take(tmp_path, 7)
     assert holder(tmp_path)["job_id"] == 7
 

@@ -70,6 +70,7 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(run: Any, tmp_path
     values["HOME"] = "/srv/home"
     token = tmp_path / "token"
     token.write_text("hf_$(id)\n")
+    token.chmod(0o600)
     job = run(
         "python3", "-I", "-c", ECHO, *HOSTILE.values(), [{"runtime": "files"}, "/x"],
         environment=values,
@@ -110,11 +111,48 @@ def test_the_recipe_is_read_only_and_the_job_folder_out_of_sight(run: Any) -> No
     assert list(job.temporary.iterdir()) == []
 
 
+def test_a_volume_may_be_written_to_and_stays(run: Any, tmp_path: Path) -> None:
+    """Whatever its path is called; and what holds its lock is out of sight."""
+    volume = tmp_path / 'a,b:c "d" $(id)' / "v"
+    volumes = [{"source": str(volume), "target": "/var/lib/the data,x:y", "root": None}]
+    body = 'cd "/var/lib/the data,x:y" && ls -A && ls -A .. | head -c 200 >&2 && echo kept >> file'
+    for _ in range(2):
+        job = run("sh", "-c", body, volumes=volumes, token="af-i-s-0-1")
+        (job.folder / "claim").unlink(missing_ok=True)
+        assert job.run() == 0, job.stderr
+    assert (volume / "data" / "file").read_text() == "kept\nkept\n"
+    assert job.stdout == "file\n"
+    assert "lock" not in job.stderr
+
+
 def test_a_home_of_ones_own_stays(run: Any, tmp_path: Path) -> None:
     home = tmp_path / "home, sweet"
     job = run("sh", "-c", "echo kept > ~/file", home=str(home))
     assert job.run() == 0, job.stderr
     assert (home / "file").read_text() == "kept\n"
+
+
+def test_a_check_runs_in_a_container_like_the_engines(run: Any, tmp_path: Path) -> None:
+    """It finds what the engine left in /tmp and at home, and is over when it hangs, whatever it started in there."""
+    token, marker = tmp_path / "token", f"check-{os.getpid()}"
+    token.write_text("hf_x\n")
+    token.chmod(0o600)
+    body = f"""
+        [ -e /tmp/sign ] && [ -e ~/sign ] && [ -e "$AF_RECIPE_DIR"/x ] || exit 8
+        [ "$FROM_IMAGE$A$HF_TOKEN" = "1a'b"hf_x ] || exit 9
+        [ ! -e /tmp/hang ] || sh -c "trap '' TERM; setsid sleep 60 & sleep 61" {marker}"""
+    job = run(
+        "sh", "-c", "touch /tmp/sign ~/sign; sleep 3; touch /tmp/hang; sleep 60",
+        check={"command": ["sh", "-c", body], "interval": 0.2, "timeout": 2.5},
+        environment={"A": "a'b"},
+        environment_from={"HF_TOKEN": str(token)},
+        files={"x": ""},
+    )  # fmt: skip
+    job.start()
+    until(lambda: job.state.get("health", {}).get("ok"))
+    until(lambda: not job.state["health"]["ok"])
+    assert job.state["health"]["message"] == "The health check did not end within 2.5 s"
+    until(lambda: not any(marker in _text(path) for path in Path("/proc").glob("[0-9]*/cmdline")))
 
 
 def test_serves_and_stops(run: Any) -> None:

@@ -137,11 +137,35 @@ def test_reports_a_missing_secret_without_starting_anything(job: Job, tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+def test_a_secret_that_is_none_is_refused(job: Job, tmp_path: Path, mode: int) -> None:
+    token = tmp_path / "token"
+    token.write_text("hf_x")
+    token.chmod(mode)
+    assert job.run_command("touch", str(tmp_path / "ran"), environment_from={"HF_TOKEN": str(token)}) == 1
+    assert (job.exit["reason"], job.exit["message"]) == (
+        "SecretMissing",
+        f"HF_TOKEN: others may read {token}: chmod 600 {token}",
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"a\0b", b"x" * 100_001])
+def test_a_secret_that_no_variable_can_hold_is_refused(job: Job, tmp_path: Path, content: bytes) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(content)
+    token.chmod(0o600)
+    assert job.run_command("true", environment_from={"HF_TOKEN": str(token)}) == 1
+    assert job.exit["reason"] == "SecretMissing"
+    assert "is not text of at most 100000 characters" in job.exit["message"]
+
+
 def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(job: Job, python: str, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     values = {name: value.replace("CANARY", str(canary)) for name, value in HOSTILE.items()}
     token = tmp_path / "token"
     token.write_text("hf_$(touch CANARY)\n")
+    token.chmod(0o600)
     code = job.run_command(
         python, "-I", "-c", ECHO, *values.values(), ["in ", {"runtime": "files"}, "/x"],
         environment=values,

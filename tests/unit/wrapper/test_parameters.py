@@ -31,6 +31,7 @@ def test_reads_all_of_it(tmp_path: Path) -> None:
             "environment": {"A": "b"},
             "environment_from": {"HF_TOKEN": "/home/me/token"},
             "binds": ["/data:/data:ro"],
+            "volumes": [{"source": "/v/x", "target": "/data", "root": "/v"}, {"source": "/v/y", "target": "/more"}],
             "files": {"serve.py": "print()"},
             "nv": True,
             "listens": True,
@@ -40,18 +41,21 @@ def test_reads_all_of_it(tmp_path: Path) -> None:
             "port_range": [8000, 8999],
             "stop_grace": 5,
             "home": "/srv/home",
+            "check": {"command": ["ready", [{"runtime": "port"}]], "interval": 3, "timeout": 2.5},
             "something_newer": {"is": "ignored"},
         },
     )
     assert read_back.image == parameters.Image(source="/images/x.sif", definition=None)
     assert read_back.command == ("serve", ("--port=", {"runtime": "port"}))
     assert (read_back.port_range, read_back.stop_grace, read_back.home) == ((8000, 8999), 5.0, "/srv/home")
+    assert read_back.volumes == (parameters.Volume("/v/x", "/data", "/v"), parameters.Volume("/v/y", "/more", None))
+    assert read_back.check == parameters.Check(("ready", ({"runtime": "port"},)), 3.0, 2.5)
     assert (read_back.nv, read_back.secret_variable) == (True, "VLLM_API_KEY")
 
 
 def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     least = read(tmp_path, {**LEAST, "image": None, "secret": None, "port_range": None})
-    assert (least.image, least.listens, least.stop_grace, least.apptainer) == (None, True, 30.0, "apptainer")
+    assert (least.image, least.listens, least.stop_grace, least.check) == (None, True, 30.0, None)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +86,21 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         {"stop_grace": -1},
         {"nv": 1},
         {"host": 5},
+        {"volumes": {}},
+        {"volumes": ["/v"]},
+        {"volumes": [{"source": "/v"}]},
+        {"volumes": [{"target": "/v"}]},
+        {"volumes": [{"source": "v", "target": "/data"}]},
+        {"volumes": [{"source": "/v/../x", "target": "/data"}]},
+        {"volumes": [{"source": "/v", "target": "/a\nb"}]},
+        {"volumes": [{"source": "/v\0", "target": "/data"}]},
+        {"volumes": [{"source": "/v", "target": "/data", "root": "v"}]},
+        {"check": []},
+        {"check": {}},
+        {"check": {"command": "true"}},
+        {"check": {"command": ["nul\0"]}},
+        {"check": {"command": ["true"], "timeout": -1}},
+        {"check": {"command": ["true"], "interval": "1"}},
         {"version": None},
         {"version": "1"},
     ],

@@ -1,0 +1,81 @@
+"""What a recipe's schema can't say: which keys need, exclude or name each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from api.contract.recipes import volumes
+from api.contract.recipes.schema import Command, HealthPart, RecipeFile
+
+Problem = tuple[Sequence[str], str]
+"""The keys that lead to what is wrong, and why it is."""
+
+
+def problems(content: RecipeFile) -> Iterator[Problem]:
+    """Find what is wrong with a recipe."""
+    if content.image and content.container_def:
+        yield ["container_def"], "give either image or container_def, not both"
+    if content.health_check and not content.ports:
+        yield ["health_check"], "something must listen for it: give ports"
+    if content.engine == "vllm" and not (content.ports and content.model):
+        yield ["engine"], "an engine of kind vllm needs ports and model"
+    yield from _health(content, content.health_check or HealthPart())
+    yield from volumes.problems(content)
+    yield from _placeholders(content)
+    for name, parameter in content.parameters.items():
+        if parameter.pattern is not None:
+            try:
+                re.compile(parameter.pattern)
+            except re.error as error:
+                yield ["parameters", name, "pattern"], f"not a regular expression: {error}"
+
+
+def placeholders(text: str) -> list[str]:
+    """Return the names in braces: `--port={port}` gives `port`. Doubled braces are literal ones."""
+    return re.findall(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})", text)
+
+
+def health_kind(content: RecipeFile) -> Literal["http", "tcp", "command"]:
+    """Return of what kind a recipe's health check is, where it says so and where it does not."""
+    health = content.health_check or HealthPart()
+    if health.kind is not None:
+        return health.kind
+    if health.command:
+        return "command"
+    return "http" if health.endpoint is not None or content.engine == "vllm" else "tcp"
+
+
+def _health(content: RecipeFile, health: HealthPart) -> Iterator[Problem]:
+    """Find keys of the health check that do not fit its kind."""
+    kind = health_kind(content)
+    if content.engine == "vllm" and kind != "http":
+        yield ["health_check", "kind"], "an engine of kind vllm is asked over http"
+    if kind == "command" and not health.command:
+        yield ["health_check", "command"], "a check of kind command needs one"
+    if kind != "command" and health.command:
+        what = f"a check of kind {kind} runs none; leave it out, or say kind: command"
+        yield ["health_check", "command"], what
+    if kind != "http" and health.endpoint is not None:
+        yield ["health_check", "endpoint"], f"a check of kind {kind} asks for none; leave it out, or say kind: http"
+
+
+def _placeholders(content: RecipeFile) -> Iterator[Problem]:
+    """Find names in braces that stand for nothing."""
+    known = {*content.parameters, "port", "host", "files"}
+    check = content.health_check.command if content.health_check else []
+    for keys, texts, names in (
+        (["command"], _words([*content.program, *content.command]), known),
+        (["health_check", "command"], _words(check), known),
+        (["environment"], [str(v) for v in content.environment.values()], known),
+        (["environment_from"], list(content.environment_from.values()), {*content.parameters}),
+        (["model"], [content.model or ""], {*content.parameters}),
+    ):
+        for name in (n for text in texts for n in placeholders(text)):
+            if name not in names:
+                yield keys, f"{{{name}}} is not a parameter of this recipe"
+
+
+def _words(command: Command) -> list[str]:
+    return [word for item in command for word in ([item] if isinstance(item, str) else item)]

@@ -1,0 +1,91 @@
+"""The health check of kind `command`: run beside the engine again and again, its verdict told in `state.json`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from controller.wrapper.process import Child
+from controller.wrapper.report import Verdict
+
+STARTING = 1.0
+"""Seconds between two checks of an engine that is not well, unless its interval is shorter."""
+
+SAID = 400
+"""Characters of what a failed check has written that are told on, the last ones."""
+
+
+class Check:
+    """One command, never run twice at a time. It looks at nothing but its exit code, and is killed when it hangs."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        interval: float,
+        timeout: float,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._command = command
+        self._environment = environment
+        self._folder = folder
+        self._output = folder / "check.log"
+        self._interval = interval
+        self._timeout = timeout
+        self._redact = redact
+        self._running: Child | None = None
+        self._due = time.monotonic()
+        self._verdict: Verdict | None = None
+
+    def tend(self) -> Verdict | None:
+        """Start it when it is due, judge it when it ended or hangs; return what is known by now."""
+        if self._running is None and time.monotonic() >= self._due:
+            self._start()
+        elif self._running is not None:
+            code = self._running.exit_code()
+            if code is not None:
+                self._judge("" if code == 0 else f"ended with {code}: {self._said()}")
+            elif self._running.age >= self._timeout:
+                self._judge(f"did not end within {self._timeout:g} s")
+        return self._verdict
+
+    def pause(self) -> float:
+        """Return after how many seconds it wants to be tended again; a check that ends wakes the wrapper by itself."""
+        if self._running is not None:
+            return max(0.0, self._timeout - self._running.age)
+        return max(0.0, self._due - time.monotonic())
+
+    def close(self) -> None:
+        """End a check that is still running."""
+        if self._running is not None:
+            self._running.cut()
+            self._running = None
+
+    def _start(self) -> None:
+        try:
+            output = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                self._running = Child(self._command, self._environment, self._folder, output)
+            finally:
+                os.close(output)
+        except OSError as error:
+            self._judge(f"cannot be started: {error.strerror or error}")
+
+    def _judge(self, trouble: str) -> None:
+        self.close()
+        before = self._verdict.failures if self._verdict is not None else 0
+        message = self._redact(f"The health check {trouble}") if trouble else ""
+        self._verdict = Verdict(not trouble, before + 1 if trouble else 0, message)
+        self._due = time.monotonic() + (min(self._interval, STARTING) if trouble else self._interval)
+
+    def _said(self) -> str:
+        try:
+            with self._output.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4 * SAID))
+                return file.read().decode("utf-8", errors="replace").strip()[-SAID:]
+        except OSError:
+            return ""

@@ -1,0 +1,63 @@
+"""Where the engine runs, and whatever is run beside it: in a container or on the node, under one environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.wrapper import command, environment
+from controller.wrapper.environment import Runtime
+from controller.wrapper.parameters import Parameters
+from controller.wrapper.report import FailedError
+
+if TYPE_CHECKING:
+    from controller.wrapper.parameters import Text
+
+
+class Place:
+    """One engine's surroundings, once its port is known. Raises `FailedError` if its home can't be made."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        image: Path | None,
+        *,
+        files: Path,
+        scratch: Path,
+        port: int | None,
+        secrets: Mapping[str, str],
+    ) -> None:
+        self._parameters = parameters
+        self._image = image
+        self._files = files
+        self.folder = scratch
+        inside = str(files) if image is None else command.RECIPE_FOLDER
+        self._runtime = Runtime(port, parameters.host, inside)
+        self._variables = environment.engine_variables(parameters, secrets, self._runtime, os.environ)
+        self._home = scratch / "home" if parameters.home is None else Path(parameters.home)
+        try:
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedError("WrapperError", f"cannot make the home {self._home}: {error.strerror}") from error
+
+    def arguments(self, texts: Sequence[Text]) -> list[str]:
+        """Return the command line that runs these words here. No secret is in it."""
+        words = [self._runtime.join(text) for text in texts]
+        if self._image is None:
+            return words
+        return command.in_container(
+            self._parameters,
+            self._image,
+            words,
+            scratch=self.folder,
+            files=self._files if self._parameters.files else None,
+            home=self._variables.get("HOME"),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that it is run under; the secrets are in it."""
+        if self._image is None:
+            return environment.for_node(self._variables, os.environ, str(self._home))
+        return environment.for_container(self._variables, os.environ)
