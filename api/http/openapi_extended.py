@@ -50,6 +50,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
         _query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
         *_PAGING,
     ),
+    "get_service_logs": (
+        _query("tail", "Only the last so many lines of each file.", type="integer", minimum=0, maximum=100_000),
+        _query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),
+        _query("attempt", "Of this attempt instead of the newest; ended ones too.", type="integer", minimum=1),
+        _query("follow", "Go on as they grow: server-sent events instead of JSON.", type="boolean"),
+        _query("timeout", "Follow for so many seconds.", type="number", minimum=0, maximum=86400),
+        _header("Last-Event-ID", "Follow on after this event."),
+    ),
 }
 """Parameters, by operation, that the contract's operations take beside it."""
 

@@ -101,18 +101,10 @@ _LIST_ENGINES = _ENGINE_VIEW.order_by(*_OLDEST_FIRST)
 _FIND = (_living(VIEW), _deleted(VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
 
-_newer = aliased(AttemptRow)
-_NEWEST_TOKENS = (
-    select(AttemptRow.token)
-    .where(
-        AttemptRow.service_id == _KEY,
-        AttemptRow.incarnation
-        == select(func.max(_newer.incarnation))
-        .where(_newer.service_id == AttemptRow.service_id, _newer.replica == AttemptRow.replica)
-        .correlate(AttemptRow)
-        .scalar_subquery(),
-    )
-    .order_by(AttemptRow.replica)
+_TOKENS = (
+    select(AttemptRow.replica, AttemptRow.incarnation, AttemptRow.token)
+    .where(AttemptRow.service_id == _KEY)
+    .order_by(AttemptRow.replica, AttemptRow.incarnation)
 )
 _ADD = insert(Service)
 ADD_EVENT = insert(UserEvent)
@@ -167,14 +159,10 @@ class Services:
             rows = await found(connection, key, _FIND_ROUTES)
             return [row for row in rows if row.id == rows[0].id]
 
-    async def find_with_tokens(self, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
-        """Return a service and the token of the newest attempt of each of its replicas, in their order."""
+    async def attempts(self, service_id: str) -> Sequence[Row[int, int, str]]:
+        """Return replica, incarnation and token of all attempts of a service, in this order."""
         async with answering(self._database.read()) as connection:
-            rows = await found(connection, key)
-            if not rows:
-                return None, ()
-            tokens = await connection.execute(_NEWEST_TOKENS, {"key": rows[0].id})
-            return rows[0], tokens.scalars().all()
+            return (await connection.execute(_TOKENS, {"key": service_id})).all()
 
     async def answered(self, once: Once) -> ServiceResponse | None:
         """Return what was answered to this request before; raises `InvalidError` if its key is another's."""
