@@ -101,6 +101,20 @@ _LIST_ENGINES = _ENGINE_VIEW.order_by(*_OLDEST_FIRST)
 _FIND = (_living(VIEW), _deleted(VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
 
+_READY = (
+    select(
+        Service.id,
+        Service.name,
+        Service.recipe_name,
+        Endpoint.replica,
+        Endpoint.models,
+        Endpoint.host,
+        Endpoint.port,
+    )
+    .join(Endpoint, Endpoint.service_id == Service.id)
+    .where(Endpoint.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")
+    .order_by(Service.created_at, Service.id, Endpoint.replica, Endpoint.token)
+)
 _TOKENS = (
     select(AttemptRow.replica, AttemptRow.incarnation, AttemptRow.token)
     .where(AttemptRow.service_id == _KEY)
@@ -158,6 +172,11 @@ class Services:
         async with answering(self._database.read()) as connection:
             rows = await found(connection, key, _FIND_ROUTES)
             return [row for row in rows if row.id == rows[0].id]
+
+    async def ready_endpoints(self) -> Sequence[Any]:
+        """Return each ready replica of all services that are wanted."""
+        async with answering(self._database.read()) as connection:
+            return (await connection.execute(_READY)).all()
 
     async def attempts(self, service_id: str) -> Sequence[Row[int, int, str]]:
         """Return replica, incarnation and token of all attempts of a service, in this order."""
