@@ -14,13 +14,18 @@ from api.http.auth import Door
 from api.http.changes import Changes
 from api.http.engines import Engines, new_client
 from api.http.errors import HANDLERS
+from api.http.following import Following
+from api.http.groups import Groups
 from api.http.history import History
 from api.http.hub import Hub
 from api.http.recipes import Recipes
 from api.http.request_id import add_request_id, log_request_id
 from api.http.routes.changes import change_routes
+from api.http.routes.groups import group_routes
 from api.http.routes.history import history_routes
+from api.http.routes.logs import log_routes
 from api.http.routes.meta import meta_routes
+from api.http.routes.prometheus import prometheus_routes
 from api.http.routes.recipes import recipe_routes
 from api.http.routes.services import service_routes
 from api.http.routes.vllm import vllm_routes
@@ -41,25 +46,33 @@ def create_app(
     `door` decides who may ask, `key` is the installation's, `environment` the process's.
     """
     client = new_client()
+    engines = Engines(client, key)
     services = Services(database)
-    hub = Hub(database)
+    hub, following = Hub(database), Following(database, settings.run_dir)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
+
+    async def end_streams() -> None:
+        await hub.close()
+        await following.tails.close()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with client:
             yield
-        await hub.close()
+        await end_streams()
 
     app = Litestar(
         [
             *meta_routes(services, recipes, environment, settings.controller.lease),
             *recipe_routes(recipes),
-            *service_routes(services, recipes, hub, settings.slurm, settings.run_dir),
+            *service_routes(services, recipes, hub, settings.slurm),
+            *log_routes(services, following, settings.run_dir),
             *change_routes(services, Changes(database), recipes, settings.slurm),
             *history_routes(services, History(database)),
             *watch_routes(services, hub),
-            *vllm_routes(services, recipes, Engines(client, key)),
+            *group_routes(services, Groups(database), recipes),
+            *prometheus_routes(services, engines),
+            *vllm_routes(services, recipes, engines),
         ],
         guards=[door],
         middleware=[log_request_id],
@@ -71,5 +84,5 @@ def create_app(
         openapi_config=None,
         logging_config=None,
     )
-    app.state.end_streams = hub.close
+    app.state.end_streams = end_streams
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,38 +15,72 @@ MOST_OF_ALL = 8 * 1024 * 1024
 FILES = (("STDOUT", "stdout.log"), ("STDERR", "stderr.log"))
 
 
-def read_logs(run_dir: Path, tokens: Sequence[str]) -> str:
-    """Return the logs of these attempts' jobs, one section a file. Reads files: not for the event loop."""
+def read_logs(run_dir: Path, tokens: Sequence[str], lines: int | None = None) -> str:
+    """Return the logs of these attempts' jobs, one section a file, of each the last so many lines.
+
+    Reads files: not for the event loop.
+    """
     most = min(MOST_OF_A_FILE, MOST_OF_ALL // (len(FILES) * max(1, len(tokens))))
     sections = []
     for token in tokens:
         for title, name in FILES:
-            file = _folder(run_dir, token) / name
-            sections.append(f"=== SLURM {title} ({file}) ===\n{_end(run_dir, file, most)}")
+            file = job_folder(run_dir, token) / name
+            sections.append(f"=== SLURM {title} ({file}) ===\n{_end(run_dir, file, most, lines)}")
     return "\n\n".join(sections)
 
 
-def _folder(run_dir: Path, token: str) -> Path:
+def job_folder(run_dir: Path, token: str) -> Path:
     """Return an attempt's job folder; of a token that is none of ours, one that does not exist."""
     parts = parse_token(token)
     return run_dir / parts.installation / parts.service / token if parts else run_dir / "no-such-token"
 
 
-def _end(run_dir: Path, file: Path, most: int) -> str:
-    """Return the last bytes of a regular file in `run_dir`, as text; links out of it are not followed."""
+class OutsideError(Exception):
+    """What should be a log is something else, or lies elsewhere; the message says what."""
+
+
+def open_log(run_dir: Path, file: Path) -> int:
+    """Open a regular file in `run_dir` for reading; links out of it are not followed.
+
+    Raises `OutsideError`, and `OSError` if it is not there or can't be read.
+    """
+    real = Path(os.path.realpath(file, strict=True))
+    if not real.is_relative_to(os.path.realpath(run_dir)):
+        raise OutsideError(f"{file} leads out of {run_dir}")
+    # Neither a link nor a FIFO that takes the file's place is followed or waited for.
+    opened = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OutsideError(f"{file} is not a regular file")
+    return opened
+
+
+def begin_of_end(opened: int, lines: int | None, most: int = MOST_OF_A_FILE) -> int:
+    """Return where the last lines of a file begin, no further back than `most` bytes."""
+    size = os.fstat(opened).st_size
+    begin = max(0, size - most)
+    if lines is None:
+        return begin
+    text = os.pread(opened, size - begin, begin)
+    place = len(text) - text.endswith(b"\n")
+    for _ in range(lines):
+        place = text.rfind(b"\n", 0, max(0, place))
+        if place < 0:
+            return begin
+    return begin + place + 1 if lines else size
+
+
+def _end(run_dir: Path, file: Path, most: int, lines: int | None) -> str:
+    """Return the last bytes, or lines, of a file as text; or why there is none."""
     try:
-        real = Path(os.path.realpath(file, strict=True))
-        if not real.is_relative_to(os.path.realpath(run_dir)):
-            return f"Not shown: {file} leads out of {run_dir}"
-        if not real.is_file():
-            return f"Not shown: {file} is not a regular file"
-        # Neither a link nor a FIFO that has taken the file's place since then is followed or waited for.
-        with os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
-            left_out = max(0, os.fstat(stream.fileno()).st_size - most)
+        with os.fdopen(open_log(run_dir, file), "rb") as stream:
+            left_out = begin_of_end(stream.fileno(), lines, most)
             stream.seek(left_out)
             text = stream.read(most).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return f"File not found: {file}"
+    except OutsideError as error:
+        return f"Not shown: {error}"
     except OSError as error:
         return f"{file} can't be read: {error.strerror}"
-    return f"[{left_out} earlier bytes are left out]\n{text}" if left_out else text
+    return f"[{left_out} earlier bytes are left out]\n{text}" if left_out and lines is None else text

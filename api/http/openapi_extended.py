@@ -28,6 +28,7 @@ _PAGING = (
 )
 _TAIL = _query("tail", "The last so many.", type="integer", minimum=1, maximum=MOST)
 _NOT_FOUND = {"404": "There is no such service"}
+_NO_GROUP = {"404": "There is no such service of several replicas"}
 
 FURTHER: dict[str, tuple[Schema, ...]] = {
     "create_service": (
@@ -49,6 +50,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
         _query("deleted", "Only deleted ones, or living ones.", type="boolean"),
         _query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
         *_PAGING,
+    ),
+    "get_service_logs": (
+        _query("tail", "Only the last so many lines of each file.", type="integer", minimum=0, maximum=100_000),
+        _query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),
+        _query("attempt", "Of this attempt instead of the newest; ended ones too.", type="integer", minimum=1),
+        _query("follow", "Go on as they grow: server-sent events instead of JSON.", type="boolean"),
+        _query("timeout", "Follow for so many seconds.", type="number", minimum=0, maximum=86400),
+        _header("Last-Event-ID", "Follow on after this event."),
     ),
 }
 """Parameters, by operation, that the contract's operations take beside it."""
@@ -142,6 +151,51 @@ EXTRA_OPERATIONS = (
         answer={"type": "string"},
         refusals=_NOT_FOUND,
     ),
+    Operation(
+        method="get",
+        path="/api/v1/service-groups",
+        name="list_service_groups",
+        description="Services of several replicas, each with its replicas and their jobs.",
+        answer=list_of("ServiceGroup", "Service Groups"),
+    ),
+    Operation(
+        method="get",
+        path="/api/v1/service-groups/{group_id}",
+        name="get_service_group",
+        description="A service of several replicas, with these and their jobs.",
+        answer=ref("ServiceGroup"),
+        refusals=_NO_GROUP,
+    ),
+    Operation(
+        method="get",
+        path="/api/v1/service-groups/{group_id}/status",
+        name="get_service_group_status",
+        description="How many replicas of a group are healthy, starting, pending or failed.",
+        answer=ref("ServiceGroupStatus"),
+        refusals=_NO_GROUP,
+    ),
+    Operation(
+        method="delete",
+        path="/api/v1/service-groups/{group_id}",
+        name="stop_service_group",
+        description="Stop all replicas of a group, for good.",
+        refusals=_NO_GROUP,
+    ),
+    Operation(
+        method="get",
+        path="/api/v1/services/targets",
+        name="list_service_targets",
+        description="Where the ready replicas answer, for Prometheus' HTTP service discovery.",
+    ),
+    Operation(
+        method="get",
+        path="/api/v1/services/{service_id}/metrics",
+        name="get_service_metrics",
+        description="Figures of a service and of its engines, in Prometheus' text format.",
+        media_type="text/plain",
+        answer={"type": "string"},
+        refusals=_NOT_FOUND,
+    ),
 )
 """Operations that the contract does not know."""
 
@@ -224,6 +278,35 @@ _FURTHER_SCHEMAS: dict[str, Schema] = {
             "exit_code": _MAYBE_INTEGER,
         },
         ["token", "replica", "attempt", "state", "job_id", "outcome", "message"],
+    ),
+    "ServiceGroup": object_of(
+        "ServiceGroup",
+        {
+            "id": text("Id"),
+            "name": text("Name"),
+            "type": {"type": "string", "enum": ["replica_group"]},
+            "recipe_name": text("Recipe Name"),
+            "num_nodes": _INTEGER,
+            "replicas_per_node": _INTEGER,
+            "total_replicas": _INTEGER,
+            "node_jobs": {"type": "array", "items": ANY_OBJECT},
+            "config": ANY_OBJECT,
+            "created_at": text("Created At"),
+            "status": text("Status"),
+        },
+        [
+            *("id", "name", "type", "recipe_name", "num_nodes", "replicas_per_node", "total_replicas", "node_jobs"),
+            *("config", "created_at", "status"),
+        ],
+    ),
+    "ServiceGroupStatus": object_of(
+        "ServiceGroupStatus",
+        {
+            "group_id": text("Group Id"),
+            "overall_status": {"type": "string", "enum": ["healthy", "partial", "starting", "failed", "degraded"]},
+            **{f"{word}_replicas": _INTEGER for word in ("total", "healthy", "starting", "pending", "failed")},
+        },
+        ["group_id", "overall_status", "total_replicas", "healthy_replicas", "starting_replicas", "failed_replicas"],
     ),
     "Condition": object_of(
         "Condition",

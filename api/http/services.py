@@ -100,18 +100,24 @@ _LIST_ENGINES = _ENGINE_VIEW.order_by(*_OLDEST_FIRST)
 _FIND = (_living(VIEW), _deleted(VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
 
-_newer = aliased(AttemptRow)
-_NEWEST_TOKENS = (
-    select(AttemptRow.token)
-    .where(
-        AttemptRow.service_id == _KEY,
-        AttemptRow.incarnation
-        == select(func.max(_newer.incarnation))
-        .where(_newer.service_id == AttemptRow.service_id, _newer.replica == AttemptRow.replica)
-        .correlate(AttemptRow)
-        .scalar_subquery(),
+_READY = (
+    select(
+        Service.id,
+        Service.name,
+        Service.recipe_name,
+        Endpoint.replica,
+        Endpoint.models,
+        Endpoint.host,
+        Endpoint.port,
     )
-    .order_by(AttemptRow.replica)
+    .join(Endpoint, Endpoint.service_id == Service.id)
+    .where(Endpoint.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")
+    .order_by(Service.created_at, Service.id, Endpoint.replica, Endpoint.token)
+)
+_TOKENS = (
+    select(AttemptRow.replica, AttemptRow.incarnation, AttemptRow.token)
+    .where(AttemptRow.service_id == _KEY)
+    .order_by(AttemptRow.replica, AttemptRow.incarnation)
 )
 _ADD = insert(Service)
 ADD_EVENT = insert(UserEvent)
@@ -161,9 +167,13 @@ class Services:
         rows = await reading(self._database, lambda connection: found(connection, key, _FIND_ROUTES))
         return [row for row in rows if row.id == rows[0].id]
 
-    async def find_with_tokens(self, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
-        """Return a service and the token of the newest attempt of each of its replicas, in their order."""
-        return await reading(self._database, lambda connection: _found_with_tokens(connection, key))
+    async def ready_endpoints(self) -> Sequence[Any]:
+        """Return each ready replica of all services that are wanted."""
+        return await reading(self._database, lambda connection: connection.execute(_READY).all())
+
+    async def attempts(self, service_id: str) -> Sequence[Row[int, int, str]]:
+        """Return replica, incarnation and token of all attempts of a service, in this order."""
+        return await reading(self._database, lambda connection: connection.execute(_TOKENS, {"key": service_id}).all())
 
     async def answered(self, once: Once) -> ServiceResponse | None:
         """Return what was answered to this request before; raises `InvalidError` if its key is another's."""
@@ -227,13 +237,6 @@ def found(
         if rows:
             return rows
     return ()
-
-
-def _found_with_tokens(connection: Connection, key: str) -> tuple[Row[Any] | None, Sequence[str]]:
-    rows = found(connection, key)
-    if not rows:
-        return None, ()
-    return rows[0], connection.scalars(_NEWEST_TOKENS, {"key": rows[0].id}).all()
 
 
 def user_event(service_id: str, action: str, message: str) -> dict[str, Any]:

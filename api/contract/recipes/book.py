@@ -95,7 +95,7 @@ def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[
         if path in recipes or path in problems:
             continue
         try:
-            recipes[path] = read_recipe(file, path, changes.get(path, {}))
+            recipes[path] = read_recipe(file, path, changes.get(path, {}), changes)
         except RecipeError as error:
             problems[path] = str(error)
     for path in changes.keys() - recipes.keys() - problems.keys():
@@ -103,11 +103,18 @@ def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[
     return Book(recipes, problems)
 
 
-def read_recipe(file: Path, path: str, changes: Mapping[str, Any]) -> Recipe:
-    """Read and check one recipe; raises `RecipeError`."""
+def read_recipe(
+    file: Path, path: str, changes: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
+) -> Recipe:
+    """Read and check one recipe; raises `RecipeError`.
+
+    `changes` are the site's, `others` those of other recipes, by path, which this one may extend.
+    """
     tree = _yaml(file)
+    base = _base(file, path, tree, others or {})
     try:
-        merged = _merged(_plain(tree, iter(range(MOST_VALUES))), changes)
+        own = _plain(tree, iter(range(MOST_VALUES)))
+        merged = _merged(_merged(base, own) if base else own, changes)
     except (ValueError, RecursionError):
         raise RecipeError(f"{file}:1: it holds more than {MOST_VALUES} values, or itself.") from None
     _check_texts(file, tree, merged)
@@ -124,6 +131,28 @@ def read_recipe(file: Path, path: str, changes: Mapping[str, Any]) -> Recipe:
     definition = _text(file, tree, "container_def", content.container_def) if content.container_def else None
     files = {name: _text(file, tree, "files", name) for name in content.files}
     return Recipe(path=path or stem, file=file, content=content, definition=definition, files=files)
+
+
+def _base(file: Path, path: str, tree: CommentedMap, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the recipe that this one `extends`, taking the key out of the tree; raises `RecipeError`.
+
+    It is another one of the same folder, with the site's changes of its own, that extends none itself.
+    """
+    if "extends" not in tree:
+        return {}
+    line = _line(tree, ["extends"])
+    stem = tree.pop("extends")
+    beside = file.with_name(f"{stem}.yaml") if re.fullmatch(r"[\w.-]+", str(stem)) else file
+    if beside == file or not beside.is_file():
+        raise RecipeError(f"{file}:{line}: extends: it must be the stem of another recipe in the same folder.")
+    base = _yaml(beside)
+    if "extends" in base:
+        raise RecipeError(f"{file}:{line}: extends: {stem} extends another recipe itself.")
+    try:
+        plain = _plain(base, iter(range(MOST_VALUES)))
+    except (ValueError, RecursionError):
+        raise RecipeError(f"{beside}:1: it holds more than {MOST_VALUES} values, or itself.") from None
+    return _merged(plain, changes.get(f"{path.rpartition('/')[0]}/{stem}", {}))
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

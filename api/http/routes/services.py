@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 
 from litestar import Request, delete, get, post
@@ -13,27 +11,23 @@ from litestar.params import FromPath
 
 from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
-from api.contract.status import explanation
 from api.http.bodies import ServiceRequest, config_problem, read_service_request
 from api.http.disconnect import unless_disconnected
 from api.http.errors import ApiError, InvalidError
 from api.http.hub import Hub
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
-from api.http.logs import read_logs
 from api.http.paging import next_link
 from api.http.query import Query
 from api.http.recipes import Recipes
 from api.http.services import Services
 from api.http.waiting import read_wait, until_settled
-from api.http.wire import JsonResponse, conditions_of, etag, service_response, status_of
+from api.http.wire import JsonResponse, etag, service_response, status_of
 
 log = logging.getLogger(__name__)
 
 
-def service_routes(
-    services: Services, recipes: Recipes, hub: Hub, site: SlurmSettings, run_dir: Path
-) -> list[HTTPRouteHandler]:
+def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSettings) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @post("/api/v1/services", status_code=200)
@@ -77,15 +71,6 @@ def service_routes(
             log.info("service %s (%s) deleted", row.id, row.name)
         return {"message": f"Service {service_id} stopped successfully"}
 
-    @get("/api/v1/services/{service_id:str}/logs")
-    async def get_service_logs(service_id: FromPath[str]) -> dict[str, str]:
-        row, tokens = await services.find_with_tokens(service_id)
-        if row is None:
-            return {"logs": f"Service {service_id} not found: there are no logs."}
-        if not tokens:
-            return {"logs": f"No logs yet: no job was submitted. {explanation(conditions_of(row))}".strip()}
-        return {"logs": await asyncio.to_thread(read_logs, run_dir, tokens)}
-
     @get("/api/v1/services/{service_id:str}/status")
     async def get_service_status(service_id: FromPath[str]) -> dict[str, str]:
         row = await services.find(service_id)
@@ -96,7 +81,6 @@ def service_routes(
         list_services,
         get_service,
         stop_service,
-        get_service_logs,
         get_service_status,
     ]
 

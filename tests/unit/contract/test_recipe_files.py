@@ -362,3 +362,28 @@ def test_placeholders(text: str, expected: list[str]) -> None:
 
 def test_messages_have_no_python_in_them(write: Write) -> None:
     assert not re.search(r"Traceback|<class|0x[0-9a-f]{6}", trouble(write, b"a: *b\n"))
+
+
+def test_a_recipe_that_extends_another(tmp_path: Path) -> None:
+    folder = tmp_path / "simple"
+    folder.mkdir()
+    base = "name: base\ncategory: simple\ndescription: B.\nversion: 1.0.0\nprogram: [echo]\n"
+    base += "resources: {cpu: 2, memory: 1G}\n"
+    (folder / "base.yaml").write_text(base)
+    (folder / "own.yaml").write_text("extends: base\nname: own\nresources: {cpu: 3}\n")
+    changes = {"simple/base": {"resources": {"partition": "p"}}, "simple/own": {"version": "2.0.0"}}
+    recipe = Library([tmp_path], changes).book().recipes["simple/own"]
+    content = recipe.content
+    assert (content.name, content.version, content.program) == ("own", "2.0.0", ["echo"])
+    assert (content.resources.cpu, content.resources.memory, content.resources.partition) == (3, "1G", "p")
+
+
+@pytest.mark.parametrize("stem", ["nope", "../simple/base", "own", "1", "[base]", "second", '"a\\0"'])
+def test_a_recipe_that_extends_what_it_can_not(tmp_path: Path, stem: str) -> None:
+    folder = tmp_path / "simple"
+    folder.mkdir()
+    (folder / "base.yaml").write_text("name: base\n")
+    (folder / "second.yaml").write_text("extends: base\nname: second\n")
+    (folder / "own.yaml").write_text(f"name: own\nextends: {stem}\n")
+    problem = Library([tmp_path], {}).book().problems["simple/own"]
+    assert "own.yaml:2: extends: " in problem

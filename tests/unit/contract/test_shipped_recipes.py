@@ -41,6 +41,20 @@ def test_every_one_says_what_it_is_and_what_its_parameters_are(shipped: Book) ->
         assert recipe.path == f"{recipe.content.category}/{recipe.file.stem}"
 
 
+@pytest.mark.parametrize(("name", "replicas"), [("vllm-single-node", 1), ("vllm-replicas", 2)])
+@pytest.mark.parametrize("form", ["inference/{}", "{}"])
+def test_other_names_of_vllm(shipped: Book, form: str, name: str, replicas: int) -> None:
+    spec = launch(shipped, form.format(name), {"model": "m"})
+    plain = launch(shipped, "inference/vllm", {"model": "m"})
+    assert (spec.recipe, spec.replicas) == (f"inference/{name}", replicas)
+    assert (spec.command, spec.image, spec.resources, spec.health) == (
+        plain.command,
+        plain.image,
+        plain.resources,
+        plain.health,
+    )
+
+
 def test_vllm_by_default(shipped: Book) -> None:
     spec = launch(shipped, "vllm")
     port, host = ({"runtime": "port"},), ({"runtime": "host"},)

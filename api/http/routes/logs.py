@@ -1,0 +1,58 @@
+"""/api/v1/services/{id}/logs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from api.contract.status import explanation
+from api.http.errors import ApiError
+from api.http.following import Following, Wanted, check_number, chosen, read_marks
+from api.http.logs import read_logs
+from api.http.query import Query
+from api.http.routes.watch import event_stream
+from api.http.services import Services
+from api.http.wire import JsonResponse, conditions_of
+
+MOST_LINES = 100_000
+MOST_SECONDS = 24 * 3600.0
+
+
+def log_routes(services: Services, following: Following, run_dir: Path) -> list[HTTPRouteHandler]:
+    """Make the handlers."""
+
+    @get("/api/v1/services/{service_id:str}/logs")
+    async def get_service_logs(service_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[Any]:
+        query = Query(request)
+        lines = query.number("tail", 0, MOST_LINES)
+        replica, attempt = query.number("replica", 0, 1000), query.number("attempt", 1, 10**9)
+        is_followed, seconds = query.flag("follow"), query.seconds("timeout", MOST_SECONDS)
+        query.check()
+        row = await services.find(service_id)
+        if is_followed:
+            if row is None:
+                raise ApiError(404, "Service not found")
+            marks = read_marks(request.headers.get("last-event-id"))
+            wanted = Wanted(replica=replica, attempt=attempt, lines=lines, marks=marks)
+            check_number((await following.look(row.id)).attempts, wanted)
+            return event_stream(following.follow(row.id, wanted), seconds)
+        if row is None:
+            return _logs(f"Service {service_id} not found: there are no logs.")
+        attempts = await services.attempts(row.id)
+        if not attempts:
+            return _logs(f"No logs yet: no job was submitted. {explanation(conditions_of(row))}".strip())
+        tokens = [found.token for found in chosen(attempts, replica, attempt)]
+        if not tokens:
+            return _logs("There is no such attempt. GET …/attempts lists those that there are.")
+        return _logs(await asyncio.to_thread(read_logs, run_dir, tokens, lines))
+
+    return [get_service_logs]
+
+
+def _logs(text: str) -> JsonResponse:
+    return JsonResponse({"logs": text})

@@ -1,0 +1,52 @@
+"""/api/v1/services/targets and /api/v1/services/{id}/metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from litestar import Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from api.http.engines import Engines, Replica
+from api.http.errors import EXTENDED, ApiError
+from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
+from api.http.services import Services
+from api.http.wire import is_wanted
+
+
+def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:
+    """Make the handlers."""
+
+    @get("/api/v1/services/targets", opt=EXTENDED)
+    async def list_service_targets() -> list[dict[str, Any]]:
+        return [
+            {
+                "targets": [f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"],
+                "labels": {
+                    "service_id": row.id,
+                    "service": row.name,
+                    "recipe": row.recipe_name,
+                    "replica": str(row.replica),
+                    "model": ",".join(map(str, row.models)),
+                },
+            }
+            for row in await services.ready_endpoints()
+        ]
+
+    @get("/api/v1/services/{service_id:str}/metrics", opt=EXTENDED)
+    async def get_service_metrics(service_id: FromPath[str]) -> Response[bytes]:
+        row = await services.find(service_id)
+        if row is None:
+            raise ApiError(404, "Service not found")
+        rows = await services.find_routes(row.id) if is_wanted(row) else ()
+        replicas = [
+            Replica(token=one.token, name=f"{one.id}-{one.replica}", models=(), host=one.host, port=one.port)
+            for one in rows
+            if one.host is not None
+        ]
+        texts = await engine_texts(engines, replicas)
+        return Response(await asyncio.to_thread(exposition, row, texts), media_type=MEDIA_TYPE)
+
+    return [list_service_targets, get_service_metrics]
