@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from api.contract.database import Database
 from api.contract.tables import AttemptRow, Service
@@ -140,7 +140,7 @@ class _File:
     is_finished: bool = False
 
 
-def _rows(connection: Connection, service_id: str) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+def _rows(connection: Connection, service_id: str) -> tuple[Sequence[Any], Sequence[Any]]:
     """Read a service, if it is there, and its attempts."""
     keys = {"key": service_id}
     return connection.execute(_SERVICE, keys).all(), connection.execute(_ATTEMPTS, keys).all()
