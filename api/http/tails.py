@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,25 +70,29 @@ class Tail:
         self._run_dir = run_dir
         self._file = file
         self._opened: int | None = None
+        self._reading = threading.Lock()
+        """Held by the thread that uses the open file: a client that leaves does not end what a thread has begun."""
         self._seen = Seen(0, 0, b"")
         self.passes = 0
         """How often it has been read."""
         self.followers = 0
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._opened is not None:
-            os.close(self._opened)
-            self._opened = None
+        """Let go of the file. Waits for who reads it: not for the event loop."""
+        with self._reading:
+            if self._opened is not None:
+                os.close(self._opened)
+                self._opened = None
 
     def read(self) -> bool:
-        """Read what has come; say whether anything has. Reads files: not for the event loop, and one at a time."""
-        before = self._seen.end
-        with contextlib.suppress(OSError, OutsideError):
-            self._follow_name(open_log(self._run_dir, self._file))
-            self._read_on()
-        self.passes += 1
-        return self._seen.end != before
+        """Read what has come; say whether anything has. Reads files: not for the event loop."""
+        with self._reading:
+            before = self._seen.end
+            with contextlib.suppress(OSError, OutsideError):
+                self._follow_name(open_log(self._run_dir, self._file))
+                self._read_on()
+            self.passes += 1
+            return self._seen.end != before
 
     def begin(self, mark: Mark | None, lines: int | None, *, whole: bool) -> int:
         """Return the place to begin at: after a mark, at the file's beginning, or with its last lines. Reads files."""
@@ -123,7 +128,9 @@ class Tail:
             content = seen.buffer[place - seen.start : place - seen.start + CHUNK]
         else:
             try:
-                content = self._read_back(seen, place)
+                with self._reading:
+                    seen = self._seen
+                    content = self._read_back(seen, place)
             except (OSError, OutsideError):
                 return None
             if not content:
@@ -231,14 +238,17 @@ class Tails:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reading
+        for tail in self._tails.values():
+            await asyncio.to_thread(tail.close)
 
     async def _read_on(self) -> None:
         while self._tails:
             await asyncio.sleep(TICK_SECONDS)
             async with self._one_at_a_time:
-                for file, tail in [(f, t) for f, t in self._tails.items() if t.followers == 0]:
-                    del self._tails[file]
-                    tail.close()
+                for file, tail in list(self._tails.items()):
+                    if tail.followers == 0:
+                        del self._tails[file]
+                        await asyncio.to_thread(tail.close)
                 has_come = await asyncio.to_thread(_read, list(self._tails.values()))
             if has_come:
                 self._ring()

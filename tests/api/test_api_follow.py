@@ -153,17 +153,20 @@ async def test_no_line_is_lost_or_doubled_over_broken_connections(world: World) 
             if number % 20 == 0:
                 await asyncio.sleep(0.005)
 
-    writing = asyncio.create_task(write())
-    text, last = "", None
+    text, last, writing = "", None, None
     total = len("".join(written))
     while len(text) < total:
-        async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail=100000", last) as listener:
+        async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+            if writing is None:
+                await listener.until(lambda listener=listener: ": following" in listener.text)
+                writing = asyncio.create_task(write())
             for _ in range(3):
                 event = await listener.next()
                 text += event.data["text"]
                 last = event.id
                 if len(text) >= total:
                     break
+    assert writing is not None
     await writing
     assert text == "".join(written)
 
