@@ -127,3 +127,18 @@ def test_while_not_well_it_is_made_more_often(tmp_path: Path, monkeypatch: pytes
     assert until(lambda: (found := check.tend()) is not None and found.ok)
     assert check.pause() > 3000
     check.close()
+
+
+def test_an_engine_that_is_started_anew_has_no_verdict_yet(job: Job, python: str, tmp_path: Path) -> None:
+    body = (
+        "import os, socket, sys, time; port, checked, once = sys.argv[1:]\n"
+        "if os.path.exists(once): time.sleep(60)\n"
+        "server = socket.create_server(('127.0.0.1', int(port)))\n"
+        "while not os.path.exists(checked): time.sleep(0.01)\n"
+        "time.sleep(0.3); open(once, 'w'); sys.exit('[Errno 98] address already in use')"
+    )
+    port, checked, once = {"runtime": "port"}, tmp_path / "checked", tmp_path / "once"
+    begin(job, "touch", str(checked), engine=(python, "-c", body, [port], str(checked), str(once)), listens=True)
+    until(lambda: verdict(job).get("ok"))
+    until(lambda: once.exists() and job.state["step"] == "starting")
+    assert verdict(job) == {}
