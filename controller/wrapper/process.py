@@ -35,17 +35,24 @@ class Child:
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: int | None = None
     ) -> None:
         self.started_at = time.monotonic()
-        self._popen = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        self._watchman, self._leash = _guard()
+        leash = self._leash
+        try:
+            self._popen = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: os.write(leash, str(os.getpid()).encode()),  # noqa: PLW1509 - we have no threads
+            )
+        except BaseException:
+            _kill(self._watchman)
+            os.close(leash)
+            raise
         _started[self._popen.pid] = self._popen
-        self._watchman, self._leash = _guard(self._popen.pid)
 
     @property
     def age(self) -> float:
@@ -90,11 +97,12 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 """Our own children that have not been reaped: whose ends their `Popen` is to hear of."""
 
 
-def _guard(child: int) -> tuple[int, int]:
-    """Fork a guard that kills the child and all below it should we die without ending them, e.g. by KILL.
+def _guard() -> tuple[int, int]:
+    """Fork a guard that kills a child and all below it should we die without ending them, e.g. by KILL.
 
     PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns the guard, and a
-    descriptor whose closing, as by our death, sets it off; it is killed before its child is ended otherwise.
+    descriptor into which the child writes its own id before it becomes the program, so that there is no moment without
+    a guard. Its closing, as by our death, sets the guard off; it is killed before its child is ended otherwise.
     """
     watched, leash = os.pipe()
     guard = os.fork()
@@ -105,11 +113,13 @@ def _guard(child: int) -> tuple[int, int]:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         os.close(leash)
-        os.read(watched, 1)
-        doomed = {child, *descendants(child)}
-        _kill_group(child)
-        for pid in doomed:
-            _kill(pid)
+        if told := os.read(watched, 32):
+            os.read(watched, 1)
+            child = int(told)
+            doomed = {child, *descendants(child)}
+            _kill_group(child)
+            for pid in doomed:
+                _kill(pid)
     finally:
         os._exit(0)
 

@@ -271,7 +271,9 @@ _SPELLED = {
         conditions="SELECT key AS place, json_extract(value, '$.type') AS type,"
         " json_extract(value, '$.status') AS status, json_extract(value, '$.reason') AS reason,"
         " json_extract(value, '$.message') AS message FROM json_each(t.conditions)",
-        iso="strftime('%Y-%m-%dT%H:%M:%f', CAST(round({0} * 1000000) AS INTEGER) / 1000 / 1000.0, 'unixepoch')"
+        # The fraction apart: multiplied as a whole, a time of today is no longer exact to the microsecond.
+        iso="strftime('%Y-%m-%dT%H:%M:%f', CAST({0} AS INTEGER)"
+        " + CAST(round(({0} - CAST({0} AS INTEGER)) * 1000000) AS INTEGER) / 1000 / 1000.0, 'unixepoch')"
         " || '+00:00'",
         now="((julianday('now') - 2440587.5) * 86400.0)",
         gathered="SELECT group_concat(url, ' ') FROM ({0})",

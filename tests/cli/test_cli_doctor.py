@@ -92,7 +92,7 @@ def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-2")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("AI_FACTORY_DATABASE_PASSWORD_OF_SOMEBODY", "x")
-    code, found = ask("--timeout", "10")
+    code, found = ask("--timeout", "60")
     failed = [result for result in found.values() if result["state"] == "failed"]
     assert (code, failed) == (0, [])
     assert {name for name, result in found.items() if result["state"] == "skipped"} == {
@@ -158,7 +158,7 @@ def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any)
 
 def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: Any) -> None:
     site.command("sbatch", """case "$*" in --version|*--test-only*) echo ok;; *) echo timed out >&2; exit 1;; esac""")
-    _, found = ask("--timeout", "5")
+    _, found = ask("--timeout", "60")
     assert "timed out" in found["run_dir seen by jobs"]["message"]
     assert "scancel --name=af-doctor-" in site.calls.read_text()
 
@@ -168,7 +168,7 @@ def test_a_run_dir_that_the_node_does_not_share(site: Site, ask: Any, tmp_path: 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     site.command("sbatch", script.replace('bash "$@"', f'set -- "$1" {elsewhere} "${{@:3}}"; bash "$@"'))
-    _, found = ask("--timeout", "5")
+    _, found = ask("--timeout", "60")
     assert "nothing it wrote is seen here" in found["run_dir seen by jobs"]["message"]
     assert "shared folder" in found["run_dir seen by jobs"]["remedy"]
 
@@ -178,14 +178,14 @@ def test_a_node_that_lacks_things(site: Site, ask: Any, monkeypatch: pytest.Monk
     site.command("date", f"echo {int(time.time()) - 3600}")
     site.command("apptainer", "echo 'no setuid' >&2; exit 255")
     monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "oldpython")
-    _, found = ask("--timeout", "10")
+    _, found = ask("--timeout", "60")
     assert found["run_dir seen by jobs"]["state"] == "ok"
     assert re.search(r"3\d\d\d s behind", found["clock of the node"]["message"])
     assert "oldpython on the node: 3.6" in found["Python in jobs"]["message"]
     assert "no setuid" in found["Apptainer in jobs"]["message"]
     monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "no-python")
     monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "no-python() { echo 3.12; }; export -f no-python")
-    assert "3.12" in ask("--timeout", "10")[1]["Python in jobs"]["message"]
+    assert "3.12" in ask("--timeout", "60")[1]["Python in jobs"]["message"]
 
 
 def test_folders_keys_and_database(
