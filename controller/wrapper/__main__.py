@@ -54,6 +54,7 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
         if prologue_code != 0:
             raise FailedError("PrologueFailed", f"the prologue ended with {prologue_code}\n{_last_lines(folder)}")
         asked = parameters.read(folder / parameters.NAME)
+        remove(folder / parameters.NAME)  # it holds the secret, and we may be killed at any moment
         report.digest = asked.digest
         with scratch(job_id) as room:
             return Supervisor(folder, asked, room, report, signals).run()

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from api.contract.identity import load_key, secret
 from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
@@ -199,6 +200,10 @@ class System:
         """Return the open attempt of a replica."""
         (attempt,) = [a for a in self.attempts(key) if a["replica"] == replica and a["closed_at"] is None]
         return attempt
+
+    def secret_of(self, token: str) -> str:
+        """Return the secret of an attempt."""
+        return secret(load_key(self.folder / "state" / "installation.key"), token)
 
     # --- Slurm
 

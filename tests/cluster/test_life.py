@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
@@ -43,8 +42,8 @@ def test_the_secret_is_nowhere_to_be_seen(system: System) -> None:
     system.wait_status(key, "running")
     attempt = system.open_attempt(key)
     folder = next((system.folder / "run").glob(f"*/{key}/{attempt['token']}"))
-    secret = json.loads((folder / "params.json").read_text())["secret"]
-    assert len(secret) == 64
+    secret = system.secret_of(attempt["token"])
+    assert not (folder / "params.json").exists(), "it is removed as soon as the job has read it"
     seen = [system.slurm("scontrol", "show", "job", str(attempt["job_id"])), system.story(key)]
     seen += [p.read_text(errors="replace") for p in (folder / "stdout.log", folder / "stderr.log")]
     seen += [p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]

@@ -72,8 +72,7 @@ def test_why(system: System) -> None:
     assert sent["pass_id"].startswith(f"{sent['epoch']}.")
 
     log = system.folder / "state" / "plans.jsonl"
-    folder = next((system.folder / "run").glob(f"*/{key}/{attempt['token']}"))
-    assert json.loads((folder / "params.json").read_text())["secret"] not in log.read_text()
+    assert system.secret_of(attempt["token"]) not in log.read_text()
     again = ask(system, "controller", "replay", str(log), "--service", "why")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "none otherwise" in again.stderr

@@ -101,6 +101,13 @@ def test_reports_how_the_engine_ended(job: Job, python: str) -> None:
     assert not (job.folder / "params.json").exists()
 
 
+def test_the_engine_does_not_find_the_parameters_any_more(job: Job, python: str) -> None:
+    """They hold the secret, and the job may be killed before it can clear anything away."""
+    body = f"import os; print(os.path.exists({str(job.folder / 'params.json')!r}))"
+    assert job.run_command(python, "-c", body) == 0
+    assert "False" in (job.folder / "stdout.log").read_text()
+
+
 def test_colours_do_not_hide_what_is_told(job: Job) -> None:
     job.run_command("sh", "-c", r"printf '\033[31mFATAL:\033[0m no image\nbye\n' >&2; exit 255")
     assert job.exit["message"] == "FATAL: no image"
