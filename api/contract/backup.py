@@ -135,6 +135,7 @@ def _fill(database: Database, dump: IO[bytes], name: str) -> None:
             _run(database.url, "pg_restore", *options, f"--dbname={database.url.database}", str(copy))
             return
         with contextlib.closing(sqlite3.connect(copy)) as connection:
+            connection.text_factory = lambda text: text.decode(errors="replace")  # damage may be told in any bytes
             (found,) = connection.execute("PRAGMA integrity_check").fetchone()
         if found != "ok":
             raise BackupError(f"The database in the backup is damaged: {found}.")
