@@ -34,9 +34,25 @@ class SlurmCluster:
         """Run `slurm-ctl`: stop, start, pause, continue or kill one daemon, or tell its pid."""
         return _run("slurm-ctl", self.folder, verb, daemon)
 
+    def run(self, *command: str) -> str:
+        """Run one of Slurm's own commands against it; return what it prints."""
+        mine = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SQUEUE"))}
+        mine["SLURM_CONF"] = self.conf
+        return subprocess.run(command, env=mine, check=True, capture_output=True, text=True, timeout=60).stdout
+
     def repair(self) -> None:
-        """Start again what a test has left stopped or paused."""
+        """Start again what a test has left stopped or paused, and give nodes back that Slurm took out of service."""
+        for daemon in ("munged", "slurmctld"):
+            self.control("start", daemon)
+        self.resume_nodes()
         _run("slurm-up", self.folder)
+
+    def resume_nodes(self) -> list[str]:
+        """Give nodes back that Slurm took out of service; return them with its reasons."""
+        lines = self.run("sinfo", "-h", "-R", "-o", "%n %E").splitlines()
+        for line in lines:
+            self.run("scontrol", "update", f"NodeName={line.split()[0]}", "State=RESUME")
+        return lines
 
 
 def _run(script: str, *arguments: str | Path) -> str:

@@ -226,14 +226,9 @@ class Chaos:
             else:
                 self._tell(f"{kind}: over")
                 self.findings.faults[kind] += 1
-            self._resume_nodes()
-
-    def _resume_nodes(self) -> None:
-        """Give nodes back that Slurm has taken out of service, as an administrator does."""
-        with contextlib.suppress(subprocess.SubprocessError):
-            for line in self.system.slurm("sinfo", "-h", "-R", "-o", "%n %E").splitlines():
-                self._tell(f"taken out of service: {line}")
-                self.system.slurm("scontrol", "update", f"NodeName={line.split()[0]}", "State=RESUME")
+            with contextlib.suppress(subprocess.SubprocessError):
+                for line in self.system.cluster.resume_nodes():
+                    self._tell(f"was out of service: {line}")
 
     def _tell(self, what: str) -> None:
         """Write a line of this run's story, for whoever has to find out what went wrong."""
@@ -275,7 +270,6 @@ class Chaos:
 
     def _settle(self) -> None:
         """Mend everything, wait for calm, and judge."""
-        self._resume_nodes()
         self.system.cluster.repair()
         with self._controller:
             self.system.kill("controller")
@@ -404,8 +398,10 @@ def run(folder: Path, cluster: SlurmCluster, seed: int, kills: int, seconds: flo
                 shutil.copytree(cluster.folder / "log", folder / "slurm")
             return findings
         finally:
-            cluster.repair()
-            system.close()
+            try:
+                cluster.repair()
+            finally:
+                system.close()
 
 
 if __name__ == "__main__":

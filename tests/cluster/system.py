@@ -209,10 +209,7 @@ class System:
 
     def slurm(self, *command: str) -> str:
         """Run a Slurm command against the tests' cluster."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SQUEUE"))}
-        environment["SLURM_CONF"] = self.cluster.conf
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
-        return done.stdout
+        return self.cluster.run(*command)
 
     def jobs(self, *states: str) -> list[dict[str, Any]]:
         """Return this installation's jobs that are not over."""
