@@ -41,15 +41,12 @@ class SlurmCluster:
         return subprocess.run(command, env=mine, check=True, capture_output=True, text=True, timeout=60).stdout
 
     def repair(self) -> None:
-        """Start again what a test has left stopped or paused, and give nodes back that Slurm took out of service."""
-        for daemon in ("munged", "slurmctld"):
-            self.control("start", daemon)
-        self.resume_nodes()
+        """Start again what a test has left stopped or paused."""
         _run("slurm-up", self.folder)
 
     def resume_nodes(self) -> list[str]:
         """Give nodes back that Slurm took out of service; return them with its reasons."""
-        lines = self.run("sinfo", "-h", "-R", "-o", "%n %E").splitlines()
+        lines = self.run("sinfo", "-h", "-R", "-o", "%N %E").splitlines()
         for line in lines:
             self.run("scontrol", "update", f"NodeName={line.split()[0]}", "State=RESUME")
         return lines
