@@ -9,6 +9,7 @@ The recipes are those that are shipped; as on any site, the configuration names 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ def system(slurm_cluster: SlurmCluster, apptainer: str, image: Path) -> Iterator
     system.config.write_text(system.config.read_text().replace("[slurm]\n", opened, 1))
     with running(system):
         yield system
+    shutil.rmtree(folder)
 
 
 def address(system: System, key: str) -> tuple[str, int]:
