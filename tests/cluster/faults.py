@@ -114,9 +114,7 @@ class Faults:
         node = self._drawn.choice(NODES)
         jobs = self._system.slurm("squeue", "-h", "-w", node, "-o", "%A").split()
         self._system.cluster.control("kill", f"slurmd-{node}")
-        for pid in _processes_of(jobs, self._system.cluster.folder / "log"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill_all_of(jobs, self._system.cluster.folder / "log")
         self._hold(20, 5)
         self._system.cluster.control("start", f"slurmd-{node}")
 
@@ -196,7 +194,22 @@ def small_run_dir(system: System) -> Iterator[None]:
             subprocess.run(["umount", "--lazy", run_dir], check=False)
 
 
-def _processes_of(jobs: list[str], log: Path) -> list[int]:
+def _kill_all_of(jobs: list[str], log: Path) -> None:
+    """Kill the processes of these jobs at one blow: all are stopped before the first is killed, so none is born."""
+    stopped: set[int] = set()
+    while found := _processes_of(jobs, log) - stopped:
+        _signal(found, signal.SIGSTOP)
+        stopped |= found
+    _signal(stopped, signal.SIGKILL)
+
+
+def _signal(pids: set[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _processes_of(jobs: list[str], log: Path) -> set[int]:
     """Return the processes of these jobs: slurmstepd writes its job into its title, and stays in the log's folder."""
     parents: dict[int, int] = {}
     found: set[int] = set()
@@ -209,4 +222,4 @@ def _processes_of(jobs: list[str], log: Path) -> list[int]:
                 found.add(pid)
     while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
         found |= more
-    return sorted(found)
+    return found
