@@ -20,6 +20,7 @@ from api.contract.tables import AttemptRow
 from controller.app import runner
 from controller.core.model import Attempt, Desired, Job, JobPhase
 from controller.core.outcomes import Outcome
+from controller.core.quota import gpus_asked
 from controller.lease import is_dead, leader
 from controller.rundir import SharedRunDirs
 from controller.slurm.scheduler import SlurmScheduler
@@ -124,6 +125,7 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
         incarnation=stray.parts.incarnation,
         generation=desired.generation,
         digest=stray.digest or desired.digest,
+        gpus=gpus_asked(desired.spec.resources) if desired.spec is not None else 0,
         intent_at=now,
         submitted_at=now,
         job_id=stray.job_id,

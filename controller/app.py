@@ -17,12 +17,13 @@ from api.contract.settings import Settings, process_environment
 from controller import failpoints
 from controller.act import Actor
 from controller.clock import SystemClock, TermClock
-from controller.core.model import Limits
+from controller.core.model import Limits, Quota
 from controller.core.script import Site
 from controller.lease import Lease, SqlLeaseRecords
 from controller.pace import Pace
 from controller.ports import DeposedError, Term
 from controller.probe import HttpProbes
+from controller.quotas import Quotas
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
 from controller.retention import Retention
@@ -41,6 +42,7 @@ from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.plans import PlanLog
 from controller.telemetry.server import serving
+from controller.usage import gpu_hours
 from controller.wanted import Wanted
 
 log = logging.getLogger(__name__)
@@ -132,6 +134,14 @@ class Controller:
             time_warning=self._settings.slurm.time_warning,
             may_act=self._lease.holds,
         )
+        quotas = Quotas(
+            ceilings(self._settings),
+            roster,
+            clock,
+            lambda since, until: gpu_hours(self._database, since, until),
+            queue.add,
+        )
+        await quotas.count_hours()
         rhythm = Rhythm(settings.fastest_reading, settings.slowest_reading)
         reconciler = Reconciler(
             term=term,
@@ -145,6 +155,7 @@ class Controller:
             clock=clock,
             limits=limits(self._settings),
             pace=Pace(clock, settings.submit_burst, settings.submit_rate),
+            quotas=quotas,
             report=self._report,
         )
         return Leading(
@@ -163,6 +174,7 @@ class Controller:
             resync_seconds=settings.resync,
             workers=settings.workers,
             deposed=deposed,
+            quotas=quotas,
             retention=self._retention(term, clock),
             witness=self._metrics,
         )
@@ -172,7 +184,9 @@ class Controller:
         if not settings.controller.keep_days:
             return None
         keep = settings.controller.keep_days * 86400
-        return Retention(term, self._database, settings.run_dir / self._installation, keep, clock)
+        jobs = settings.run_dir / self._installation
+        counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
+        return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
 
     def _current(self) -> Leading | None:
         return self._leads
@@ -244,6 +258,17 @@ def limits(settings: Settings) -> Limits:
         quick_end=chosen.quick_end,
         steady_after=chosen.steady_after,
         doubt_grace=chosen.doubt_grace,
+    )
+
+
+def ceilings(settings: Settings) -> Quota:
+    """Return this site's ceilings on GPUs, of which nothing is used yet."""
+    chosen = settings.quota
+    return Quota(
+        gpus=chosen.gpus,
+        gpus_per_service=chosen.gpus_per_service,
+        gpu_hours=chosen.gpu_hours,
+        gpu_hours_per_service=chosen.gpu_hours_per_service,
     )
 
 

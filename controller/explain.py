@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import select
@@ -18,7 +18,7 @@ from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
-from controller.app import limits, runner
+from controller.app import ceilings, limits, runner
 from controller.clock import SystemClock
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
@@ -28,11 +28,13 @@ from controller.lease import Leader, leader
 from controller.observe import observe
 from controller.ports import Record, UnreadableError
 from controller.probe import HttpProbes
+from controller.quotas import Quotas
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.slurm.keeper import SnapshotKeeper
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
+from controller.usage import gpu_hours
 from controller.wanted import Wanted
 
 FILES = ("claim", "state.json", "exit.json", "stdout.log", "stderr.log")
@@ -72,7 +74,10 @@ async def explain(settings: Settings, database: Database, name: str) -> Explanat
     with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
         await keeper.take()
     probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))
+    quotas = Quotas(ceilings(settings), roster, clock, lambda *month: gpu_hours(database, *month), lambda _: None)
+    await quotas.count_hours()
     seen = await observe(record, keeper, run_dirs, probes, _Nothing())
+    seen = replace(seen, quota=quotas.of(record.desired.service_id))
     now = clock.now()
     plan = decide(record.desired, seen, now, limits(settings))
     found = await leader(database)

@@ -135,6 +135,8 @@ class Tracked:
     started: bool
     settled: bool = False
     """Whether it is as it should be: nothing is expected to change soon."""
+    gpus: int = 0
+    """That its job asks for."""
 
 
 class Store(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from api.contract.log import about
 from controller.act import Actor
@@ -11,6 +12,7 @@ from controller.core.model import Attempt, Cancel, Limits, Plan, Submit
 from controller.observe import Cluster, observe
 from controller.pace import Pace
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
+from controller.quotas import Quotas
 from controller.report import Pass, report
 from controller.roster import Roster
 
@@ -35,6 +37,7 @@ class Reconciler:
         clock: Clock,
         limits: Limits,
         pace: Pace,
+        quotas: Quotas,
         report: Callable[[Pass], None] = report,
     ) -> None:
         self._term = term
@@ -48,6 +51,7 @@ class Reconciler:
         self._clock = clock
         self._limits = limits
         self._pace = pace
+        self._quotas = quotas
         self._report = report
 
     async def reconcile(self, key: str) -> float | None:
@@ -57,6 +61,7 @@ class Reconciler:
         """
         record = await self._store.load(key)
         if record is None:
+            self._quotas.forget(key)
             return None
         with about(generation=record.desired.generation):
             return await self._reconcile(record)
@@ -73,10 +78,13 @@ class Reconciler:
             allowance=self._pace.allowance(key),
         )
         now = self._clock.now()
+        seen = replace(seen, quota=self._quotas.of(key))
         plan = decide(record.desired, seen, now, self._limits)
-        await self._store.record(self._term, record, plan, now)
         attempts = _after(record, plan)
+        self._quotas.promise(key, attempts)
+        await self._store.record(self._term, record, plan, now)
         self._roster.update(attempts)
+        self._quotas.settle(key, plan)
         turn = self._take_turn(key, plan)
         self._report(Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan))
         await self._actor.act(self._term, record, attempts, plan.actions)

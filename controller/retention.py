@@ -20,6 +20,7 @@ from api.contract.tables import AttemptRow, EventRow, Service, UserEvent
 from controller.core.model import Snapshot
 from controller.lease import fence
 from controller.ports import Clock, Term
+from controller.quotas import month_of
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,28 @@ _newer = aliased(AttemptRow)
 class Retention:
     """Clears away, under one term, what has been over for so many seconds."""
 
-    def __init__(self, term: Term, database: Database, jobs: Path, keep: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        term: Term,
+        database: Database,
+        jobs: Path,
+        keep: float,
+        clock: Clock,
+        *,
+        keep_month: bool = False,
+    ) -> None:
+        """`keep` in seconds; `keep_month`: what belongs to this calendar month is kept at any rate."""
         self._term = term
         self._database = database
         self._jobs = jobs
         self._keep = keep
         self._clock = clock
+        self._keep_month = keep_month
 
     async def sweep(self, snapshot: Snapshot | None) -> None:
         """Make one round. Raises `DeposedError`, and what database and file system raise."""
-        before = self._clock.now() - self._keep
+        now = self._clock.now()
+        before = min(now - self._keep, month_of(now) if self._keep_month else now)
         counts = {
             "events": await self._clear(EventRow.id, EventRow.last_at < before),
             "user_events": await self._clear(UserEvent.id, UserEvent.at < before),

@@ -17,6 +17,9 @@ class Roster:
 
     def __init__(self, tracked: Iterable[Tracked] = ()) -> None:
         self._tracked = {t.token: t for t in tracked}
+        self._gpus: Counter[str] = Counter()
+        for each in self._tracked.values():
+            self._gpus[each.service_id] += each.gpus
         self._changing = {t.token for t in self._tracked.values() if _is_changing(t)}
 
     async def tracked(self) -> Collection[Tracked]:
@@ -26,18 +29,24 @@ class Roster:
     def update(self, attempts: Iterable[Attempt]) -> None:
         """Take in the attempts of one service as they were recorded."""
         for attempt in attempts:
+            old = self._tracked.pop(attempt.token, None)
+            self._gpus[attempt.service_id] -= old.gpus if old is not None else 0
             if attempt.gone_at is not None:
-                self._tracked.pop(attempt.token, None)
                 self._changing.discard(attempt.token)
                 continue
             tracked = track(attempt)
             self._tracked[attempt.token] = tracked
+            self._gpus[attempt.service_id] += tracked.gpus
             (self._changing.add if _is_changing(tracked) else self._changing.discard)(attempt.token)
 
     @property
     def is_changing(self) -> bool:
         """Whether anything is starting or being ended, so that the cluster is worth a closer look."""
         return bool(self._changing)
+
+    def gpus(self, service_id: str | None = None) -> int:
+        """Return how many GPUs the attempts of one service hold, or those of all."""
+        return self._gpus.total() if service_id is None else self._gpus[service_id]
 
     def states(self) -> Counter[str]:
         """Count the attempts by state: queued, starting, ready, ending."""
@@ -56,6 +65,7 @@ def track(attempt: Attempt) -> Tracked:
         open=attempt.open,
         started=attempt.started_at is not None,
         settled=attempt.ready,
+        gpus=attempt.gpus,
     )
 
 

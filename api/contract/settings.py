@@ -114,6 +114,22 @@ class ControllerSettings:
     """For tests: where the controller kills itself; see `controller.failpoints`."""
 
 
+Ceiling = Annotated[int, msgspec.Meta(ge=0, le=10**6)]
+Hours = Annotated[float, msgspec.Meta(ge=0, le=10**9)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaSettings:
+    """Ceilings on GPUs; 0: none. What does not fit waits, and says so."""
+
+    gpus: Ceiling = 0
+    """GPUs that the jobs of all services together may ask for at a time."""
+    gpus_per_service: Ceiling = 0
+    gpu_hours: Hours = 0.0
+    """GPU-hours that all services together may use in a calendar month (UTC); then their GPU jobs are ended."""
+    gpu_hours_per_service: Hours = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set. The defaults work on one machine."""
@@ -132,6 +148,7 @@ class Settings:
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
     controller: ControllerSettings = field(default_factory=ControllerSettings)
+    quota: QuotaSettings = field(default_factory=QuotaSettings)
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes of this site to recipes, by path: merged over the YAML file before it is checked."""
 

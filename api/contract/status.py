@@ -39,6 +39,7 @@ class Progress(StrEnum):
     BUILDING_IMAGE = "BuildingImage"
     STARTING = "Starting"
     BACK_OFF = "BackOff"
+    QUOTA_EXCEEDED = "QuotaExceeded"
     AS_WANTED = "AsWanted"
     STOPPING = "Stopping"
     STOPPED = "Stopped"

@@ -223,6 +223,8 @@ class AttemptRow(Base):
     lane: Mapped[str] = mapped_column(String(16))
     generation: Mapped[int]
     digest: Mapped[str] = mapped_column(String(64))
+    gpus: Mapped[int] = mapped_column(server_default="0")
+    """That its job asks for."""
     failures: Mapped[int]
     intent_at: Mapped[float]
     job_id: Mapped[int | None] = mapped_column(BigInteger)

@@ -29,6 +29,7 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
         actions=(*driven.submits, *(a for f in folded for a in f.actions)),
         look_again_at=_look_again_at(folded, driven, seen, now, limits),
         wants_turn=any(s.wants_turn for s in driven.slots),
+        wants_gpus=driven.wants_gpus,
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from api.contract.identity import Token
+from api.contract.launch import LaunchSpec
 from controller.core.fold import CLOCKS_APART, close
 from controller.core.model import Attempt, Desired, Limits, Observed, Submit
 from controller.core.outcomes import Outcome
 from controller.core.policies import failures_after, final_word, may_replace, retry_at
+from controller.core.quota import Excess, excess, gpus_asked, spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,8 @@ class Slot:
     """`Completed`, or why it is not tried again in this generation."""
     wants_turn: bool = False
     """Whether only the pace of submissions keeps it from being tried."""
+    over_quota: Excess | None = None
+    """The ceiling that keeps it from being tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class Driven:
     attempts: tuple[Attempt, ...]
     submits: tuple[Submit, ...]
     slots: tuple[Slot, ...]
+    wants_gpus: int = 0
+    """GPUs that the next replica waits for others to give back."""
 
 
 def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: float, limits: Limits) -> Driven:
@@ -42,20 +48,30 @@ def drive(desired: Desired, attempts: Sequence[Attempt], seen: Observed, now: fl
         reason = _surplus(attempt, desired, list(current.values()), seen)
         if attempt.open and reason is not None:
             current[attempt.token] = close(attempt, now, *reason)
+    needed = gpus_asked(desired.spec.resources) if desired.spec is not None else 0
     submits: list[Submit] = []
     slots: list[Slot] = []
     for replica in range(desired.replicas) if desired.running else ():
         slot = _slot(replica, desired, list(current.values()), now, limits)
         may_open = _may_open(slot, desired, list(current.values()), seen, now)
-        if may_open and seen.allowance is not None and len(submits) >= seen.allowance:
+        over_quota = excess(seen.quota, needed, current.values())
+        if may_open and over_quota is not None:
+            slot = replace(slot, over_quota=over_quota)
+        elif may_open and seen.allowance is not None and len(submits) >= seen.allowance:
             slot = replace(slot, wants_turn=True)
         elif may_open:
-            fresh = _next_attempt(slot, desired, now, limits)
+            fresh = _next_attempt(slot, desired, needed, now, limits)
             current[fresh.token] = fresh
             submits.append(Submit(token=fresh.token))
             slot = Slot(replica=replica, newest=fresh)
         slots.append(slot)
-    return Driven(attempts=tuple(current.values()), submits=tuple(submits), slots=tuple(slots))
+    waits = any(s.over_quota is not None and s.over_quota.others_may_help for s in slots)
+    return Driven(
+        attempts=tuple(current.values()),
+        submits=tuple(submits),
+        slots=tuple(slots),
+        wants_gpus=needed if waits else 0,
+    )
 
 
 def _surplus(
@@ -66,14 +82,24 @@ def _surplus(
         return Outcome.STOPPED, "The service was stopped."
     if desired.spec is None:
         return None
+    used_up = spent(seen.quota) if attempt.gpus else None
+    if used_up is not None:
+        return Outcome.QUOTA_EXCEEDED, used_up
     if attempt.replica >= desired.replicas:
         return Outcome.SCALED_DOWN, f"The service was scaled to {desired.replicas}."
     if attempt.digest == desired.digest or not _readable(seen) or _is_doubted(attempt, seen):
         return None
     others = [a for a in all_attempts if a.open and a.token != attempt.token and a.replica < desired.replicas]
-    if not may_replace(attempt, others, desired.replicas):
+    if not may_replace(attempt, others, _possible(desired, desired.spec, all_attempts, seen)):
         return None
     return Outcome.OUTDATED, f"The service was changed (generation {desired.generation})."
+
+
+def _possible(desired: Desired, spec: LaunchSpec, attempts: Sequence[Attempt], seen: Observed) -> int:
+    """Return how many replicas there can be now: what a ceiling leaves no room for is not waited for."""
+    if excess(seen.quota, gpus_asked(spec.resources), attempts) is None:
+        return desired.replicas
+    return len({a.replica for a in attempts if a.gone_at is None and a.replica < desired.replicas})
 
 
 def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], now: float, limits: Limits) -> Slot:
@@ -109,7 +135,7 @@ def _is_doubted(attempt: Attempt, seen: Observed) -> bool:
     return seen.snapshot is not None and attempt.token in seen.snapshot.in_doubt
 
 
-def _next_attempt(slot: Slot, desired: Desired, now: float, limits: Limits) -> Attempt:
+def _next_attempt(slot: Slot, desired: Desired, gpus: int, now: float, limits: Limits) -> Attempt:
     last = slot.newest
     incarnation = last.incarnation + 1 if last is not None else 1
     return Attempt(
@@ -119,6 +145,7 @@ def _next_attempt(slot: Slot, desired: Desired, now: float, limits: Limits) -> A
         incarnation=incarnation,
         generation=desired.generation,
         digest=desired.digest,
+        gpus=gpus,
         failures=failures_after(last, limits) if last is not None and last.digest == desired.digest else 0,
         intent_at=now,
     )

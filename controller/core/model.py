@@ -155,6 +155,8 @@ class Attempt:
     generation: int
     digest: str
     """Of the launch spec it runs."""
+    gpus: int = 0
+    """That its job asks for."""
     failures: int = 0
     """Failures in a row of this replica before this attempt."""
     intent_at: float
@@ -254,6 +256,23 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """The site's ceilings on GPUs, 0 where there is none, and what of them is used."""
+
+    gpus: int = 0
+    """That all services together may hold."""
+    gpus_per_service: int = 0
+    gpu_hours: float = 0.0
+    """That all services together may use in a calendar month (UTC)."""
+    gpu_hours_per_service: float = 0.0
+    held_by_others: int = 0
+    """GPUs of the attempts of other services that are not gone, or are about to be opened."""
+    hours: float = 0.0
+    """GPU-hours that all services have used in this month."""
+    hours_of_service: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """All that is seen of one service in one pass."""
 
@@ -276,6 +295,8 @@ class Observed:
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
     allowance: int | None = None
     """How many jobs of this service the pace of submissions lets through now; `None`: any number."""
+    quota: Quota | None = None
+    """`None`: there are no ceilings."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -324,6 +345,8 @@ class Plan:
     look_again_at: float | None = None
     wants_turn: bool = False
     """Whether a job would be submitted, did the pace of submissions allow it."""
+    wants_gpus: int = 0
+    """GPUs that the next replica waits for others to give back."""
 
     @property
     def changes(self) -> bool:

@@ -31,6 +31,7 @@ class Outcome(StrEnum):
     SCALED_DOWN = "ScaledDown"
     OUTDATED = "Outdated"
     SUPERSEDED = "Superseded"
+    QUOTA_EXCEEDED = "QuotaExceeded"
 
 
 TERMINATED = "Terminated"
@@ -62,13 +63,14 @@ NOT_A_FAULT = frozenset(
         Outcome.SCALED_DOWN,
         Outcome.OUTDATED,
         Outcome.SUPERSEDED,
+        Outcome.QUOTA_EXCEEDED,
         TERMINATED,
     }
 )
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""
 
-WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED})
-"""Ends that we brought about because people want something else now, or have adopted something else."""
+WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED, Outcome.QUOTA_EXCEEDED})
+"""Ends that we brought about: people want something else now, have adopted something else, or set a ceiling."""
 
 
 def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:

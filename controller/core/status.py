@@ -128,6 +128,8 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     if stray is not None and (attempt is None or not attempt.open):
         message = f"The cluster runs {stray} for it, of which the database knows nothing more: it waits for its end."
         return 1, Progress.SUBMITTING, message
+    if slot.over_quota is not None:
+        return 0, Progress.QUOTA_EXCEEDED, slot.over_quota.message
     if slot.wants_turn:
         return 0, Progress.SUBMITTING, "It waits for its turn to be submitted: many are at once."
     if attempt is None:
@@ -211,6 +213,10 @@ def _attempt_events(old: Attempt | None, new: Attempt) -> list[Event]:
     return told
 
 
+_WARNINGS = (Progress.FAILED, Progress.QUOTA_EXCEEDED)
+_TOLD = (*_WARNINGS, Progress.COMPLETED, Progress.STOPPED)
+
+
 def _condition_event(old: Condition | None, new: Condition | None) -> Event | None:
     """Tell of refusals, of giving up and of silence; what attempts tell themselves is not told twice."""
     if new is None or (old is not None and (old.status, old.reason) == (new.status, new.reason)):
@@ -223,6 +229,6 @@ def _condition_event(old: Condition | None, new: Condition | None) -> Event | No
         )
     if new.type == "Accepted" and new.status is Truth.FALSE:
         return Event(reason=new.reason, message=new.message, warning=True)
-    if new.type == "Progressing" and new.reason in (Progress.FAILED, Progress.COMPLETED, Progress.STOPPED):
-        return Event(reason=new.reason, message=new.message, warning=new.reason == Progress.FAILED)
+    if new.type == "Progressing" and new.reason in _TOLD:
+        return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)
     return None

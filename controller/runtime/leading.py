@@ -17,6 +17,7 @@ from api.contract.identity import parse_token
 from api.contract.log import about
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
+from controller.quotas import Quotas
 from controller.reconciler import Reconciler
 from controller.retention import Retention
 from controller.roster import Roster
@@ -29,6 +30,8 @@ from controller.strays import Strays
 
 log = logging.getLogger(__name__)
 
+COUNTING_SECONDS = 60.0
+"""Between two counts of the GPU-hours."""
 CLEARING_SECONDS = 3600.0
 """Between two rounds of clearing away what is old."""
 
@@ -65,6 +68,7 @@ class Leading:
     resync_seconds: float
     workers: int
     deposed: asyncio.Event
+    quotas: Quotas
     retention: Retention | None = None
     """`None`: everything is kept."""
     witness: Witness = field(default_factory=Unwitnessed)
@@ -83,6 +87,7 @@ class Leading:
         timers.every(self.lease_seconds / 3, "renew the lease", self.renew)
         timers.every(self.rhythm.fastest, "read the cluster", self.read_when_due)
         timers.every(self.resync_seconds, "look at everything", self.resync)
+        timers.every(COUNTING_SECONDS, "count the GPU-hours", self.count_hours)
         timers.every(CLEARING_SECONDS, "clear away what is old", self.clear_away)
         timers.start()
         background = [asyncio.create_task(self._follow_changes(position))]
@@ -145,6 +150,14 @@ class Leading:
             self.deposed.set()
         except (SQLAlchemyError, OSError) as error:
             log.warning("what is old could not be cleared away", extra={"error": cause(error)})
+
+    async def count_hours(self) -> None:
+        """Count the GPU-hours; look at everything if that stops a service, or no longer does."""
+        try:
+            if await self.quotas.count_hours():
+                await self.resync()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the GPU-hours could not be counted", extra={"error": cause(error)})
 
     async def resync(self) -> None:
         """Look at every service."""

@@ -116,6 +116,8 @@ class _States(Collector):
         yield _gauge("snapshot_age_seconds", "Age of the newest reading of the cluster; NaN: there is none", age)
         unknown = len(leading.strays.unknown) if leading else 0
         yield _gauge("unknown_tokens", "Tokens on the cluster that the database has never heard of", unknown)
+        gpus = leading.roster.gpus() if leading else 0
+        yield _gauge("gpus", "GPUs that the jobs of attempts ask for that are not gone", gpus)
         yield self._attempts(leading)
         yield self._slurm_calls()
 

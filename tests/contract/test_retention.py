@@ -31,11 +31,14 @@ class Site:
     def __init__(self, backend: Backend, database: Database, jobs: Path) -> None:
         self.backend = backend
         self.jobs = jobs
-        self._retention = Retention(TERM, database, jobs, KEEP, Clock())
+        self._database = database
 
     async def sweep(self, *alive: str) -> None:
         jobs = {t: (Job(job_id=1, token=t, phase=JobPhase.RUNNING, state="RUNNING"),) for t in alive}
-        await self._retention.sweep(Snapshot(sequence=1, began_at=NOW, jobs=jobs))
+        await self.retention().sweep(Snapshot(sequence=1, began_at=NOW, jobs=jobs))
+
+    def retention(self, *, keep_month: bool = False) -> Retention:
+        return Retention(TERM, self._database, self.jobs, KEEP, Clock(), keep_month=keep_month)
 
     async def service(self, key: str, deleted_at: float | None = None) -> None:
         await self.backend.run(f"INSERT INTO services (id, recipe_name) VALUES ('{key}', 'simple/hello')")
@@ -95,6 +98,15 @@ async def test_attempts_go_but_the_newest_of_each_replica(site: Site) -> None:
     assert await site.of("token", "attempts") == sorted(kept)
 
 
+async def test_attempts_of_this_month_stay_where_their_gpu_hours_are_counted(site: Site) -> None:
+    await site.service("a")
+    before_this_month = -1.0
+    await site.attempt("a", 1, before_this_month)
+    kept = [await site.attempt("a", 2, OLD), await site.attempt("a", 3, NEW)]
+    await site.retention(keep_month=True).sweep(None)
+    assert await site.of("token", "attempts") == sorted(kept)
+
+
 async def test_deleted_services_go_once_nothing_of_them_is_left(site: Site) -> None:
     for key, deleted_at in (("lives", None), ("old", OLD), ("new", NEW), ("ending", OLD)):
         await site.service(key, deleted_at)
@@ -120,7 +132,7 @@ async def test_job_folders_go_that_nobody_knows(site: Site) -> None:
 
 async def test_folders_stay_while_the_cluster_is_silent(site: Site) -> None:
     folder = site.folder("af-i-b-0-1", OLD)
-    await site._retention.sweep(None)
+    await site.retention().sweep(None)
     assert folder.exists()
 
 

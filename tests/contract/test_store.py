@@ -47,6 +47,7 @@ FULL = attempt(
     lane="successor",
     generation=4,
     digest="0123456789abcdef",
+    gpus=4,
     failures=3,
     intent_at=1700000000.123456,
     job_id=2**40,

@@ -76,6 +76,7 @@ class SimStore:
         await self._world.database.store.record(term, record, plan, now)
         if writes(plan):
             self._world.judge_write(term)
+            self._world.judge_ceiling()
         await Boundary("after record")
         self._world.maybe_lose_the_answer()
 

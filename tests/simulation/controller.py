@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
 from controller.clock import TermClock
-from controller.core.model import Limits
+from controller.core.model import Limits, Quota
 from controller.core.script import Site
 from controller.lease import Held, Lease
 from controller.pace import Pace
 from controller.ports import DeposedError, Term
+from controller.quotas import Quotas
 from controller.reconciler import Reconciler
 from controller.roster import Roster
 from controller.runtime.leading import Leading
@@ -225,6 +226,8 @@ class SimController:
         roster = Roster(await store.tracked())
         keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
         self._probes = SimProbes(world, clock)
+        queue = KeyedQueue(clock.now, world.rng.random)
+        quotas = Quotas(Quota(gpus=world.plan.gpus), roster, clock, world.no_hours, queue.add)
         rhythm = Rhythm(2.0, 15.0)
         actor = Actor(
             scheduler=scheduler,
@@ -248,6 +251,7 @@ class SimController:
             hurry=rhythm.hurry,
             clock=clock,
             pace=Pace(clock, burst=2, per_second=1.0),
+            quotas=quotas,
             limits=LIMITS,
         )
         self._next.clear()
@@ -261,11 +265,12 @@ class SimController:
             roster=roster,
             reconciler=reconciler,
             strays=Strays(roster, store, scheduler),
-            queue=KeyedQueue(clock.now, world.rng.random),
+            queue=queue,
             rhythm=rhythm,
             clock=clock,
             wakeups=world.no_wakeups,
             resync_seconds=RESYNC,
             workers=WORKERS,
             deposed=asyncio.Event(),
+            quotas=quotas,
         )

@@ -21,7 +21,7 @@ SPEC = LaunchSpec(
     model="m",
     image=None,
     command=("engine",),
-    resources=Resources(),
+    resources=Resources(gpu=1),
     health=Health(interval=5.0, retries=3, startup_timeout=120.0),
     max_failures=1000,
 )

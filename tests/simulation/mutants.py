@@ -282,6 +282,7 @@ MUTANTS = (
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.fold._has_begun", lambda attempt, files, seen: False)),
     Mutant("one attempt at a time", patched("controller.core.drive._may_open", opens_beside)),
+    Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
     Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
     Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),

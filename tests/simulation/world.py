@@ -76,6 +76,8 @@ class Plan:
     faults: int = 6
     user_actions: int = 3
     steps: int = 250
+    gpus: int = 0
+    """That all services together may hold; each replica asks for one. 0: any number."""
 
 
 class World:
@@ -187,6 +189,10 @@ class World:
         """Wake-ups are the driver's."""
         yield None
 
+    async def no_hours(self, *_: float) -> Mapping[str, float]:
+        """Nobody counts GPU-hours here."""
+        return {}
+
     # --- what must always hold
 
     def judge_cancel(self, job: SimJob) -> None:
@@ -209,6 +215,12 @@ class World:
         waiting = [j for j in self.slurm.jobs.values() if j.name == token and j.state == "PENDING" and not j.theirs]
         if any(self.now - j.submitted_at > PLAIN_AFTER for j in waiting):
             raise ViolationError(f"revoked the claim of {token}, whose job waits in the queue")
+
+    def judge_ceiling(self) -> None:
+        """No more GPUs are held than the site allows."""
+        held = sum(a.gpus for a in self.database.attempts.values() if a.gone_at is None)
+        if 0 < self.plan.gpus < held:
+            raise ViolationError(f"{held} GPUs are held of {self.plan.gpus}")
 
     def judge_plan(self, plan: ServicePlan) -> None:
         """Ready is only what has answered as itself."""
@@ -257,7 +269,8 @@ class World:
         services, attempts = self.database.services, self.database.attempts
         wanted = {(s.id, r) for s in services.values() if s.running and not s.deleted for r in range(s.replicas)}
         open_ = {(a.service_id, a.replica): a for a in attempts.values() if a.open}
-        if open_.keys() != wanted:
+        missing = wanted - open_.keys()
+        if not open_.keys() <= wanted or (missing and len(open_) != self.plan.gpus):
             return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
         if any(not a.ready for a in open_.values()):
             return f"not ready: {[a.token for a in open_.values() if not a.ready]}"

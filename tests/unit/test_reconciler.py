@@ -21,6 +21,7 @@ from controller.core.model import (
     Observed,
     Plan,
     Probe,
+    Quota,
     ReadingFailure,
     Revoke,
     SendOutcome,
@@ -31,6 +32,7 @@ from controller.core.model import (
 )
 from controller.pace import Pace
 from controller.ports import DeposedError, Record, Term
+from controller.quotas import Quotas
 from controller.reconciler import SOON, Reconciler
 from controller.report import Pass
 from controller.roster import Roster
@@ -161,7 +163,20 @@ def pace(world: World) -> Pace:
 
 
 @pytest.fixture
-def reconcile(world: World, roster: Roster, pace: Pace) -> Callable[[], Any]:
+def woken() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def quotas(world: World, roster: Roster, woken: list[str]) -> Quotas:
+    async def no_hours(*_: float) -> dict[str, float]:
+        return {}
+
+    return Quotas(Quota(gpus=4), roster, world, no_hours, woken.append)
+
+
+@pytest.fixture
+def reconcile(world: World, roster: Roster, pace: Pace, quotas: Quotas) -> Callable[[], Any]:
     reconciler = Reconciler(
         term=TERM,
         store=cast(Any, FakeStore(world)),
@@ -174,6 +189,7 @@ def reconcile(world: World, roster: Roster, pace: Pace) -> Callable[[], Any]:
         clock=world,
         limits=LIMITS,
         pace=pace,
+        quotas=quotas,
         report=world.report,
     )
     return lambda: reconciler.reconcile("one")
@@ -217,6 +233,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
         sent={"a": world.sent["a"]},
         cancelled={"c": 9.0},
         allowance=2,
+        quota=Quota(gpus=4),
     )
 
 
@@ -296,3 +313,43 @@ async def test_one_that_must_wait_looks_again_when_its_turn_comes(
     world.plan = Plan()
     await reconcile()  # it is not wanted any more, and its turn neither
     assert pace.reserve("one") == NOW + 4
+
+
+async def test_deciding_is_told_the_ceilings_and_what_others_hold(
+    world: World, reconcile: Reconcile, roster: Roster
+) -> None:
+    roster.update([replace(A, token="other", service_id="two", gpus=3)])
+    await reconcile()
+    assert world.seen is not None
+    assert world.seen.quota == Quota(gpus=4, held_by_others=3)
+
+
+async def test_gpus_are_promised_before_the_record_and_held_after_it(
+    world: World, reconcile: Reconcile, quotas: Quotas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held() -> int:
+        quota = quotas.of("two")
+        assert quota is not None
+        return quota.held_by_others
+
+    seen: list[int] = []
+    record = FakeStore.record
+
+    async def recording(self: FakeStore, *arguments: Any) -> None:
+        seen.append(held())
+        await record(self, *arguments)
+
+    monkeypatch.setattr(FakeStore, "record", recording)
+    world.plan = Plan(attempts=(replace(FRESH, gpus=2),), actions=(Submit(token="f"),))
+    await reconcile()
+    assert (seen, held()) == ([2], 2)
+
+
+async def test_who_waits_for_gpus_is_woken_when_the_service_is_gone(
+    world: World, reconcile: Reconcile, quotas: Quotas, woken: list[str]
+) -> None:
+    quotas.promise("one", [replace(A, gpus=4)])
+    quotas.settle("two", Plan(wants_gpus=1))
+    world.record_ = None
+    await reconcile()
+    assert woken == ["two"]

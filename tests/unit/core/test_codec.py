@@ -102,5 +102,5 @@ def test_changes_of_an_attempt() -> None:
 @pytest.mark.parametrize(("change", "empty"), [({}, True), ({"look_again_at": 1.0}, True), ({"endpoints": ()}, False)])
 def test_an_empty_plan(change: dict[str, Any], empty: bool) -> None:
     assert Plan(**change).is_empty is empty
-    known = {"attempts", "endpoints", "status", "events", "actions", "look_again_at", "wants_turn"}
+    known = {"attempts", "endpoints", "status", "events", "actions", "look_again_at", "wants_turn", "wants_gpus"}
     assert {f.name for f in fields(Plan)} == known

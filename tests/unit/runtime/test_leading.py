@@ -63,7 +63,7 @@ def leading(witness: Witness, outcome: Exception | None) -> Leading:
         if outcome is not None:
             raise outcome
 
-    absent = ("lease", "store", "keeper", "roster", "strays", "rhythm", "clock", "wakeups")
+    absent = ("lease", "store", "keeper", "roster", "strays", "rhythm", "clock", "wakeups", "quotas")
     return Leading(
         **cast(dict[str, Any], dict.fromkeys(absent)),
         term=Term(epoch=7, began_at=0.0),

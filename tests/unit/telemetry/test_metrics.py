@@ -33,8 +33,8 @@ A = Attempt(token="a", service_id="one", replica=0, incarnation=1, generation=1,
 ATTEMPTS = (
     A,
     replace(A, token="b", started_at=1.0),
-    replace(A, token="c", started_at=1.0, ready_at=2.0),
-    replace(A, token="d", closed_at=1.0, outcome="Stopped"),
+    replace(A, token="c", started_at=1.0, ready_at=2.0, gpus=1),
+    replace(A, token="d", closed_at=1.0, outcome="Stopped", gpus=2),
     replace(A, token="e", closed_at=1.0, outcome="Stopped"),
 )
 
@@ -83,7 +83,7 @@ def test_every_series_is_there_from_the_start_at_zero(world: World) -> None:
     for name in (
         "passes_total/ok", "passes_total/failed", "passes_total/deposed", "pass_seconds_count", "readings_total/ok",
         "readings_total/failed", "actions_total/submit", "actions_total/cancel", "actions_total/revoke", "leader",
-        "epoch", "queue_keys", "queue_oldest_seconds", "unknown_tokens", "attempts/queued", "attempts/starting",
+        "epoch", "queue_keys", "queue_oldest_seconds", "unknown_tokens", "gpus", "attempts/queued", "attempts/starting",
         "attempts/ready", "attempts/ending", "convergence_seconds_count/ready", "convergence_seconds_count/stopped",
         "convergence_seconds_count/completed", "slurm_calls_total/sbatch/ok", "slurm_calls_total/squeue/not_started",
     ):  # fmt: skip
@@ -104,6 +104,7 @@ def test_states_are_those_of_the_moment(world: World) -> None:
     states = [values[f"attempts/{state}"] for state in ("queued", "starting", "ready", "ending")]
     assert states == [1, 1, 1, 2]
     assert values["slurm_calls_total/sbatch/killed"] == 2
+    assert values["gpus"] == 3
     world.leading = None
     assert world.values()["attempts/ending"] == world.values()["epoch"] == 0
 
