@@ -114,12 +114,21 @@ def _has_left_nothing() -> ColumnElement[bool]:
 def _untouched_since(jobs: Path, before: float) -> Iterator[Path]:
     """Yield the folders of jobs in which nothing was written since then."""
     for folder in jobs.glob("*/*"):
-        if folder.is_dir() and max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) < before:
+        if (
+            folder.is_dir()
+            and not _is_slot(folder)
+            and max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) < before
+        ):
             yield folder
 
 
 def _remove(folder: Path) -> None:
-    """Remove it, and its service's folder with the last one."""
+    """Remove it, and its service's folder with the last one: slots are for jobs that live."""
     shutil.rmtree(folder)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
+    if all(map(_is_slot, folder.parent.iterdir())):
+        shutil.rmtree(folder.parent)
+
+
+def _is_slot(folder: Path) -> bool:
+    """Whether it is where the wrappers of one replica settle whose engine may live."""
+    return folder.suffix == ".slot"

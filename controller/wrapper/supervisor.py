@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from controller.wrapper import environment, ports, telling
+from controller.wrapper import environment, ports, slot, telling
 from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
 from controller.wrapper.image import Images, cannot_start
@@ -35,6 +35,10 @@ DEAF = 5.0
 """Seconds after its start during which a TERM may be lost; later one that writes to its log has heard it."""
 
 
+Lost = Callable[[], Ending | None]
+"""Tells how a job ends that has lost its replica or a volume to another; `None` while it has not."""
+
+
 class Supervisor:
     """What one job needs to run its engine."""
 
@@ -56,15 +60,16 @@ class Supervisor:
             images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
             image = images.prepare(parameters.image, self._folder, self._scratch)
         job_id = int(os.environ["SLURM_JOB_ID"])
-        with held(parameters.volumes, parameters.token, job_id, self._report, self._signals) as volumes:
-            return self._try_ports(image, files, volumes)
+        me = parameters.token, job_id, self._report, self._signals
+        with slot.held(self._folder, *me) as place, held(parameters.volumes, *me) as volumes:
+            return self._try_ports(image, files, lambda: _lost(place, volumes))
 
-    def _try_ports(self, image: Path | None, files: Path, volumes: Held) -> Ending:
+    def _try_ports(self, image: Path | None, files: Path, lost: Lost) -> Ending:
         parameters = self._parameters
         tried: set[int] = set()
         while len(tried) < PORT_TRIES:
             port = ports.pick(parameters.host, parameters.port_range, tried) if parameters.listens else None
-            ending = self._run_engine(image, files, port, volumes)
+            ending = self._run_engine(image, files, port, lost)
             if ending is not None:
                 return ending
             say(f"port {port} was taken meanwhile; trying another")
@@ -81,7 +86,7 @@ class Supervisor:
             raise FailedError("WrapperError", f"cannot write {folder}: {error.strerror}") from error
         return folder
 
-    def _run_engine(self, image: Path | None, files: Path, port: int | None, volumes: Held) -> Ending | None:
+    def _run_engine(self, image: Path | None, files: Path, port: int | None, lost: Lost) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
         self._report.health(None)
@@ -91,7 +96,7 @@ class Supervisor:
         child = self._spawn(place, "EngineExited" if image is None else "ImageFailed")
         check = self._check(place)
         try:
-            stopped = self._watch(child, port, logs, check, volumes)
+            stopped = self._watch(child, port, logs, check, lost)
             code = child.exit_code()
         finally:
             if check is not None:
@@ -124,7 +129,7 @@ class Supervisor:
         except OSError as error:
             raise FailedError(reason, cannot_start(arguments[0], error)) from error
 
-    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None, volumes: Held) -> Ending | None:
+    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None, lost: Lost) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
         serving = warned = False
         if port is None:
@@ -134,10 +139,10 @@ class Supervisor:
             if self._signals.stop is not None:
                 if check is not None:
                     check.close()
-                return self._drain(child, self._signals.stop, logs)
-            lost = volumes.lost()
-            if lost is not None:
-                return Ending(1, "VolumeLost", lost)
+                return self._drain(child, self._signals.stop, logs, lost)
+            ending = lost()
+            if ending is not None:
+                return ending
             detail = telling.progress(logs.new_lines())
             if not serving and port is not None and ports.accepts(self._parameters.host, port):
                 self._report.step("serving", detail or "")
@@ -157,8 +162,8 @@ class Supervisor:
             self._signals.wait(pause)
         return None
 
-    def _drain(self, child: Child, number: signal.Signals, logs: Logs) -> Ending:
-        """Pass TERM on until it is heeded, for as long as the grace lasts; then kill."""
+    def _drain(self, child: Child, number: signal.Signals, logs: Logs, lost: Lost) -> Ending:
+        """Pass TERM on until it is heeded, for as long as the grace lasts and nobody takes our place; then kill."""
         self._report.step("draining", f"{number.name} received")
         began = time.monotonic()
         deadline = began + self._parameters.stop_grace
@@ -170,6 +175,9 @@ class Supervisor:
             if now >= deadline:
                 grace = f"{self._parameters.stop_grace:g} s"
                 return self._stopped(137, f"the engine did not end within {grace}, and was killed")
+            taken = lost()
+            if taken is not None:
+                return self._stopped(137, f"{taken.message}; the engine was killed")
             if now >= again:
                 if deaf or logs.size() == written:
                     child.send(signal.SIGTERM)
@@ -187,6 +195,13 @@ class Supervisor:
             if secret:
                 message = message.replace(secret, "***")
         return message
+
+
+def _lost(place: slot.Slot, volumes: Held) -> Ending | None:
+    for reason, lost in (("SlotLost", place.lost()), ("VolumeLost", volumes.lost())):
+        if lost is not None:
+            return Ending(1, reason, lost)
+    return None
 
 
 def stop_reason(signals: Signals) -> str:

@@ -1,24 +1,20 @@
 """Writable volumes: a folder each, used by one job at a time.
 
-VOLUME/data is what the engine sees. VOLUME/lock.1, lock.2, … lie out of its reach: each tells who took the volume, or
-that it was given back, and the newest one counts. The next one is made by link(2), which is atomic on NFS too: of two
-jobs that take the volume one is told that the number is given, and looks again. So the lock changes hands without a
-moment in which nobody has it, and whoever lost it finds a number above its own.
+VOLUME/data is what the engine sees. The lock lies beside it, out of the engine's reach.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from controller.wrapper.files import is_linked, remove, say, write_new
+from controller.wrapper import lock
+from controller.wrapper.files import say
+from controller.wrapper.lock import Holder
 from controller.wrapper.parameters import Volume
 from controller.wrapper.process import descendants
 from controller.wrapper.report import FailedError, Report
@@ -30,21 +26,7 @@ PATIENCE = 10.0
 INTERVAL = 0.5
 """Seconds between two looks at a volume that is in use."""
 
-KEPT = 20
-"""So many old numbers stay, for jobs that read the newest one long ago, and for people."""
-
 DATA = "data"
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A job as it writes itself into a lock; no token: it was given back."""
-
-    token: str
-    job_id: int
-    host: str
-    at: float
-    """Unix seconds of the node's clock; for people only."""
 
 
 class Held:
@@ -61,10 +43,10 @@ class Held:
         try:
             (folder / DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
             while True:
-                number, holder = _newest(folder)
-                if _may_follow(self._me, holder) and _link(folder, number + 1, self._me):
+                number, holder = lock.newest(folder)
+                if _may_follow(self._me, holder) and lock.take(folder, number + 1, self._me):
                     self._locks.append((folder, number + 1))
-                    _clear(folder, number + 1 - KEPT)
+                    lock.clear(folder, number + 1)
                     return
                 if time.monotonic() >= deadline:
                     raise FailedError("VolumeInUse", _in_use(folder, holder))
@@ -77,10 +59,9 @@ class Held:
     def lost(self) -> str | None:
         """Say who has taken one of them over; `None`: nobody, or it can't be read."""
         for folder, number in self._locks:
-            with contextlib.suppress(OSError):
-                newest, holder = _newest(folder)
-                if newest > number:
-                    return f"the volume {folder} was taken over by {_name(holder)}"
+            who = lock.taken_over(folder, number)
+            if who is not None:
+                return f"the volume {folder} was taken over by {who}"
         return None
 
     def give_back(self) -> None:
@@ -90,7 +71,7 @@ class Held:
             return
         for folder, number in reversed(self._locks):
             try:
-                _link(folder, number + 1, Holder("", self._me.job_id, self._me.host, time.time()))
+                lock.take(folder, number + 1, Holder("", self._me.job_id, self._me.host, time.time()))
             except OSError as error:
                 say(f"cannot give back {folder}: {error}")
         self._locks = []
@@ -122,23 +103,6 @@ def _place(volume: Volume) -> Path:
     return folder
 
 
-def _newest(folder: Path) -> tuple[int, Holder | None]:
-    """Return the newest number and who it names; (0, nobody) for a volume that was never taken; raises `OSError`.
-
-    `None`: somebody has it, but who can't be read.
-    """
-    found = (re.fullmatch(r"lock\.([0-9]{1,15})", path.name) for path in folder.iterdir())
-    numbers = [int(match.group(1)) for match in found if match]
-    if not numbers:
-        return 0, Holder("", 0, "", 0.0)
-    newest = max(numbers)
-    try:
-        told = json.loads((folder / f"lock.{newest}").read_text(encoding="utf-8"))
-        return newest, Holder(str(told["token"]), int(told["job_id"]), str(told["host"]), float(told["at"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return newest, None
-
-
 def _may_follow(me: Holder, holder: Holder | None) -> bool:
     """Whether the volume is free, or the holder's job is known to be over: that of an earlier try at this replica.
 
@@ -151,41 +115,8 @@ def _may_follow(me: Holder, holder: Holder | None) -> bool:
     return not holder.token or (mine == theirs and now.isdecimal() and before.isdecimal() and int(before) <= int(now))
 
 
-def _link(folder: Path, number: int, holder: Holder) -> bool:
-    """Make the lock of this number; whether it is ours and the newest. Raises `OSError` if that can't be tried."""
-    lock = folder / f"lock.{number}"
-    draft = folder / f".lock.{holder.job_id}.{holder.host}.{os.getpid()}"
-    try:
-        write_new(draft, json.dumps(asdict(holder)))
-        try:
-            os.link(draft, lock)
-        except OSError as error:
-            if not is_linked(draft):
-                if isinstance(error, FileExistsError):
-                    return False
-                raise
-        # A number that was cleared away long ago can be made anew; then there is a newer one.
-        return _newest(folder)[0] == number
-    finally:
-        remove(draft)
-
-
-def _clear(folder: Path, last: int) -> None:
-    for number in range(last, 0, -1):
-        try:
-            (folder / f"lock.{number}").unlink()
-        except OSError:
-            return
-
-
 def _in_use(folder: Path, holder: Holder | None) -> str:
     return (
-        f"the volume {folder} is in use by {_name(holder)}; one job at a time may write to it. "
+        f"the volume {folder} is in use by {lock.name(holder)}; one job at a time may write to it. "
         f"Stop that service first. If that job is over for sure, remove {folder}/lock.*"
     )
-
-
-def _name(holder: Holder | None) -> str:
-    if holder is None:
-        return "somebody whose lock can't be read"
-    return f"{holder.token} (job {holder.job_id} on {holder.host})"

@@ -201,6 +201,11 @@ class System:
         (attempt,) = [a for a in self.attempts(key) if a["replica"] == replica and a["closed_at"] is None]
         return attempt
 
+    def job_folder(self, token: str) -> Path:
+        """Return the folder of an attempt."""
+        _, installation, service, *_ = token.split("-")
+        return self.folder / "run" / installation / service / token
+
     def secret_of(self, token: str) -> str:
         """Return the secret of an attempt."""
         return secret(load_key(self.folder / "state" / "installation.key"), token)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster.system import PATIENCE, System, wait_for
@@ -112,6 +114,9 @@ def test_a_killed_node_s_replica_comes_back_on_another(system: System) -> None:
     assert system.attempts(key)[0]["outcome"] == "NodeFailed"
     assert second["node"] != first["node"]
     assert system.running_of(key) == [second["job_id"]]
+    # slurmd is gone, but not what it had started: the old engine ends by itself, before the new one begins.
+    ended = json.loads((system.job_folder(first["token"]) / "exit.json").read_text())
+    assert (ended["reason"], ended["at"] < second["serving_at"]) == ("SlotLost", True)
     system.delete(key)
 
 

@@ -61,6 +61,10 @@ def test_ten_minutes_without_slurmctld(installation: tuple[System, Journal, Comm
     for key in (kept, deleted):
         system.wait_status(key, "running")
     before = system.open_attempt(kept)
+    # What slurmctld has not written down yet it forgets when it is killed, and the job with it.
+    state, noted_at = system.cluster.folder / "state" / "job_state", time.time()
+    system.slurm("scontrol", "update", f"JobId={before['job_id']}", "Comment=kept")
+    wait_for(lambda: state.stat().st_mtime > noted_at, "slurmctld has written down that it runs")
     if silence == "killed after its answer":
         mark = commands.kill_after("sbatch")
         new = system.create(RECIPE, model="new")

@@ -71,6 +71,14 @@ class Site:
             os.utime(each, (at, at))
         return path
 
+    def slot(self, key: str, at: float) -> Path:
+        path = self.jobs / key / f"af-i-{key}-0.slot"
+        path.mkdir()
+        (path / "lock.1").write_text("")
+        for each in (path / "lock.1", path):
+            os.utime(each, (at, at))
+        return path
+
     async def of(self, column: str, table: str) -> list[Any]:
         return sorted(row[0] for row in await self.backend.run(f"SELECT {column} FROM {table}"))
 
@@ -128,6 +136,15 @@ async def test_job_folders_go_that_nobody_knows(site: Site) -> None:
     await site.sweep("af-i-b-0-1")
     assert [path.exists() for path in (known, alive, young, written)] == [True] * 4
     assert [path.exists() for path in (unknown, alone, alone.parent)] == [False] * 3
+
+
+async def test_slots_stay_until_no_job_of_their_service_is_left(site: Site) -> None:
+    await site.service("a")
+    site.folder(await site.attempt("a", 1, OLD), OLD)
+    site.folder("af-i-b-0-1", OLD)
+    slots = [site.slot("a", OLD), site.slot("b", OLD)]
+    await site.sweep()
+    assert [slot.exists() for slot in slots] == [True, False]
 
 
 async def test_folders_stay_while_the_cluster_is_silent(site: Site) -> None:

@@ -48,6 +48,23 @@ def node_dies(world: World) -> None:
             world.slurm.end(job, "NODE_FAIL", world.now, code=0)
 
 
+def node_given_up(world: World) -> None:
+    """slurmctld takes a node for dead, which lives on and can't hear it."""
+    victims = [j for j in running(world) if j.has_engine]
+    if victims:
+        node = world.rng.choice(victims).node
+        for job in [j for j in victims if j.node == node]:
+            world.slurm.give_up(job, world.now, world.rng.choice((15.0, 60.0, 300.0)))
+
+
+def listing_lies_for_long(world: World) -> None:
+    """Longer than a mass vanishing is doubted, and nobody else says a word."""
+    if world.restored or world.rng.random() < 0.7:
+        return
+    world.slurm.listing_fault = world.rng.choice(("empty", "half"))
+    world.slurm.listing_fault_until = world.slurm.accounting_down_until = world.now + 250.0
+
+
 def preempted(world: World) -> None:
     for job in running(world)[:1]:
         world.slurm.terminate(job, "PREEMPTED", world.now)
@@ -64,7 +81,7 @@ def suspended(world: World) -> None:
     if victims:
         job = victims[0]
         job.state = "SUSPENDED"
-        world.later(world.rng.choice((5.0, 40.0)), lambda: world.slurm.resume(job))
+        world.later(world.rng.choice((5.0, 40.0)), lambda: world.slurm.resume(job, world.now))
 
 
 def engine_dies(world: World) -> None:
@@ -198,8 +215,10 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     slurmctld_silent,
     slurmctld_loses_state,
     listing_lies,
+    listing_lies_for_long,
     accounting_down,
     node_dies,
+    node_given_up,
     preempted,
     time_limit,
     suspended,
@@ -224,3 +243,8 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     paused_before_an_effect,
     database_restored,
 )
+
+ONLY_WITH_SLOTS = (node_given_up, listing_lies_for_long)
+"""What leaves two jobs of a replica alive: only the slot keeps the engine of one of them from running."""
+
+FAULTS_WITHOUT_SLOTS = tuple(fault for fault in FAULTS if fault not in ONLY_WITH_SLOTS)

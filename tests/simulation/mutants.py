@@ -19,6 +19,7 @@ from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_options
 from tests.simulation import scenarios, schedules
 from tests.simulation.adapters import Boundary
+from tests.simulation.slurm import Slot
 
 MOST_SCHEDULES = 3000
 
@@ -54,11 +55,14 @@ async def act_before_recording(self: Any, key: str) -> float | None:
         record, self._cluster, self._run_dirs, self._probes, self._actor, term_began_at=self._term.began_at
     )
     now = self._clock.now()
+    seen = replace(seen, quota=self._quotas.of(key))
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
+    self._quotas.promise(key, attempts)
     await self._actor.act(self._term, record, attempts, plan.actions)
     await self._store.record(self._term, record, plan, now)
     self._roster.update(attempts)
+    self._quotas.settle(key, plan)
     return now + 0.2 if plan.actions else (now if plan.attempts else plan.look_again_at)
 
 
@@ -100,6 +104,12 @@ def claims_ignored() -> Iterator[None]:
 
     with mock.patch("tests.simulation.slurm.SimSlurm._begin_script", begin):
         yield
+
+
+def start_beside(self: Any, job: Any, now: float) -> None:
+    """An engine asks nobody whether another one of its replica lives."""
+    self.slots[job.name.rpartition("-")[0]] = Slot(job, float("inf"))
+    job.stage = "slot"
 
 
 async def revoke_nothing(self: Any, service_id: str, token: str) -> None:
@@ -278,6 +288,7 @@ MUTANTS = (
         scenarios.silence,
     ),
     Mutant("adoption", patched("controller.core.fold.holder", never_adopted), scenarios.unanswered_job_waits),
+    Mutant("slot claim", patched("tests.simulation.slurm.SimSlurm._take_slot", start_beside)),
     Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.fold._has_begun", lambda attempt, files, seen: False)),

@@ -23,7 +23,7 @@ def go_on(world: World, until: Callable[[], bool]) -> None:
 @contextmanager
 def calm_world(services: int, replicas: int, *, has_accounting: bool) -> Iterator[World]:
     """Give a world in which nothing goes wrong by itself, and jobs start at once."""
-    world = World(Plan(seed=7, services=services))
+    world = World(Plan(seed=7, services=services, slots=False))
     world.slurm.has_accounting, world.slurm.queue_waits = has_accounting, (0.0,)
     world.calm = True
     for key in world.keys:

@@ -39,7 +39,7 @@ class Outcome:
 
 
 def plan_of(seed: int) -> Plan:
-    """Derive a schedule's shape from its seed: half with two controllers, some large, few with a ceiling."""
+    """Derive a schedule's shape from its seed: some large, half with two controllers, half with slots."""
     large = seed % 10 == 0
     return Plan(
         seed=seed,
@@ -49,6 +49,7 @@ def plan_of(seed: int) -> Plan:
         user_actions=6 if large else 3,
         steps=600 if large else 250,
         gpus=2 if seed % 30 == 0 else 0,
+        slots=seed // 2 % 2 == 0,
     )
 
 

@@ -20,6 +20,8 @@ NODES = {f"n{number}": f"10.0.0.{number + 1}" for number in range(3)}
 MODEL = "m"
 """What every service of the simulation is to serve."""
 FIRST_PORT = 20000
+HANDOVER, LOOKS = 12.0, 10.0
+"""How long a new engine gives the one that had its slot, and how long that one takes at most to be ended."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class SimJob:
     ended_at: float | None = None
     exit_code: int | None = None
     stage: str = "none"
-    """What its script has come to: none, begun, claimed, starting, serving, ready."""
+    """What its script has come to: none, claimed, slot, starting, serving, ready, over."""
+    slot_at: float = 0.0
+    """Until then it gives the engine that had its slot the time to end."""
+    lives_until: float = 0.0
+    """Slurm gave its node up, and it lives on until then."""
     ends_at: float | None = None
     """When what ends it has come to its end: until then it is COMPLETING, and its engine may go on."""
     ends_as: str = ""
@@ -72,12 +78,16 @@ class SimJob:
     @property
     def has_engine(self) -> bool:
         """Whether its engine holds a GPU."""
-        return self.state in ("RUNNING", "SUSPENDED", "COMPLETING") and self.stage in (
-            "claimed",
-            "starting",
-            "serving",
-            "ready",
-        )
+        return self._is_on_a_node and self.stage in ("starting", "serving", "ready")
+
+    @property
+    def has_claimed(self) -> bool:
+        """Whether it is at work under its claim, with an engine or about to start one."""
+        return self.has_engine or (self._is_on_a_node and self.stage in ("claimed", "slot"))
+
+    @property
+    def _is_on_a_node(self) -> bool:
+        return self.state in ("RUNNING", "SUSPENDED", "COMPLETING") or self.lives_until > 0
 
     def seen(self, reason: str = "") -> Job:
         """Return it as a listing shows it, which tells no exit code."""
@@ -112,6 +122,15 @@ class JobFolder:
 
 
 @dataclass
+class Slot:
+    """Who has the right to a replica's engine."""
+
+    job: SimJob | None
+    """`None`: it was given back."""
+    since: float
+
+
+@dataclass
 class SimSlurm:
     """slurmctld, slurmdbd, nodes and the shared folder."""
 
@@ -128,9 +147,13 @@ class SimSlurm:
     underway: list[tuple[float, str, bool]] = field(default_factory=list)
     """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
+    has_slots: bool = True
     queue_waits: tuple[float, ...] = QUEUE_WAITS
     slow_until: float = 0.0
     """Until then no engine comes to serve."""
+    slots: dict[str, Slot] = field(default_factory=dict)
+    """By replica, as its token less the incarnation."""
+    slots_lost: int = 0
     blind_until: float = 0.0
     """Until then nodes don't see RUN_DIR: what starts there can't claim."""
     served: set[str] = field(default_factory=set)
@@ -181,6 +204,7 @@ class SimSlurm:
         if reason is not None and job.stage not in ("none", "begun"):
             folder = self.folder(job.name)
             folder.exit, folder.written_at = (code, reason), now
+            self._give_back(job, now)
         job.state, job.ended_at, job.exit_code, job.stage = state, now, code, "over"
         if self.has_accounting:
             self.accounting[job.job_id] = (now + self.rng.choice((0.1, 0.1, 2.0, 6.0)), replace(job))
@@ -197,11 +221,12 @@ class SimSlurm:
             self.underway.remove(request)
             self.create(request[1], now, singleton=request[2])
         for job in list(self.jobs.values()):
+            self._look_at_slot(job, now)
             if job.ends_at is not None and now >= job.ends_at and job.alive:
                 self.end(job, job.ends_as, now, code=143, reason="Terminated")
             elif job.alive and self.rng.random() < 0.5:
                 self._progress(job, now)
-            elif not job.alive and now - (job.ended_at or now) > MIN_JOB_AGE * 4:
+            elif not job.alive and not job.lives_until and now - (job.ended_at or now) > MIN_JOB_AGE * 4:
                 del self.jobs[job.job_id]
 
     def _progress(self, job: SimJob, now: float) -> None:
@@ -214,6 +239,8 @@ class SimSlurm:
         elif job.state == "COMPLETING":
             return
         elif job.stage == "claimed":
+            self._take_slot(job, now)
+        elif job.stage == "slot" and now >= job.slot_at:
             self._step(job, "starting", now)
         elif job.stage == "starting" and now >= self.slow_until:
             job.port = self._free_port(job)
@@ -269,6 +296,37 @@ class SimSlurm:
         folder.claim, folder.claim_at = job.job_id, now
         job.stage = "claimed"
 
+    def _take_slot(self, job: SimJob, now: float) -> None:
+        """Who comes last has it; the one before gets the time to end, unless it gave it back."""
+        job.stage = "slot"
+        if not self.has_slots:
+            return
+        replica = job.name.rpartition("-")[0]
+        before = self.slots.get(replica)
+        self.slots[replica] = Slot(job, now)
+        job.slot_at = now + HANDOVER if before is not None and before.job is not None else now
+
+    def _give_back(self, job: SimJob, now: float) -> None:
+        replica = job.name.rpartition("-")[0]
+        slot = self.slots.get(replica)
+        if slot is not None and slot.job is job:
+            self.slots[replica] = Slot(None, now)
+
+    def _look_at_slot(self, job: SimJob, now: float) -> None:
+        """End the engine of a job that has lost its slot, and what lived on though its node was given up."""
+        if job.lives_until and now >= job.lives_until:
+            job.lives_until, job.stage = 0.0, "over"
+        if not self.has_slots or job.state == "SUSPENDED" or job.stage not in ("slot", "starting", "serving", "ready"):
+            return
+        slot = self.slots[job.name.rpartition("-")[0]]
+        if slot.job is job or now < slot.since + self.rng.uniform(0.0, LOOKS):
+            return
+        self.slots_lost += 1
+        if job.alive:
+            self.end(job, "FAILED", now, code=1, reason="SlotLost")
+        else:
+            job.lives_until, job.stage = 0.0, "over"
+
     def _step(self, job: SimJob, stage: str, now: float, port: int | None = None) -> None:
         folder = self.folder(job.name)
         job.stage = folder.step = stage
@@ -285,11 +343,22 @@ class SimSlurm:
         job.restarts += 1
         job.ends_at = None
 
-    @staticmethod
-    def resume(job: SimJob) -> None:
-        """Let a suspended job go on."""
+    def resume(self, job: SimJob, now: float) -> None:
+        """Let a suspended job go on. One that has lost its slot meanwhile ends before anything else happens.
+
+        In truth its engine may work beside the new one until its wrapper looks, some seconds.
+        """
         if job.state == "SUSPENDED":
             job.state = "RUNNING"
+            slot = self.slots.get(job.name.rpartition("-")[0])
+            if job.has_engine and slot is not None and slot.job is not job:
+                self.end(job, "FAILED", now, code=1, reason="SlotLost")
+
+    def give_up(self, job: SimJob, now: float, seconds: float) -> None:
+        """Take a node for dead that lives: its job is over for Slurm, and goes on for so long."""
+        stage = job.stage
+        self.end(job, "NODE_FAIL", now, code=0)
+        job.stage, job.lives_until = stage, now + seconds
 
     def lose_state(self, now: float) -> None:
         """slurmctld is killed: what it acknowledged last is gone, and the ids are given out again."""

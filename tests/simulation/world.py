@@ -15,7 +15,7 @@ from controller.lease import LeaseRecords
 from controller.ports import Record, Store, Term
 from tests.simulation.controller import SimController
 from tests.simulation.database import MemoryDatabase, SimService
-from tests.simulation.faults import FAULTS
+from tests.simulation.faults import FAULTS, FAULTS_WITHOUT_SLOTS
 from tests.simulation.slurm import MODEL, Listener, SimJob, SimSlurm
 
 SETTLING_SECONDS = 1200.0
@@ -78,6 +78,8 @@ class Plan:
     steps: int = 250
     gpus: int = 0
     """That all services together may hold; each replica asks for one. 0: any number."""
+    slots: bool = True
+    """Whether engines need the slot of their replica. It must not hide what the other rules have to hold."""
 
 
 class World:
@@ -90,7 +92,7 @@ class World:
         self._shown: dict[int, tuple[object, ...]] = {}
         self.rng = random.Random(plan.seed)
         self.now = 1000.0
-        self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8)
+        self.slurm = SimSlurm(self.rng, has_accounting=self.rng.random() < 0.8, has_slots=plan.slots)
         self.database = database or MemoryDatabase()
         self.installation = self.database.installation
         self.reached: Counter[str] = Counter()
@@ -248,9 +250,8 @@ class World:
         mine = [j for j in self.slurm.jobs.values() if self._is_ours(j)]
         # A requeued job has no dependency left; what keeps it from its GPU is its restart count.
         twins = Counter(j.name for j in mine if j.state == "RUNNING" and not j.restarts)
-        engines = [j for j in mine if j.has_engine]
-        by_token = Counter(j.name for j in engines)
-        by_replica = Counter(j.name.rpartition("-")[0] for j in engines)
+        by_token = Counter(j.name for j in mine if j.has_claimed)
+        by_replica = Counter(j.name.rpartition("-")[0] for j in mine if j.has_engine and j.state != "SUSPENDED")
         for name, count in twins.items():
             if count > 1:
                 raise ViolationError(f"{count} jobs run at a time for one attempt: {name}")
@@ -297,7 +298,7 @@ class World:
             if left and self.rng.random() < left / (self.plan.steps - step):
                 left -= 1
                 self.user_action() if left < self.plan.user_actions and left % 2 else self.fault(
-                    self.rng.choice(FAULTS)
+                    self.rng.choice(FAULTS if self.plan.slots else FAULTS_WITHOUT_SLOTS)
                 )
             self.move()
         self.settle()
@@ -310,6 +311,7 @@ class World:
             self.move()
             if self.rng.random() < 0.05 and self.unsettled() is None:
                 self.settled_after = self.now - began
+                self.reached["slot lost"] = self.slurm.slots_lost
                 return
         raise ViolationError(f"not as wanted {SETTLING_SECONDS:g} s after the last fault: {self.unsettled()}")
 
@@ -336,6 +338,9 @@ class World:
         self.calm, self.calm_since = True, self.now
         for controller in self.controllers:
             controller.clock_offset = 0.0
+        soon = self.now + QUIET_AFTER - PLAIN_AFTER
+        self.slurm.listing_fault_until = min(self.slurm.listing_fault_until, soon)
+        self.slurm.accounting_down_until = min(self.slurm.accounting_down_until, soon)
         for job in self.slurm.jobs.values():
             job.held = job.held and job.restarts > 0
         strangers = [j for j in self.slurm.jobs.values() if j.alive and not self._is_ours(j)]

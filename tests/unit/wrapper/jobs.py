@@ -34,7 +34,12 @@ class Job:
         self.wrapper = wrapper
         self.temporary = temporary
         self.process: subprocess.Popen[bytes] | None = None
-        self.parameters: dict[str, Any] = {"version": 1, "token": "af-x", "listens": False, "host": "127.0.0.1"}
+        self.parameters: dict[str, Any] = {
+            "version": 1,
+            "token": f"af-i-{folder.name}-0-1",
+            "listens": False,
+            "host": "127.0.0.1",
+        }
         folder.mkdir(mode=0o700)
         temporary.mkdir()
 

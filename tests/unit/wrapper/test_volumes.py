@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from controller.wrapper import lock
 from controller.wrapper import volumes as module
+from controller.wrapper.lock import Holder
 from controller.wrapper.parameters import Volume
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
-from controller.wrapper.volumes import Held, Holder
+from controller.wrapper.volumes import Held
 
 from .jobs import Job
 
@@ -149,11 +151,11 @@ def test_it_is_not_given_back_while_something_of_ours_may_write(volume: Path, mo
 def test_old_numbers_are_cleared_away_and_nobody_can_use_them_again(volume: Path) -> None:
     for _ in range(40):
         take(volume, OTHER).give_back()
-    assert len(locks(volume)) <= module.KEPT + 2
+    assert len(locks(volume)) <= lock.KEPT + 2
     held = take(volume, ME)
     newest = int(locks(volume)[-1][5:])
     assert newest == 81
-    assert module._link(volume, 3, Holder(OTHER, 1, "late", 1.0)) is False
+    assert lock.take(volume, 3, Holder(OTHER, 1, "late", 1.0)) is False
     assert held.lost() is None
 
 
@@ -222,7 +224,7 @@ def test_of_many_at_once_one_holds_it(volume: Path, tokens: list[str]) -> None:
     told = dict(results.get(timeout=30) for _ in racers)
     for racer in racers:
         racer.join(10)
-    _, holder = module._newest(volume)
+    _, holder = lock.newest(volume)
     assert holder is not None
     assert told[holder.token] is True
     if len({token[:6] for token in tokens}) > 1:
@@ -277,7 +279,7 @@ def test_a_job_that_lost_its_volume_ends_its_engine_at_once(make_job: Callable[[
     assert job.wait(20) == 1
     assert job.exit["reason"] == "VolumeLost"
     assert f"taken over by {ME}" in job.exit["message"]
-    _, holder = module._newest(volume)
+    _, holder = lock.newest(volume)
     assert holder is not None
     assert holder.token == ME
 

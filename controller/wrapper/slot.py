@@ -1,0 +1,93 @@
+"""The replica's slot: of all jobs that ever run for one replica, the engine of one may live.
+
+The claim keeps a second job from an attempt; this keeps a second attempt from a replica, where the controller was led
+to believe that the first one was over: a node that Slurm gave up and that lives on, a listing that lied for long.
+Whoever comes last has it. The one before finds out at its next look, and ends its engine; the new one waits for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from controller.wrapper import lock
+from controller.wrapper.files import say
+from controller.wrapper.lock import Holder
+from controller.wrapper.process import descendants
+from controller.wrapper.report import FailedError, Report
+from controller.wrapper.signals import Signals
+
+HANDOVER = 12.0
+"""Seconds that an engine which may still live is given: its wrapper looks every 5 s, and takes 5 s at most to kill."""
+
+INTERVAL = 0.5
+"""Seconds between two looks while we wait."""
+
+
+class Slot:
+    """The slot, as this job has taken it."""
+
+    def __init__(self, folder: Path, number: int, me: Holder) -> None:
+        self._folder = folder
+        self._number = number
+        self._me = me
+
+    def lost(self) -> str | None:
+        """Say who has taken it over; `None`: nobody, or it can't be read."""
+        who = lock.taken_over(self._folder, self._number)
+        return None if who is None else f"the replica was taken over by {who}"
+
+    def give_back(self) -> None:
+        """Say that no engine of ours lives any more, unless one may."""
+        if descendants(os.getpid()):
+            say("cannot give the slot back: processes are left")
+            return
+        try:
+            lock.take(self._folder, self._number + 1, Holder("", self._me.job_id, self._me.host, time.time()))
+        except OSError as error:
+            say(f"cannot give the slot back: {error}")
+
+
+@contextlib.contextmanager
+def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[Slot]:
+    """Take the slot of a token's replica, and give it back at the end.
+
+    `folder` is the attempt's. Raises `FailedError` (`SlotFailed`, `SlotLost`) or `StoppedError`.
+    """
+    me = Holder(token, job_id, socket.gethostname(), time.time())
+    replica = token.rpartition("-")[0]
+    slot, before = _take(folder.parent / f"{replica}.slot", me)
+    try:
+        if before is None or before.token:
+            _wait_for(before, slot, report, signals)
+        yield slot
+    finally:
+        slot.give_back()
+
+
+def _take(folder: Path, me: Holder) -> tuple[Slot, Holder | None]:
+    """Take it; return who had it before. Without a slot no engine."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        while True:
+            number, before = lock.newest(folder)
+            if lock.take(folder, number + 1, me):
+                lock.clear(folder, number + 1)
+                return Slot(folder, number + 1, me), before
+    except OSError as error:
+        raise FailedError("SlotFailed", f"cannot take the slot {folder}: {error.strerror or error}") from error
+
+
+def _wait_for(before: Holder | None, slot: Slot, report: Report, signals: Signals) -> None:
+    deadline = time.monotonic() + HANDOVER
+    report.step("slot", f"{lock.name(before)} did not give the replica back; its engine may still be ending")
+    while time.monotonic() < deadline:
+        signals.check()
+        signals.wait(INTERVAL)
+    who = slot.lost()
+    if who is not None:
+        raise FailedError("SlotLost", who)
