@@ -1,7 +1,8 @@
 """The ends of log files that grow, read once for all who follow them.
 
 Places in a file that was rotated or truncated go on being counted from where they were, so that who follows need not
-know. What a follower is sent are whole lines, as long as more of the last one may come.
+know. What was in the file before, and was not read yet, is read from where it was moved or copied to: `NAME.1`. What a
+follower is sent are whole lines, as long as more of the last one may come.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,9 +49,15 @@ class Piece(NamedTuple):
     mark: Mark
 
 
+NOWHERE = Mark(0, 0, 0)
+"""The beginning of whatever file is there."""
+
+
 class Seen(NamedTuple):
     """What of a file is in memory. Replaced as a whole: one thread reads while others look."""
 
+    before: int
+    """The place at which the file before the present one begins, which `NAME.1` may still hold."""
     base: int
     """The place at which the present file begins."""
     start: int
@@ -62,6 +69,21 @@ class Seen(NamedTuple):
         """The place up to which the file has been read."""
         return self.start + len(self.buffer)
 
+    def grown(self, came: bytes) -> Seen:
+        """Return it with what has come."""
+        kept = (self.buffer + came)[-BUFFER:]
+        return self._replace(start=self.end + len(came) - len(kept), buffer=kept)
+
+    def turned(self, before: int) -> Seen:
+        """Return it with another file beginning at its end."""
+        return self._replace(before=before, base=self.end)
+
+    def mark(self, end: int, content: bytes) -> Mark:
+        """Return the mark of a place, by the content that stands before it in the file that the place is in."""
+        offset = end - self.base if end > self.base else max(0, end - self.before)
+        length = min(WITNESS, len(content), offset)
+        return Mark(offset, length, zlib.crc32(content[len(content) - length :]))
+
 
 class Tail:
     """One file: its end in memory, and places counted on over rotations."""
@@ -72,7 +94,9 @@ class Tail:
         self._opened: int | None = None
         self._reading = threading.Lock()
         """Held by the thread that uses the open file: a client that leaves does not end what a thread has begun."""
-        self._seen = Seen(0, 0, b"")
+        self._seen = Seen(0, 0, 0, b"")
+        self._told = 0
+        """The place up to which `read` has said that something has come."""
         self.passes = 0
         """How often it has been read."""
         self.followers = 0
@@ -87,28 +111,31 @@ class Tail:
     def read(self) -> bool:
         """Read what has come; say whether anything has. Reads files: not for the event loop."""
         with self._reading:
-            before = self._seen.end
-            with contextlib.suppress(OSError, OutsideError):
-                self._follow_name(open_log(self._run_dir, self._file))
-                self._read_on()
+            self._follow()
             self.passes += 1
-            return self._seen.end != before
+            told, self._told = self._told, self._seen.end
+            return self._told != told
 
-    def begin(self, mark: Mark | None, lines: int | None, *, whole: bool) -> int:
-        """Return the place to begin at: after a mark, at the file's beginning, or with its last lines. Reads files."""
-        base = self._seen.base
-        try:
-            opened = open_log(self._run_dir, self._file)
-        except (OSError, OutsideError):
-            return base
-        try:
+    def begin(self, mark: Mark | None, lines: int | None, *, whole: bool) -> tuple[int, Mark]:
+        """Return the place to begin at, and its mark: after a mark, at the file's beginning, or with its last lines.
+
+        Reads files: not for the event loop.
+        """
+        with self._reading:
+            self._follow()
+            seen, opened = self._seen, self._opened
+            if opened is None:
+                return seen.base, NOWHERE
             if mark is not None:
-                before = os.pread(opened, mark.length, mark.offset - mark.length)
-                is_ours = len(before) == mark.length and zlib.crc32(before) == mark.checksum
-                return base + (mark.offset if is_ours else 0)
-            return base + (0 if whole else begin_of_end(opened, lines))
-        finally:
-            os.close(opened)
+                if _is_of(opened, mark):
+                    return seen.base + mark.offset, mark
+                with self._file_before() as before:
+                    if before is not None and _is_of(before, mark):
+                        return seen.base - os.fstat(before).st_size + mark.offset, mark
+                return seen.base, NOWHERE
+            offset = 0 if whole else begin_of_end(opened, lines)
+            length = min(WITNESS, offset)
+            return seen.base + offset, seen.mark(seen.base + offset, os.pread(opened, length, offset - length))
 
     def is_near(self, place: int) -> bool:
         """Whether all after a place is in memory."""
@@ -123,39 +150,47 @@ class Tail:
 
         Reads files, and so is not for the event loop, unless the place `is_near`.
         """
-        seen, lost = self._seen, 0
+        seen, begin = self._seen, place
         if place >= seen.start:
             content = seen.buffer[place - seen.start : place - seen.start + CHUNK]
         else:
-            try:
-                with self._reading:
-                    seen = self._seen
-                    content = self._read_back(seen, place)
-            except (OSError, OutsideError):
-                return None
+            with self._reading:
+                self._follow()
+                seen = self._seen
+                begin = max(place, seen.before)
+                content = self._read_back(seen, begin)
             if not content:
-                lost, place = seen.start - place, seen.start
-                content = seen.buffer[:CHUNK]
+                begin, content = max(place, seen.start), seen.buffer[max(0, place - seen.start) :][:CHUNK]
         cut = _cut(content, is_final=is_final)
         if not cut:
             return None
-        end = place + len(cut)
-        # Only what stands in the present file is a witness of it.
-        offset = max(0, end - seen.base)
-        length = min(WITNESS, len(cut), offset)
-        return Piece(lost, cut, end, Mark(offset, length, zlib.crc32(cut[len(cut) - length :])))
+        end = begin + len(cut)
+        return Piece(begin - place, cut, end, seen.mark(end, cut))
 
     def _read_back(self, seen: Seen, place: int) -> bytes:
-        """Read before the buffer; nothing if the file that the place was in has gone."""
-        if place < seen.base or self._opened is None:
-            return b""
-        opened = open_log(self._run_dir, self._file)
+        """Read before the buffer; nothing if the file that the place was in has gone, or can't be read."""
+        content = b""
         try:
-            if not os.path.sameopenfile(self._opened, opened):
-                return b""
-            return os.pread(opened, min(CHUNK, seen.end - place), place - seen.base)
-        finally:
-            os.close(opened)
+            if place < seen.base:
+                with self._file_before() as before:
+                    if before is None or os.fstat(before).st_size != seen.base - seen.before:
+                        return b""
+                    content = os.pread(before, min(CHUNK, seen.base - place), place - seen.before)
+                place += len(content)
+                if place < seen.base:
+                    return content
+            if self._opened is not None:
+                most = min(CHUNK - len(content), seen.end - place)
+                content += os.pread(self._opened, most, place - seen.base)
+        except OSError:
+            return b""
+        return content
+
+    def _follow(self) -> None:
+        """Read what has come."""
+        with contextlib.suppress(OSError, OutsideError):
+            self._follow_name(open_log(self._run_dir, self._file))
+            self._read_on()
 
     def _follow_name(self, opened: int) -> None:
         """Go over to the file that has the name now, once the one before has been read to its end."""
@@ -164,26 +199,60 @@ class Tail:
             if self.passes == 0:
                 size = os.fstat(opened).st_size
                 start = max(0, size - WITNESS)
-                self._seen = Seen(0, start, os.pread(opened, size - start, start))
+                with self._file_before() as before:
+                    earlier = 0 if before is None else os.fstat(before).st_size
+                self._seen = Seen(-earlier, 0, start, os.pread(opened, size - start, start))
         elif os.path.sameopenfile(self._opened, opened):
             os.close(opened)
         else:
-            self._read_on()
+            with contextlib.suppress(OSError):  # on NFS, it may have been removed
+                while self._read_on():
+                    pass
             os.close(self._opened)
             self._opened = opened
-            self._seen = self._seen._replace(base=self._seen.end)
+            self._seen = self._seen.turned(self._seen.base)
 
-    def _read_on(self) -> None:
+    def _read_on(self) -> bool:
+        """Read on in the open file; say whether anything has come."""
         assert self._opened is not None
-        base, _, buffer = seen = self._seen
-        end = seen.end
-        length = min(WITNESS, end - base, len(buffer))
-        known = buffer[len(buffer) - length :]
-        if os.pread(self._opened, length, end - base - length) != known:  # truncated, and perhaps grown again
-            base = end
-        came = os.pread(self._opened, MOST_AT_ONCE, end - base)
-        kept = (buffer + came)[-BUFFER:]
-        self._seen = Seen(base, end + len(came) - len(kept), kept)
+        seen = self._seen
+        length = min(WITNESS, seen.end - seen.base, len(seen.buffer))
+        known = seen.buffer[len(seen.buffer) - length :]
+        if os.pread(self._opened, length, seen.end - seen.base - length) != known:  # truncated, perhaps grown again
+            seen = self._read_copy(seen, known)
+        came = os.pread(self._opened, MOST_AT_ONCE, seen.end - seen.base)
+        self._seen = seen.grown(came)
+        return bool(came)
+
+    def _read_copy(self, seen: Seen, known: bytes) -> Seen:
+        """Read the rest of what was in the file when it was truncated, if it was copied beforehand."""
+        with self._file_before() as before:
+            offset = seen.end - seen.base
+            if before is None or os.pread(before, len(known), offset - len(known)) != known:
+                return seen.turned(seen.end)
+            begin = seen.base
+            while came := os.pread(before, MOST_AT_ONCE, seen.end - begin):
+                seen = seen.grown(came)
+            return seen.turned(begin)
+
+    @contextlib.contextmanager
+    def _file_before(self) -> Iterator[int | None]:
+        """Open the file before the present one, if it is there."""
+        try:
+            opened = open_log(self._run_dir, self._file.with_name(f"{self._file.name}.1"))
+        except (OSError, OutsideError):
+            yield None
+            return
+        try:
+            yield opened
+        finally:
+            os.close(opened)
+
+
+def _is_of(opened: int, mark: Mark) -> bool:
+    """Whether a mark was made in this file."""
+    before = os.pread(opened, mark.length, mark.offset - mark.length)
+    return len(before) == mark.length and zlib.crc32(before) == mark.checksum
 
 
 def _cut(content: bytes, *, is_final: bool) -> bytes:
