@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 15.0
 PASSES_AFTER_END = 3
 """So often a file is read once its job has gone, before it counts as finished: it may lie on NFS."""
 _STREAMS = {"o": ("stdout", "stdout.log"), "e": ("stderr", "stderr.log")}
-_MARK = re.compile(r"(\d{1,4})-(\d{1,9})\.([oe])\.(\d{1,18})\.(\d{1,2})\.([0-9a-f]{1,8})")
+_MARK = re.compile(r"(\d{1,4})-(\d{1,9})\.([oe])\.(\d{1,18})\.(\d{1,4})\.([0-9a-f]{1,8})")
 _OVER = frozenset({"completed", "failed", "cancelled"})
 
 _SERVICE = VIEW.where(Service.id == bindparam("key"))
@@ -225,9 +225,9 @@ class _One:
                     continue
                 tail = await self._shared.tail(row.token, stream)
                 mark = self._wanted.marks.get(key)
-                is_resumed = bool(self._wanted.marks) or not is_first
+                is_new = bool(self._wanted.marks and mark is None) or not is_first
                 file = self._files[key] = _File(tail, 0, mark or NOWHERE)
-                begin = await asyncio.to_thread(tail.begin, mark, self._wanted.lines, whole=is_resumed)
+                begin = await asyncio.to_thread(tail.begin, mark, self._wanted.lines, whole=is_new)
                 file.place, file.mark = begin
             self._newest[row.replica] = max(row.incarnation, self._newest.get(row.replica, 0))
 

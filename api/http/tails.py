@@ -23,8 +23,10 @@ BUFFER = 256 * 1024
 CHUNK = 64 * 1024
 MOST_AT_ONCE = 4 * 1024 * 1024
 """Bytes of a file that are read in one tick."""
-WITNESS = 64
-"""So many bytes before a place tell whether a file is still the one that the place was in."""
+WITNESS = 1024
+"""So many bytes before a place tell whether a file is still the one that the place was in. Engines repeat themselves:
+one line, without the time of day, may well stand at the same place in two files.
+"""
 TICK_SECONDS = 0.25
 
 
@@ -50,7 +52,7 @@ class Piece(NamedTuple):
 
 
 NOWHERE = Mark(0, 0, 0)
-"""The beginning of whatever file is there."""
+"""Before all there ever was."""
 
 
 class Seen(NamedTuple):
@@ -82,7 +84,7 @@ class Seen(NamedTuple):
         """Return the mark of a place, by the content that stands before it in the file that the place is in."""
         offset = end - self.base if end > self.base else max(0, end - self.before)
         length = min(WITNESS, len(content), offset)
-        return Mark(offset, length, zlib.crc32(content[len(content) - length :]))
+        return Mark(offset, length, zlib.crc32(content[len(content) - length :])) if length else NOWHERE
 
 
 class Tail:
@@ -123,19 +125,28 @@ class Tail:
         """
         with self._reading:
             self._follow()
-            seen, opened = self._seen, self._opened
-            if opened is None:
-                return seen.base, NOWHERE
-            if mark is not None:
-                if _is_of(opened, mark):
-                    return seen.base + mark.offset, mark
-                with self._file_before() as before:
-                    if before is not None and _is_of(before, mark):
-                        return seen.base - os.fstat(before).st_size + mark.offset, mark
-                return seen.base, NOWHERE
-            offset = 0 if whole else begin_of_end(opened, lines)
-            length = min(WITNESS, offset)
-            return seen.base + offset, seen.mark(seen.base + offset, os.pread(opened, length, offset - length))
+            place = self._place(mark, lines, whole=whole)
+            return place, self._mark(place)
+
+    def _place(self, mark: Mark | None, lines: int | None, *, whole: bool) -> int:
+        seen, opened = self._seen, self._opened
+        if opened is None:
+            return seen.base
+        if whole or mark == NOWHERE:
+            return seen.before
+        if mark is None:
+            return seen.base + begin_of_end(opened, lines)
+        if _is_of(opened, mark):
+            return seen.base + mark.offset
+        with self._file_before() as before:
+            if before is not None and _is_of(before, mark):
+                return seen.base - os.fstat(before).st_size + mark.offset
+        return seen.base
+
+    def _mark(self, place: int) -> Mark:
+        seen = self._seen
+        begin = max(place - WITNESS, seen.base if place > seen.base else seen.before)
+        return seen.mark(place, self._read_back(seen, begin)[: place - begin])
 
     def is_near(self, place: int) -> bool:
         """Whether all after a place is in memory."""
@@ -165,7 +176,8 @@ class Tail:
         if not cut:
             return None
         end = begin + len(cut)
-        return Piece(begin - place, cut, end, seen.mark(end, cut))
+        known = seen.buffer[max(0, end - WITNESS - seen.start) : max(0, end - seen.start)]
+        return Piece(begin - place, cut, end, seen.mark(end, max(known, cut, key=len)))
 
     def _read_back(self, seen: Seen, place: int) -> bytes:
         """Read before the buffer; nothing if the file that the place was in has gone, or can't be read."""

@@ -284,6 +284,22 @@ async def test_who_breaks_off_within_a_file_that_was_rotated(world: World, how: 
         assert text + await collect(listener, len(written) - len(text)) == written
 
 
+async def test_lines_that_repeat_do_not_hide_a_rotation(world: World) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    usual = f"{'the same as ever ' * 8}\n"
+    append(file, "first\n" + usual)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.next()
+        append(file, usual)
+        await listener.next()
+        last = listener.last_id
+    turn_over(file, "renamed")
+    append(file, "other\n" + usual * 3)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "other\n" + usual * 3
+
+
 async def test_what_is_gone_is_told(world: World) -> None:
     _, folder = await started(world)
     file = folder / "stdout.log"
@@ -316,6 +332,29 @@ async def test_who_was_told_nothing_yet_comes_back(world: World) -> None:
     append(folder / "stdout.log", "missed\n")
     async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail=0", last) as listener:
         assert (await listener.next()).data["text"] == "missed\n"
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+async def test_who_was_told_nothing_comes_back_after_a_rotation(world: World, how: str) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.until(lambda: listener.last_id != "")
+        last = listener.last_id
+    append(file, "one\n")
+    turn_over(file, how)
+    append(file, "")
+    await asyncio.sleep(0.1)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "one\n"
+        last = listener.last_id
+    for _ in range(2):
+        async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+            await listener.until(lambda listener=listener: ": following" in listener.text)
+            last = listener.last_id
+    append(file, "two\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "two\n"
 
 
 async def test_many_followers_cost_one_reader(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
