@@ -186,6 +186,8 @@ class Writer:
         for number, folder in enumerate(self.folders.values()):
             for stream in STREAMS:
                 file, before = folder / f"{stream}.log", folder / f"{stream}.log.1"
+                if not file.exists() or file.stat().st_size == 0:
+                    continue
                 if number % 2 == 0:
                     file.rename(before)
                 else:
