@@ -22,4 +22,4 @@ def test_no_line_is_lost_nor_doubled_and_no_change_missed(tmp_path: Path) -> Non
     assert (told["lost"], told["doubled"], told["torn"]) == (0, 0, 0)
     assert told["lines"] == found.to_be_received > 20 * 5
     assert (told["behind"], told["out_of_order"]) == (0, 0)
-    assert told["reconnects"] == 2 * 40
+    assert told["reconnects"] >= 2 * 40
