@@ -319,8 +319,7 @@ class Tails:
             self._reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reading
-        for tail in self._tails.values():
-            await asyncio.to_thread(tail.close)
+        await asyncio.to_thread(_close, list(self._tails.values()))
 
     async def _read_on(self) -> None:
         while self._tails:
@@ -342,3 +341,8 @@ class Tails:
 def _read(tails: Sequence[Tail]) -> bool:
     """Read them all; say whether anything has come."""
     return sum(tail.read() for tail in tails) > 0
+
+
+def _close(tails: Sequence[Tail]) -> None:
+    for tail in tails:
+        tail.close()
