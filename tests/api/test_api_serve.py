@@ -192,7 +192,7 @@ async def test_it_stops_listening_before_it_ends_streams() -> None:
             await asyncio.open_connection("127.0.0.1", port)
         refused.append(port)
 
-    async def app(*_: object) -> None: ...
+    async def app(scope: object, receive: object, send: object) -> None: ...
 
     server = Server(uvicorn.Config(app, lifespan="off", log_config=None), end_streams)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
