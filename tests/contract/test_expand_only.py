@@ -1,7 +1,7 @@
 """Migrations expand first: what a release's programs say to their database goes on working after the next migration.
 
-`releases/REVISION.sql` holds what the programs of that schema send. A migration that would break them has to be split:
-one release that adds what is new, a later one that removes what is old.
+`tests/releases/SCHEMA/statements.sql` holds what the programs of that schema send. A migration that would break them
+has to be split: one release that adds what is new, a later one that removes what is old.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from backends import Backend
 
 from api.contract.database import Database, head, migrate, revisions
 
-RELEASES = Path(__file__).parent / "releases"
+RELEASES = Path(__file__).parents[1] / "releases"
 FIRST = "0002"
 """The first schema after which migrations only expanded."""
+SINCE = sorted(revision for revision in revisions() if revision >= FIRST)
 BEFORE = sorted(revision for revision in revisions() if FIRST <= revision < head())
 
 
 def statements(revision: str) -> list[str]:
     """Return what the programs of a schema send."""
-    file = RELEASES / f"{revision}.sql"
+    file = RELEASES / revision / "statements.sql"
     assert file.exists(), f"write down what the programs of the schema {revision} send to the database: {file}"
     lines = [line for line in file.read_text().splitlines() if not line.startswith("--")]
     return [statement.strip() for statement in "\n".join(lines).split(";\n") if statement.strip(" ;\n")]
@@ -45,7 +46,7 @@ def test_there_is_something_before() -> None:
     assert BEFORE
 
 
-@pytest.mark.parametrize("revision", BEFORE)
+@pytest.mark.parametrize("revision", SINCE)
 async def test_programs_of_an_older_schema_go_on(empty_backend: Backend, revision: str) -> None:
     sent = statements(revision)
     await migrated(empty_backend, revision)
