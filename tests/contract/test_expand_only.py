@@ -1,4 +1,5 @@
-"""Migrations expand first: what a release's programs say to their database goes on working after the next migration.
+"""Migrations expand first: what a release's programs say to their database goes on working after the next migration,
+and after going back.
 
 `tests/releases/SCHEMA/statements.sql` holds what the programs of that schema send. A migration that would break them
 has to be split: one release that adds what is new, a later one that removes what is old.
@@ -62,9 +63,22 @@ async def test_a_migration_amid_their_work(empty_backend: Backend, revision: str
     sent = statements(revision)
     await migrated(empty_backend, revision)
     then = await answers(empty_backend, sent)
-    for step in range(1, len(sent), 6):
+    for step in range(1, len(sent), 10):
         await migrated(empty_backend, "base")
         await migrated(empty_backend, revision)
         before = await answers(empty_backend, sent[:step])
         await migrated(empty_backend, "head")
+        assert before + await answers(empty_backend, sent[step:]) == then
+
+
+@pytest.mark.parametrize("revision", BEFORE)
+async def test_going_back_amid_their_work(empty_backend: Backend, revision: str) -> None:
+    sent = statements(revision)
+    await migrated(empty_backend, revision)
+    then = await answers(empty_backend, sent)
+    for step in range(5, len(sent), 20):
+        await migrated(empty_backend, "base")
+        await migrated(empty_backend, "head")
+        before = await answers(empty_backend, sent[:step])
+        await migrated(empty_backend, revision)
         assert before + await answers(empty_backend, sent[step:]) == then
