@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from api.http.logs import OutsideError, begin_of_end, open_log
+from api.http.logs import OutsideError, begin_of_end, open_log, rotated
 
 BUFFER = 256 * 1024
 """Bytes of each file that are kept in memory; who is further behind reads the file."""
@@ -251,7 +251,7 @@ class Tail:
     def _file_before(self) -> Iterator[int | None]:
         """Open the file before the present one, if it is there."""
         try:
-            opened = open_log(self._run_dir, self._file.with_name(f"{self._file.name}.1"))
+            opened = open_log(self._run_dir, rotated(self._file))
         except (OSError, OutsideError):
             yield None
             return
