@@ -60,8 +60,8 @@ def _run_job(system: System, apptainer: str) -> None:
     folder.mkdir(parents=True)
     for path in (run_dir, *folder.parents[:2], folder):
         path.chmod(0o700)
-    text = (RELEASE / "params.json").read_text()
-    filled = text.replace("IMAGE_CACHE", str(run_dir / "images")).replace("APPTAINER", apptainer)
+    asked = json.loads((RELEASE / "params.json").read_text())
+    filled = json.dumps(asked | {"image_cache": str(run_dir / "images"), "apptainer": apptainer})
     (folder / "params.json").touch(mode=0o600)
     (folder / "params.json").write_text(filled)
     for name in ("launch.sh", "wrapper.pyz"):
@@ -70,7 +70,7 @@ def _run_job(system: System, apptainer: str) -> None:
     options += [f"--output={folder}/stdout.log", f"--error={folder}/stderr.log", f"--chdir={folder}"]
     script = [str(run_dir / "launch.sh"), str(folder), str(run_dir / "wrapper.pyz"), "python3"]
     job = int(system.slurm("sbatch", "--parsable", *options, *script))
-    port = wait_for(lambda: _serving(folder), "the job serves", PATIENCE)
+    port = wait_for(lambda: _serving(folder), "the job serves", PATIENCE, lambda: _told(folder))
     node = system.slurm("squeue", "-h", "-j", str(job), "-o", "%B").strip()
     now = time.time()
     given = {**dict.fromkeys(TIMES, now), "ends_at": now + 600, "job_id": job, "node": node, "port": port}
@@ -83,6 +83,11 @@ def _serving(folder: Path) -> int | None:
     path = folder / "state.json"
     state = json.loads(path.read_text()) if path.exists() else {}
     return int(state["port"]) if state.get("step") == "serving" else None
+
+
+def _told(folder: Path) -> str:
+    names = ("stderr.log", "stdout.log", "state.json", "exit.json")
+    return "\n".join((folder / name).read_text() for name in names if (folder / name).exists())
 
 
 def refusal(system: System, *program: str) -> str:

@@ -18,7 +18,7 @@ from api.contract.database import Database, head, migrate, revisions
 RELEASES = Path(__file__).parents[1] / "releases"
 FIRST = "0002"
 """The first schema after which migrations only expanded."""
-SINCE = sorted(revision for revision in revisions() if revision >= FIRST)
+SINCE = sorted(folder.name for folder in RELEASES.iterdir())
 BEFORE = sorted(revision for revision in revisions() if FIRST <= revision < head())
 
 

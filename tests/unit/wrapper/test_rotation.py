@@ -33,7 +33,7 @@ def numbers(path: Path) -> list[int]:
 
 
 def test_an_engine_writes_on_while_its_log_is_rotated(job: Job, python: str) -> None:
-    job.write(command=[python, "-c", WRITER], log_bytes=50_000)
+    job.write(command=[python, "-c", WRITER], listens=True, log_bytes=50_000)
     job.start()
     log = job.folder / "stdout.log"
     before = job.folder / "stdout.log.1"
@@ -47,6 +47,23 @@ def test_an_engine_writes_on_while_its_log_is_rotated(job: Job, python: str) -> 
     assert found[-1] - found[0] + 1 - len(found) <= 2  # what may fall between copy and truncation
     assert before.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in job.folder.glob("*std*")) == ["stderr.log", "stdout.log", "stdout.log.1"]
+
+
+def test_a_copy_that_takes_long_goes_on_at_the_next_look(
+    tmp_path: Path, appending: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller.wrapper.rotation, "BLOCK", 100)
+    monkeypatch.setattr(controller.wrapper.rotation, "MOST_SECONDS", 0.0)
+    log, before = tmp_path / "stdout.log", tmp_path / "stdout.log.1"
+    log.write_text("x" * 250)
+    rotation = Rotation([log], 200)
+    for _ in range(3):
+        rotation.look()
+        assert log.stat().st_size == 250
+    assert not before.exists()
+    rotation.look()
+    assert (log.stat().st_size, before.stat().st_size) == (0, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stdout.log", "stdout.log.1"]
 
 
 @pytest.mark.parametrize("most", [0, 10_000_000])
