@@ -96,7 +96,7 @@ CREATE TABLE leases (
 	renewed_at DOUBLE NOT NULL, 
 	CONSTRAINT pk_leases PRIMARY KEY (name)
 );
-INSERT INTO "leases" VALUES('controller',1,NULL,'vm',2,1.79544607629843664168e+09);
+INSERT INTO "leases" VALUES('controller',1,NULL,'login1',2,1.79544607629843664168e+09);
 CREATE TABLE service_status (
 	service_id VARCHAR(32) NOT NULL, 
 	observed_generation INTEGER NOT NULL, 
