@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from api.http.logs import OutsideError, begin_of_end, open_log, rotated
+from api.http.logs import MOST_OF_A_FILE, OutsideError, begin_of_end, open_log, rotated
 
 BUFFER = 256 * 1024
 """Bytes of each file that are kept in memory; who is further behind reads the file."""
@@ -135,13 +135,25 @@ class Tail:
         if whole or mark == NOWHERE:
             return seen.before
         if mark is None:
-            return seen.base + begin_of_end(opened, lines)
+            return self._last(opened, lines)
         if _is_of(opened, mark):
             return seen.base + mark.offset
         with self._file_before() as before:
             if before is not None and _is_of(before, mark):
                 return seen.base - os.fstat(before).st_size + mark.offset
         return seen.base
+
+    def _last(self, opened: int, lines: int | None) -> int:
+        """Return the place of the last lines, of which some may stand in the file before."""
+        seen, size = self._seen, os.fstat(opened).st_size
+        offset = begin_of_end(opened, lines)
+        if offset > 0 or lines == 0 or size >= MOST_OF_A_FILE:
+            return seen.base + offset
+        missing = None if lines is None else lines - len(os.pread(opened, size, 0).splitlines())
+        with self._file_before() as before:
+            if before is None or os.fstat(before).st_size != seen.base - seen.before:
+                return seen.base
+            return seen.before + begin_of_end(before, missing, MOST_OF_A_FILE - size)
 
     def _mark(self, place: int) -> Mark:
         seen = self._seen

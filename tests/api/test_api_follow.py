@@ -135,6 +135,17 @@ async def test_the_last_lines(world: World, tail: str, shown: str) -> None:
         assert (await listener.next()).data["text"] == "d\n"
 
 
+@pytest.mark.parametrize(("tail", "shown"), [("1", "d\n"), ("2", "c\nd\n"), ("3", "b\nc\nd\n"), ("9", "a\nb\nc\nd\n")])
+async def test_the_last_lines_of_a_file_that_was_rotated(world: World, tail: str, shown: str) -> None:
+    _, folder = await started(world)
+    (folder / "stdout.log.1").write_text("a\nb\n")
+    (folder / "stdout.log").write_text("c\nd\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail={tail}") as listener:
+        assert (await listener.next()).data["text"] == shown
+        append(folder / "stdout.log", "e\n")
+        assert (await listener.next()).data["text"] == "e\n"
+
+
 async def test_of_one_replica(world: World) -> None:
     service, _ = await started(world)
     append(world.job_folder(await world.attempt(service, 1)) / "stdout.log", "second\n")
