@@ -5,10 +5,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test lint mutants soak chaos bench bench-scale
+.PHONY: help venv demo demo-down clean test lint mutants soak chaos bench bench-scale bench-streams
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## Make .venv with the project in it
 
@@ -48,3 +48,6 @@ bench: venv ## Measure, and print the tables
 
 bench-scale: venv ## Measure 10,000 services of three replicas, which takes ten minutes
 	@$(PY) bench/run.py scale
+
+bench-streams: venv ## Follow logs and watch with 500 clients for MINUTES=10, while the API is restarted and killed
+	@MINUTES=$(MINUTES) $(PY) bench/run.py streams

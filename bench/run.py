@@ -1,6 +1,7 @@
 """`make bench`: measure, print the tables, write them to .local/bench/latest.md. Names choose some of the tables.
 
-`scale`, which `make bench-scale` measures, takes long: it is left out unless it is named.
+`scale` and `streams`, which `make bench-scale` and `make bench-streams` measure, take long: they are left out unless
+they are named.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from bench import api_load, commit_to_sbatch, replacement, scale, steady  # noqa: E402
+from bench import api_load, commit_to_sbatch, replacement, scale, steady, streams  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
@@ -30,7 +31,7 @@ ALONE: dict[str, Callable[[Path], Table]] = {
     "scale-1000": scale.measure_thousand,
     "api": api_load.measure,
 }
-ON_REQUEST: dict[str, Callable[[Path], Table]] = {"scale": scale.measure}
+ON_REQUEST: dict[str, Callable[[Path], Table]] = {"scale": scale.measure, "streams": streams.measure}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 
 

@@ -244,6 +244,7 @@ def site(settings: Settings) -> Site:
         port_range=settings.slurm.port_range,
         volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
         python=settings.slurm.python,
+        log_megabytes=settings.slurm.log_megabytes,
     )
 
 

@@ -66,6 +66,8 @@ class SlurmSettings:
     """Seconds before the time limit at which the job is warned."""
     command_timeout: Pause = 20.0
     """Seconds after which a Slurm command counts as unanswered."""
+    log_megabytes: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 100
+    """A job's stdout.log or stderr.log that is longer is moved to its one older file, `.1`; 0: they grow on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

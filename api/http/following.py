@@ -22,7 +22,7 @@ from api.http.errors import InvalidError, Problem, UnavailableError
 from api.http.logs import job_folder
 from api.http.query import bad_header
 from api.http.services import VIEW
-from api.http.tails import Mark, Tail, Tails
+from api.http.tails import NOWHERE, Mark, Tail, Tails
 from api.http.transactions import reading
 from api.http.wire import status_of
 
@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 15.0
 PASSES_AFTER_END = 3
 """So often a file is read once its job has gone, before it counts as finished: it may lie on NFS."""
 _STREAMS = {"o": ("stdout", "stdout.log"), "e": ("stderr", "stderr.log")}
-_MARK = re.compile(r"(\d{1,4})-(\d{1,9})\.([oe])\.(\d{1,18})\.(\d{1,2})\.([0-9a-f]{1,8})")
+_MARK = re.compile(r"(\d{1,4})-(\d{1,9})\.([oe])\.(\d{1,18})\.(\d{1,4})\.([0-9a-f]{1,8})")
 _OVER = frozenset({"completed", "failed", "cancelled"})
 
 _SERVICE = VIEW.where(Service.id == bindparam("key"))
@@ -174,7 +174,7 @@ class _One:
                 continue
             await self._take_up(known.attempts, is_first=is_first)
             if is_first:
-                yield b": following\n\n"
+                yield b": following\nid: %b\n\n" % self._marks()
                 is_first = False
             outcomes = {(row.replica, row.incarnation): row for row in known.attempts}
             is_quiet = True
@@ -225,9 +225,10 @@ class _One:
                     continue
                 tail = await self._shared.tail(row.token, stream)
                 mark = self._wanted.marks.get(key)
-                is_resumed = bool(self._wanted.marks) or not is_first
-                file = self._files[key] = _File(tail, 0, mark or Mark(0, 0, 0))
-                file.place = await asyncio.to_thread(tail.begin, mark, self._wanted.lines, whole=is_resumed)
+                is_new = bool(self._wanted.marks and mark is None) or not is_first
+                file = self._files[key] = _File(tail, 0, mark or NOWHERE)
+                begin = await asyncio.to_thread(tail.begin, mark, self._wanted.lines, whole=is_new)
+                file.place, file.mark = begin
             self._newest[row.replica] = max(row.incarnation, self._newest.get(row.replica, 0))
 
     async def _next(self, key: Key, row: Any) -> bytes | None:
@@ -255,13 +256,16 @@ class _One:
         return None
 
     def _event(self, name: str, data: dict[str, Any]) -> bytes:
-        """Write an event, under the places that all files have come to; what is finished and followed is left out."""
-        marks = ",".join(
+        """Write an event, under the places that all files have come to."""
+        return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), self._marks(), msgspec.json.encode(data))
+
+    def _marks(self) -> bytes:
+        """Return the places that all files have come to; what is finished and followed is left out."""
+        return ",".join(
             f"{key.replica}-{key.attempt}.{key.stream}.{file.mark}"
             for key, file in self._files.items()
             if not file.is_finished or key.attempt == self._newest.get(key.replica)
-        )
-        return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), marks.encode(), msgspec.json.encode(data))
+        ).encode()
 
 
 def check_number(attempts: Sequence[Any], wanted: Wanted) -> None:

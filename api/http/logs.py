@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ def job_folder(run_dir: Path, token: str) -> Path:
     """Return an attempt's job folder; of a token that is none of ours, one that does not exist."""
     parts = parse_token(token)
     return run_dir / parts.installation / parts.service / token if parts else run_dir / "no-such-token"
+
+
+def rotated(file: Path) -> Path:
+    """Return where what was in a log before lies, if it was rotated."""
+    return file.with_name(f"{file.name}.1")
 
 
 class OutsideError(Exception):
@@ -73,10 +79,14 @@ def begin_of_end(opened: int, lines: int | None, most: int = MOST_OF_A_FILE) -> 
 def _end(run_dir: Path, file: Path, most: int, lines: int | None) -> str:
     """Return the last bytes, or lines, of a file as text; or why there is none."""
     try:
-        with os.fdopen(open_log(run_dir, file), "rb") as stream:
-            left_out = begin_of_end(stream.fileno(), lines, most)
-            stream.seek(left_out)
-            text = stream.read(most).decode("utf-8", "replace")
+        left_out, found = _read_end(run_dir, file, most, lines)
+        there = len(found.splitlines())
+        if left_out == 0 and len(found) < most and (lines is None or there < lines):
+            with contextlib.suppress(OSError, OutsideError):
+                missing = None if lines is None else lines - there
+                left_out, earlier = _read_end(run_dir, rotated(file), most - len(found), missing)
+                found = earlier + found
+        text = found.decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return f"File not found: {file}"
     except OutsideError as error:
@@ -84,3 +94,11 @@ def _end(run_dir: Path, file: Path, most: int, lines: int | None) -> str:
     except OSError as error:
         return f"{file} can't be read: {error.strerror}"
     return f"[{left_out} earlier bytes are left out]\n{text}" if left_out and lines is None else text
+
+
+def _read_end(run_dir: Path, file: Path, most: int, lines: int | None) -> tuple[int, bytes]:
+    """Return the last bytes, or lines, of a file, and how many bytes stand before them."""
+    with os.fdopen(open_log(run_dir, file), "rb") as stream:
+        begin = begin_of_end(stream.fileno(), lines, most)
+        stream.seek(begin)
+        return begin, stream.read(most)

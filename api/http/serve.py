@@ -99,7 +99,10 @@ async def serve(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """A server that ends streams first when it is told to stop: they would last as long as their clients do."""
+    """A server that ends streams first when it is told to stop: they would last as long as their clients do.
+
+    Before that it stops listening: else who is cut off comes back at once, again and again, and nothing else gets done.
+    """
 
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
@@ -107,6 +110,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""
+        for server in self.servers:
+            server.close()
         await self._end_streams()
         await super().shutdown(sockets)
 

@@ -21,6 +21,8 @@ class Site:
     """The folder on the nodes below which services have volumes of their own."""
     python: str
     """The Python on the nodes that runs the wrapper."""
+    log_megabytes: int = 0
+    """How long each log of a job may grow before it is rotated; 0: for ever."""
 
 
 def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Site) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Sit
         "port_range": list(site.port_range) if site.port_range else None,
         "stop_grace": spec.stop_grace,
         "check": _check(spec.health),
+        "log_bytes": site.log_megabytes * 1_000_000,
     }
 
 

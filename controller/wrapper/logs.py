@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+from controller.wrapper.rotation import Rotation, before
+
 NAMES = ("stdout.log", "stderr.log")
 
 READ_LIMIT = 256 * 1024
@@ -15,28 +17,33 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Logs:
-    """Both logs of the job, from the moment of creation on, or from their beginning."""
+    """Both logs of the job, from the moment of creation on, or from their beginning; rotated above `most` bytes."""
 
-    def __init__(self, folder: Path, whole: bool = False) -> None:
+    def __init__(self, folder: Path, whole: bool = False, most: int = 0) -> None:
         self._paths = [folder / name for name in NAMES]
+        self._rotation = Rotation(list(self._paths), most)
         self._starts = [0 if whole else _size(path) for path in self._paths]
         self._offsets = list(self._starts)
         self._partial = ["" for _ in self._paths]
 
     def new_lines(self) -> list[str]:
-        """Return the lines completed since the last call."""
+        """Return the lines completed since the last call; what is too long is rotated then."""
         lines: list[str] = []
         for index, path in enumerate(self._paths):
             text, self._offsets[index] = _read(path, self._offsets[index])
             *complete, self._partial[index] = re.split(r"[\r\n]+", self._partial[index][-READ_LIMIT:] + text)
             lines += complete
+        self._rotation.look()
         return lines
 
     def lines(self) -> list[str]:
         """Return the last lines of each, stdout's first."""
         lines: list[str] = []
         for path, start in zip(self._paths, self._starts):  # noqa: B905 (Python 3.9 lacks strict)
-            lines += re.split(r"[\r\n]+", _read(path, start)[0])
+            text, end = _read(path, start)
+            if end < start or (start == 0 and end < READ_LIMIT):
+                text = (_read(before(path), 0)[0] + text)[-READ_LIMIT:]
+            lines += re.split(r"[\r\n]+", text)
         return [line for line in lines if line.strip()]
 
     def size(self) -> int:
@@ -52,11 +59,14 @@ def _size(path: Path) -> int:
 
 
 def _read(path: Path, offset: int) -> tuple[str, int]:
-    """Return what stands from the offset to the end, and where the end is. Unreadable is empty."""
+    """Return what stands from the offset, or in a shorter file from its beginning, to the end, and where the end is.
+
+    Unreadable is empty.
+    """
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(max(min(offset, end), end - READ_LIMIT))
+            file.seek(max(offset if offset <= end else 0, end - READ_LIMIT))
             return _COLOUR.sub("", file.read(READ_LIMIT).decode("utf-8", errors="replace")), end
     except OSError:
         return "", offset

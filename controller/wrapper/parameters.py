@@ -81,6 +81,8 @@ class Parameters:
     """`None`: the controller asks the engine itself."""
     digest: str | None
     """What identifies the launch spec; told on, not used."""
+    log_bytes: int
+    """A log that is longer is rotated; 0: none is."""
 
 
 def read(path: Path) -> Parameters:
@@ -131,6 +133,7 @@ def _parse(fields: _Fields) -> Parameters:
         home=fields.get("home", _string, None),
         check=fields.get("check", _check, None),
         digest=fields.get("digest", _string, None),
+        log_bytes=fields.get("log_bytes", _bytes, 0),
     )
 
 
@@ -182,6 +185,12 @@ def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise TypeError("not a number of seconds")
     return float(value)
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("not a number of bytes")
+    return value
 
 
 def _port_range(value: object) -> tuple[int, int]:

@@ -91,7 +91,7 @@ class Supervisor:
         self._signals.check()
         self._report.health(None)
         self._report.step("starting", port=port)
-        logs = Logs(self._folder)
+        logs = Logs(self._folder, most=self._parameters.log_bytes)
         place = Place(self._parameters, image, files=files, scratch=self._scratch, port=port, secrets=self._secrets)
         child = self._spawn(place, "EngineExited" if image is None else "ImageFailed")
         check = self._check(place)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_world import Listener, World
+from api_world import Listener, World, new_app
 from sqlalchemy import update
 
 import api.http.tails
@@ -134,6 +135,17 @@ async def test_the_last_lines(world: World, tail: str, shown: str) -> None:
         assert (await listener.next()).data["text"] == "d\n"
 
 
+@pytest.mark.parametrize(("tail", "shown"), [("1", "d\n"), ("2", "c\nd\n"), ("3", "b\nc\nd\n"), ("9", "a\nb\nc\nd\n")])
+async def test_the_last_lines_of_a_file_that_was_rotated(world: World, tail: str, shown: str) -> None:
+    _, folder = await started(world)
+    (folder / "stdout.log.1").write_text("a\nb\n")
+    (folder / "stdout.log").write_text("c\nd\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail={tail}") as listener:
+        assert (await listener.next()).data["text"] == shown
+        append(folder / "stdout.log", "e\n")
+        assert (await listener.next()).data["text"] == "e\n"
+
+
 async def test_of_one_replica(world: World) -> None:
     service, _ = await started(world)
     append(world.job_folder(await world.attempt(service, 1)) / "stdout.log", "second\n")
@@ -221,6 +233,139 @@ async def test_a_rotated_file(world: World, how: str) -> None:
     file.write_text("another file altogether, and a longer one than was there before: it is read as a whole\n" * 20)
     async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
         assert (await listener.next()).data["text"].startswith("another file")
+
+
+def turn_over(file: Path, how: str) -> None:
+    """Rotate a file as logrotate does, or as who can't have its writer open another: by a copy."""
+    before = file.with_name(f"{file.name}.1")
+    if how == "renamed":
+        file.rename(before)
+    else:
+        before.write_bytes(file.read_bytes())
+        os.truncate(file, 0)
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_what_was_not_read_before_a_rotation(world: World, how: str, is_away: bool) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    append(file, "one\n" * 40)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await collect(listener, 160)
+        if not is_away:
+            append(file, "two\nthr")
+            turn_over(file, how)
+            append(file, "ee\nfour\n")
+            assert await collect(listener, 15) == "two\nthree\nfour\n"
+            return
+        last = listener.last_id
+    append(file, "two\n" * 30_000 + "thr")
+    turn_over(file, how)
+    append(file, "ee\nfour\n")
+    again = World(world.settings, world.database, new_app(world.settings, world.database))
+    async with again.running():
+        async with again.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+            assert await collect(listener, 120_011) == "two\n" * 30_000 + "three\nfour\n"
+            last = listener.last_id
+            append(file, "five\n")
+            assert (await listener.next()).data["text"] == "five\n"
+            assert listener.waiting == 0
+        async with again.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+            assert (await listener.next()).data["text"] == "five\n"
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+async def test_who_breaks_off_within_a_file_that_was_rotated(world: World, how: str) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    append(file, "begin\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.next()
+        listener.reading.clear()
+        written = "".join(f"{number}\n" for number in range(100_000))
+        append(file, written[:400_000])
+        turn_over(file, how)
+        append(file, written[400_000:])
+        listener.reading.set()
+        text = (await listener.next()).data["text"]
+        assert len(text) < 100_000
+        last = listener.last_id
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert text + await collect(listener, len(written) - len(text)) == written
+
+
+async def test_lines_that_repeat_do_not_hide_a_rotation(world: World) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    usual = f"{'the same as ever ' * 8}\n"
+    append(file, "first\n" + usual)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.next()
+        append(file, usual)
+        await listener.next()
+        last = listener.last_id
+    turn_over(file, "renamed")
+    append(file, "other\n" + usual * 3)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "other\n" + usual * 3
+
+
+async def test_what_is_gone_is_told(world: World) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    append(file, "begin\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.next()
+        listener.reading.clear()
+        for number in range(3):
+            append(file, f"{number}\n" * 200_000)
+            await asyncio.sleep(0.1)
+            turn_over(file, "renamed")
+            append(file, "")
+            await asyncio.sleep(0.1)
+        listener.reading.set()
+        text, lost = "", 0
+        while not text.endswith("2\n" * 200_000):
+            event = await listener.next()
+            lost += event.data.get("bytes", 0)
+            text += event.data.get("text", "")
+        assert lost + len(text) == 1_200_000
+        assert lost > 0
+
+
+async def test_who_was_told_nothing_yet_comes_back(world: World) -> None:
+    _, folder = await started(world)
+    append(folder / "stdout.log", "old\nmore\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail=0") as listener:
+        await listener.until(lambda: listener.last_id != "")
+        last = listener.last_id
+    append(folder / "stdout.log", "missed\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true&tail=0", last) as listener:
+        assert (await listener.next()).data["text"] == "missed\n"
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+async def test_who_was_told_nothing_comes_back_after_a_rotation(world: World, how: str) -> None:
+    _, folder = await started(world)
+    file = folder / "stdout.log"
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
+        await listener.until(lambda: listener.last_id != "")
+        last = listener.last_id
+    append(file, "one\n")
+    turn_over(file, how)
+    append(file, "")
+    await asyncio.sleep(0.1)
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "one\n"
+        last = listener.last_id
+    for _ in range(2):
+        async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+            await listener.until(lambda listener=listener: ": following" in listener.text)
+            last = listener.last_id
+    append(file, "two\n")
+    async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
+        assert (await listener.next()).data["text"] == "two\n"
 
 
 async def test_many_followers_cost_one_reader(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,19 @@ async def test_both_files(world: World) -> None:
     )
 
 
+async def test_a_file_that_was_rotated(world: World) -> None:
+    folder = world.job_folder(await world.attempt(await world.create(name="mine")))
+    (folder / "stdout.log").write_text("c\nd")
+    (folder / "stdout.log.1").write_text("a\nb\n")
+    for tail, shown in (("", "a\nb\nc\nd"), ("?tail=3", "b\nc\nd"), ("?tail=2", "c\nd"), ("?tail=0", "")):
+        text = (await world.get(f"/api/v1/services/mine/logs{tail}")).json()["logs"]
+        assert text.startswith(f"=== SLURM STDOUT ({folder}/stdout.log) ===\n{shown}\n\n==="), tail
+    (folder / "stdout.log.1").write_text("x" * MOST_OF_A_FILE)
+    text = await logs_of(world, "mine")
+    assert "[3 earlier bytes are left out]\nxxx" in text
+    assert "xc\nd\n" in text
+
+
 async def test_files_that_are_not_there_yet(world: World) -> None:
     service = await world.create()
     folder = world.job_folder(await world.attempt(service))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 from api_servers import LiveServer, spawn_server, start_server
+
+from api.http.serve import Server
 
 
 def refused(folder: Path, **flags: str) -> tuple[int, str]:
@@ -175,3 +179,26 @@ def test_garbage_instead_of_http(live: LiveServer) -> None:
             answer = client.recv(4096)
         assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 505"))
     assert httpx.get(f"{live.url}/health", trust_env=False).status_code == 200
+
+
+async def test_it_stops_listening_before_it_ends_streams() -> None:
+    """Who is cut off comes back at once: five hundred who did so had kept the program from ending for minutes."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    refused = []
+
+    async def end_streams() -> None:
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        refused.append(port)
+
+    async def app(scope: object, receive: object, send: object) -> None: ...
+
+    server = Server(uvicorn.Config(app, lifespan="off", log_config=None), end_streams)
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    async with asyncio.timeout(5):
+        while not server.started:
+            await asyncio.sleep(0.01)
+        server.should_exit = True
+        await serving
+    assert refused == [port]

@@ -35,6 +35,7 @@ port = {port}
 [slurm]
 conf = "{conf}"
 command_timeout = 12
+log_megabytes = 1
 [apptainer]
 command = "{apptainer}"
 [controller]

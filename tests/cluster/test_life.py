@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -102,6 +103,43 @@ def test_a_job_that_ends_by_itself(system: System) -> None:
     assert "Good morning from" in logs
     assert [a["outcome"] for a in system.attempts(key)] == ["Completed"]
     system.delete(key)
+
+
+CHATTY = """
+name: chatty
+category: simple
+description: Writes more than a log may hold, and once that was rotated some more.
+version: 1.0.0
+kind: job
+program: [python3, -c]
+command:
+  - |
+    import time
+    for number in range(12000):
+        print(number, "x" * 90, flush=number % 100 == 0)
+    time.sleep(8)
+    print(12000, flush=True)
+resources: {nodes: 1, cpu: 1, memory: 128M, gpu: 0, time_limit: 5}
+"""
+
+
+def test_a_log_is_rotated_under_who_writes_and_who_follows_it(system: System) -> None:
+    (system.folder / "recipes" / "simple").mkdir()
+    (system.folder / "recipes" / "simple" / "chatty.yaml").write_text(CHATTY)
+    key = system.create("simple/chatty")
+    wait_for(lambda: system.attempts(key), "there is an attempt")
+    text = ""
+    with system.client.stream("GET", f"/api/v1/services/{key}/logs?follow=true") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: ") and '"stdout"' in line:
+                text += json.loads(line.removeprefix("data: ")).get("text", "")
+            if line == "event: over":
+                break
+    assert [int(line.split()[0]) for line in text.splitlines()] == list(range(12001))
+    folder = next((system.folder / "run").glob(f"*/{key}/*"))
+    assert (folder / "stdout.log").read_text() == "12000\n"
+    assert len((folder / "stdout.log.1").read_text().splitlines()) == 12000
+    assert system.status(key) == "completed"
 
 
 def test_the_controller_ends_within_five_seconds_and_no_model_notices(system: System) -> None:

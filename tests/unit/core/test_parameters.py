@@ -56,6 +56,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "port_range": None,
         "stop_grace": 7.0,
         "check": None,
+        "log_bytes": 0,
     }
 
 

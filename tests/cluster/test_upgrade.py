@@ -1,0 +1,141 @@
+"""A release's database and job, taken over by this version: migrated while the job runs, and nothing is touched.
+
+`tests/releases/0002` is what the release with that schema left: its database, the key, and of the job the parameters,
+the batch script and the wrapper. Only what a machine gives out (ids, ports, times) is put in anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.system import PATIENCE, ROOT, System, wait_for
+from tests.slurm_cluster import SlurmCluster
+
+pytestmark = pytest.mark.cluster
+
+RELEASE = ROOT / "tests" / "releases" / "0002"
+INSTALLATION, SERVICE = "z42chr", "7f96e9xf"
+TOKEN = f"af-{INSTALLATION}-{SERVICE}-0-1"
+TIMES = ("intent_at", "submitted_at", "claimed_at", "started_at", "launched_at", "serving_at", "ready_at")
+KEPT = (
+    "token",
+    "job_id",
+    "node",
+    "port",
+    "generation",
+    "digest",
+    "failures",
+    *TIMES,
+    "closed_at",
+    "outcome",
+    "gone_at",
+)
+
+
+@pytest.fixture
+def old(slurm_cluster: SlurmCluster, apptainer: str) -> Iterator[System]:
+    """An installation as that release left it, its job running, its programs stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="af-test-"))
+    system = System(folder, slurm_cluster, apptainer)
+    try:
+        _restore_database(system)
+        _run_job(system, apptainer)
+        yield system
+    finally:
+        system.close()
+        shutil.rmtree(folder)
+
+
+def _restore_database(system: System) -> None:
+    state = system.folder / "state"
+    state.mkdir(mode=0o700)
+    (state / "installation.key").touch(mode=0o600)
+    (state / "installation.key").write_bytes((RELEASE / "installation.key").read_bytes())
+    with closing(sqlite3.connect(state / "ai-factory.db")) as connection:
+        connection.executescript((RELEASE / "database.sql").read_text())
+
+
+def _run_job(system: System, apptainer: str) -> None:
+    """Submit the job as that release did, and note in its database what it had noted."""
+    run_dir = system.folder / "run"
+    folder = run_dir / INSTALLATION / SERVICE / TOKEN
+    folder.mkdir(parents=True)
+    for path in (run_dir, *folder.parents[:2], folder):
+        path.chmod(0o700)
+    asked = json.loads((RELEASE / "params.json").read_text())
+    filled = json.dumps(asked | {"image_cache": str(run_dir / "images"), "apptainer": apptainer})
+    (folder / "params.json").touch(mode=0o600)
+    (folder / "params.json").write_text(filled)
+    for name in ("launch.sh", "wrapper.pyz"):
+        shutil.copy(RELEASE / name, run_dir)
+    options = [f"--job-name={TOKEN}", "--mem=100M", "--time=10:00", "--no-requeue", "--dependency=singleton"]
+    options += [f"--output={folder}/stdout.log", f"--error={folder}/stderr.log", f"--chdir={folder}"]
+    script = [str(run_dir / "launch.sh"), str(folder), str(run_dir / "wrapper.pyz"), "python3"]
+    job = int(system.slurm("sbatch", "--parsable", *options, *script))
+    port = wait_for(lambda: _serving(folder), "the job serves", PATIENCE, lambda: _told(folder))
+    node = system.slurm("squeue", "-h", "-j", str(job), "-o", "%B").strip()
+    now = time.time()
+    given = {**dict.fromkeys(TIMES, now), "ends_at": now + 600, "job_id": job, "node": node, "port": port}
+    for name, value in given.items():
+        system.sql(f"UPDATE attempts SET {name} = ?", value)
+    system.sql("UPDATE endpoints SET port = ?", port)
+
+
+def _serving(folder: Path) -> int | None:
+    path = folder / "state.json"
+    state = json.loads(path.read_text()) if path.exists() else {}
+    return int(state["port"]) if state.get("step") == "serving" else None
+
+
+def _told(folder: Path) -> str:
+    names = ("stderr.log", "stdout.log", "state.json", "exit.json")
+    return "\n".join((folder / name).read_text() for name in names if (folder / name).exists())
+
+
+def refusal(system: System, *program: str) -> str:
+    """Return what a program says that does not start."""
+    command = [sys.executable, "-m", *program]
+    done = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True, cwd=system.folder)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_service_outlives_the_upgrade(old: System) -> None:
+    programs = [("api.http", "--config", str(old.config)), ("controller", "--config", str(old.config), "run")]
+    for program in programs:
+        assert "has the schema 0002, needed is " in refusal(old, *program)
+        assert "Run: ai-factory migrate" in refusal(old, *program)
+    (job,) = old.running_of(SERVICE)
+    (before,), events = old.attempts(SERVICE), len(old.sql("SELECT id FROM events"))
+
+    old.migrate()
+    old.start()
+    old.wait_status(SERVICE, "running")
+    assert old.prompt("chat", "hello")["success"] is True
+    (epoch,) = old.sql("SELECT renewals FROM leases")[0]
+    wait_for(lambda: old.sql("SELECT renewals FROM leases")[0][0] > epoch + 6, "the controller was at work for a while")
+    assert [each["id"] for each in old.jobs("PENDING", "RUNNING", "COMPLETING")] == [job]
+    (now,) = old.attempts(SERVICE)
+    assert {name: now[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert [event["reason"] for event in old.sql("SELECT reason FROM events ORDER BY id")[events:]] == []
+
+    old.delete(SERVICE)
+    (closed,) = old.attempts(SERVICE)
+    assert (closed["outcome"], closed["job_id"]) == ("Stopped", job)
+    for name in ("api", "controller"):
+        old.kill(name)
+    old.sql("UPDATE alembic_version SET version_num = '9999'")
+    for program in programs:
+        assert "it was made by a newer one. Install that version, or restore a backup." in refusal(old, *program)
