@@ -19,6 +19,7 @@ from controller.act import Actor
 from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits, Quota
 from controller.core.script import Site
+from controller.images.retention import ImageRetention
 from controller.lease import Lease, SqlLeaseRecords
 from controller.pace import Pace
 from controller.ports import DeposedError, Term
@@ -59,8 +60,8 @@ class Controller:
         self._installation = installation
         self._clock = SystemClock()
         self._key = load_key(settings.key_file)
-        wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
-        self._store = SqlStore(database, wanted)
+        self._wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
+        self._store = SqlStore(database, self._wanted)
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
@@ -176,6 +177,7 @@ class Controller:
             deposed=deposed,
             quotas=quotas,
             retention=self._retention(term, clock),
+            images=self._images(clock),
             witness=self._metrics,
         )
 
@@ -187,6 +189,19 @@ class Controller:
         jobs = settings.run_dir / self._installation
         counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
         return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
+
+    def _images(self, clock: TermClock) -> ImageRetention | None:
+        settings = self._settings
+        if not settings.images.keep_days:
+            return None
+        return ImageRetention(
+            self._database,
+            self._wanted,
+            cache=settings.run_dir / "images",
+            jobs=settings.run_dir / self._installation,
+            keep=settings.images.keep_days * 86400,
+            clock=clock,
+        )
 
     def _current(self) -> Leading | None:
         return self._leads
