@@ -19,6 +19,7 @@ from controller.act import Actor
 from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits, Quota
 from controller.core.script import Site
+from controller.images.jobs import ImageJobs
 from controller.images.retention import ImageRetention
 from controller.lease import Lease, SqlLeaseRecords
 from controller.pace import Pace
@@ -64,6 +65,7 @@ class Controller:
         self._store = SqlStore(database, self._wanted)
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
+        self._image_jobs = ImageJobs(settings, self._runner) if settings.images.build == "job" else None
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
         self._leads: Leading | None = None
         self._metrics = Metrics(self._current, self._runner.calls)
@@ -134,6 +136,7 @@ class Controller:
             secret=lambda token: secret(self._key, token),
             time_warning=self._settings.slurm.time_warning,
             may_act=self._lease.holds,
+            images=self._image_jobs,
         )
         quotas = Quotas(
             ceilings(self._settings),
@@ -190,16 +193,14 @@ class Controller:
         counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
         return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
 
-    def _images(self, clock: TermClock) -> ImageRetention | None:
+    def _images(self, clock: TermClock) -> ImageRetention:
         settings = self._settings
-        if not settings.images.keep_days:
-            return None
         return ImageRetention(
             self._database,
             self._wanted,
             cache=settings.run_dir / "images",
             jobs=settings.run_dir / self._installation,
-            keep=settings.images.keep_days * 86400,
+            keep=settings.images.keep_days * 86400 or None,
             clock=clock,
         )
 

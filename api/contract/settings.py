@@ -77,10 +77,11 @@ class ApptainerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesSettings:
-    """Where container images are made by hand, and how long they are kept. Empty strings mean: as `slurm` has it."""
+    """Where container images are made, and how long they are kept. Empty strings mean: as `slurm` has it."""
 
     build: Literal["host", "job"] = "host"
-    """Where `ai-factory images pull` and `build` work: on the host where they are typed, or in a job without GPUs."""
+    """`job`: in jobs without GPUs, for which the jobs of services wait. `host`: `ai-factory images pull` and `build`
+    work on the host where they are typed, and what is missing then is made by the first job that needs it."""
     partition: str = ""
     account: str = ""
     qos: str = ""

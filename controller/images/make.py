@@ -1,14 +1,9 @@
-"""Makes an image before a service needs it: by the jobs' own script and wrapper, on this host or in a job without GPUs.
-
-The wrapper is given the parameters of a service's job, but no command. What it writes into its job folder, RUN_DIR/
-images/making/NAME, is shown here; the folder ends with it.
-"""
+"""Makes an image before a service needs it, on this host or in a job, and shows what its maker writes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -17,35 +12,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from api.contract.identity import new_id
-from api.contract.launch import Image, Resources
-from api.contract.recipes.units import memory_mb
-from api.contract.sbatch_options import check_extra_options, check_value
+from api.contract.launch import Image
 from api.contract.settings import Settings, process_environment
 from controller.app import runner
 from controller.core.model import Job, JobPhase, SendOutcome
-from controller.core.script import PARAMETERS_VERSION
+from controller.images.jobs import ImageJobs, Maker, ResourcesError
 from controller.images.stock import Stored, read
 from controller.ports import JobFolder, UnreadableError
-from controller.rundir import SharedRunDirs, read_job_files
-from controller.slurm.argv import submit_options
+from controller.rundir import read_job_files
 from controller.slurm.environment import FAMILIES
-from controller.slurm.scheduler import SlurmScheduler
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry
 from controller.wrapper.logs import NAMES
 
-PREFIX = "af-image-"
-"""Of the names of these jobs. No installation's id holds an i, so none of its tokens begins so."""
-
-MAKING = ("images", "making")
 LOOK_SECONDS = 0.2
 SQUEUE_SECONDS = 2.0
 APPEAR_SECONDS = 15.0
 """How long the last word of an ended job may take to be seen here (network file systems cache)."""
 END_SECONDS = 20.0
 """How long a cancelled maker may take to clean up."""
-ENDING = (JobPhase.COMPLETING, JobPhase.ENDED)
 
 Tell = Callable[[str], None]
 
@@ -63,16 +48,15 @@ async def make(settings: Settings, image: Image, *, in_job: bool, refresh: bool,
     there = read(entry)
     if there is not None and not refresh:
         return there, False
-    name = f"{PREFIX}{entry.key}-{new_id(6)}"
-    run_dirs = SharedRunDirs(settings.run_dir, MAKING[0], settings.slurm.prologue)
+    jobs = ImageJobs(settings, runner(settings))
     try:
-        job = await run_dirs.prepare(MAKING[1], name, _parameters(settings, image, name, refresh=refresh))
+        maker = await jobs.prepare(image, refresh=refresh)
     except OSError as error:
         raise MakeError(f"RUN_DIR ({settings.run_dir}) can't be written: {error.strerror or error}.") from error
-    folder = Path(job.path)
+    folder = Path(maker.folder.path)
     try:
         async with _showing(folder, tell):
-            await (_in_job(settings, name, job, tell) if in_job else _here(job))
+            await (_in_job(jobs, maker, tell) if in_job else _here(maker.folder))
         _judge(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,40 +64,6 @@ async def make(settings: Settings, image: Image, *, in_job: bool, refresh: bool,
     if made is None:
         raise MakeError(f"its maker says that {entry.image} is there, but it is not seen here: is RUN_DIR shared?")
     return made, True
-
-
-def _parameters(settings: Settings, image: Image, name: str, *, refresh: bool) -> bytes:
-    values = {
-        "version": PARAMETERS_VERSION,
-        "token": name,
-        "image": {"source": image.source, "definition": image.definition},
-        "refresh": refresh,
-        "image_cache": str(settings.run_dir / "images"),
-        "apptainer": settings.apptainer.command,
-    }
-    return json.dumps(values).encode()
-
-
-def resources(settings: Settings) -> Resources:
-    """Return what a job that makes an image asks for: no GPUs. Raises `MakeError` for a setting that can't be."""
-    own, site = settings.images, settings.slurm
-
-    def place(name: str) -> str | None:
-        value = getattr(own, name) or getattr(site, name)
-        return check_value(name, value) if value else None
-
-    try:
-        return Resources(
-            cpu=own.cpu,
-            memory_mb=memory_mb(own.memory),
-            time_limit=own.time_limit,
-            partition=place("partition"),
-            account=place("account"),
-            qos=place("qos"),
-            extra_options=check_extra_options(own.extra_options),
-        )
-    except ValueError as error:
-        raise MakeError(f"A setting of `images` has a bad value: {error}. See: ai-factory config") from error
 
 
 async def _here(job: JobFolder) -> None:
@@ -146,42 +96,40 @@ def _without_slurm(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(FAMILIES)}
 
 
-async def _in_job(settings: Settings, name: str, job: JobFolder, tell: Tell) -> None:
-    """Submit the batch script, and wait for the job's end."""
-    asked = resources(settings)
-    options = submit_options(
-        name, asked, output=f"{job.path}/stdout.log", error=f"{job.path}/stderr.log", chdir=job.path,
-        warning_seconds=settings.slurm.time_warning, comment="an image for AI Factory Server",
-    )  # fmt: skip
-    scheduler = SlurmScheduler(runner(settings), PREFIX)
+async def _in_job(jobs: ImageJobs, maker: Maker, tell: Tell) -> None:
+    """Submit the job, and wait for its end."""
     job_id: int | None = None
     ended = False
     try:
-        sent = await scheduler.submit(name, job.launch_script, (job.path, job.wrapper, settings.slurm.python), options)
+        try:
+            sent = await jobs.submit(maker)
+        except ResourcesError as error:
+            ended = True
+            raise MakeError(str(error)) from error
         job_id = sent.job_id
         if sent.outcome in (SendOutcome.REJECTED, SendOutcome.DEFERRED):
             ended = True
             raise MakeError(f"Slurm did not take the job: {sent.message}")
         tell(f"job {job_id} is submitted\n" if job_id is not None else f"sbatch did not say whether: {sent.message}\n")
-        await _until_ended(scheduler, name, Path(job.path), tell)
+        await _until_ended(jobs, maker, tell)
         ended = True
     finally:
         if not ended:
-            await _cancel(scheduler, name, job_id)
+            await _cancel(jobs, maker.name, job_id)
 
 
-async def _until_ended(scheduler: SlurmScheduler, name: str, folder: Path, tell: Tell) -> None:
+async def _until_ended(jobs: ImageJobs, maker: Maker, tell: Tell) -> None:
     """Wait until the job has said its last word, or has been gone for a while without it. Raises `MakeError`.
 
     A silent Slurm is waited for: the job goes on without it.
     """
     said, silent = "", False
     gone_at: float | None = None
-    while read_job_files(folder).exit is None:
+    while read_job_files(Path(maker.folder.path)).exit is None:
         if gone_at is not None and time.monotonic() - gone_at > APPEAR_SECONDS:
-            raise MakeError(f"the job {name} ended without a word: {said or 'Slurm does not list it'}.")
+            raise MakeError(f"{said or 'the job is not listed by Slurm'}, and ended without a word.")
         try:
-            found = await _find(scheduler, name)
+            found = await jobs.find(maker.name)
         except UnreadableError as error:
             if not silent:
                 tell(f"Slurm does not answer: {error.message}\n")
@@ -191,7 +139,7 @@ async def _until_ended(scheduler: SlurmScheduler, name: str, folder: Path, tell:
             if found is not None and (now := _told(found)) != said:
                 tell(f"{now}\n")
                 said = now
-            over = found is None or found.phase in ENDING
+            over = found is None or found.phase is JobPhase.COMPLETING
             gone_at = (gone_at or time.monotonic()) if over else None
         await asyncio.sleep(SQUEUE_SECONDS)
 
@@ -202,21 +150,17 @@ def _told(job: Job) -> str:
     return f"job {job.job_id} is {job.state}{where}{reason}"
 
 
-async def _find(scheduler: SlurmScheduler, name: str) -> Job | None:
-    return next((job for job in (await scheduler.list_jobs()).jobs if job.token == name), None)
-
-
-async def _cancel(scheduler: SlurmScheduler, name: str, job_id: int | None) -> None:
+async def _cancel(jobs: ImageJobs, name: str, job_id: int | None) -> None:
     """Cancel the job and wait for its end, for a while. Its id is asked for where sbatch was interrupted."""
     deadline = time.monotonic() + END_SECONDS
     told = False
     while time.monotonic() < deadline:
         with contextlib.suppress(UnreadableError):
-            found = await _find(scheduler, name)
-            if found is None or found.phase is JobPhase.ENDED:
+            found = await jobs.find(name)
+            if found is None:
                 return
             if not told:
-                await scheduler.cancel(name, job_id or found.job_id)
+                await jobs.cancel(name, job_id or found.job_id)
                 told = True
         await asyncio.sleep(LOOK_SECONDS)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ build = "job"
 cpu = 1
 memory = "512M"
 time_limit = 5
+"""
+RECIPE = """
+name: slow
+category: try
+description: Says hello in an image that takes its time to be made
+version: 1.0.0
+kind: job
+container_def: slow.def
+binds: ["/usr:/usr:ro"]
+program: [echo]
+command: [hello]
 """
 SLOW = "Bootstrap: scratch\n%setup\n    echo $$ >{folder}/pid; exec sleep 600\n"
 
@@ -93,6 +105,39 @@ def test_an_image_made_beforehand_is_what_services_run(system: System) -> None:
     (gone,), _ = images(system, "prune", "--unused-for", "0")
     assert gone["removed"] is True
     assert images(system, "list")[0] == []
+
+
+def test_a_service_waits_without_gpus_for_a_missing_image(system: System) -> None:
+    folder = system.folder / "recipes" / "try"
+    folder.mkdir()
+    host = (system.root / "recipes" / "host.def").read_text()
+    wait = f"%setup\n    until [ -e {system.folder}/go ]; do sleep 0.1; done\n"
+    (folder / "slow.def").write_text(host.replace("%setup\n", wait))
+    (folder / "slow.yaml").write_text(RECIPE)
+    key = system.create("try/slow", resources={"gpu": 1, "cpu": 1, "memory": "256M"})
+    message = system.wait_status(key, "building")["message"]
+    attempt = system.open_attempt(key)
+    assert f"The job {attempt['job_id']} waits for one without GPUs" in message
+    (maker,) = makers(system, "RUNNING")
+    waiting = system.slurm("scontrol", "show", "job", str(attempt["job_id"]))
+    assert "JobState=PENDING" in waiting
+    assert f"afterany:{maker}" in waiting
+    assert "singleton" in waiting
+    (system.folder / "go").touch()
+    system.wait_status(key, "completed")
+    (done,) = system.attempts(key)
+    assert done["outcome"] == "Completed"
+    (made,), _ = images(system, "list")
+    assert made["made_at"] <= datetime.fromtimestamp(done["started_at"] + 1, UTC).isoformat()
+    assert made["services"], "a completed service is not a deleted one"
+    system.delete(key)
+    images(system, "prune", "--unused-for", "0")
+
+
+def makers(system: System, state: str) -> list[str]:
+    """Return the jobs that make, or made, images."""
+    lines = system.slurm("squeue", "-h", "-t", state, "-o", "%i %j").splitlines()
+    return [line.split()[0] for line in lines if line.split()[1].startswith("af-image-")]
 
 
 def test_ctrl_c_cancels_the_job_and_leaves_nothing(system: System) -> None:

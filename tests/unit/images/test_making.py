@@ -11,7 +11,8 @@ import pytest
 
 from api.contract.launch import Image
 from api.contract.settings import Settings, load
-from controller.images.make import MakeError, make, resources
+from controller.images.jobs import ResourcesError, resources
+from controller.images.make import MakeError, make
 from controller.images.stock import stock
 from controller.images.verify import Health, verify
 
@@ -107,5 +108,5 @@ def test_what_its_job_asks_for(tmp_path: Path) -> None:
     assert (own.cpu, own.memory_mb, own.time_limit) == (4, 16384, 120)
     assert resources(of(slurm__partition="gpu")).partition == "gpu"
     for bad in ({"images__memory": "much"}, {"images__partition": "a b"}, {"images__extra_options": "--array=1"}):
-        with pytest.raises(MakeError, match="A setting of `images` has a bad value"):
+        with pytest.raises(ResourcesError, match="A setting of `images` has a bad value"):
             resources(of(**bad))
