@@ -109,7 +109,7 @@ def _silent(cluster: Cluster, _: Settings) -> None:
 
 
 def _refused(cluster: Cluster, _: Settings) -> None:
-    cluster.refusal = "sbatch: error: Batch job submission failed: Invalid partition specified"
+    cluster.refusal = "sbatch: error: Batch job submission failed: Invalid partition name specified"
 
 
 def _full(_: Cluster, settings: Settings) -> None:
