@@ -286,6 +286,27 @@ def test_a_job_that_meets_a_removal_makes_the_image_anew(
     assert [path.read_text() for path in images(tmp_path)] == ["whole"]
 
 
+def test_a_job_that_meets_a_replacement_holds_the_new_image(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first, late = make_job(), make_job()
+    first.write(**{**fake(), **source("docker://x"), "command": []})
+    assert first.run() == 0, first.stderr
+    [image] = images(tmp_path)
+    late.write(**engine(fake, tmp_path), **source("docker://x"))
+    with image.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        waiting = Path("/proc", str(late.start().pid), "fd")
+        until(lambda: str(image) in [os.path.realpath(opened) for opened in waiting.iterdir()])
+        new = image.with_name("new")
+        new.write_text("new")
+        new.replace(image)
+    until(lambda: "up" in late.stdout)
+    assert cache.discard(cache.Entry(image.parent, image.stem)) is False
+    (tmp_path / "end").touch()
+    assert late.wait() == 0, late.stderr
+
+
 def test_a_removal_that_died_half_way_is_finished(
     job: Job, fake: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
