@@ -15,7 +15,7 @@ from pathlib import Path
 
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry, Record
-from controller.wrapper.files import remove, write_new
+from controller.wrapper.files import remove, say, write_new
 from controller.wrapper.logs import Logs
 from controller.wrapper.parameters import Image
 from controller.wrapper.process import Child
@@ -38,6 +38,7 @@ class Images:
         self._apptainer = apptainer
         self._report = report
         self._signals = signals
+        self._waits = False
 
     def prepare(self, image: Image, job_folder: Path, scratch: Path, *, refresh: bool = False) -> Path:
         """Return the image's path, making it if need be, or anew if `refresh`; it stays ours until we end.
@@ -115,6 +116,9 @@ class Images:
             self._signals.wait(0.1)
 
     def _wait(self) -> None:
+        if not self._waits:
+            say("somebody else is making or removing this image: waiting")
+        self._waits = True
         self._signals.check()
         self._signals.wait(LOCK_INTERVAL)
 

@@ -12,7 +12,9 @@ from backends import Backend
 from api.contract.database import Database
 from api.contract.launch import Image
 from api.contract.recipes.book import Library
-from api.contract.settings import SlurmSettings
+from api.contract.settings import Settings, SlurmSettings, load
+from controller.app import build
+from controller.clock import TermClock
 from controller.images.retention import ImageRetention
 from controller.images.usage import Usage, key_of, usage
 from controller.wanted import ServiceRow, Wanted
@@ -140,3 +142,17 @@ async def test_the_controller_clears_away_what_nobody_wants(site: Site) -> None:
     await keep.sweep()
     assert sorted(path.name for path in site.cache.glob("*.sif")) == [f"{ONE}.sif"]
     assert list((site.cache / "making").iterdir()) == []
+
+
+async def test_the_settings_say_what_the_controller_does_about_images(
+    backend: Backend, database: Database, tmp_path: Path
+) -> None:
+    def of(**images: str) -> Settings:
+        flags = {"state_dir": str(tmp_path / "state"), "run_dir": str(tmp_path / "run"), "database_url": backend.url}
+        return load(flags | {f"images.{k}": v for k, v in images.items()}, config="/dev/null", environ={"HOME": "/"})
+
+    usual = await build(of(), database)
+    assert (usual._image_jobs, usual._images(TermClock(0.0))._keep) == (None, None)
+    asked = await build(of(build="job", keep_days="2"), database)
+    assert asked._image_jobs is not None
+    assert asked._images(TermClock(0.0))._keep == 2 * 86400

@@ -99,6 +99,7 @@ def test_of_many_jobs_one_builds_and_nobody_sees_half_an_image(
     assert len(calls(tmp_path, "pull")) == 1
     assert [image.read_text() for image in images(tmp_path)] == ["whole"]
     assert list((tmp_path / "run/images").glob(".*")) == []
+    assert sorted(job.stderr.count("waiting\n") for job in jobs) == [0, 1, 1, 1]
 
 
 def test_what_a_killed_builder_left_is_removed_by_the_next(
