@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -51,5 +52,6 @@ class ImageRetention:
 
 def _clear_forgotten(cache: Path, before: float) -> None:
     for folder in cache.glob("making/*"):
-        if max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) < before:
-            shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # its maker may be clearing it away itself
+            if max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) < before:
+                shutil.rmtree(folder)
