@@ -1,5 +1,5 @@
 """`python -m controller run`: the daemon. `render RECIPE`: what would be submitted. `explain NAME`: what is seen of a
-service, and what would be done. `replay FILE`: decide again what was decided.
+service, and what would be done. `replay FILE`: decide again what was decided. `images …`: the container images.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from controller.adopt import LeaderError, find, listed, take, told
 from controller.app import build
 from controller.explain import UnknownServiceError, explain
 from controller.explanation import text
+from controller.images import command as images
 from controller.ports import UnreadableError
 from controller.render import render
 from controller.replay import ReplayError, replay
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if options.command == "replay":
             return _replay(options)
+        if options.command == "images":
+            return images.run(settings, options)
         if options.command == "explain":
             return asyncio.run(_explain(settings, options))
         if options.command == "adopt":
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     adopting.add_argument("--take", action="store_true")
     adopting.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    images.add(commands)
     replaying = commands.add_parser("replay", help="decide again what a log of plans holds; exit 1 if a plan differs")
     replaying.add_argument("file", type=Path)
     chosen = replaying.add_mutually_exclusive_group()

@@ -14,6 +14,7 @@ from controller.failpoints import reach
 from controller.ports import (
     Clock,
     DeposedError,
+    ImageMakers,
     JobFolder,
     Probes,
     Record,
@@ -43,6 +44,7 @@ class Actor:
         secret: Callable[[str], str],
         time_warning: int,
         may_act: Callable[[], bool],
+        images: ImageMakers | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._run_dirs = run_dirs
@@ -53,6 +55,7 @@ class Actor:
         self._secret = secret
         self._time_warning = time_warning
         self._may_act = may_act
+        self._images = images
         self.sent: dict[str, Sent] = {}
         self.cancelled: dict[str, float] = {}
 
@@ -95,12 +98,13 @@ class Actor:
             message = f"The job folder in RUN_DIR can't be written: {error}. Free space there or mend its permissions."
             self._put_off(attempt, message)
             return
+        after = await self._images.awaited(record.desired.spec.image) if self._images is not None else None
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
         # Unknown until sbatch has returned: whoever interrupts us leaves it to looking.
         sequence = self._scheduler.next_sequence()
         self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
-        options = self._options(record, attempt, folder)
+        options = self._options(record, attempt, folder, after)
         arguments = (folder.path, folder.wrapper, self._site.python)
         reach("before sbatch")
         try:
@@ -127,7 +131,7 @@ class Actor:
         reach("after prepare")
         return folder
 
-    def _options(self, record: Record, attempt: Attempt, folder: JobFolder) -> tuple[str, ...]:
+    def _options(self, record: Record, attempt: Attempt, folder: JobFolder, after: int | None) -> tuple[str, ...]:
         assert record.desired.spec is not None
         return submit_options(
             attempt.token,
@@ -137,6 +141,7 @@ class Actor:
             chdir=folder.path,
             warning_seconds=self._time_warning,
             comment=record.desired.name,
+            after=after,
         )
 
     async def _cancel(self, action: Cancel) -> None:

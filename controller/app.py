@@ -19,6 +19,8 @@ from controller.act import Actor
 from controller.clock import SystemClock, TermClock
 from controller.core.model import Limits, Quota
 from controller.core.script import Site
+from controller.images.jobs import ImageJobs
+from controller.images.retention import ImageRetention
 from controller.lease import Lease, SqlLeaseRecords
 from controller.pace import Pace
 from controller.ports import DeposedError, Term
@@ -59,10 +61,11 @@ class Controller:
         self._installation = installation
         self._clock = SystemClock()
         self._key = load_key(settings.key_file)
-        wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
-        self._store = SqlStore(database, wanted)
+        self._wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
+        self._store = SqlStore(database, self._wanted)
         self._runner = runner(settings)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
+        self._image_jobs = ImageJobs(settings, self._runner) if settings.images.build == "job" else None
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
         self._leads: Leading | None = None
         self._metrics = Metrics(self._current, self._runner.calls)
@@ -133,6 +136,7 @@ class Controller:
             secret=lambda token: secret(self._key, token),
             time_warning=self._settings.slurm.time_warning,
             may_act=self._lease.holds,
+            images=self._image_jobs,
         )
         quotas = Quotas(
             ceilings(self._settings),
@@ -176,6 +180,7 @@ class Controller:
             deposed=deposed,
             quotas=quotas,
             retention=self._retention(term, clock),
+            images=self._images(clock),
             witness=self._metrics,
         )
 
@@ -187,6 +192,17 @@ class Controller:
         jobs = settings.run_dir / self._installation
         counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
         return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
+
+    def _images(self, clock: TermClock) -> ImageRetention:
+        settings = self._settings
+        return ImageRetention(
+            self._database,
+            self._wanted,
+            cache=settings.run_dir / "images",
+            jobs=settings.run_dir / self._installation,
+            keep=settings.images.keep_days * 86400 or None,
+            clock=clock,
+        )
 
     def _current(self) -> Leading | None:
         return self._leads

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.contract.launch import LaunchSpec
+from api.contract.launch import Image, LaunchSpec
 from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, Sent, Status
 
 
@@ -95,6 +95,17 @@ class RunDirs(Protocol):
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it. Who has it is found by the next `read`."""
+        ...
+
+
+class ImageMakers(Protocol):
+    """Jobs that make images for the jobs of services."""
+
+    async def awaited(self, image: Image | None) -> int | None:
+        """Return the job that makes an image which is not there yet, submitting one if need be; `None`: there is none.
+
+        It raises nothing: what can't be made beforehand is made by the job of the service.
+        """
         ...
 
 

@@ -113,7 +113,7 @@ class SqlStore:
             return None
         row, attempts, endpoints = found
         return Record(
-            desired=self._wanted.of(_service_row(row)),
+            desired=self._wanted.of(service_row(row)),
             status=_status(row),
             endpoints=tuple(_endpoint(e) for e in endpoints),
             attempts=tuple(_attempt(a) for a in attempts),
@@ -206,7 +206,8 @@ def _known(connection: Connection, tokens: Sequence[str]) -> dict[str, bool]:
     return found
 
 
-def _service_row(row: Any) -> ServiceRow:
+def service_row(row: Any) -> ServiceRow:
+    """Read a row of `services` beside `observed_generation` and `spec` of its status."""
     fresh = row.observed_generation == row.generation and row.spec is not None
     return ServiceRow(
         id=row.id,

@@ -39,6 +39,7 @@ def build() -> Parser:
     _services(commands)
     _models(commands)
     _recipes(commands)
+    _images(commands)
     _site(commands)
     return parser
 
@@ -141,6 +142,31 @@ def _recipes(commands: Commands) -> None:
     render = _command(recipes, "render", "recipes:render", "print the job that a recipe would become")
     render.add_argument("recipe", metavar="RECIPE")
     _config_flags(render)
+
+
+def _images(commands: Commands) -> None:
+    images = _group(commands, "images", "see, make, verify and clear the container images of this site")
+    _command(images, "list", "images:list_", "list the images in run_dir, and who uses them", FORMATS)
+    pull = _command(images, "pull", "images:make", "pull an image before a service needs it", ("table", "json", "name"))
+    pull.add_argument("what", metavar="RECIPE|REFERENCE", help="e.g. inference/vllm, or docker://owner/name@sha256:…")
+    build = _command(
+        images, "build", "images:make", "build an image before a service needs it", ("table", "json", "name")
+    )
+    build.add_argument("what", metavar="RECIPE|FILE.def", help="a recipe, or a definition file of Apptainer's")
+    for parser in (pull, build):
+        where = parser.add_mutually_exclusive_group()
+        job, host = "in a job without GPUs; Ctrl-C cancels it", "on this host"
+        where.add_argument("--job", dest="where", action="store_const", const="job", help=job)
+        where.add_argument("--host", dest="where", action="store_const", const="host", help=host)
+        parser.add_argument("--refresh", action="store_true", help="make it anew, even if it is there")
+    about = "compare images with what was made, and have Apptainer read them; exit 1 if one is damaged"
+    verify = _command(images, "verify", "images:verify", about, ("table", "json"))
+    verify.add_argument("keys", metavar="KEY", nargs="*", help="or its beginning; default: all")
+    verify.add_argument("--remove", action="store_true", help="remove those that are damaged and not in use")
+    prune = _command(images, "prune", "images:prune", "remove images that nothing uses", ("table", "json", "name"))
+    about = "only those unused for so long; default: images.keep_days, else 30; 0: all that are unused now"
+    prune.add_argument("--unused-for", type=float, metavar="DAYS", help=about)
+    prune.add_argument("--dry-run", action="store_true", help="remove nothing, only tell")
 
 
 def _site(commands: Commands) -> None:

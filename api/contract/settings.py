@@ -78,6 +78,27 @@ class ApptainerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesSettings:
+    """Where container images are made, and how long they are kept. Empty strings mean: as `slurm` has it."""
+
+    build: Literal["host", "job"] = "host"
+    """`job`: in jobs without GPUs, for which the jobs of services wait. `host`: `ai-factory images pull` and `build`
+    work on the host where they are typed, and what is missing then is made by the first job that needs it."""
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    cpu: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 4
+    memory: str = "16G"
+    """As in a recipe's resources; packing an image takes the more of it the more CPUs there are."""
+    time_limit: Annotated[int, msgspec.Meta(ge=1, le=525_600)] = 120
+    """Minutes."""
+    extra_options: tuple[str, ...] = ()
+    """Further sbatch options of these jobs, from the allow-list; those of `slurm` are not theirs."""
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
+    """How long the controller keeps an image that nothing uses; 0: for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
     """The controller's rhythm, in seconds, and what it tells of itself."""
 
@@ -149,6 +170,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
+    images: ImagesSettings = field(default_factory=ImagesSettings)
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     quota: QuotaSettings = field(default_factory=QuotaSettings)
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

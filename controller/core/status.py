@@ -161,6 +161,9 @@ def _queued(attempt: Attempt, seen: Observed) -> tuple[int, Progress, str]:
         if attempt.job_id is None:
             return 0, Progress.SUBMITTING, "It is being submitted."
         return 2, Progress.QUEUED, f"The job {attempt.job_id} is queued."
+    if job.reason == "Dependency" and len(jobs) == 1:  # an earlier job of its name, for which it waits too, is listed
+        message = f"The job {job.job_id} waits for one without GPUs (af-image-…) that makes its image: squeue --me"
+        return 2, Progress.BUILDING_IMAGE, message
     advice = _PENDING_ADVICE.get(job.reason, "")
     reason = f" ({job.reason})" if job.reason not in ("", "None") else ""
     return 2, Progress.QUEUED, f"The job {job.job_id} is queued{reason}.{advice}"

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.contract.database import cause
 from api.contract.identity import parse_token
 from api.contract.log import about
+from controller.images.retention import ImageRetention
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
 from controller.quotas import Quotas
@@ -71,6 +72,8 @@ class Leading:
     quotas: Quotas
     retention: Retention | None = None
     """`None`: everything is kept."""
+    images: ImageRetention | None = None
+    """`None`: all images are kept."""
     witness: Witness = field(default_factory=Unwitnessed)
     passes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     """Numbers the passes of this term."""
@@ -141,10 +144,11 @@ class Leading:
 
     async def clear_away(self) -> None:
         """Clear away what is old, if anything ever is."""
-        if self.retention is None:
-            return
         try:
-            await self.retention.sweep(self.keeper.latest)
+            if self.retention is not None:
+                await self.retention.sweep(self.keeper.latest)
+            if self.images is not None:
+                await self.images.sweep()
         except DeposedError as error:
             log.warning("deposed", extra={"error": error})
             self.deposed.set()

@@ -74,15 +74,25 @@ def submit_command(script: str, arguments: Iterable[str], options: Iterable[str]
 
 
 def submit_options(
-    token: str, resources: Resources, *, output: str, error: str, chdir: str, warning_seconds: int, comment: str
+    token: str,
+    resources: Resources,
+    *,
+    output: str,
+    error: str,
+    chdir: str,
+    warning_seconds: int,
+    comment: str,
+    after: int | None = None,
 ) -> tuple[str, ...]:
     """Return the options of one submission. Paths are meant literally; `warning_seconds` of 0 gives no warning.
+
+    `after` is a job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1)).
 
     Where an option is given twice, sbatch takes the last (measured, also for `--dependency`), so what the protocol
     rests on comes after what was asked for, and the singleton last of all. Raises ValueError where a value can't be
     handed to sbatch.
     """
-    return (*_asked_for(resources), *_fixed(output, error, chdir, comment), *_protocol(token, warning_seconds))
+    return (*_asked_for(resources), *_fixed(output, error, chdir, comment), *_protocol(token, warning_seconds, after))
 
 
 def _asked_for(resources: Resources) -> list[str]:
@@ -132,10 +142,14 @@ def _fixed(output: str, error: str, chdir: str, comment: str) -> list[str]:
     ]
 
 
-def _protocol(token: str, warning_seconds: int) -> list[str]:
-    """Return what submitting exactly once rests on, and the warning before the time limit (to the script alone)."""
+def _protocol(token: str, warning_seconds: int, after: int | None) -> list[str]:
+    """Return what submitting exactly once rests on, and the warning before the time limit (to the script alone).
+
+    All dependencies between which a comma stands must hold (sbatch(1)).
+    """
     warning = [f"--signal=B:USR1@{min(warning_seconds, 65535)}"] if warning_seconds > 0 else []
-    return [*warning, "--no-requeue", f"--job-name={token}", "--dependency=singleton"]
+    awaited = f"afterany:{after}," if after is not None else ""
+    return [*warning, "--no-requeue", f"--job-name={token}", f"--dependency={awaited}singleton"]
 
 
 def literal_path(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
@@ -110,9 +111,9 @@ class SlurmScheduler:
 
 def _require(token: str, options: tuple[str, ...]) -> None:
     """Refuse to send what the protocol does not hold for: sbatch heeds the last of each option."""
-    for name, value in (("--job-name=", token), ("--dependency=", "singleton")):
+    for name, value in (("--job-name=", re.escape(token)), ("--dependency=", "(afterany:[0-9]+,)?singleton")):
         given = [option for option in options if option.startswith(name)]
-        if not given or given[-1] != name + value:
+        if not given or not re.fullmatch(name + value, given[-1]):
             msg = f"the options of {token} must end on {name}{value}, not on {given[-1:]}"
             raise ValueError(msg)
 

@@ -1,23 +1,21 @@
-"""The container image: used where it lies, or built once for all jobs.
+"""The container image: used where it lies, or made once for all jobs.
 
-A built image gets its name only when it is whole and on the disk; a lock beside it keeps two jobs from building the
-same one. A killed builder leaves a partial file, which the next one removes.
+An image gets its name only when it is whole and on the disk; a lock beside it keeps two jobs from making the same one.
+A killed maker leaves a partial file, which the next one removes. See `cache` for what lies where.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from controller.wrapper.files import remove, write_new
+from controller.wrapper import cache
+from controller.wrapper.cache import Entry, Record
+from controller.wrapper.files import remove, say, write_new
 from controller.wrapper.logs import Logs
 from controller.wrapper.parameters import Image
 from controller.wrapper.process import Child
@@ -40,28 +38,33 @@ class Images:
         self._apptainer = apptainer
         self._report = report
         self._signals = signals
+        self._waits = False
 
-    def prepare(self, image: Image, job_folder: Path, scratch: Path) -> Path:
-        """Return the image's path, building it if need be.
+    def prepare(self, image: Image, job_folder: Path, scratch: Path, *, refresh: bool = False) -> Path:
+        """Return the image's path, making it if need be, or anew if `refresh`; it stays ours until we end.
 
         Raises `FailedError` (`ImageFailed`), or `StoppedError` when we are told to stop meanwhile.
         """
-        if image.source is not None and "://" not in image.source:
-            return _existing(Path(image.source))
-        target = self._cache / f"{_digest(image)}.sif"
+        if not cache.is_cached(image):
+            self._report.image = ""
+            return _existing(Path(str(image.source)))
+        entry = Entry(self._cache, cache.key(image))
+        self._report.image = entry.key
         try:
-            if not target.exists():
-                self._report.step("image", f"waiting for {target.name}")
+            while refresh or cache.hold(entry.image, self._wait) is None:
+                self._report.step("image", f"waiting for {entry.image.name}")
                 self._cache.mkdir(parents=True, exist_ok=True)
-                with self._lock(target.with_suffix(".lock")):
-                    if not target.exists():
-                        self._build(image, target, job_folder, scratch)
+                with cache.locked(entry.lock, self._wait):
+                    if refresh or not entry.image.exists():
+                        self._build(image, entry, job_folder, scratch)
+                refresh = False
         except OSError as error:
-            raise FailedError("ImageFailed", f"cannot build {target}: {error.strerror or error}") from error
-        return target
+            raise FailedError("ImageFailed", f"cannot make {entry.image}: {error.strerror or error}") from error
+        cache.touch(entry)
+        return entry.image
 
-    def _build(self, image: Image, target: Path, job_folder: Path, scratch: Path) -> None:
-        partial = target.with_name(f".{target.stem}.partial")
+    def _build(self, image: Image, entry: Entry, job_folder: Path, scratch: Path) -> None:
+        partial = entry.partial
         remove(partial)
         if image.definition is not None:
             definition = scratch / "image.def"
@@ -75,11 +78,19 @@ class Images:
             code = self._run(command, {"APPTAINER_TMPDIR": str(scratch), **os.environ}, scratch)
             if code != 0 or not partial.exists():
                 raise FailedError("ImageFailed", f"apptainer {command[1]} ended with {code}\n{reason(log.lines())}")
-            _flush(partial)
-            partial.replace(target)
-            _flush(self._cache)
+            cache.publish(entry, self._record(image, partial))
         finally:
             remove(partial)
+
+    def _record(self, image: Image, made: Path) -> Record:
+        return Record(
+            source=image.source,
+            definition=image.definition,
+            sha256=cache.sha256(made, self._signals.check),
+            size=made.stat().st_size,
+            made_at=time.time(),
+            host=socket.gethostname(),
+        )
 
     def _run(self, command: list[str], environment: Mapping[str, str], folder: Path) -> int:
         try:
@@ -104,27 +115,12 @@ class Images:
         while child.exit_code() is None and time.monotonic() < deadline:
             self._signals.wait(0.1)
 
-    @contextlib.contextmanager
-    def _lock(self, path: Path) -> Iterator[None]:
-        """Hold the lock file; POSIX locks work over NFS and end with the process."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while not _try_lock(descriptor):
-                self._signals.check()
-                self._signals.wait(LOCK_INTERVAL)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        raise
-    return True
+    def _wait(self) -> None:
+        if not self._waits:
+            say("somebody else is making or removing this image: waiting")
+        self._waits = True
+        self._signals.check()
+        self._signals.wait(LOCK_INTERVAL)
 
 
 def _existing(path: Path) -> Path:
@@ -133,23 +129,6 @@ def _existing(path: Path) -> Path:
     except OSError as error:
         raise FailedError("ImageFailed", f"image {path} on {socket.gethostname()}: {error.strerror}") from error
     return path
-
-
-def _digest(image: Image) -> str:
-    what = f"definition\n{image.definition}" if image.definition is not None else f"source\n{image.source}"
-    return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _flush(path: Path) -> None:
-    """Bring a file or folder to the disk; file systems that can't are not held up."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def cannot_start(program: str, error: OSError) -> str:

@@ -58,9 +58,12 @@ class Parameters:
 
     token: str
     image: Image | None
+    refresh: bool
+    """The image is to be made anew."""
     image_cache: Path
     apptainer: str
     command: tuple[Text, ...]
+    """Empty: the image is to be made, and nothing is run in it."""
     environment: Mapping[str, Text]
     environment_from: Mapping[str, str]
     binds: tuple[str, ...]
@@ -109,12 +112,13 @@ def _check_version(raw: object) -> None:
 
 
 def _parse(fields: _Fields) -> Parameters:
-    command = fields.get("command", _texts, ())
-    if not command:
+    command, image = fields.get("command", _texts, ()), fields.get("image", _image, None)
+    if not command and image is None:
         raise ValueError("command: empty")
     return Parameters(
         token=fields.get("token", _string, ""),
-        image=fields.get("image", _image, None),
+        image=image,
+        refresh=fields.get("refresh", _boolean, False),
         image_cache=Path(fields.get("image_cache", _string, ".")),
         apptainer=fields.get("apptainer", _string, "apptainer"),
         command=command,

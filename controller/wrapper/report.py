@@ -53,6 +53,8 @@ class Report:
         self._port: int | None = None
         self.digest: str | None = None
         """What identifies the launch spec; `ai-factory adopt` reads it back."""
+        self.image: str | None = None
+        """The key of its image in the cache; empty: it uses none of those."""
         self._detail = ""
         self._health: Verdict | None = None
         self._written: tuple[str, int | None, str, Verdict | None] | None = None
@@ -96,6 +98,8 @@ class Report:
         content: dict[str, object] = {"step": self._step, "port": self._port, "detail": clean(self._detail)}
         if self.digest:
             content["digest"] = self.digest
+        if self.image is not None:
+            content["image"] = self.image
         if self._health is not None:
             told = {"ok": self._health.ok, "failures": self._health.failures, "message": clean(self._health.message)}
             content["health"] = told

@@ -56,9 +56,13 @@ class Supervisor:
         self._secrets = environment.read_secrets(parameters)
         files = self._write_files()
         image = None
-        if parameters.image is not None:
+        if parameters.image is None:
+            self._report.image = ""
+        else:
             images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
-            image = images.prepare(parameters.image, self._folder, self._scratch)
+            image = images.prepare(parameters.image, self._folder, self._scratch, refresh=parameters.refresh)
+        if not parameters.command:
+            return Ending(0, "ImageReady", str(image))
         job_id = int(os.environ["SLURM_JOB_ID"])
         me = parameters.token, job_id, self._report, self._signals
         with slot.held(self._folder, *me) as place, held(parameters.volumes, *me) as volumes:

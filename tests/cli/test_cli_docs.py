@@ -16,7 +16,7 @@ from api.contract.settings import load
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"`([^`\n]+)`")
-SETTING = re.compile(r"(?<![\w./-])(?:api|slurm|controller|apptainer)\.[a-z_]+(?![\w.])")
+SETTING = re.compile(r"(?<![\w./-])(?:api|slurm|controller|apptainer|images)\.[a-z_]+(?![\w.])")
 PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http"}
 SUBSTITUTION = re.compile(r"\$\([^)]*\)")
 

@@ -84,6 +84,7 @@ class Slurm:
         arguments: tuple[str, ...] = (),
         comment: str = "a test",
         output: str = "log",
+        after: int | None = None,
         **resources: object,
     ) -> Sent:
         script = self.folder / "job.sh"
@@ -91,7 +92,14 @@ class Slurm:
         asked = Resources(**({"memory_mb": 100, "time_limit": 5} | resources))  # type: ignore[arg-type]
         log = str(self.folder / output)
         options = submit_options(
-            token, asked, output=log, error=log, chdir=str(self.folder), warning_seconds=60, comment=comment
+            token,
+            asked,
+            output=log,
+            error=log,
+            chdir=str(self.folder),
+            warning_seconds=60,
+            comment=comment,
+            after=after,
         )
         return await (scheduler or self.scheduler).submit(token, str(script), arguments, options)
 
@@ -169,6 +177,29 @@ async def test_what_a_job_finds_in_its_environment(slurm: Slurm) -> None:
     assert f"SLURM_JOB_NAME={token}" in lines
     assert "arguments=a b $HOME" in lines
     assert len(await slurm.jobs(token)) <= 1
+
+
+async def test_jobs_of_one_name_wait_for_each_other_beside_another_one(slurm: Slurm) -> None:
+    """A job that waits for an image is kept apart from its twin as any other."""
+    image, token = await slurm.started(slurm.token()), slurm.token()
+    twins = [(await slurm.submit(token, after=image.job_id)).job_id for _ in range(2)]
+    waiting = await slurm.jobs(token)
+    assert sorted(job.job_id for job in waiting) == twins
+    assert {(job.phase, job.reason) for job in waiting} == {(JobPhase.PENDING, "Dependency")}
+    slurm.command("scancel", str(image.job_id))
+    running = await slurm.seen(token, JobPhase.RUNNING)
+    (other,) = (job for job in await slurm.jobs(token) if job.job_id != running.job_id)
+    assert (other.phase, other.reason) == (JobPhase.PENDING, "Dependency")
+    assert "Dependency=singleton(unfulfilled)" in slurm.command("scontrol", "show", "job", str(other.job_id))
+    slurm.command("scancel", str(running.job_id))
+    assert (await slurm.seen(token, JobPhase.RUNNING)).job_id == other.job_id
+
+
+async def test_a_job_that_slurm_does_not_know_is_not_waited_for(slurm: Slurm) -> None:
+    token = slurm.token()
+    sent = await slurm.submit(token, after=60_000)
+    assert sent.outcome is SendOutcome.ACCEPTED, sent
+    await slurm.seen(token, JobPhase.RUNNING)
 
 
 async def test_gpus(slurm: Slurm) -> None:

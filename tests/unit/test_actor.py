@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from api.contract.launch import LaunchSpec, Resources
+from api.contract.launch import Image, LaunchSpec, Resources
 from controller.act import Actor
 from controller.core.model import (
     Attempt,
@@ -42,6 +42,8 @@ class World:
         self.holds = True
         self.parameters: dict[str, Any] = {}
         self.options: tuple[str, ...] = ()
+        self.awaited_job: int | None = None
+        self.holds_after_awaiting = True
 
     def sent(self, outcome: SendOutcome, job_id: int | None = None, message: str = "") -> Sent:
         return Sent(outcome=outcome, sequence=self.next_sequence(), job_id=job_id, message=message)
@@ -65,6 +67,11 @@ class World:
         self._do("prepare", service_id, token)
         self.parameters = json.loads(parameters)
         return JobFolder(path=f"/run/{token}", launch_script="/run/lib/launch.sh", wrapper="/run/lib/wrapper.pyz")
+
+    async def awaited(self, image: Image | None) -> int | None:
+        self._do("awaited", image)
+        self.holds = self.holds_after_awaiting
+        return self.awaited_job
 
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
@@ -98,9 +105,18 @@ def world() -> World:
 
 @pytest.fixture
 def actor(world: World) -> Actor:
+    return new_actor(world)
+
+
+def new_actor(world: World, **more: Any) -> Actor:
     fake = cast(Any, world)
     return Actor(scheduler=fake, run_dirs=fake, probes=fake, store=fake, clock=fake, site=SITE,
-                 secret=lambda token: f"secret of {token}", time_warning=60, may_act=world.may_act)  # fmt: skip
+                 secret=lambda token: f"secret of {token}", time_warning=60, may_act=world.may_act, **more)  # fmt: skip
+
+
+def waiting_actor(world: World) -> Actor:
+    """One that has missing images made by jobs."""
+    return new_actor(world, images=cast(Any, world))
 
 
 def attempt(token: str, **values: Any) -> Attempt:
@@ -184,6 +200,18 @@ class TestSubmitting:
         assert world.verbs.count("submit") == 1
         assert actor.sent["a"] == before
 
+    @pytest.mark.parametrize(
+        ("awaited", "dependency"), [(None, "singleton"), (99, "afterany:99,singleton")], ids=["there", "missing"]
+    )
+    async def test_it_waits_for_the_job_that_makes_its_image(
+        self, world: World, awaited: int | None, dependency: str
+    ) -> None:
+        world.awaited_job = awaited
+        await act(waiting_actor(world), (A,), Submit(token="a"))
+        assert world.verbs == ["prepare", "awaited", "submit", "note"]
+        assert world.done[1] == ("awaited", SPEC.image)
+        assert world.options[-1] == f"--dependency={dependency}"
+
     async def test_a_folder_that_can_not_be_written_defers_it(self, actor: Actor, world: World) -> None:
         world.errors["prepare"] = OSError(28, "No space left on device")
         await act(actor, (A,), Submit(token="a"))
@@ -243,6 +271,14 @@ class TestTheLease:
         with pytest.raises(DeposedError):
             await act(actor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
+        assert actor.sent == {}
+
+    async def test_lost_while_an_image_was_asked_for_nothing_is_sent(self, world: World) -> None:
+        world.holds_after_awaiting = False
+        actor = waiting_actor(world)
+        with pytest.raises(DeposedError):
+            await act(actor, (A,), Submit(token="a"))
+        assert world.verbs == ["prepare", "awaited"]
         assert actor.sent == {}
 
 

@@ -125,6 +125,9 @@ def test_available_is_one_that_answers() -> None:
     assert said(see_running(ready(), probes=fails(ready(), 2)), "Available").status is Truth.FALSE
 
 
+TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, reason="Resources", job_id=JOB + 1))
+
+
 @pytest.mark.parametrize(
     ("seen", "reason", "words"),
     [
@@ -136,6 +139,8 @@ def test_available_is_one_that_answers() -> None:
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="None"))), "Queued", f"job {JOB} is queued."),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Resources"))), "Queued", "(Resources)"),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Dependency"))), "BuildingImage", "af-image-…"),
+        (see(queued(), snapshot=snapshot(*TWINS)), "Queued", "(Dependency)"),
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
         (see_running(started()), "Starting", "its engine is starting"),
         (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),

@@ -122,3 +122,26 @@ async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it()
     )
     await term.read_when_due()
     assert await asyncio.wait_for(term.queue.get(), 5) == "7hq2m5xw"
+
+
+async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[str, Any]]) -> None:
+    swept: list[str] = []
+
+    async def sweep(*_: object) -> None:
+        swept.append("rows")
+
+    async def sweep_images() -> None:
+        swept.append("images")
+        raise OSError("RUN_DIR is away")
+
+    term = replace(
+        leading(Witness(), None),
+        keeper=cast(Any, SimpleNamespace(latest=None)),
+        retention=cast(Any, SimpleNamespace(sweep=sweep)),
+        images=cast(Any, SimpleNamespace(sweep=sweep_images)),
+    )
+    await term.clear_away()
+    assert swept == ["rows", "images"]
+    assert [line["message"] for line in lines] == ["what is old could not be cleared away"]
+    await replace(term, retention=None).clear_away()
+    assert swept == ["rows", "images", "images"]

@@ -49,6 +49,10 @@ def test_no_warning() -> None:
     assert not any("signal" in option for option in options(warning_seconds=0))
 
 
+def test_another_job_can_be_waited_for_beside_the_singleton() -> None:
+    assert options(after=17)[-1] == "--dependency=afterany:17,singleton"
+
+
 def test_slurm_takes_no_longer_warning_than_a_16_bit_number() -> None:
     assert "--signal=B:USR1@65535" in options(warning_seconds=100_000)
 

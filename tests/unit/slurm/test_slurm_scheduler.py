@@ -162,6 +162,9 @@ async def test_the_sequence_is_taken_after_sbatch_returned() -> None:
         OPTIONS[1:],
         (*OPTIONS, "--job-name=other"),
         (*OPTIONS, "--dependency=afterok:1"),
+        (*OPTIONS, "--dependency=afterany:1"),
+        (*OPTIONS, "--dependency=afterany:1?singleton"),
+        (*OPTIONS, "--dependency=singleton,afternotok:1"),
     ],
 )
 async def test_nothing_is_sent_without_the_name_and_the_singleton(options: tuple[str, ...]) -> None:

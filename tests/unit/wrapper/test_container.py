@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -210,7 +211,12 @@ def test_a_definition_is_built_for_real(run: Any, tmp_path: Path) -> None:
     job = run("echo", "hello", image={"source": None, "definition": DEFINITION}, image_cache=str(tmp_path / "images"))
     assert job.run(seconds=30) == 0, job.stderr
     assert "hello\n" in job.stdout
-    assert [path.suffix for path in sorted((tmp_path / "images").iterdir())] == [".lock", ".sif"]
+    kept = sorted((tmp_path / "images").iterdir())
+    assert [path.suffix for path in kept] == [".json", ".lock", ".sif", ".used"]
+    record = json.loads(kept[0].read_text())
+    assert (record["source"], record["definition"]) == (None, DEFINITION)
+    assert record["sha256"] == hashlib.sha256(kept[2].read_bytes()).hexdigest()
+    assert job.state["image"] == kept[2].stem
 
 
 def _text(path: Path) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from controller.wrapper import cache
 
 from .jobs import Job, alive, until
 
@@ -92,6 +99,7 @@ def test_of_many_jobs_one_builds_and_nobody_sees_half_an_image(
     assert len(calls(tmp_path, "pull")) == 1
     assert [image.read_text() for image in images(tmp_path)] == ["whole"]
     assert list((tmp_path / "run/images").glob(".*")) == []
+    assert sorted(job.stderr.count("waiting\n") for job in jobs) == [0, 1, 1, 1]
 
 
 def test_what_a_killed_builder_left_is_removed_by_the_next(
@@ -176,3 +184,156 @@ def test_nothing_secret_and_no_value_stands_in_the_command_line(
         assert part in line
     assert f"--mount type=bind,source={job.folder}/files,destination=/recipe,ro" in line
     assert line.count(str(job.folder)) == 1, "the job folder itself is not bound"
+
+
+def record(image: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(image.with_suffix(".json").read_text())
+    return content
+
+
+def test_what_was_made_is_written_down_beside_it(job: Job, fake: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    job.write(**fake(), **source("docker://x"))
+    assert job.run() == 0, job.stderr
+    [image] = images(tmp_path)
+    told = record(image)
+    assert (told["source"], told["definition"], told["size"]) == ("docker://x", None, len("whole"))
+    assert told["sha256"] == hashlib.sha256(b"whole").hexdigest()
+    assert image.with_suffix(".used").exists()
+    assert job.state["image"] == image.stem
+
+
+def test_a_job_without_a_command_only_makes_the_image(
+    job: Job, fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    job.write(**{**fake(), **source("docker://x"), "command": []})
+    assert job.run() == 0, job.stderr
+    [image] = images(tmp_path)
+    assert (job.exit["reason"], job.exit["message"]) == ("ImageReady", str(image))
+    assert calls(tmp_path, "-q exec") == []
+
+
+def test_made_anew_it_takes_the_place_of_the_old_one_at_once(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first, again = make_job(), make_job()
+    first.write(**fake(), **source("docker://x"))
+    assert first.run() == 0, first.stderr
+    [image] = images(tmp_path)
+    before = image.stat().st_ino
+    again.write(**{**fake("sleep 0"), **source("docker://x"), "refresh": True, "command": []})
+    assert again.run() == 0, again.stderr
+    assert images(tmp_path) == [image]
+    assert image.stat().st_ino != before
+    assert len(calls(tmp_path, "pull")) == 2
+    assert list(image.parent.glob(".*")) == [], "nobody used the old one"
+    failing = make_job()
+    failing.write(**{**fake("exit 7"), **source("docker://x"), "refresh": True, "command": []})
+    assert failing.run() == 1
+    assert (image.read_text(), record(image)["size"]) == ("whole", 5), "what could not be made anew stays as it was"
+
+
+def engine(fake: Callable[..., dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
+    """A program in Apptainer's place that runs until it is told to end."""
+    parameters = fake()
+    program = Path(parameters["apptainer"])
+    text = program.read_text()
+    program.write_text(
+        text.replace("*) exit 0 ;;", f'*) echo up; until [ -e "{tmp_path}/end" ]; do sleep 0.02; done; exit 0 ;;')
+    )
+    return parameters
+
+
+def test_what_a_job_uses_is_not_removed_and_outlives_its_successor(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    parameters = engine(fake, tmp_path)
+    running, anew = make_job(), make_job()
+    running.write(**parameters, **source("docker://x"))
+    running.start()
+    until(lambda: "up" in running.stdout)
+    [image] = images(tmp_path)
+    entry = cache.Entry(image.parent, image.stem)
+    assert cache.discard(entry) is False
+    assert images(tmp_path) == [image]
+
+    anew.write(**{**parameters, **source("docker://x"), "refresh": True, "command": []})
+    assert anew.run() == 0, anew.stderr
+    [old] = image.parent.glob(".*.old")
+    cache.clear_aside(entry)
+    assert old.exists(), "the job that runs still uses it"
+    (tmp_path / "end").touch()
+    assert running.wait() == 0
+    cache.clear_aside(entry)
+    assert not old.exists()
+    assert cache.discard(entry) is True
+    assert [path.name for path in image.parent.iterdir()] == [f"{image.stem}.lock"]
+
+
+def test_a_job_that_meets_a_removal_makes_the_image_anew(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first, late = make_job(), make_job()
+    for job in (first, late):
+        job.write(**fake(), **source("docker://x"))
+    assert first.run() == 0, first.stderr
+    [image] = images(tmp_path)
+    with image.open("r+b") as file:  # as a remover does, which is slow
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        waiting = Path("/proc", str(late.start().pid), "fd")
+        until(lambda: str(image) in [os.path.realpath(opened) for opened in waiting.iterdir()])
+        image.unlink()
+    assert late.wait() == 0, late.stderr
+    assert len(calls(tmp_path, "pull")) == 2
+    assert [path.read_text() for path in images(tmp_path)] == ["whole"]
+
+
+def test_a_job_that_meets_a_replacement_holds_the_new_image(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first, late = make_job(), make_job()
+    first.write(**{**fake(), **source("docker://x"), "command": []})
+    assert first.run() == 0, first.stderr
+    [image] = images(tmp_path)
+    late.write(**engine(fake, tmp_path), **source("docker://x"))
+    with image.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        waiting = Path("/proc", str(late.start().pid), "fd")
+        until(lambda: str(image) in [os.path.realpath(opened) for opened in waiting.iterdir()])
+        new = image.with_name("new")
+        new.write_text("new")
+        new.replace(image)
+    until(lambda: "up" in late.stdout)
+    assert cache.discard(cache.Entry(image.parent, image.stem)) is False
+    (tmp_path / "end").touch()
+    assert late.wait() == 0, late.stderr
+
+
+def test_a_removal_that_died_half_way_is_finished(
+    job: Job, fake: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    job.write(**fake(), **source("docker://x"))
+    assert job.run() == 0, job.stderr
+    [image] = images(tmp_path)
+    entry = cache.Entry(image.parent, image.stem)
+    image.rename(entry.aside())
+    job_again = Job(tmp_path / "again", job.wrapper, tmp_path / "again-tmp")
+    job_again.write(**fake(), **source("docker://x"))
+    assert job_again.run() == 0, job_again.stderr
+    assert [path.read_text() for path in images(tmp_path)] == ["whole"]
+    cache.clear_aside(entry)
+    assert list(image.parent.glob(".*")) == []
+
+
+def test_where_there_are_no_locks_jobs_run_and_nothing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    entry = cache.Entry(tmp_path, "0" * 16)
+    entry.image.write_text("whole")
+    monkeypatch.setattr(fcntl, "lockf", none)
+    assert cache.hold(entry.image, lambda: None) is not None
+    with pytest.raises(OSError, match="No locks"):
+        cache.discard(entry)
+    assert entry.image.exists()

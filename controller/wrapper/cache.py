@@ -1,0 +1,265 @@
+"""The cache of images, RUN_DIR/images, as jobs and programs share it. Of each image there lie, under its key:
+
+KEY.sif    the image; it gets this name when it is whole and on the disk
+KEY.json   its record: what it was made of, and the SHA-256 of the file
+KEY.used   touched whenever a job takes it
+KEY.lock   locked by whoever makes it, replaces it or removes it
+
+and, with a dot before it, what is on its way: KEY.partial, and KEY.N.old, which was replaced or removed.
+
+A job that uses an image holds a shared lock on the file itself, so nobody else needs to know of it: who removes a file
+has its lock alone first. POSIX locks work over NFS and end with the process; closing any descriptor of a file ends its
+process's locks on it, so nothing of ours opens an image that it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.wrapper.files import remove, replace
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Image(Protocol):
+        """What an image is made of; exactly one of the two is set."""
+
+        @property
+        def source(self) -> str | None: ...  # noqa: D102
+        @property
+        def definition(self) -> str | None: ...  # noqa: D102
+
+
+CHUNK = 1 << 20
+"""Bytes that are read at once for a digest."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of an image since it was made."""
+
+    source: str | None
+    """The OCI reference it was pulled by."""
+    definition: str | None
+    """The text it was built from."""
+    sha256: str
+    """Of the file, in hexadecimal digits."""
+    size: int
+    """Bytes."""
+    made_at: float
+    """Unix seconds of the maker's clock."""
+    host: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the files of one image are."""
+
+    cache: Path
+    key: str
+
+    @property
+    def image(self) -> Path:
+        """The image itself."""
+        return self.cache / f"{self.key}.sif"
+
+    @property
+    def record(self) -> Path:
+        """Its record."""
+        return self.cache / f"{self.key}.json"
+
+    @property
+    def used(self) -> Path:
+        """The file whose time of modification says when it was used last."""
+        return self.cache / f"{self.key}.used"
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked by whoever changes any of the others. It is never removed."""
+        return self.cache / f"{self.key}.lock"
+
+    @property
+    def partial(self) -> Path:
+        """The image while it is made; nobody's, unless the lock is taken."""
+        return self.cache / f".{self.key}.partial"
+
+    def aside(self) -> Path:
+        """Return a name for a file that has had its day."""
+        return self.cache / f".{self.key}.{time.time_ns()}.old"
+
+
+def is_cached(image: Image) -> bool:
+    """Whether the cache is where it lies: a .sif file is used in its own place."""
+    return image.definition is not None or "://" in str(image.source)
+
+
+def key(image: Image) -> str:
+    """Return the name of an image: a digest of its definition's text, or of its reference as it is written."""
+    what = f"definition\n{image.definition}" if image.definition is not None else f"source\n{image.source}"
+    return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def sha256(path: Path, check: Callable[[], None] = lambda: None) -> str:
+    """Return the digest of a file; `check` is called on the way, and may raise. Raises `OSError`."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            check()
+    return digest.hexdigest()
+
+
+def read_record(entry: Entry) -> Record | None:
+    """Return an image's record; `None`: there is none, as of images that an older version made, or it is garbled."""
+    try:
+        told = json.loads(entry.record.read_text(encoding="utf-8"))
+        return Record(
+            source=None if told["source"] is None else str(told["source"]),
+            definition=None if told["definition"] is None else str(told["definition"]),
+            sha256=str(told["sha256"]),
+            size=int(told["size"]),
+            made_at=float(told["made_at"]),
+            host=str(told["host"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def publish(entry: Entry, record: Record) -> None:
+    """Put a whole partial image in its place, under its lock; one that was there lives on for those who use it.
+
+    Raises `OSError`. There is never no image; at worst there is one without a record.
+    """
+    flush(entry.partial)
+    remove(entry.record)
+    with contextlib.suppress(FileNotFoundError):
+        os.link(entry.image, entry.aside())
+    entry.partial.replace(entry.image)
+    flush(entry.cache)
+    replace(entry.record, json.dumps(asdict(record)))
+    clear_aside(entry)
+
+
+def hold(path: Path, wait: Callable[[], None]) -> int | None:
+    """Take a shared lock on an image; return the descriptor that keeps it, or `None` if there is no such image.
+
+    `wait` is called while it is being removed, and may raise. Raises `OSError`. Where the file system has no locks the
+    descriptor holds nothing: then nothing of the cache is ever removed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
+    try:
+        while _locked(descriptor, fcntl.LOCK_SH) is False:
+            wait()
+        if _is(descriptor, path):
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def touch(entry: Entry) -> None:
+    """Note that the image is used. What can't be noted is no reason to stop."""
+    with contextlib.suppress(OSError):
+        entry.used.touch(mode=0o600)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file; `wait` is called between two tries, and may raise. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while _locked(descriptor, fcntl.LOCK_EX, must=True) is not True:
+            wait()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def discard(entry: Entry) -> bool:
+    """Remove an image that nobody uses, under its lock; whether it is gone. Raises `OSError`.
+
+    Whoever opens it meanwhile either has its lock before us, or finds it gone once we have let go.
+    """
+    try:
+        with _alone(entry.image):
+            aside = entry.aside()
+            entry.image.rename(aside)
+            remove(entry.record)
+            remove(entry.used)
+            flush(entry.cache)
+            aside.unlink()
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def clear_aside(entry: Entry) -> None:
+    """Remove, under the image's lock, what was replaced or half removed and is not used any more."""
+    for path in entry.cache.glob(f".{entry.key}.*.old"):
+        with contextlib.suppress(OSError), _alone(path):
+            path.unlink()
+
+
+def flush(path: Path) -> None:
+    """Bring a file or folder to the disk; file systems that can't are not held up."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Have a file's lock alone; raises `BlockingIOError` if it is used, and `OSError`."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if not _locked(descriptor, fcntl.LOCK_EX, must=True):
+            raise BlockingIOError(errno.EAGAIN, "it is in use", str(path))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int, must: bool = False) -> bool | None:
+    """Try to lock; `False`: somebody else has it; `None`: there are no locks here, which raises if there `must` be."""
+    try:
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if must:
+            raise
+        return None
+    return True
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Whether a file that was opened still lies under that name."""
+    try:
+        mine, there = os.fstat(descriptor), path.stat()
+    except OSError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
