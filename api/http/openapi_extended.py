@@ -64,6 +64,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
 
 EXTRA_OPERATIONS = (
     Operation(
+        method="get",
+        path="/api/v1/services/{service_id}/declaration",
+        name="get_service_declaration",
+        description="What is wanted of a service, exactly as it was declared; its ETag goes with a PATCH.",
+        answer=ref("Declaration"),
+        refusals=_NOT_FOUND,
+    ),
+    Operation(
         method="patch",
         path="/api/v1/services/{service_id}",
         name="change_service",
@@ -240,6 +248,20 @@ _FURTHER_SCHEMAS: dict[str, Schema] = {
         "additionalProperties": False,
         "title": "ServicePatch",
     },
+    "Declaration": object_of(
+        "Declaration",
+        {
+            "id": {"type": "string"},
+            "name": {"type": "string"},
+            "recipe_name": {"type": "string"},
+            "config": {**ANY_OBJECT, "title": "Config"},
+            "replicas": {**_MAYBE_INTEGER, "description": "null: as many as the recipe says."},
+            "desired_state": {"type": "string", "enum": ["running", "stopped"]},
+            "deleted_at": _TIME,
+            "version": _INTEGER,
+        },
+        ["id", "name", "recipe_name", "config", "replicas", "desired_state", "deleted_at", "version"],
+    ),
     "StatusRequest": object_of("StatusRequest", {"status": {"type": "string", "enum": ["cancelled"]}}, ["status"]),
     "StatusResponse": object_of(
         "StatusResponse",
