@@ -116,4 +116,4 @@ class LaunchSpec:
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret."""
     restarted_at: str | None = None
-    """Changes nothing but the digest: a new value has every replica launched anew, as `restartedAt` does for kubectl."""
+    """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""

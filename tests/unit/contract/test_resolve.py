@@ -611,7 +611,7 @@ def test_a_restart_is_another_launch_of_the_same(launch: Launch) -> None:
 
 @pytest.mark.parametrize("value", [True, [], {}, "x" * 65, "a\0"])
 def test_a_restart_has_a_time(launch: Launch, value: object) -> None:
-    with pytest.raises(ConfigError, match="^restarted_at: "):
+    with pytest.raises(ConfigError, match=r"^restarted_at: "):
         launch(PARAMETERS, {"restarted_at": value})
 
 
