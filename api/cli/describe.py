@@ -12,7 +12,7 @@ from api.cli.client import connect
 from api.cli.console import Column, Console, duration, entries
 from api.cli.context import Context
 from api.cli.exits import Exit
-from api.cli.services import Service, age, ready, status_colour
+from api.cli.table import Service, age, ready, status_colour
 
 _CONDITION = (
     Column("TYPE"),

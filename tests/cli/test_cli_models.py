@@ -5,18 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from cli_tools import FakeApi, Run, service
-
-from api.cli.models import last_lines
+from cli_tools import FakeApi, Run
 
 PROMPT = "/api/v1/vllm/chat/prompt"
-LOGS = """=== SLURM STDOUT (/run/a.out) ===
-one
-two
-three
-
-=== SLURM STDERR (/run/a.err) ===
-File not found: /run/a.err"""
 
 
 @pytest.fixture
@@ -61,27 +52,3 @@ def test_a_failed_prompt_as_json(call: Run, api: FakeApi) -> None:
     api.answer("POST", PROMPT, (200, {"success": False, "error": "x"}))
     ran = call("prompt", "chat", "Hi", "-o", "json")
     assert (ran.code, json.loads(ran.out)["error"]) == (1, "x")
-
-
-def test_logs(call: Run, api: FakeApi) -> None:
-    api.answer("GET", "/api/v1/services/chat", (200, service()))
-    api.answer("GET", "/api/v1/services/k3x9q2ab/logs", (200, {"logs": LOGS}))
-    assert call("logs", "chat").out == f"{LOGS}\n"
-    assert call("logs", "chat", "--tail", "1").out.splitlines()[1] == "three"
-    assert call("logs", "chat", "--tail", "-1").code == 2
-
-
-def test_logs_of_an_unknown_service_exit_5(call: Run, api: FakeApi) -> None:
-    api.answer("GET", "/api/v1/services/chat", (404, {"detail": "Service not found"}))
-    assert call("logs", "chat").code == 5
-
-
-def test_last_lines_of_each_file() -> None:
-    assert last_lines(LOGS, 2).splitlines() == [
-        "=== SLURM STDOUT (/run/a.out) ===", "two", "three", "",
-        "=== SLURM STDERR (/run/a.err) ===", "File not found: /run/a.err",
-    ]  # fmt: skip
-    assert last_lines("a\nb\nc", 1) == "c"
-    assert last_lines(LOGS, 0).splitlines() == [
-        "=== SLURM STDOUT (/run/a.out) ===", "", "=== SLURM STDERR (/run/a.err) ===",
-    ]  # fmt: skip
