@@ -48,7 +48,7 @@ _ai_factory() {
     if [[ "$line" == :files ]]; then
       _files
     elif [[ -n "$line" ]]; then
-      found+=("${${line%%$'\\t'*}//:/\\\\:}:${line#*$'\\t'}")
+      found+=("${${line//:/\\\\:}/$'\\t'/:}")
     fi
   done
   (( $#found )) && _describe 'ai-factory' found
