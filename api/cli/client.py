@@ -99,8 +99,7 @@ class Client:
 
     def prompt(self, name: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Ask a service's model; waits for the answer for `timeout` seconds."""
-        path = f"/api/v1/vllm/{quote(name, safe='')}/prompt"
-        return _object(self._call("POST", path, body=body, timeout=timeout))
+        return _object(self._call("POST", prompt_path(name), body=body, timeout=timeout))
 
     @contextlib.contextmanager
     def stream(
@@ -222,6 +221,11 @@ def _address(url: str) -> httpx.URL:
 def path_of(name: str) -> str:
     """Return where a service is, by id or name."""
     return f"/api/v1/services/{quote(name, safe='')}"
+
+
+def prompt_path(name: str) -> str:
+    """Return where a service's model is asked."""
+    return f"/api/v1/vllm/{quote(name, safe='')}/prompt"
 
 
 def _object(content: Any) -> dict[str, Any]:

@@ -51,6 +51,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
         _query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
         *_PAGING,
     ),
+    "prompt_vllm_service": (
+        _query(
+            "stream",
+            "Answer bit by bit: server-sent events, delta with a piece of the text and done with the whole answer. "
+            "What is refused before the first piece is JSON as ever.",
+            type="boolean",
+        ),
+    ),
     "get_service_logs": (
         _query("tail", "Only the last so many lines of each file.", type="integer", minimum=0, maximum=100_000),
         _query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),

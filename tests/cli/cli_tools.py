@@ -66,6 +66,8 @@ class FakeApi:
                 status, content = fake._next(self.command, self.path)
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
+                if data.startswith(b"event: "):
+                    self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)

@@ -52,3 +52,36 @@ def test_a_failed_prompt_as_json(call: Run, api: FakeApi) -> None:
     api.answer("POST", PROMPT, (200, {"success": False, "error": "x"}))
     ran = call("prompt", "chat", "Hi", "-o", "json")
     assert (ran.code, json.loads(ran.out)["error"]) == (1, "x")
+
+
+# As it comes
+
+
+STREAM = f"{PROMPT}?stream=true"
+
+
+def events(*found: tuple[str, Any]) -> bytes:
+    return "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in found).encode()
+
+
+def test_a_streamed_prompt_prints_bit_by_bit(call: Run, api: FakeApi) -> None:
+    answer = events(("delta", {"text": "Hel"}), ("delta", {"text": "lo"}), ("done", {"success": True}))
+    api.answer("POST", STREAM, (200, answer))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.out, ran.err) == (0, "Hello\n", "")
+    ran = call("prompt", "chat", "Hi", "--stream", "-o", "json")
+    assert [json.loads(line)["event"] for line in ran.out.splitlines()] == ["delta", "delta", "done"]
+
+
+def test_a_stream_that_fails_or_breaks_off(call: Run, api: FakeApi) -> None:
+    failed = {"success": False, "error": "The answer broke off"}
+    api.answer("POST", STREAM, (200, events(("delta", {"text": "Hel"}), ("done", failed))))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.out, ran.err) == (1, "Hel\n", "ai-factory: The answer broke off.\n")
+    api.answer("POST", STREAM, (200, events(("delta", {"text": "Hel"}))))
+    assert call("prompt", "chat", "Hi", "--stream").code == 4
+    api.answer("POST", STREAM, (200, {"success": False, "error": "Service is not ready yet"}))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.err) == (1, "ai-factory: Service is not ready yet.\n")
+    api.answer("POST", STREAM, (200, {"success": True, "response": "an older API"}))
+    assert call("prompt", "chat", "Hi", "--stream").out == "an older API\n"
