@@ -17,6 +17,8 @@ from api.cli.table import Service, show
 from api.contract.settings import process_environment
 
 CONFLICT = 412
+MOST_ROUNDS = 20
+"""An editor that is a script may never mend what is refused."""
 HEAD = """\
 # Change what is wanted of this service, save, and leave the editor. Lines with # in front are left out;
 # a file without a change, or an empty one, changes nothing.
@@ -45,7 +47,7 @@ def _edited(client: Client, key: str, version: int, before: Declaration) -> Serv
     descriptor, name = tempfile.mkstemp(prefix=f"{before.name[:64].replace('/', '_')}-", suffix=".yaml")  # mode 0600
     os.close(descriptor)
     file, text, complaint, is_conflict = Path(name), write(before), "", False
-    while True:
+    for _ in range(MOST_ROUNDS):
         given = _with_head(text, complaint)
         file.write_text(given, encoding="utf-8")
         written_at = file.stat().st_mtime_ns
@@ -76,6 +78,9 @@ def _edited(client: Client, key: str, version: int, before: Declaration) -> Serv
         else:
             file.unlink()
             return changed
+    raise CliError(
+        f"It was refused {MOST_ROUNDS} times, at last: {complaint.rstrip('.')}. Your text is kept in {file}."
+    )
 
 
 def _asked(before: Declaration, text: str) -> dict[str, object]:

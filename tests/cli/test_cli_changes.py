@@ -221,6 +221,12 @@ def test_what_is_refused_is_shown_again(ask: Run, live: LiveApi, chat: str, edit
     assert live.sql("SELECT version FROM services") == [(1,)]
 
 
+def test_a_script_that_never_mends_it_ends(ask: Run, live: LiveApi, chat: str, editor: Path) -> None:
+    edits(editor, 'echo "nonsense: 1" >>"$1"')
+    ran = ask("services", "edit", "chat")
+    assert (ran.code, "refused 20 times" in ran.err, ran.err.count("\n")) == (Exit.FAILED, True, 1)
+
+
 def test_what_was_mended_is_sent(ask: Run, live: LiveApi, chat: str, editor: Path) -> None:
     edits(editor, 'printf "replicas: many\\n" >>"$1"', 'sed -i "s/many/4/" "$1"')
     assert ask("services", "edit", "chat").code == 0
