@@ -14,6 +14,8 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 
 _GAP = "  "
 _NARROWEST = 8
 """Columns of text to which a flexible cell may shrink."""
+_READABLE = 20
+"""To so many the last flexible column shrinks before any other does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ def _fit(columns: Sequence[Column], widths: list[int], width: int) -> None:
     """Shrink `widths` in place, and drop the last ones, until a line fits."""
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         flexible = [i for i in range(len(widths)) if columns[i].flexible and widths[i] > _NARROWEST]
-        if flexible:
+        if flexible and widths[flexible[-1]] > _READABLE:  # what stands last matters least
+            widths[flexible[-1]] -= 1
+        elif flexible:
             widths[max(flexible, key=lambda i: widths[i])] -= 1
         elif len(widths) > 1:
             widths.pop()

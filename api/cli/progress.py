@@ -7,8 +7,8 @@ import time
 from api.cli.console import Console, duration, fitted
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_NARROW = 56
-"""Columns that a step's text takes before its time, on a terminal and elsewhere."""
+_PADDED = 56
+"""Columns that a step's text takes at least before its time, where there is room."""
 
 
 class Progress:
@@ -47,8 +47,8 @@ class Progress:
 
     def _write(self, mark: str, colour: str, text: str) -> None:
         seconds = f"{time.monotonic() - self._began:7.1f} s"
-        line = f"{self._title}  {text}"
-        width = self._console.note_width
-        if width is not None:
-            line = fitted(line, max(_NARROW // 2, width - len(seconds) - 3))
-        self._console.note(f"{self._console.paint_note(mark, colour)} {line:<{_NARROW}}{seconds}")
+        line, room = f"{self._title}  {text}", _PADDED
+        if self._console.note_width is not None:
+            most = max(1, self._console.note_width - len(seconds) - 2)
+            line, room = fitted(line, most), min(room, most)
+        self._console.note(f"{self._console.paint_note(mark, colour)} {line:<{room}}{seconds}")
