@@ -287,11 +287,13 @@ def test_a_quota_that_is_used_up(site: Site, ask: Any, monkeypatch: pytest.Monke
         raise OSError(number, "no")
 
     monkeypatch.setattr("os.posix_fallocate", refuse)
-    assert why in ask("--no-job")[1]["room in run_dir"]["message"]
+    found = ask("--no-job")[1]
+    assert why in found["room in run_dir"]["message"]
+    assert why in found["room in state_dir"]["message"]
 
 
 def test_too_little_room(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.cli.doctor.local.LEAST_FREE_BYTES", 2**60)
+    monkeypatch.setattr("api.cli.doctor.local.LEAST_FOR_JOBS", 2**60)
     assert "GB left" in ask("--no-job")[1]["room in run_dir"]["message"]
 
 

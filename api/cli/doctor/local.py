@@ -27,7 +27,8 @@ from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from api.contract.tables import Lease
 
-LEAST_FREE_BYTES = 2**30
+LEAST_FOR_STATE = 2**28
+LEAST_FOR_JOBS = 2**30
 QUOTA_BYTES = 16 * 2**20
 START = "Start it with: ai-factory up"
 
@@ -44,8 +45,9 @@ class Local:
         return [
             Check("state_dir", self._state_dir),
             Check("only this user writes", self._permissions, needs=("state_dir",)),
+            Check("room in state_dir", self._room_for_state, needs=("state_dir",)),
             Check("run_dir", self._run_dir),
-            Check("room in run_dir", self._room, needs=("run_dir",)),
+            Check("room in run_dir", self._room_for_jobs, needs=("run_dir",)),
             Check("database", self._database, needs=("state_dir",)),
             Check("key file", self._key_file),
             Check("administrator's key", self._admin_key),
@@ -87,26 +89,12 @@ class Local:
                 raise FailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
         return f"{folder} has mode {stat.S_IMODE(folder.stat().st_mode):04o}"
 
-    def _room(self) -> str:
-        """Ask whether logs and images find room there: a quota shows itself only when something is written."""
-        folder = self._settings.run_dir
-        try:
-            with tempfile.TemporaryFile(dir=folder) as file:
-                os.posix_fallocate(file.fileno(), 0, QUOTA_BYTES)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise SkippedError(f"{folder}: {error.strerror}") from error
-            what = "your quota is used up" if error.errno == errno.EDQUOT else "it is full"
-            raise FailedError(
-                f"{folder}: {what}", "Remove what is not needed there, or set run_dir to another shared folder."
-            ) from error
-        room = shutil.disk_usage(folder).free
-        if room < LEAST_FREE_BYTES:
-            raise FailedError(
-                f"{folder} has only {room / 2**30:.1f} GB left",
-                "Make room there, or set run_dir to another shared folder; vLLM's image alone takes 10 GB.",
-            )
-        return f"{room / 2**30:.0f} GB"
+    def _room_for_state(self) -> str:
+        return _room(self._settings.state_dir, LEAST_FOR_STATE, "Make room there, or set state_dir to another folder.")
+
+    def _room_for_jobs(self) -> str:
+        remedy = "Make room there, or set run_dir to another shared folder; vLLM's image alone takes 10 GB."
+        return _room(self._settings.run_dir, LEAST_FOR_JOBS, remedy)
 
     def _database(self) -> str:
         async def ask() -> None:
@@ -203,6 +191,22 @@ def _require_writable(folder: Path, setting: str) -> None:
         raise FailedError(
             f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
         ) from error
+
+
+def _room(folder: Path, least: int, remedy: str) -> str:
+    """Ask whether a folder takes more: a quota shows itself only when something is written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, QUOTA_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise SkippedError(f"{folder}: {error.strerror}") from error
+        what = "your quota is used up" if error.errno == errno.EDQUOT else "it is full"
+        raise FailedError(f"{folder}: {what}", remedy) from error
+    room = shutil.disk_usage(folder).free
+    if room < least:
+        raise FailedError(f"{folder} has only {room / 2**30:.1f} GB left", remedy)
+    return f"{room / 2**30:.0f} GB"
 
 
 async def _lease(url: str) -> tuple[str | None, str | None, float] | None:
