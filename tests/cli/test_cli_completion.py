@@ -72,6 +72,7 @@ def test_names_come_from_the_api(ask: Run, run: Run, live: LiveApi, monkeypatch:
     ask("services", "create", "inference/vllm_dummy", "--name", "gone")
     ask("services", "delete", "gone")
     monkeypatch.setenv("AI_FACTORY_API_PORT", str(live.port))
+    monkeypatch.setattr("api.cli.completion.NAMES_SECONDS", 20.0)
     assert run("complete", "--", "services", "get", "").out == "chat\n"
     assert "inference/vllm_dummy\n" in run("complete", "--", "services", "create", "inf").out
     monkeypatch.setenv("AI_FACTORY_API_PORT", "9")

@@ -128,7 +128,7 @@ def test_what_goes_on_is_shown_in_one_line_that_goes_away(live: LiveApi) -> None
 def test_a_watch_draws_a_table_that_stays_true(live: LiveApi) -> None:
     create(live, "chat", "search")
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "70", "LINES": "5"}
-    text = on_terminal(environment, "watch", "--timeout", "1", "--server", live.url)
+    text = on_terminal(environment, "watch", "--timeout", "2", "--server", live.url)
     *_, last = re.split(r"\033\[\d+F\033\[J", text)
     lines = re.sub(r"\033\[[0-9;]*m", "", last).splitlines()
     assert "2 services" in lines[0]

@@ -118,12 +118,21 @@ def test_a_watch_tells_of_changes_over_a_restart(own: LiveApi, run: Run, started
     assert "Traceback" not in follower.text
 
 
-def test_a_watch_of_one_service_ends_in_time(ask: Run, live: LiveApi) -> None:
+def test_a_watch_of_one_service(ask: Run, live: LiveApi, started: list[Following]) -> None:
     for name in ("chat", "other"):
         ask("services", "create", RECIPE, "--name", name)
-    ran = ask("watch", "chat", "--timeout", "0.2", "-o", "json")
-    told = [json.loads(line) for line in ran.out.splitlines()]
-    assert (ran.code, [(one["event"], one["service"]["name"]) for one in told]) == (0, [("created", "chat")])
+    started.append(follower := Following("watch", "chat", "-o", "json", "--server", live.url))
+    follower.until("\n")
+    ask("services", "scale", "other", "2")
+    ask("services", "scale", "chat", "2")
+    follower.until('"changed"')
+    assert follower.end() == Exit.INTERRUPTED
+    told = [json.loads(line) for line in follower.text.splitlines()]
+    assert [(one["event"], one["service"]["name"]) for one in told] == [("created", "chat"), ("changed", "chat")]
+
+
+def test_a_watch_ends_in_time(ask: Run, live: LiveApi) -> None:
+    assert ask("watch", "--timeout", "0.1").code == 0
     assert ask("watch", "nobody", "--timeout", "1").code == Exit.NOT_FOUND
 
 
