@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from api.cli.exits import CliError, Exit
+from api.cli.values import complaint
 
 KEYS = ("name", "recipe_name", "replicas", "desired_state", "config")
 STATES = ("running", "stopped")
@@ -113,7 +114,7 @@ def read(text: str, where: str) -> list[Declaration]:
     try:
         documents = [one for one in YAML(typ="safe", pure=True).load_all(text) if one is not None]
     except (YAMLError, ValueError, RecursionError) as error:
-        raise CliError(f"{where} is neither YAML nor JSON: {error}.", Exit.USAGE) from error
+        raise CliError(f"{where} is neither YAML nor JSON: {complaint(error)}.", Exit.USAGE) from error
     found = []
     for number, document in enumerate(documents, 1):
         place = where if len(documents) == 1 else f"{where}, document {number}"

@@ -39,7 +39,7 @@ def edit(context: Context) -> Exit:
     return Exit.OK
 
 
-def _edited(client: Client, key: str, version: int, before: Declaration) -> Service | None:
+def _edited(client: Client, key: str, version: int | None, before: Declaration) -> Service | None:
     """Return the service as it is after the change; `None` if nothing was changed.
 
     Only what differs from the declaration as it was first shown is sent: others' changes since are kept.
@@ -66,7 +66,7 @@ def _edited(client: Client, key: str, version: int, before: Declaration) -> Serv
         except RefusedError as error:
             complaint, is_conflict = str(error), error.status == CONFLICT
             if is_conflict:
-                version = int(client.declaration(key)["version"])
+                version = None  # told once; what is sent then takes nothing from anybody
                 complaint = (
                     "somebody else has changed this service since you began. Save once more to make your change "
                     "all the same: only what you have changed yourself is sent, what they changed is kept."

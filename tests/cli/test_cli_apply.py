@@ -206,7 +206,7 @@ def test_standard_input(ask: Run, live: LiveApi, monkeypatch: pytest.MonkeyPatch
         ("name: a\nrecipe_name: x\nconfig: []\n", "config: must be a mapping"),
         ("name: a\nrecipe_name: x\ndesired_state: paused\n", "desired_state: must be running or stopped"),
         ("name: a\nrecipe_name: x\nconfig: {at: 2026-01-02}\n", "A date must stand in quotes"),
-        ("name: a\nname: b\n", "neither YAML nor JSON"),
+        ("name: a\nname: b\n", 'neither YAML nor JSON: line 2: found duplicate key "name" with value "b" (original'),
         ("name: [\n", "neither YAML nor JSON"),
         (f"{TWO}---\n{TWO}", "declared twice"),
         (f"{TWO}---\nname: x\n", "document 3: recipe_name"),
