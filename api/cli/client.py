@@ -16,17 +16,29 @@ from api.cli.exits import CliError, Exit
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+SILENCE_SECONDS = 45.0
+"""After which a stream counts as broken: the API says something every 15 s."""
+MOST_LINES = 1000
+"""Of a history, in one answer."""
+
+
+class RefusedError(CliError):
+    """The API said no. `status` is HTTP's."""
+
+    def __init__(self, status: int, content: Any) -> None:
+        super().__init__(refusal(status, content), Exit.NOT_FOUND if status == httpx.codes.NOT_FOUND else Exit.FAILED)
+        self.status = status
 
 
 class Client:
     """Calls of the API at one address."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS) -> None:
         self.url = url.rstrip("/")
+        self._seconds = seconds
         self._http = httpx.Client(
             base_url=_address(self.url),
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,  # a site's proxy does not lead to this host
         )
 
@@ -46,7 +58,32 @@ class Client:
 
     def service(self, name: str) -> dict[str, Any]:
         """Return one service, by id or name."""
-        return _object(self._call("GET", _path(name)))
+        return _object(self._call("GET", path_of(name)))
+
+    def living(self) -> list[dict[str, Any]]:
+        """Return all services that are not deleted."""
+        return _objects(self._call("GET", "/api/v1/services", query={"deleted": "false"}))
+
+    def declaration(self, name: str) -> dict[str, Any]:
+        """Return what is wanted of a service, exactly as it was declared."""
+        return _object(self._call("GET", f"{path_of(name)}/declaration"))
+
+    def change(self, name: str, patch: Mapping[str, Any], version: int | None = None) -> dict[str, Any]:
+        """Change what is wanted of a service: of this version only, if it is given (else `RefusedError`, 412)."""
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return _object(self._call("PATCH", path_of(name), body=patch, headers=headers))
+
+    def events(self, name: str, tail: int) -> list[dict[str, Any]]:
+        """Return the last events of a service, the newest last."""
+        return _objects(self._call("GET", f"{path_of(name)}/events", query={"tail": tail}))
+
+    def attempts(self, name: str, tail: int) -> list[dict[str, Any]]:
+        """Return the last attempts of a service, the newest last."""
+        return _objects(self._call("GET", f"{path_of(name)}/attempts", query={"tail": tail}))
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """Return all recipes."""
+        return _objects(self._call("GET", "/api/v1/recipes"))
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Declare a service."""
@@ -54,33 +91,71 @@ class Client:
 
     def delete(self, name: str) -> None:
         """Stop a service for good."""
-        self._call("DELETE", _path(name))
+        self._call("DELETE", path_of(name))
 
-    def logs(self, name: str) -> str:
-        """Return what a service's jobs wrote."""
-        return str(_object(self._call("GET", f"{_path(name)}/logs")).get("logs", ""))
+    def logs(self, name: str, query: Mapping[str, Any]) -> str:
+        """Return what a service's jobs wrote; `query` is the API's."""
+        return str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
 
     def prompt(self, name: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Ask a service's model; waits for the answer for `timeout` seconds."""
-        path = f"/api/v1/vllm/{quote(name, safe='')}/prompt"
-        return _object(self._call("POST", path, body=body, timeout=timeout))
+        return _object(self._call("POST", prompt_path(name), body=body, timeout=timeout))
 
-    def _call(self, method: str, path: str, *, body: object = None, timeout: float = ANSWER_SECONDS) -> Any:
-        with self._failures(timeout):
+    @contextlib.contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float = SILENCE_SECONDS,
+    ) -> Iterator[httpx.Response]:
+        """Open an answer that comes bit by bit. Raises `CliError` when it is refused, and when it breaks."""
+        timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS)
+        with (
+            self._failures(silence),
+            self._http.stream(method, path, json=body, params=query, headers=headers, timeout=timeout) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                raise RefusedError(answer.status_code, self._content(answer))
+            yield answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        seconds = self._seconds if timeout is None else timeout
+        with self._failures(seconds):
             answer = self._http.request(
-                method, path, json=body, timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS)
+                method,
+                path,
+                json=body,
+                params=query,
+                headers=headers,
+                timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
             )
+        content = self._content(answer)
+        if answer.is_success:
+            return content
+        raise RefusedError(answer.status_code, content)
+
+    def _content(self, answer: httpx.Response) -> Any:
         try:
-            content = answer.json()
+            return answer.json()
         except ValueError as error:
             raise CliError(
                 f"{self.url} answered {answer.status_code} without JSON: this is not the API. Check --server.",
                 Exit.UNREACHABLE,
             ) from error
-        if answer.is_success:
-            return content
-        code = Exit.NOT_FOUND if answer.status_code == httpx.codes.NOT_FOUND else Exit.FAILED
-        raise CliError(refusal(answer.status_code, content), code)
 
     @contextlib.contextmanager
     def _failures(self, timeout: float) -> Iterator[None]:
@@ -143,8 +218,14 @@ def _address(url: str) -> httpx.URL:
     raise CliError(f"{url} is not an address. Give --server as http://HOST:PORT.", Exit.USAGE)
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
+    """Return where a service is, by id or name."""
     return f"/api/v1/services/{quote(name, safe='')}"
+
+
+def prompt_path(name: str) -> str:
+    """Return where a service's model is asked."""
+    return f"/api/v1/vllm/{quote(name, safe='')}/prompt"
 
 
 def _object(content: Any) -> dict[str, Any]:

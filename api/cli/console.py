@@ -14,6 +14,8 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 
 _GAP = "  "
 _NARROWEST = 8
 """Columns of text to which a flexible cell may shrink."""
+_READABLE = 20
+"""To so many the last flexible column shrinks before any other does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Console:
         self._color_err = color and self._err.isatty()
         self.width = shutil.get_terminal_size().columns if self._out.isatty() else None
         """Of the terminal; `None` where the output goes elsewhere: then nothing is shortened."""
+        self.note_width = shutil.get_terminal_size().columns if self._err.isatty() else None
+        """The same of standard error."""
+        self._passing = False
+        self._drawn = 0
 
     def line(self, text: str = "") -> None:
         """Write one line of the result."""
@@ -51,8 +57,35 @@ class Console:
 
     def note(self, text: str) -> None:
         """Tell people what goes on, beside the result."""
+        self.passing("")
         self._err.write(f"{text.rstrip()}\n")
         self._err.flush()
+
+    def passing(self, text: str) -> None:
+        """Show a line that the next note overwrites; an empty one takes it away. Only on a terminal."""
+        if self.note_width is None or not (text or self._passing):
+            return
+        self._err.write(f"\r\033[K{fitted(text, self.note_width - 1)}")
+        self._err.flush()
+        self._passing = bool(text)
+
+    def picture(self, lines: Sequence[str]) -> None:
+        """Show lines in the place of those shown before. Only where the output is a terminal."""
+        up = f"\033[{self._drawn}F\033[J" if self._drawn else ""
+        self._out.write(up + "".join(f"{line}\n" for line in lines))
+        self._out.flush()
+        self._drawn = len(lines)
+
+    def piece(self, text: str) -> None:
+        """Write a piece of the result's text as it comes."""
+        self._out.write(text)
+        self._out.flush()
+
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; only yes is yes."""
+        self._err.write(f"{question} [y/N] ")
+        self._err.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def error(self, message: str) -> None:
         """Write an error on one line."""
@@ -70,6 +103,10 @@ class Console:
     def paint(self, text: str, colour: str) -> str:
         """Colour a text of the result, on a terminal that wants it."""
         return self._painted(text, colour, self._color_out)
+
+    def paint_note(self, text: str, colour: str) -> str:
+        """Colour a text beside the result, on a terminal that wants it."""
+        return self._painted(text, colour, self._color_err)
 
     @staticmethod
     def _painted(text: str, colour: str, wanted: bool) -> str:
@@ -92,7 +129,7 @@ def layout(
     def line(row: Sequence[str], *, title: bool) -> str:
         parts = []
         for column, cell, room in zip(shown, row, widths, strict=False):
-            text = _cut(cell, room)
+            text = fitted(cell, room)
             blank = " " * (room - _wide(text))
             colour = "dim" if title else column.colour(cell) if column.colour else ""
             parts.append(paint(text, colour) + blank)
@@ -105,7 +142,9 @@ def _fit(columns: Sequence[Column], widths: list[int], width: int) -> None:
     """Shrink `widths` in place, and drop the last ones, until a line fits."""
     while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
         flexible = [i for i in range(len(widths)) if columns[i].flexible and widths[i] > _NARROWEST]
-        if flexible:
+        if flexible and widths[flexible[-1]] > _READABLE:  # what stands last matters least
+            widths[flexible[-1]] -= 1
+        elif flexible:
             widths[max(flexible, key=lambda i: widths[i])] -= 1
         elif len(widths) > 1:
             widths.pop()
@@ -114,7 +153,8 @@ def _fit(columns: Sequence[Column], widths: list[int], width: int) -> None:
             return
 
 
-def _cut(text: str, room: int) -> str:
+def fitted(text: str, room: int) -> str:
+    """Return a text shortened to so many columns, with an ellipsis."""
     if _wide(text) <= room:
         return text
     while _wide(text) > room - 1:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from api.cli.client import connect
+from api.cli.client import RefusedError, connect
 from api.cli.console import Column, Console, duration, entries
 from api.cli.context import Context
 from api.cli.exits import Exit
-from api.cli.services import Service, age, ready, status_colour
+from api.cli.table import Service, age, ready, status_colour
+
+MOST = 10
+"""Attempts and events are shown: the last ones. `services history` and `events` show all."""
 
 _CONDITION = (
     Column("TYPE"),
@@ -44,6 +48,9 @@ def describe(context: Context) -> Exit:
     """Tell all about one service."""
     with connect(context) as client:
         service = client.service(context.arguments.service)
+        with contextlib.suppress(RefusedError):  # by an API that gives the contract alone
+            key = str(service["id"])
+            service = {**service, "attempts": client.attempts(key, MOST), "events": client.events(key, MOST)}
     if context.output == "json":
         context.console.json(service)
     else:
@@ -82,10 +89,10 @@ def _condition(condition: Mapping[str, Any], now: float) -> list[str]:
 
 
 def _attempt(attempt: Mapping[str, Any]) -> list[str]:
-    state = attempt.get("state") or attempt.get("outcome") or ""
+    state = attempt.get("outcome") or attempt.get("state") or ""
     node = attempt.get("node") or attempt.get("host") or ""
     return [
-        *_texts(attempt, ("replica", "incarnation", "lane", "job_id")),
+        *_texts(attempt, ("replica", "attempt", "lane", "job_id")),
         str(state),
         str(node),
         *_texts(attempt, ("port", "message")),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from api.cli.exits import CliError, Exit
 
@@ -30,10 +30,18 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise CliError(f"The config file {path} can't be read: {error}.", Exit.USAGE) from error
     except (YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise CliError(f"The config file {path} is neither YAML nor JSON: {error}.", Exit.USAGE) from error
+        raise CliError(f"The config file {path} is neither YAML nor JSON: {complaint(error)}.", Exit.USAGE) from error
     if not isinstance(content, dict):
         raise CliError(f"The config file {path} must hold a mapping of keys to values.", Exit.USAGE)
     return content
+
+
+def complaint(error: Exception) -> str:
+    """Return what a reader of YAML complains of, with the line; without its advice to whoever programmed it."""
+    if isinstance(error, MarkedYAMLError) and error.problem:
+        mark = error.problem_mark
+        return f"{f'line {mark.line + 1}: ' if mark is not None else ''}{error.problem.splitlines()[0].rstrip('.')}"
+    return str(error).rstrip(".")
 
 
 def assign(config: dict[str, Any], assignment: str) -> None:

@@ -115,3 +115,5 @@ class LaunchSpec:
     update_strategy: Literal["rolling", "recreate"] = "rolling"
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret."""
+    restarted_at: str | None = None
+    """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""

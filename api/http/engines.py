@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -20,6 +21,9 @@ READ_SECONDS = 600.0
 MODELS_SECONDS = 10.0
 IDLE_SECONDS = 2.0
 """Idle connections are dropped before vLLM's server drops them (after 5 s): no request meets one that just closed."""
+
+
+Result = TypeVar("Result")
 
 
 class UnreachableError(Exception):
@@ -81,47 +85,96 @@ class Engines:
 
     async def get(self, replicas: Sequence[Replica], path: str) -> Answer:
         """Ask one of the replicas; raises `UnreachableError`."""
-        return await self._ask(replicas, "GET", path, None, MODELS_SECONDS)
+        return await self._ask(replicas, lambda replica: self._send(replica, "GET", path, None, MODELS_SECONDS))
 
     async def post(self, replicas: Sequence[Replica], path: str, content: Mapping[str, Any]) -> Answer:
         """Send JSON to one of the replicas; raises `UnreachableError`."""
-        return await self._ask(replicas, "POST", path, msgspec.json.encode(content), READ_SECONDS)
+        body = msgspec.json.encode(content)
+        return await self._ask(replicas, lambda replica: self._send(replica, "POST", path, body, READ_SECONDS))
 
-    async def _ask(
-        self, replicas: Sequence[Replica], method: str, path: str, content: bytes | None, seconds: float
-    ) -> Answer:
+    @asynccontextmanager
+    async def stream(
+        self, replicas: Sequence[Replica], path: str, content: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
+        """Send JSON to one of the replicas, and take its answer bit by bit; raises `UnreachableError`.
+
+        A refusal is read at once, and then nothing follows; of any other answer the body is left to what follows.
+        """
+        body = msgspec.json.encode(content)
+        replica, response = await self._ask(replicas, lambda replica: self._open(replica, path, body))
+        try:
+            with self._counted(replica), _failures(replica, READ_SECONDS):
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    yield Answer(replica, response.status_code, _decoded(response)), _nothing()
+                else:
+                    yield Answer(replica, response.status_code, None), response.aiter_bytes()
+        finally:
+            await response.aclose()
+
+    async def _ask(self, replicas: Sequence[Replica], send: Callable[[Replica], Awaitable[Result]]) -> Result:
         """Try another replica as long as none has taken the connection; once one has, its answer or failure counts."""
         left = list(replicas)
         refused: list[str] = []
         while left:
             replica = choose(left, self._in_flight, self._draw)
             try:
-                return await self._send(replica, method, path, content, seconds)
+                return await send(replica)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 refused.append(f"{replica.endpoint}: {_words(error)}")
                 left.remove(replica)
-            except httpx.ReadTimeout as error:
-                raise UnreachableError(f"{replica.endpoint}: no answer within {seconds:g} s") from error
-            except httpx.HTTPError as error:
-                raise UnreachableError(f"{replica.endpoint}: {_words(error)}") from error
         raise UnreachableError("; ".join(refused))
 
     async def _send(self, replica: Replica, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
+        with self._counted(replica), _failures(replica, seconds):
+            response = await self._client.send(self._request(replica, method, path, content, seconds))
+        return Answer(replica, response.status_code, _decoded(response))
+
+    async def _open(self, replica: Replica, path: str, content: bytes) -> tuple[Replica, httpx.Response]:
+        with self._counted(replica), _failures(replica, READ_SECONDS):
+            request = self._request(replica, "POST", path, content, READ_SECONDS)
+            return replica, await self._client.send(request, stream=True)
+
+    def _request(
+        self, replica: Replica, method: str, path: str, content: bytes | None, seconds: float
+    ) -> httpx.Request:
         headers = {
             "Authorization": f"Bearer {secret(self._key, replica.token)}",
             "Content-Type": "application/json",
         }
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
+        return self._client.build_request(
+            method, replica.endpoint + path, content=content, headers=headers, timeout=timeout
+        )
+
+    @contextmanager
+    def _counted(self, replica: Replica) -> Iterator[None]:
         self._in_flight[replica.token] += 1
         try:
-            response = await self._client.request(
-                method, replica.endpoint + path, content=content, headers=headers, timeout=timeout
-            )
+            yield
         finally:
             self._in_flight[replica.token] -= 1
             if not self._in_flight[replica.token]:
                 del self._in_flight[replica.token]
-        return Answer(replica, response.status_code, _decoded(response))
+
+
+@contextmanager
+def _failures(replica: Replica, seconds: float) -> Iterator[None]:
+    """Turn what happens once a connection was taken into `UnreachableError`."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout):
+        raise
+    except httpx.ReadTimeout as error:
+        raise UnreachableError(f"{replica.endpoint}: no answer within {seconds:g} s") from error
+    except httpx.HTTPError as error:
+        raise UnreachableError(f"{replica.endpoint}: {_words(error)}") from error
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    chunks: tuple[bytes, ...] = ()
+    for chunk in chunks:
+        yield chunk
 
 
 def _decoded(response: httpx.Response) -> Any:

@@ -51,6 +51,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
         _query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
         *_PAGING,
     ),
+    "prompt_vllm_service": (
+        _query(
+            "stream",
+            "Answer bit by bit: server-sent events, delta with a piece of the text and done with the whole answer. "
+            "What is refused before the first piece is JSON as ever.",
+            type="boolean",
+        ),
+    ),
     "get_service_logs": (
         _query("tail", "Only the last so many lines of each file.", type="integer", minimum=0, maximum=100_000),
         _query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),
@@ -63,6 +71,14 @@ FURTHER: dict[str, tuple[Schema, ...]] = {
 """Parameters, by operation, that the contract's operations take beside it."""
 
 EXTRA_OPERATIONS = (
+    Operation(
+        method="get",
+        path="/api/v1/services/{service_id}/declaration",
+        name="get_service_declaration",
+        description="What is wanted of a service, exactly as it was declared; its ETag goes with a PATCH.",
+        answer=ref("Declaration"),
+        refusals=_NOT_FOUND,
+    ),
     Operation(
         method="patch",
         path="/api/v1/services/{service_id}",
@@ -240,6 +256,20 @@ _FURTHER_SCHEMAS: dict[str, Schema] = {
         "additionalProperties": False,
         "title": "ServicePatch",
     },
+    "Declaration": object_of(
+        "Declaration",
+        {
+            "id": {"type": "string"},
+            "name": {"type": "string"},
+            "recipe_name": {"type": "string"},
+            "config": {**ANY_OBJECT, "title": "Config"},
+            "replicas": {**_MAYBE_INTEGER, "description": "null: as many as the recipe says."},
+            "desired_state": {"type": "string", "enum": ["running", "stopped"]},
+            "deleted_at": _TIME,
+            "version": _INTEGER,
+        },
+        ["id", "name", "recipe_name", "config", "replicas", "desired_state", "deleted_at", "version"],
+    ),
     "StatusRequest": object_of("StatusRequest", {"status": {"type": "string", "enum": ["cancelled"]}}, ["status"]),
     "StatusResponse": object_of(
         "StatusResponse",

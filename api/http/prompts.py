@@ -5,9 +5,12 @@ The answers to clients are the contract's, to the byte: HTTP 200 with `success` 
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from api.http.bodies import PromptRequest
 from api.http.engines import Answer, Engines, Replica, UnreachableError
@@ -39,37 +42,74 @@ class Prompts:
         try:
             used, answer = await self._send(digest, replicas, request)
         except UnreachableError as error:
-            return {
-                "success": False,
-                "error": "Service not available",
-                "message": GONE,
-                "technical_details": str(error),
-            }
+            return _gone(error)
         if answer.status != 200:
-            return {
-                "success": False,
-                "error": f"vLLM returned {answer.status}",
-                "endpoint": answer.replica.endpoint,
-                "status_code": answer.status,
-                "body": answer.body,
-            }
+            return _refused(answer)
         return _answered(service_id, used, answer, len(replicas))
+
+    async def stream(
+        self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
+    ) -> AsyncIterator[bytes]:
+        """Yield server-sent events: `delta` with a bit of the text, and `done` with what `answer` would return."""
+        said: list[str] = []
+        try:
+            async for name, data in self._events(service_id, digest, replicas, request):
+                if name == "delta":
+                    said.append(data["text"])
+                yield _event(name, data)
+        except UnreachableError as error:
+            gone = {"message": GONE, "technical_details": str(error)}
+            broken = {"success": False, "error": "The answer broke off", "response": "".join(said), **gone}
+            yield _event("done", broken if said else _gone(error))
+
+    async def _events(
+        self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        kinds = ("completions",) if digest in self._without_template else ("chat", "completions")
+        for kind in kinds:
+            path, fields = self._asked(kind, replicas, request)
+            fields |= {"stream": True, "stream_options": {"include_usage": True}}
+            async with self._engines.stream(replicas, path, fields) as (answer, chunks):
+                if kind == "chat" and _lacks_template(answer):
+                    self._remember(digest)
+                    continue
+                if answer.status != 200:
+                    yield "done", _refused(answer)
+                    return
+                text, usage, failure, has_choices = "", None, None, False
+                async for chunk in _chunks(chunks):
+                    usage, failure = chunk.get("usage") or usage, chunk.get("error") or failure
+                    has_choices = has_choices or bool(chunk.get("choices"))
+                    if bit := _bit(chunk):
+                        text += bit
+                        yield "delta", {"text": bit}
+                if failure is not None:
+                    refusal = Answer(answer.replica, 500, failure)
+                    yield "done", {**_refused(refusal), "response": text}
+                    return
+                body = {"choices": [{"text": text}] if has_choices else [], "usage": usage}
+                yield "done", _answered(service_id, kind, Answer(answer.replica, 200, body), len(replicas))
+                return
 
     async def _send(self, digest: str, replicas: Sequence[Replica], request: PromptRequest) -> tuple[str, Answer]:
         """Return the kind of endpoint used, and its answer."""
+        if digest not in self._without_template:
+            answer = await self._engines.post(replicas, *self._asked("chat", replicas, request))
+            if not _lacks_template(answer):
+                return "chat", answer
+            self._remember(digest)
+        return "completions", await self._engines.post(replicas, *self._asked("completions", replicas, request))
+
+    @staticmethod
+    def _asked(kind: str, replicas: Sequence[Replica], request: PromptRequest) -> tuple[str, dict[str, Any]]:
+        """Return the engine's path for a kind of endpoint, and the body."""
         fields = {**DEFAULTS, **request.options}
         model = request.model or _served(replicas)
         if model is not None:
             fields["model"] = model
-        if digest not in self._without_template:
-            chat = {**fields, "messages": [{"role": "user", "content": request.prompt}]}
-            answer = await self._engines.post(replicas, "/v1/chat/completions", chat)
-            if not _lacks_template(answer):
-                return "chat", answer
-            self._remember(digest)
-        return "completions", await self._engines.post(
-            replicas, "/v1/completions", {**fields, "prompt": request.prompt}
-        )
+        if kind == "chat":
+            return "/v1/chat/completions", {**fields, "messages": [{"role": "user", "content": request.prompt}]}
+        return "/v1/completions", {**fields, "prompt": request.prompt}
 
     def _remember(self, digest: str) -> None:
         if digest and len(self._without_template) < MOST_REMEMBERED:
@@ -87,6 +127,47 @@ def not_ready(service_id: str, status: str, message: str) -> dict[str, Any]:
         "status": status,
         "endpoint": None,
     }
+
+
+def _gone(error: UnreachableError) -> dict[str, Any]:
+    return {"success": False, "error": "Service not available", "message": GONE, "technical_details": str(error)}
+
+
+def _refused(answer: Answer) -> dict[str, Any]:
+    return {
+        "success": False,
+        "error": f"vLLM returned {answer.status}",
+        "endpoint": answer.replica.endpoint,
+        "status_code": answer.status,
+        "body": answer.body,
+    }
+
+
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
+
+
+async def _chunks(stream: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """Yield the objects of an engine's own stream of server-sent events; what is none is left out."""
+    rest = b""
+    async for received in stream:
+        *lines, rest = (rest + received).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    found = msgspec.json.decode(line.removeprefix(b"data:"))
+                    if isinstance(found, dict):
+                        yield found
+
+
+def _bit(chunk: Mapping[str, Any]) -> str:
+    """Return the text that a chunk adds, of a chat or of a completion."""
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return ""
+    delta = choices[0].get("delta")
+    text = delta.get("content") if isinstance(delta, dict) else choices[0].get("text")
+    return text if isinstance(text, str) else ""
 
 
 def _served(replicas: Sequence[Replica]) -> str | None:

@@ -64,6 +64,20 @@ class ServiceResponse(Struct, frozen=True, kw_only=True):
     """Counts the changes of what is wanted; in quotes it is the ETag."""
 
 
+class Declaration(Struct, frozen=True, kw_only=True):
+    """What is wanted of a service, exactly as it was declared: nothing of the recipe's, nothing of what is seen."""
+
+    id: str
+    name: str
+    recipe_name: str
+    config: dict[str, Any]
+    replicas: int | None
+    """`None`: as many as the recipe says."""
+    desired_state: str
+    deleted_at: str | None
+    version: int
+
+
 def recipe_response(recipe: Recipe) -> RecipeResponse:
     """Show a recipe."""
     content = recipe.content
@@ -93,6 +107,20 @@ def service_response(row: Row[Any]) -> ServiceResponse:
         generation=row.generation,
         observed_generation=row.observed_generation or 0,
         endpoint=endpoint_of(row),
+        deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
+        version=row.version,
+    )
+
+
+def declaration(row: Row[Any]) -> Declaration:
+    """Show what is wanted by a row of `services.VIEW`."""
+    return Declaration(
+        id=row.id,
+        name=row.name,
+        recipe_name=row.recipe_name,
+        config=row.config,
+        replicas=row.own_replicas,
+        desired_state=row.desired_state,
         deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
         version=row.version,
     )

@@ -71,7 +71,8 @@ class Event:
 class Listener:
     """A client of server-sent events, whose stream is read as it comes (httpx's transport would wait for its end)."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes | None = None) -> None:
+        self.body = body
         self.status = 0
         self.headers: dict[str, str] = {}
         self.text = ""
@@ -85,6 +86,9 @@ class Listener:
         self._rest = ""
 
     async def receive(self) -> dict[str, Any]:
+        if self.body is not None:
+            sent, self.body = self.body, None
+            return {"type": "http.request", "body": sent, "more_body": False}
         await self.left.wait()
         return {"type": "http.disconnect"}
 
@@ -159,16 +163,16 @@ class World:
         await task
 
     @asynccontextmanager
-    async def listen(self, path: str, last_event_id: str | None = None) -> AsyncIterator[Listener]:
-        """Open a stream; it is left at the end, and must then end by itself."""
-        listener = Listener()
+    async def listen(self, path: str, last_event_id: str | None = None, body: Any = None) -> AsyncIterator[Listener]:
+        """Open a stream, by POST where there is a body; it is left at the end, and must then end by itself."""
+        listener = Listener(None if body is None else json.dumps(body).encode())
         where, _, query = path.partition("?")
         headers = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": "GET",
+            "method": "GET" if body is None else "POST",
             "scheme": "http",
             "path": where,
             "raw_path": where.encode(),

@@ -89,6 +89,24 @@ async def test_replicas_beside_and_inside_the_config_agree(world: World) -> None
     assert (shown["replicas"], "replicas" in shown["config"]) == (0, False)
 
 
+async def test_the_declaration_is_what_was_declared(anywhere: World) -> None:
+    world = anywhere
+    service = await world.create(name="mine", config={"environment": {"X": None}})
+    await world.observe(service, available=True, ready_replicas=1)
+    answer = await world.get(f"{SERVICES}/mine/declaration")
+    assert answer.json() == {
+        "id": service, "name": "mine", "recipe_name": ENGINE, "config": {"environment": {"X": None}},
+        "replicas": None, "desired_state": "running", "deleted_at": None, "version": 1,
+    }  # fmt: skip
+    assert answer.headers["etag"] == '"1"'
+    await world.patch(f"{SERVICES}/mine", {"replicas": 2, "desired_state": "stopped"})
+    shown = (await world.get(f"{SERVICES}/{service}/declaration")).json()
+    assert (shown["replicas"], shown["desired_state"], shown["config"]) == (2, "stopped", {"environment": {"X": None}})
+    await world.delete(f"{SERVICES}/mine")
+    assert (await world.get(f"{SERVICES}/mine/declaration")).json()["deleted_at"]
+    assert (await world.get(f"{SERVICES}/nobody/declaration")).status_code == 404
+
+
 async def test_what_changes_nothing_counts_nothing(world: World) -> None:
     path = f"{SERVICES}/{await world.create(config={'a': 1, 'replicas': 2})}"
     before = (await world.get(path)).json()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_tools import FakeApi, Ran, Run
+from cli_tools import FakeApi, LiveApi, Ran, Run
 
 from api.cli.main import main
 
@@ -40,3 +40,26 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def api() -> Iterator[FakeApi]:
     with FakeApi() as fake:
         yield fake
+
+
+@pytest.fixture(scope="session")
+def one_live_api(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[LiveApi]:
+    api = LiveApi(tmp_path_factory.mktemp("live") / "site", sqlite_template)
+    api.start()
+    yield api
+    api.stop()
+
+
+@pytest.fixture
+def live(one_live_api: LiveApi) -> LiveApi:
+    """The API itself, shared by the tests; each finds it without a service."""
+    one_live_api.sql("UPDATE services SET purge = 1")
+    one_live_api.sql("DELETE FROM attempts")
+    one_live_api.sql("DELETE FROM services")
+    return one_live_api
+
+
+@pytest.fixture
+def ask(run: Run, live: LiveApi) -> Run:
+    """Run one command line against it."""
+    return lambda *argv: run(*argv, "--server", live.url)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
 import pytest
+from cli_tools import LiveApi
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,7 @@ def test_columns_are_aligned_and_nothing_trails() -> None:
 def test_long_cells_are_shortened_and_the_last_columns_dropped() -> None:
     row = ["k3x9q2ab", "a-rather-long-name-of-a-service", "running", "a message that goes on and on"]
     assert layout(COLUMNS, [row], 60)[1] == "k3x9q2ab  a-rather-long-name…  running  a message that goes…"
+    assert layout(COLUMNS, [row], 72)[1] == "k3x9q2ab  a-rather-long-name-of-a-service  running  a message that goes…"
     assert layout(COLUMNS, [row], 20) == ["ID        NAME", "k3x9q2ab  a-rathe…"]
     assert layout(COLUMNS, [row], 4) == ["ID", "k3x…"]
 
@@ -94,3 +97,42 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # EIO: the other end was closed
         return b""
+
+
+# On a terminal
+
+
+def create(live: LiveApi, *names: str) -> list[str]:
+    """Declare services; return their ids."""
+    for name in names:
+        words = ["services", "create", "inference/vllm_dummy", "--name", name, "--server", live.url]
+        subprocess.run([sys.executable, "-m", "api.cli", *words], check=True, capture_output=True)
+    return [service for (service,) in live.sql("SELECT id FROM services ORDER BY created_at")]
+
+
+def test_what_goes_on_is_shown_in_one_line_that_goes_away(live: LiveApi) -> None:
+    (service,) = create(live, "chat")
+    live.observe(service, "Queued", message=f"The job 7 is queued. {'It waits for its turn. ' * 9}")
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60"}
+    text = on_terminal(environment, "services", "wait", "chat", "--timeout", "0.5", "--server", live.url)
+    assert "\r\033[K⠙ chat  0s" in text
+    assert "\033[2m·\033[0m chat  pending: The job 7 is queued." in text
+    for line in re.split(r"[\r\n]+", re.sub(r"\033\[[0-9;]*[mK]", "", text)):
+        assert len(line) <= 60 or line.startswith("ai-factory: "), line
+    live.observe(service, "AsWanted", ready=1)
+    text = on_terminal(environment, "services", "wait", "chat", "--server", live.url)
+    assert "\033[32m✓\033[0m chat  is running" in text
+    assert "\033[32mrunning\033[0m" in text
+
+
+def test_a_watch_draws_a_table_that_stays_true(live: LiveApi) -> None:
+    create(live, "chat", "search")
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "70", "LINES": "5"}
+    text = on_terminal(environment, "watch", "--timeout", "2", "--server", live.url)
+    *_, last = re.split(r"\033\[\d+F\033\[J", text)
+    lines = re.sub(r"\033\[[0-9;]*m", "", last).splitlines()
+    assert "2 services" in lines[0]
+    assert lines[1].split()[:2] == ["ID", "NAME"]
+    assert (lines[2].split()[1], lines[3]) == ("chat", "… and 1 more")
+    assert "\033[33mpending\033[0m" in last
+    assert max(map(len, lines)) <= 70

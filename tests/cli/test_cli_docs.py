@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_cli_grammar import commands as grammar
 
 from api.cli.arguments import build
 from api.cli.configuration import leaves
+from api.cli.exits import EXIT_CODES
 from api.contract.settings import load
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"`([^`\n]+)`")
 SETTING = re.compile(r"(?<![\w./-])(?:api|slurm|controller|apptainer|images)\.[a-z_]+(?![\w.])")
 PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http"}
+REDIRECTION = re.compile(r" [<>]\S+")
 SUBSTITUTION = re.compile(r"\$\([^)]*\)")
 
 
@@ -32,8 +35,32 @@ def commands(page: Path) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_are_understood(page: Path) -> None:
     for command in commands(page):
-        _, *words = shlex.split(SUBSTITUTION.sub("x", command))
-        build().parse_args(words)
+        _, *words = shlex.split(REDIRECTION.sub("", SUBSTITUTION.sub("x", command)))
+        arguments = build().parse_args(words)
+        assert arguments.output in arguments.formats, command
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/cli.md"], ids=lambda page: page.name)
+def test_flags_are_there(page: Path) -> None:
+    """On the other pages flags may be those of Slurm's commands."""
+    known = {"--help"} | {
+        flag for _, parser in grammar(build()) for action in parser._actions for flag in action.option_strings
+    }
+    named = {code.split()[0].split("=")[0] for code in CODE.findall(page.read_text()) if code.startswith("--")}
+    assert named - known == set()
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    shown = [shlex.split(SUBSTITUTION.sub("x", command))[1:] for page in PAGES for command in commands(page)]
+    for path, parser in grammar(build()):
+        if parser.get_default("run") is not None and path != "complete":
+            words = path.split()
+            assert any(one[: len(words)] == words for one in shown), path
+
+
+def test_the_chapters_exit_codes_are_those_of_the_help() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
+    assert [f"{code:<5}{meaning}" for code, meaning in rows] == [line.strip() for line in EXIT_CODES.splitlines()[1:]]
 
 
 def test_there_are_commands_to_be_checked() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import stat
 import time
@@ -27,8 +29,10 @@ while [ "${{1#--}}" != "$1" ]; do shift; done
 echo "7;local"
 """
 SINFO = """\
-case "$*" in *%P*) printf 'main*\\ngpu\\n';; *) printf 'n1\\nn1\\nn2\\n';; esac
+case "$*" in *%P*) printf 'main*\\ngpu\\n';; *%o*) echo 127.0.0.1;; *) printf 'n1\\nn1\\nn2\\n';; esac
 """
+
+PARTITION = "PartitionName=main Default=YES AllowGroups={groups} AllowAccounts={accounts} AllowQos=ALL State={state}"
 
 
 class Site:
@@ -45,6 +49,7 @@ class Site:
         self.command("squeue", "echo 'COMPLETED|n1|None'")
         self.command("sacct", "true")
         self.command("sacctmgr", "printf 'lab|normal,high\\nroot|normal\\n'")
+        self.command("scontrol", f"echo '{PARTITION.format(groups='ALL', accounts='ALL', state='UP')}'")
         self.command("scancel", f'echo scancel "$@" >>{self.calls}')
         self.command("apptainer", "echo apptainer version 1.4.0")
 
@@ -71,7 +76,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[
     }.items():
         monkeypatch.setenv(f"AI_FACTORY_{name}", str(value))
     monkeypatch.setattr("api.cli.doctor.job.POLL_SECONDS", 0.02)
-    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 0.2)
+    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 20.0)
     assert run("migrate").code == 0
     yield site
 
@@ -94,7 +99,8 @@ def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("AI_FACTORY_DATABASE_PASSWORD_OF_SOMEBODY", "x")
     code, found = ask("--timeout", "60")
     failed = [result for result in found.values() if result["state"] == "failed"]
-    assert (code, failed) == (0, [])
+    assert failed == []
+    assert code == 0
     assert {name for name, result in found.items() if result["state"] == "skipped"} == {
         "key file", "administrator's key", "controller",
     }  # fmt: skip
@@ -163,7 +169,10 @@ def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: An
     assert "scancel --name=af-doctor-" in site.calls.read_text()
 
 
-def test_a_run_dir_that_the_node_does_not_share(site: Site, ask: Any, tmp_path: Path) -> None:
+def test_a_run_dir_that_the_node_does_not_share(
+    site: Site, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 0.2)
     script = SBATCH.format(calls=site.calls, environment=site.environment)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -177,15 +186,115 @@ def test_a_node_that_lacks_things(site: Site, ask: Any, monkeypatch: pytest.Monk
     site.command("oldpython", "echo 3.6")
     site.command("date", f"echo {int(time.time()) - 3600}")
     site.command("apptainer", "echo 'no setuid' >&2; exit 255")
+    site.command("df", "printf 'Filesystem\\n/dev/x 9 9 17 9%% /tmp\\n'")
+    monkeypatch.setenv("PATH", f"{site.bin}:{os.environ['PATH']}")
     monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "oldpython")
     _, found = ask("--timeout", "60")
     assert found["run_dir seen by jobs"]["state"] == "ok"
     assert re.search(r"3\d\d\d s behind", found["clock of the node"]["message"])
     assert "oldpython on the node: 3.6" in found["Python in jobs"]["message"]
     assert "no setuid" in found["Apptainer in jobs"]["message"]
+    assert found["user namespaces in jobs"]["state"] == "skipped"
+    assert "only 0.0 GB in /tmp" in found["room for temporary files"]["message"]
+    assert "export TMPDIR=" in found["room for temporary files"]["remedy"]
+    assert found["ports of the nodes"]["state"] == "skipped"
     monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "no-python")
     monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "no-python() { echo 3.12; }; export -f no-python")
     assert "3.12" in ask("--timeout", "60")[1]["Python in jobs"]["message"]
+
+
+def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.command("unshare", "exit 1")
+    monkeypatch.setenv("PATH", f"{site.bin}:{os.environ['PATH']}")
+    _, found = ask("--timeout", "60")
+    assert "sysctl user.max_user_namespaces" in found["user namespaces in jobs"]["remedy"]
+    starter = site.bin / "libexec/apptainer/bin/starter-suid"
+    starter.parent.mkdir(parents=True)
+    starter.touch()
+    starter.chmod(0o4755)
+    site.command("apptainer", f'[ "$1" = buildcfg ] && echo {site.bin}/libexec || echo apptainer version 1.4.0')
+    _, found = ask("--timeout", "60")
+    assert "setuid" in found["user namespaces in jobs"]["message"]
+
+
+def test_a_firewall_before_the_nodes(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of TEST-NET-1 (RFC 5737) answers nobody."""
+    site.command("sinfo", SINFO.replace("127.0.0.1", "192.0.2.1"))
+    monkeypatch.setattr("api.cli.doctor.job.REACH_SECONDS", 0.1)
+    monkeypatch.setenv("AI_FACTORY_SLURM_PORT_RANGE", "47000,47100")
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace(
+        'bash "$@" )', 'SLURMD_NODENAME=n1 timeout 5 bash "$@" )'))  # fmt: skip
+    code, found = ask("--timeout", "60")
+    assert code == 1
+    assert re.search(r"192\.0\.2\.1 port 47\d\d\d", found["ports of the nodes"]["message"])
+    assert "slurm.port_range" in found["ports of the nodes"]["remedy"]
+    assert "scancel --name=af-doctor-" in site.calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [("slurm 24.11.5", "ok"), ("slurm-wlm 22.05.8", "ok"), ("slurm 20.11.9", "failed")]
+)
+def test_slurms_version(site: Site, ask: Any, version: str, state: str) -> None:
+    site.command("sbatch", f"echo {version}")
+    assert ask("--no-job")[1]["Slurm's version"]["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({}, ""),
+        ({"state": "DOWN"}, "the partition main is DOWN"),
+        ({"accounts": "other"}, "not for the account lab"),
+    ],
+)
+def test_a_partition_that_is_closed(
+    site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], why: str
+) -> None:
+    shown = PARTITION.format(**({"groups": "ALL", "accounts": "ALL", "state": "UP"} | facts))
+    site.command("scontrol", f"echo '{shown}'; echo 'PartitionName=gpu State=UP MaxTime=1-00:00:00'")
+    monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "lab")
+    found = ask("--no-job")[1]["partition is open"]
+    assert (found["state"], why in found["message"]) == ("failed" if why else "ok", True)
+    if why:
+        assert "one of: gpu" in found["remedy"]
+
+
+def test_a_partition_of_a_group(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = PARTITION.format(groups="nobodys", accounts="ALL", state="UP")
+    site.command("scontrol", f"echo '{shown}'")
+    monkeypatch.setattr("os.getuid", lambda: 65534)
+    monkeypatch.setattr("api.cli.doctor.slurm._own_groups", lambda: {"users"})
+    assert "for the groups nobodys alone" in ask("--no-job")[1]["partition is open"]["message"]
+
+
+def test_a_user_whom_accounting_does_not_know(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.command("sacctmgr", "true")
+    monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "lab")
+    assert "sacctmgr add user" in ask("--no-job")[1]["account and QOS"]["remedy"]
+
+
+def test_a_state_dir_that_others_may_write(site: Site, ask: Any, home: Path) -> None:
+    folder = home / ".local/state/ai-factory"
+    assert ask("--no-job")[1]["only this user writes"]["state"] == "ok"
+    folder.chmod(0o770)
+    found = ask("--no-job")[1]["only this user writes"]
+    assert (found["state"], found["remedy"]) == ("failed", f"Run: chmod -R go-w {folder}")
+
+
+@pytest.mark.parametrize(("number", "why"), [(errno.EDQUOT, "quota is used up"), (errno.ENOSPC, "it is full")])
+def test_a_quota_that_is_used_up(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, number: int, why: str) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    found = ask("--no-job")[1]
+    assert why in found["room in run_dir"]["message"]
+    assert why in found["room in state_dir"]["message"]
+
+
+def test_too_little_room(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.doctor.local.LEAST_FOR_JOBS", 2**60)
+    assert "GB left" in ask("--no-job")[1]["room in run_dir"]["message"]
 
 
 def test_folders_keys_and_database(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from argparse import ArgumentParser, _SubParsersAction
@@ -12,6 +14,8 @@ from cli_tools import Run
 from api.cli.arguments import build
 from api.cli.exits import EXIT_CODES, Exit
 from api.cli.main import command_of
+
+REDIRECTION = re.compile(r" [<>]\S+")
 
 
 def commands(parser: ArgumentParser, path: str = "") -> Iterator[tuple[str, ArgumentParser]]:
@@ -31,6 +35,41 @@ def test_every_command_has_a_function_and_a_line_of_help() -> None:
         if run is not None:
             assert callable(command_of(run))
         assert parser.description
+
+
+def examples(parser: ArgumentParser) -> list[str]:
+    """Return the command lines of a help text, without what they are for."""
+    lines = [line.strip() for line in (parser.epilog or "").splitlines()]
+    return [line.removeprefix("$ ").partition("  # ")[0] for line in lines if line.startswith("$ ")]
+
+
+def test_every_help_teaches_by_examples_that_are_understood() -> None:
+    found = {"": build(), **dict(commands(build()))}
+    for path, parser in found.items():
+        if path == "complete":
+            continue
+        assert examples(parser), path
+        for example in examples(parser):
+            program, *words = shlex.split(REDIRECTION.sub("", example))
+            assert program == "ai-factory"
+            arguments = build().parse_args(words)
+            assert arguments.output in arguments.formats, example
+            assert path in ("", *(" ".join(words[:n]) for n in range(1, 3))), (path, example)
+
+
+def test_every_flag_and_argument_is_explained() -> None:
+    for path, parser in commands(build()):
+        for action in parser._actions:
+            if path != "complete" and not isinstance(action, _SubParsersAction):
+                named = action.option_strings or [action.metavar]
+                assert action.help or named in (["RECIPE"], ["FILE"]), (path, named)
+
+
+def test_no_line_of_a_help_is_wider_than_a_terminal_but_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for path, parser in commands(build()):
+        for line in parser.format_help().splitlines():
+            assert len(line) <= 80 or "ai-factory " in line, (path, line)
 
 
 @pytest.mark.parametrize(

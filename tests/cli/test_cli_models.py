@@ -5,18 +5,9 @@ import json
 from typing import Any
 
 import pytest
-from cli_tools import FakeApi, Run, service
-
-from api.cli.models import last_lines
+from cli_tools import FakeApi, Run
 
 PROMPT = "/api/v1/vllm/chat/prompt"
-LOGS = """=== SLURM STDOUT (/run/a.out) ===
-one
-two
-three
-
-=== SLURM STDERR (/run/a.err) ===
-File not found: /run/a.err"""
 
 
 @pytest.fixture
@@ -63,25 +54,34 @@ def test_a_failed_prompt_as_json(call: Run, api: FakeApi) -> None:
     assert (ran.code, json.loads(ran.out)["error"]) == (1, "x")
 
 
-def test_logs(call: Run, api: FakeApi) -> None:
-    api.answer("GET", "/api/v1/services/chat", (200, service()))
-    api.answer("GET", "/api/v1/services/k3x9q2ab/logs", (200, {"logs": LOGS}))
-    assert call("logs", "chat").out == f"{LOGS}\n"
-    assert call("logs", "chat", "--tail", "1").out.splitlines()[1] == "three"
-    assert call("logs", "chat", "--tail", "-1").code == 2
+# As it comes
 
 
-def test_logs_of_an_unknown_service_exit_5(call: Run, api: FakeApi) -> None:
-    api.answer("GET", "/api/v1/services/chat", (404, {"detail": "Service not found"}))
-    assert call("logs", "chat").code == 5
+STREAM = f"{PROMPT}?stream=true"
 
 
-def test_last_lines_of_each_file() -> None:
-    assert last_lines(LOGS, 2).splitlines() == [
-        "=== SLURM STDOUT (/run/a.out) ===", "two", "three", "",
-        "=== SLURM STDERR (/run/a.err) ===", "File not found: /run/a.err",
-    ]  # fmt: skip
-    assert last_lines("a\nb\nc", 1) == "c"
-    assert last_lines(LOGS, 0).splitlines() == [
-        "=== SLURM STDOUT (/run/a.out) ===", "", "=== SLURM STDERR (/run/a.err) ===",
-    ]  # fmt: skip
+def events(*found: tuple[str, Any]) -> bytes:
+    return "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in found).encode()
+
+
+def test_a_streamed_prompt_prints_bit_by_bit(call: Run, api: FakeApi) -> None:
+    answer = events(("delta", {"text": "Hel"}), ("delta", {"text": "lo"}), ("done", {"success": True}))
+    api.answer("POST", STREAM, (200, answer))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.out, ran.err) == (0, "Hello\n", "")
+    ran = call("prompt", "chat", "Hi", "--stream", "-o", "json")
+    assert [json.loads(line)["event"] for line in ran.out.splitlines()] == ["delta", "delta", "done"]
+
+
+def test_a_stream_that_fails_or_breaks_off(call: Run, api: FakeApi) -> None:
+    failed = {"success": False, "error": "The answer broke off"}
+    api.answer("POST", STREAM, (200, events(("delta", {"text": "Hel"}), ("done", failed))))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.out, ran.err) == (1, "Hel\n", "ai-factory: The answer broke off.\n")
+    api.answer("POST", STREAM, (200, events(("delta", {"text": "Hel"}))))
+    assert call("prompt", "chat", "Hi", "--stream").code == 4
+    api.answer("POST", STREAM, (200, {"success": False, "error": "Service is not ready yet"}))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.err) == (1, "ai-factory: Service is not ready yet.\n")
+    api.answer("POST", STREAM, (200, {"success": True, "response": "an older API"}))
+    assert call("prompt", "chat", "Hi", "--stream").out == "an older API\n"

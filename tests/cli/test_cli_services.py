@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ ONE = f"{SERVICES}/k3x9q2ab"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.cli.services.POLL_FIRST", 0.01)
-    monkeypatch.setattr("api.cli.services.POLL_MOST", 0.02)
+    monkeypatch.setattr("api.cli.waiting.POLL_FIRST", 0.01)
+    monkeypatch.setattr("api.cli.waiting.POLL_MOST", 0.02)
 
 
 @pytest.fixture
@@ -83,7 +84,10 @@ def test_wait_ends_when_it_runs_and_tells_what_goes_on(call: Run, api: FakeApi) 
     api.answer("GET", ONE, *((200, step) for step in steps))
     ran = call("services", "create", "inference/vllm", "--wait")
     assert ran.code == 0
-    assert ran.err.splitlines() == ["chat  pending: Queued.", "chat  starting", "chat  running"]
+    lines = [re.fullmatch(r"(.*?) +\d+\.\d s", line) for line in ran.err.splitlines()]
+    assert [line and line[1] for line in lines] == [
+        "· chat  pending: Queued.", "· chat  starting", "✓ chat  is running",
+    ]  # fmt: skip
     assert ran.out.splitlines()[1].split()[3] == "running"
 
 
@@ -131,14 +135,18 @@ def test_describe_writes_what_there_is(call: Run, api: FakeApi) -> None:
         generation=3,
         observed_generation=2,
         conditions=[{"type": "Ready", "status": "False", "reason": "Queued", "message": "Waits.", "since": 1.0}],
-        attempts=[{"replica": 0, "incarnation": 2, "lane": "main", "job_id": 17, "state": "running", "node": "n1"}],
-        events=[{"type": "Warning", "reason": "Lost", "message": "The node died.", "count": 3, "last_at": 5.0}],
     )
+    attempts = [{"replica": 0, "attempt": 2, "lane": "main", "job_id": 17, "state": "ready", "node": "n1"}]
+    events = [{"type": "Warning", "reason": "Lost", "message": "The node died.", "count": 3, "last_at": 5.0}]
+    api.answer("GET", f"{ONE}/attempts?tail=10", (200, attempts))
+    api.answer("GET", f"{ONE}/events?tail=10", (200, events))
     api.answer("GET", f"{SERVICES}/chat", (200, full))
     out = call("services", "describe", "chat").out
     for text in ("not looked at yet", "Conditions:", "Waits.", "Attempts:", "17", "Events:", "The node died."):
         assert text in out
-    assert json.loads(call("services", "describe", "chat", "-o", "json").out) == full
+    assert json.loads(call("services", "describe", "chat", "-o", "json").out) == {
+        **full, "attempts": attempts, "events": events,
+    }  # fmt: skip
 
 
 def test_the_administrators_key_is_sent(

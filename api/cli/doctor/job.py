@@ -1,13 +1,14 @@
-"""Proof from inside a job: RUN_DIR is the same folder there, the clocks agree, Python and Apptainer run."""
+"""Proof from inside a job: what the node sees of RUN_DIR, the clock, Python, Apptainer, and whether it is reached."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.cli.doctor.check import Check, FailedError
+from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, failure, submit_options
 from api.contract.identity import new_id
 from api.contract.settings import Settings
@@ -19,20 +20,54 @@ APPEAR_SECONDS = 15.0
 """How long a file of an ended job may take to be seen here (network file systems cache)."""
 POLL_SECONDS = 0.5
 
+REACH_SECONDS = 5.0
+"""How long a node may take to accept a connection."""
+LEAST_FREE_MB = 1024
+"""In the node's folder for temporary files."""
+
 SCRIPT = """\
 #!/bin/bash
-# Says what a job sees of RUN_DIR, the clock, Python and Apptainer. Arguments: folder, name, python, apptainer, prologue
+# Says what a job sees of RUN_DIR, the clock, Python, Apptainer and its node, and listens on a port for a minute or
+# until somebody came. Arguments: folder, name, python, apptainer, prologue, lowest and highest port (0: any)
 export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
 eval "$5"
 cd "$1" || exit 1
+"$3" -c '
+import os, socket, sys
+name, low, high = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for port in range(low, high + 1):
+    listening = socket.socket()
+    try:
+        listening.bind(("", port))
+        break
+    except OSError:
+        continue
+else:
+    sys.exit(1)
+listening.listen()
+listening.settimeout(60)
+with open(name + ".draft", "w") as file:
+    file.write(str(listening.getsockname()[1]))
+os.rename(name + ".draft", name)
+listening.accept()
+' "$2.port" "$6" "$7" >/dev/null 2>&1 &
+listener=$!
+for _ in {1..50}; do [ -e "$2.port" ] && break; kill -0 $listener 2>/dev/null || break; sleep 0.1; done
 {
   echo "seen=$(cat "$2.here")"
   echo "host=$(uname -n)"
+  echo "node=${SLURMD_NODENAME:-}"
   echo "clock=$(date +%s)"
   echo "python=$("$3" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1 | tail -n 1)"
   apptainer=$("$4" --version 2>&1); echo "apptainer_exit=$?"
   echo "apptainer=$(tail -n 1 <<<"${apptainer##*slurm_script: line *: }")"
+  unshare --user --map-root-user true 2>/dev/null; echo "namespaces_exit=$?"
+  suid=$("$4" buildcfg LIBEXECDIR 2>/dev/null)/apptainer/bin/starter-suid; [ -u "$suid" ]; echo "setuid_exit=$?"
+  echo "tmp=${TMPDIR:-/tmp}"
+  echo "tmp_free=$(df -Pm "${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR == 2 {print $4}')"
+  echo "port=$(cat "$2.port" 2>/dev/null)"
 } >"$2.draft" && mv "$2.draft" "$2.there"
+wait $listener
 """
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "SUSPENDED")
 _RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT")
@@ -45,6 +80,8 @@ class Report:
     said: dict[str, str]
     submitted_at: float
     seen_at: float
+    unreachable: str | None
+    """Why its port can't be reached from here; `None`: it can; "": it had none."""
 
 
 class JobProbe:
@@ -64,6 +101,9 @@ class JobProbe:
             Check("clock of the node", self._clock, needs=needs),
             Check("Python in jobs", self._python, needs=needs),
             Check("Apptainer in jobs", self._apptainer, needs=needs),
+            Check("user namespaces in jobs", self._namespaces, needs=("Apptainer in jobs",)),
+            Check("room for temporary files", self._room, needs=needs),
+            Check("ports of the nodes", self._ports, needs=needs),
         ]
 
     def _run(self) -> str:
@@ -90,7 +130,8 @@ class JobProbe:
     def _submit(self, folder: Path, name: str, script: Path) -> Report:
         """Submit the job and wait for its file; the job is cancelled if it has not ended by itself."""
         site = self._settings
-        arguments = (str(folder), name, site.slurm.python, site.apptainer.command, site.slurm.prologue)
+        ports = tuple(map(str, site.slurm.port_range or (0, 0)))
+        arguments = (str(folder), name, site.slurm.python, site.apptainer.command, site.slurm.prologue, *ports)
         fixed = (f"--job-name={name}", "--output=/dev/null", "--chdir=/", "--no-requeue", "--parsable")
         submitted_at, job_id, ended = time.time(), "", False
         try:
@@ -99,11 +140,32 @@ class JobProbe:
                 raise failure("sbatch", answer)
             job_id = answer.out.strip().partition(";")[0]
             said = self._wait(folder / f"{name}.there", name, job_id)
-            ended = True
+            seen_at = time.time()
+            unreachable = self._reach(said)
+            ended = unreachable is None
         finally:
             if not ended:  # also where sbatch did not answer: the job may exist all the same
                 self._slurm.run("scancel", f"--name={name}", *([job_id] if job_id else []))
-        return Report(said=said, submitted_at=submitted_at, seen_at=time.time())
+        return Report(said=said, submitted_at=submitted_at, seen_at=seen_at, unreachable=unreachable)
+
+    def _reach(self, said: dict[str, str]) -> str | None:
+        """Connect to the port on which the job listens; return why that can't be, "" where it does not listen."""
+        if not said.get("port", "").isdecimal():
+            return ""
+        address = (self._address(said), int(said["port"]))
+        try:
+            socket.create_connection(address, timeout=REACH_SECONDS).close()
+        except OSError as error:
+            return f"{address[0]} port {address[1]}: {error.strerror or error}"
+        return None
+
+    def _address(self, said: dict[str, str]) -> str:
+        """Return the node's address, as the controller learns it (NodeAddr)."""
+        if node := said.get("node"):
+            answer = self._slurm.run("sinfo", "--noheader", "--all", "--Node", f"--nodes={node}", "--format=%o")
+            if answer.code == 0 and answer.out.split():
+                return answer.out.split()[0]
+        return said.get("host", "")
 
     def _wait(self, file: Path, name: str, job_id: str) -> dict[str, str]:
         """Wait for the job's file. Raises `FailedError` when the job ends without it, or does not run in time."""
@@ -175,6 +237,47 @@ class JobProbe:
                 "Install it on the nodes, set apptainer.command, or load it by slurm.prologue (module load apptainer).",
             )
         return said.get("apptainer", "")
+
+    def _namespaces(self) -> str:
+        said = self._said().said
+        if said.get("namespaces_exit") == "0":
+            return "a user may make them"
+        if said.get("setuid_exit") == "0":
+            return "none, but Apptainer is installed setuid"
+        raise FailedError(
+            "neither may a user make them on the node, nor is Apptainer installed setuid: no container starts",
+            "Ask an administrator for: sysctl user.max_user_namespaces=15000 (on Ubuntu also "
+            "kernel.apparmor_restrict_unprivileged_userns=0), or for the package apptainer-suid.",
+        )
+
+    def _room(self) -> str:
+        said = self._said().said
+        folder, free = said.get("tmp", "/tmp"), said.get("tmp_free", "")  # noqa: S108
+        if not free.isdecimal():
+            raise FailedError(
+                f"{folder} on {said.get('host')} is no folder",
+                "Set TMPDIR to one that every node has: slurm.prologue = 'export TMPDIR=/local/scratch'",
+            )
+        shown = f"{int(free) / 1024:.1f} GB in {folder} of {said.get('host')}"
+        if int(free) < LEAST_FREE_MB:
+            raise FailedError(
+                f"only {shown}",
+                "Make room there, or set another folder: slurm.prologue = 'export TMPDIR=/local/scratch'. "
+                "To pull vLLM's image takes 20 GB; an image in a .sif file takes none.",
+            )
+        return shown
+
+    def _ports(self) -> str:
+        found = self._said()
+        if found.unreachable == "":
+            raise SkippedError("the job could not listen; see: Python in jobs, slurm.port_range")
+        if found.unreachable is not None:
+            raise FailedError(
+                f"this host does not reach the engines' ports: {found.unreachable}",
+                "Have the firewall let this host connect to the nodes, or set slurm.port_range to ports that it lets "
+                "through. Or run API and controller on a host inside the cluster.",
+            )
+        return f"port {found.said.get('port')} of {found.said.get('host')} is reached from here"
 
     def _said(self) -> Report:
         assert self._report is not None  # the first check made it, or these are skipped

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -24,6 +27,9 @@ from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from api.contract.tables import Lease
 
+LEAST_FOR_STATE = 2**28
+LEAST_FOR_JOBS = 2**30
+QUOTA_BYTES = 16 * 2**20
 START = "Start it with: ai-factory up"
 
 
@@ -38,7 +44,10 @@ class Local:
         """Return what can be checked before any program runs."""
         return [
             Check("state_dir", self._state_dir),
+            Check("only this user writes", self._permissions, needs=("state_dir",)),
+            Check("room in state_dir", self._room_for_state, needs=("state_dir",)),
             Check("run_dir", self._run_dir),
+            Check("room in run_dir", self._room_for_jobs, needs=("run_dir",)),
             Check("database", self._database, needs=("state_dir",)),
             Check("key file", self._key_file),
             Check("administrator's key", self._admin_key),
@@ -66,6 +75,26 @@ class Local:
         folder = self._settings.run_dir
         _require_writable(folder, "run_dir")
         return f"{folder} on {file_system(folder) or 'an unknown file system'}"
+
+    def _permissions(self) -> str:
+        """Ask who may write where the database and the key lie: whoever can, runs jobs as this user."""
+        folder = self._settings.state_dir
+        for path in (folder, *sorted(folder.glob("*.db*"))):
+            found = path.stat()
+            if found.st_uid != os.getuid():
+                raise FailedError(
+                    f"{path} belongs to user {found.st_uid}", f"Run: sudo chown -R {os.getuid()} {folder}"
+                )
+            if found.st_mode & 0o022:
+                raise FailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
+        return f"{folder} has mode {stat.S_IMODE(folder.stat().st_mode):04o}"
+
+    def _room_for_state(self) -> str:
+        return _room(self._settings.state_dir, LEAST_FOR_STATE, "Make room there, or set state_dir to another folder.")
+
+    def _room_for_jobs(self) -> str:
+        remedy = "Make room there, or set run_dir to another shared folder; vLLM's image alone takes 10 GB."
+        return _room(self._settings.run_dir, LEAST_FOR_JOBS, remedy)
 
     def _database(self) -> str:
         async def ask() -> None:
@@ -162,6 +191,22 @@ def _require_writable(folder: Path, setting: str) -> None:
         raise FailedError(
             f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
         ) from error
+
+
+def _room(folder: Path, least: int, remedy: str) -> str:
+    """Ask whether a folder takes more: a quota shows itself only when something is written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, QUOTA_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise SkippedError(f"{folder}: {error.strerror}") from error
+        what = "your quota is used up" if error.errno == errno.EDQUOT else "it is full"
+        raise FailedError(f"{folder}: {what}", remedy) from error
+    room = shutil.disk_usage(folder).free
+    if room < least:
+        raise FailedError(f"{folder} has only {room / 2**30:.1f} GB left", remedy)
+    return f"{room / 2**30:.0f} GB"
 
 
 async def _lease(url: str) -> tuple[str | None, str | None, float] | None:

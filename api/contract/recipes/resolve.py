@@ -29,6 +29,7 @@ Quantity = TypeVar("Quantity")
 
 LONGEST_VALUE = 16_384
 MOST_ITEMS = 256
+LONGEST_MARK = 64
 RUNTIME = frozenset({"port", "host", "files"})
 """Placeholders whose values only the running job knows."""
 FIXED_BY_RECIPE = frozenset(
@@ -75,6 +76,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         max_failures=content.restart.max_failures,
         update_strategy=content.update.strategy,
         secret_variable=_secret_variable(content),
+        restarted_at=_restarted_at(content, config),
     )
 
 
@@ -92,6 +94,8 @@ def _leave_out_later(value: dict[str, Any]) -> None:
         del health["kind"], health["command"]
     if not value["volumes"]:
         del value["volumes"]
+    if value["restarted_at"] is None:
+        del value["restarted_at"]
 
 
 def encode_spec(spec: LaunchSpec) -> bytes:
@@ -387,6 +391,19 @@ def _replicas(content: RecipeFile, config: Mapping[str, Any], given: int | None)
     if given is not None:
         return given
     return content.replicas if value is None else int(value)
+
+
+def _restarted_at(content: RecipeFile, config: Mapping[str, Any]) -> str | None:
+    """Return the mark of the last restart; a recipe's own parameter of that name goes first."""
+    value = config.get("restarted_at")
+    if value is None or "restarted_at" in content.parameters:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ConfigError("restarted_at", "must be a time, as text or number. Any new value restarts the service.")
+    text = _text("restarted_at", _as_text("restarted_at", value))
+    if len(text) > LONGEST_MARK:
+        raise ConfigError("restarted_at", f"is longer than {LONGEST_MARK} characters.")
+    return text
 
 
 def _model(content: RecipeFile, values: Mapping[str, Any]) -> str | None:

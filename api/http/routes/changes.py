@@ -1,11 +1,11 @@
-"""PATCH /api/v1/services/{id} and POST …/status: changing what is wanted."""
+"""GET …/declaration, PATCH /api/v1/services/{id} and POST …/status: what is wanted, and changing it."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from litestar import Request, patch, post
+from litestar import Request, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import UNSET
@@ -19,7 +19,7 @@ from api.http.errors import EXTENDED, ApiError, InvalidError
 from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
 from api.http.services import Services
-from api.http.wire import JsonResponse, etag, service_response
+from api.http.wire import JsonResponse, declaration, etag, service_response
 
 MOST_TRIES = 10
 """So often a change that names no version is made anew on the one that somebody else has just made."""
@@ -32,6 +32,13 @@ def change_routes(
     services: Services, changes: Changes, recipes: Recipes, site: SlurmSettings
 ) -> list[HTTPRouteHandler]:
     """Make the handlers."""
+
+    @get("/api/v1/services/{service_id:str}/declaration", opt=EXTENDED)
+    async def get_service_declaration(service_id: FromPath[str]) -> JsonResponse:
+        row = await services.find(service_id)
+        if row is None:
+            raise ApiError(404, "Service not found")
+        return JsonResponse(declaration(row), headers={"ETag": etag(row.version)})
 
     @patch("/api/v1/services/{service_id:str}", opt=EXTENDED)
     async def change_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> JsonResponse:
@@ -65,7 +72,7 @@ def change_routes(
                 return answer
         raise ApiError(409, "Others change this service all the time. Try again in a moment.")
 
-    return [change_service, set_service_status]
+    return [get_service_declaration, change_service, set_service_status]
 
 
 async def _living(services: Services, key: str) -> Row[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import Struct
@@ -19,9 +19,11 @@ from api.http.disconnect import unless_disconnected
 from api.http.engines import Engines, Replica, UnreachableError
 from api.http.errors import ApiError
 from api.http.prompts import GONE, Prompts, not_ready
+from api.http.query import Query
 from api.http.recipes import Recipes
+from api.http.routes.watch import event_stream
 from api.http.services import Services
-from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
+from api.http.wire import JsonResponse, conditions_of, endpoint_of, is_wanted, status_of
 
 
 class SpecHead(Struct):
@@ -77,16 +79,21 @@ def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[
         }
 
     @post("/api/v1/vllm/{service_id:str}/prompt", status_code=200)
-    async def prompt_vllm_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+    async def prompt_vllm_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[Any]:
         asked = read_prompt_request(await request.body())
+        query = Query(request)
+        is_streamed = query.flag("stream")
+        query.check()
         rows = await _vllm_rows(services, recipes, service_id)
         if not rows:
             raise ApiError(500, f"VLLM service {service_id} not found or not running")
         replicas = _replicas(rows)
         if not replicas:
-            return not_ready(rows[0].id, status_of(rows[0]), explanation(conditions_of(rows[0])))
+            return JsonResponse(not_ready(rows[0].id, status_of(rows[0]), explanation(conditions_of(rows[0]))))
+        if is_streamed:
+            return event_stream(prompts.stream(rows[0].id, rows[0].digest or "", replicas, asked))
         answer = prompts.answer(rows[0].id, rows[0].digest or "", replicas, asked)
-        return await unless_disconnected(request.receive, answer)
+        return JsonResponse(await unless_disconnected(request.receive, answer))
 
     return [list_vllm_services, get_vllm_models, prompt_vllm_service]
 

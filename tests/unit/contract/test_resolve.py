@@ -600,6 +600,21 @@ def test_the_digest_tells_launches_apart_and_not_numbers_of_replicas(launch: Lau
     assert len({base, *(digest(launch(PARAMETERS, config)) for config in others)}) == len(others) + 1
 
 
+def test_a_restart_is_another_launch_of_the_same(launch: Launch) -> None:
+    base, once, twice = (launch(PARAMETERS, c) for c in ({}, {"restarted_at": "2026-01-02"}, {"restarted_at": 3}))
+    assert len({digest(base), digest(once), digest(twice)}) == 3
+    assert replace(once, restarted_at=None) == replace(twice, restarted_at=None) == base
+    assert digest(launch(PARAMETERS, {"restarted_at": None})) == digest(base)
+    own = launch("parameters:\n  restarted_at: {type: string, default: x}\n", {"restarted_at": "y"})
+    assert own.restarted_at is None
+
+
+@pytest.mark.parametrize("value", [True, [], {}, "x" * 65, "a\0"])
+def test_a_restart_has_a_time(launch: Launch, value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^restarted_at: "):
+        launch(PARAMETERS, {"restarted_at": value})
+
+
 def test_the_order_of_keys_makes_no_other_launch(launch: Launch) -> None:
     one = {"environment": {"A": "1", "B": "2"}}
     other = {"environment": {"B": "2", "A": "1"}}

@@ -1,0 +1,66 @@
+"""`ai-factory services scale`, `restart`, `stop` and `start`: small changes of what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from api.cli.client import Client, connect
+from api.cli.context import Context
+from api.cli.exits import CliError, Exit
+from api.cli.table import show
+from api.cli.waiting import wait_ready, wait_running
+
+MOST_REPLICAS = 1000
+
+
+def scale(context: Context) -> Exit:
+    """Change the number of replicas."""
+    number = context.arguments.replicas
+    if not 0 <= number <= MOST_REPLICAS:
+        raise CliError(f"A service has from 0 to {MOST_REPLICAS} replicas, not {number}.", Exit.USAGE)
+    with connect(context) as client:
+        service = client.change(context.arguments.service, {"replicas": number})
+        if context.arguments.wait and number:
+            service = wait_ready(context, client, str(service["id"]), context.arguments.timeout)
+    show(context, [service], service)
+    return Exit.OK
+
+
+def restart(context: Context) -> Exit:
+    """Have every replica launched anew: the mark of the last restart is part of what is launched."""
+    name = context.arguments.service
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    with connect(context) as client:
+        declared = client.declaration(name)
+        if declared["desired_state"] == "stopped" and declared["deleted_at"] is None:
+            raise CliError(f"{declared['name']} is stopped. Start it: ai-factory services start {name}")
+        service = client.change(str(declared["id"]), {"config": {"restarted_at": now}})
+        if context.arguments.wait:
+            service = wait_ready(context, client, str(service["id"]), context.arguments.timeout)
+    show(context, [service], service)
+    return Exit.OK
+
+
+def stop(context: Context) -> Exit:
+    """End the jobs of a service, and keep it."""
+    with connect(context) as client:
+        return _changed(context, client, {"desired_state": "stopped"})
+
+
+def start(context: Context) -> Exit:
+    """Start a stopped service again."""
+    with connect(context) as client:
+        if not context.arguments.wait:
+            return _changed(context, client, {"desired_state": "running"})
+        service = client.change(context.arguments.service, {"desired_state": "running"})
+        service = wait_running(context, client, str(service["id"]), context.arguments.timeout)
+    show(context, [service], service)
+    return Exit.OK
+
+
+def _changed(context: Context, client: Client, patch: Mapping[str, Any]) -> Exit:
+    service = client.change(context.arguments.service, patch)
+    show(context, [service], service)
+    return Exit.OK
