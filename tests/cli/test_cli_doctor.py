@@ -216,6 +216,19 @@ def test_a_network_file_system_under_sqlite(site: Site, ask: Any, monkeypatch: p
     assert "local disk" in found["state_dir"]["remedy"]
 
 
+@pytest.mark.parametrize("mode", [0o775, 0o707, 0o1777])
+def test_folders_that_others_may_write_to(site: Site, ask: Any, home: Path, mode: int) -> None:
+    state = home / ".local/state/ai-factory"
+    for folder, name in ((site.run_dir, "run_dir"), (state, "state_dir")):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+        code, found = ask("--no-job")
+        assert (code, found[name]["state"], found[name]["remedy"]) == (1, "failed", f"Run: chmod go-w {folder}")
+        folder.chmod(0o755)
+    _, found = ask("--no-job")
+    assert {found[name]["state"] for name in ("run_dir", "state_dir")} == {"ok"}
+
+
 def test_checks_need_one_another_and_none_breaks_the_others() -> None:
     def fail() -> str:
         raise FailedError("broken", "Mend it.")

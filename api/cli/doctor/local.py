@@ -60,11 +60,13 @@ class Local:
                 "Set state_dir to a folder on a local disk, or database_url to a PostgreSQL server.",
             )
         _require_writable(folder, "state_dir")
+        _require_own(folder)
         return f"{folder} on {file_system(folder) or 'an unknown file system'}"
 
     def _run_dir(self) -> str:
         folder = self._settings.run_dir
         _require_writable(folder, "run_dir")
+        _require_own(folder)
         return f"{folder} on {file_system(folder) or 'an unknown file system'}"
 
     def _database(self) -> str:
@@ -162,6 +164,16 @@ def _require_writable(folder: Path, setting: str) -> None:
         raise FailedError(
             f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
         ) from error
+
+
+def _require_own(folder: Path) -> None:
+    """Raise `FailedError` if others may put things into a folder whose content the programs and jobs trust."""
+    mode = folder.stat().st_mode & 0o777
+    if mode & 0o022:
+        raise FailedError(
+            f"{folder} has mode {mode:04o}: others may write to it, and what lies there is run as this user",
+            f"Run: chmod go-w {folder}",
+        )
 
 
 async def _lease(url: str) -> tuple[str | None, str | None, float] | None:
