@@ -18,7 +18,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """Read the fenced blocks of a page."""
-    content, name = page.read_text(), page.relative_to(ROOT).as_posix()
+    content, name = page.read_text(), page.name
     return [
         Block(name, content[: match.start()].count("\n") + 1, match[1], match[2] or "", match[3])
         for match in FENCE.finditer(content)
@@ -80,7 +80,6 @@ class Reader:
         self._papers.mkdir(parents=True)
         self._environment = dict(environment)
         self._first: subprocess.Popen[bytes] | None = None
-        self._printed = Path(os.devnull)
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"], cwd=folder, env=self._environment,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -94,6 +93,7 @@ class Reader:
         for block, after in zip(found, [*found[1:], None], strict=True):
             shown = after if after is not None and after.language == "text" else None
             if block.file is not None:
+                assert not block.file.startswith("/"), f"{block.where} is a file of the whole machine"
                 file = self.folder / block.file
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block.text)
@@ -111,16 +111,13 @@ class Reader:
         if block.word == "first terminal":
             self._begin(script, printed)
             assert shown is not None, f"{block.where}: nobody can tell when it has come up"
-            self._wait(block, lambda: same(shown.text, printed.read_text()), printed)
+            self._wait(block, lambda: same(shown.text, printed.read_text()) or not self._runs(), printed)
+            assert same(shown.text, printed.read_text()), f"{block.where} has ended:\n{printed.read_text()}"
             return
         assert block.word in ("", "fails"), f"{block.where}: what is {block.word!r}?"
         code = script.with_suffix(".code")
-        self._say(
-            f". {script} >{printed} 2>&1 </dev/null && done=0 || done=$?"
-            if block.word
-            else f". {script} >{printed} 2>&1 </dev/null; done=0"
-        )
-        self._say(f"echo $done >{code}.new; mv {code}.new {code}")
+        then = " && done=0 || done=$?" if block.word == "fails" else "; done=0"  # guarded, a failure is no end
+        self._say(f". {script} >{printed} 2>&1 </dev/null{then}; echo $done >{code}.new; mv {code}.new {code}")
         self._wait(block, lambda: code.exists() or self._shell.poll() is not None, printed)
         ended = code.read_text().strip() if code.exists() else "a failure"
         assert (ended == "0") is (block.word != "fails"), f"{block.where} ended with {ended}:\n{printed.read_text()}"
@@ -135,19 +132,21 @@ class Reader:
         self._shell.stdin.flush()
 
     def _begin(self, script: Path, printed: Path) -> None:
-        assert self._first is None or self._first.poll() is not None, "the first terminal is busy"
+        assert not self._runs(), "the first terminal is busy"
         with printed.open("wb") as out:
             self._first = subprocess.Popen(
                 ["bash", "-e", script], cwd=self.folder, env=self._environment,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
-        self._printed = printed
 
-    def _wait(self, block: Block, condition: object, printed: Path) -> None:
+    def _wait(self, block: Block, condition: Callable[[], bool], printed: Path) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not condition():  # type: ignore[operator]
+        while not condition():
             assert time.monotonic() < deadline, f"{block.where} takes too long:\n{printed.read_text()}"
             time.sleep(0.05)
+
+    def _runs(self) -> bool:
+        return self._first is not None and self._first.poll() is None
 
     def first_ended(self) -> int:
         """Wait for the end of what the first terminal runs; return its exit code."""
@@ -156,6 +155,8 @@ class Reader:
 
     def leave(self) -> None:
         """Close both terminals."""
+        if self._shell.stdin is not None:
+            self._shell.stdin.close()
         for process in (self._first, self._shell):
             if process is not None and process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

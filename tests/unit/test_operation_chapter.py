@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from api.contract.status import Progress
 from controller.core.outcomes import TERMINATED, Outcome
 from controller.slurm.errors import _REFUSALS, _TABLE, Trouble
+from controller.telemetry.metrics import Metrics
 from tests.pages import ROOT
 
 TEXT = (ROOT / "docs" / "operation.md").read_text()
@@ -46,3 +48,10 @@ def test_the_messages_that_are_cited_are_said() -> None:
             words = re.escape(part.strip(" .,"))
             assert re.search(words, code, re.IGNORECASE), message
     assert len(cited) >= 8
+
+
+def test_the_alarms_ask_for_metrics_that_there_are() -> None:
+    known = Metrics(lambda: None, Counter()).text().decode()
+    asked = re.findall(r"ai_factory_\w+", TEXT[TEXT.index("Four alarms") :].split("\n##")[0])
+    assert len(asked) == 4
+    assert all(re.search(rf"^{name}\b", known, re.MULTILINE) for name in asked)
