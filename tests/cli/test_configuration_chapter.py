@@ -58,7 +58,7 @@ def type_word(hint: Any) -> str:
         assert isinstance(bounds, msgspec.Meta)
         if bounds.gt is not None:
             return f"more than {bounds.gt}"
-        return "0 or more" if (bounds.ge, bounds.le) == (0, 10**7) else f"{bounds.ge} to {bounds.le}"
+        return "0 or more" if bounds.ge == 0 and bounds.le >= 10**6 else f"{bounds.ge} to {bounds.le}"
     words = {str: "text", Path: "path", Path | None: "path", tuple[Path, ...]: "list of paths"}
     return (words | {tuple[str, ...]: "list of texts"}).get(hint, "two numbers from 1 to 65535")
 
