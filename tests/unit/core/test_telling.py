@@ -136,6 +136,7 @@ def test_available_is_one_that_answers() -> None:
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="None"))), "Queued", f"job {JOB} is queued."),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Resources"))), "Queued", "(Resources)"),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="PartitionConfig"))), "Queued", "lower its res"),
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
         (see_running(started()), "Starting", "its engine is starting"),
         (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),
