@@ -171,6 +171,7 @@ def _queued(attempt: Attempt, seen: Observed) -> tuple[int, Progress, str]:
 
 _PENDING_ADVICE = {
     "PartitionTimeLimit": " It asks for more time than its partition allows: lower resources.time_limit.",
+    "PartitionConfig": " It asks for more than its partition has: lower its resources, or choose another partition.",
     "PartitionDown": " Its partition is down: choose another one, or ask the site.",
     "PartitionInactive": " Its partition is inactive: choose another one, or ask the site.",
     "JobHeldUser": " It is held: `scontrol release` lets it go.",

@@ -273,14 +273,6 @@ def test_a_user_whom_accounting_does_not_know(site: Site, ask: Any, monkeypatch:
     assert "sacctmgr add user" in ask("--no-job")[1]["account and QOS"]["remedy"]
 
 
-def test_a_state_dir_that_others_may_write(site: Site, ask: Any, home: Path) -> None:
-    folder = home / ".local/state/ai-factory"
-    assert ask("--no-job")[1]["only this user writes"]["state"] == "ok"
-    folder.chmod(0o770)
-    found = ask("--no-job")[1]["only this user writes"]
-    assert (found["state"], found["remedy"]) == ("failed", f"Run: chmod -R go-w {folder}")
-
-
 @pytest.mark.parametrize(("number", "why"), [(errno.EDQUOT, "quota is used up"), (errno.ENOSPC, "it is full")])
 def test_a_quota_that_is_used_up(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, number: int, why: str) -> None:
     def refuse(*_: int) -> None:
@@ -323,6 +315,21 @@ def test_a_network_file_system_under_sqlite(site: Site, ask: Any, monkeypatch: p
     _, found = ask("--no-job")
     assert "nfs4" in found["state_dir"]["message"]
     assert "local disk" in found["state_dir"]["remedy"]
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o707, 0o1777])
+def test_folders_that_others_may_write_to(site: Site, ask: Any, home: Path, mode: int) -> None:
+    state = home / ".local/state/ai-factory"
+    for folder in (site.run_dir, state):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+        code, checks = ask("--no-job")
+        found = checks["only this user writes"]
+        assert (code, found["state"], found["remedy"]) == (1, "failed", f"Run: chmod -R go-w {folder}")
+        folder.chmod(0o700)
+        folder.chmod(0o755)
+    _, found = ask("--no-job")
+    assert {found[name]["state"] for name in ("run_dir", "state_dir")} == {"ok"}
 
 
 def test_checks_need_one_another_and_none_breaks_the_others() -> None:

@@ -44,9 +44,9 @@ class Local:
         """Return what can be checked before any program runs."""
         return [
             Check("state_dir", self._state_dir),
-            Check("only this user writes", self._permissions, needs=("state_dir",)),
             Check("room in state_dir", self._room_for_state, needs=("state_dir",)),
             Check("run_dir", self._run_dir),
+            Check("only this user writes", self._permissions, needs=("state_dir", "run_dir")),
             Check("room in run_dir", self._room_for_jobs, needs=("run_dir",)),
             Check("database", self._database, needs=("state_dir",)),
             Check("key file", self._key_file),
@@ -77,17 +77,17 @@ class Local:
         return f"{folder} on {file_system(folder) or 'an unknown file system'}"
 
     def _permissions(self) -> str:
-        """Ask who may write where the database and the key lie: whoever can, runs jobs as this user."""
-        folder = self._settings.state_dir
-        for path in (folder, *sorted(folder.glob("*.db*"))):
-            found = path.stat()
-            if found.st_uid != os.getuid():
-                raise FailedError(
-                    f"{path} belongs to user {found.st_uid}", f"Run: sudo chown -R {os.getuid()} {folder}"
-                )
-            if found.st_mode & 0o022:
-                raise FailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
-        return f"{folder} has mode {stat.S_IMODE(folder.stat().st_mode):04o}"
+        """Ask who may write where database, key and jobs' programs lie: whoever can, runs jobs as this user."""
+        state, jobs = self._settings.state_dir, self._settings.run_dir
+        for folder, paths in ((state, (state, *sorted(state.glob("*.db*")))), (jobs, (jobs,))):
+            for path in paths:
+                found = path.stat()
+                if found.st_uid != os.getuid():
+                    remedy = f"Run: sudo chown -R {os.getuid()} {folder}"
+                    raise FailedError(f"{path} belongs to user {found.st_uid}", remedy)
+                if found.st_mode & 0o022:
+                    raise FailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
+        return f"{state} has mode {_mode(state)}, {jobs} {_mode(jobs)}"
 
     def _room_for_state(self) -> str:
         return _room(self._settings.state_dir, LEAST_FOR_STATE, "Make room there, or set state_dir to another folder.")
@@ -191,6 +191,10 @@ def _require_writable(folder: Path, setting: str) -> None:
         raise FailedError(
             f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
         ) from error
+
+
+def _mode(folder: Path) -> str:
+    return f"{stat.S_IMODE(folder.stat().st_mode):04o}"
 
 
 def _room(folder: Path, least: int, remedy: str) -> str:

@@ -141,6 +141,7 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Dependency"))), "BuildingImage", "af-image-…"),
         (see(queued(), snapshot=snapshot(*TWINS)), "Queued", "(Dependency)"),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="PartitionConfig"))), "Queued", "lower its res"),
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
         (see_running(started()), "Starting", "its engine is starting"),
         (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),

@@ -1,0 +1,58 @@
+"""docs/operation.md explains every reason and outcome that there is, and no other; the messages it cites are real."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from api.contract.status import Progress
+from controller.core.outcomes import TERMINATED, Outcome
+from controller.slurm.errors import _REFUSALS, _TABLE, Trouble
+from controller.telemetry.metrics import Metrics
+from tests.pages import ROOT
+
+TEXT = (ROOT / "docs" / "operation.md").read_text()
+CODE = "".join(
+    file.read_text() for folder in ("api", "controller") for file in sorted((ROOT / folder).rglob("*.py"))
+)  # fmt: skip
+
+
+def named(heading: str) -> set[str]:
+    """Return the CamelCase words in the first cells of the table below a heading."""
+    section = TEXT[TEXT.index(heading) :].split("\n##")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    return set(re.findall(r"`([A-Z][A-Za-z]+)`", " ".join(cells)))
+
+
+def test_each_end_of_an_attempt_is_explained() -> None:
+    wrapper = "".join(file.read_text() for file in (ROOT / "controller" / "wrapper").glob("*.py"))
+    wrappers = {TERMINATED, *re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', wrapper)}
+    assert {"SecretMissing", "VolumeLost", "EngineExited"} < wrappers
+    assert named("### An attempt has ended") == {str(outcome) for outcome in Outcome} | wrappers
+
+
+def test_each_reason_of_a_condition_is_explained() -> None:
+    readings = {row.reason for row in _TABLE if row.trouble not in _REFUSALS} | {"PermissionDenied"}
+    readings |= set(re.findall(r'UnreadableError\("(\w+)"', CODE)) | {"SlurmFailed"}
+    assert f'Diagnosis(Trouble.{Trouble.UNKNOWN.name}, "SlurmFailed"' in CODE
+    progress = set(Progress) - {Progress.AS_WANTED, Progress.STOPPED, Progress.COMPLETED}
+    conditions = {"Accepted", "Observed", "Progressing"}
+    expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe", "MassVanishing"} | conditions
+    assert named("### A service is not running") == expected
+
+
+def test_the_messages_that_are_cited_are_said() -> None:
+    cited = re.findall(r"\*([A-Za-z][^*|]{8,})\*", TEXT)
+    code = re.sub(r'"\s*\n\s*f?"', "", CODE)
+    for message in cited:
+        for part in message.split("…"):
+            words = re.escape(part.strip(" .,"))
+            assert re.search(words, code, re.IGNORECASE), message
+    assert len(cited) >= 8
+
+
+def test_the_alarms_ask_for_metrics_that_there_are() -> None:
+    known = Metrics(lambda: None, Counter()).text().decode()
+    asked = re.findall(r"ai_factory_\w+", TEXT[TEXT.index("Four alarms") :].split("\n##")[0])
+    assert len(asked) == 4
+    assert all(re.search(rf"^{name}\b", known, re.MULTILINE) for name in asked)
