@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from controller.wrapper.signals import StoppedError
+
 ENGINE = Path(__file__).parents[3] / "recipes/inference/vllm_dummy_engine.py"
 Result = TypeVar("Result")
 
@@ -24,6 +26,21 @@ def until(look: Callable[[], Result], seconds: float = 60.0) -> Result:
             return result
         time.sleep(0.01)
     raise AssertionError(f"not within {seconds} s: {look}")
+
+
+class Calm:
+    """Signals that never come, and time that passes at once."""
+
+    stop: signal.Signals | None = None
+    waited = 0.0
+
+    def wait(self, seconds: float) -> None:
+        self.waited += seconds
+        time.sleep(0.005)
+
+    def check(self) -> None:
+        if self.stop is not None:
+            raise StoppedError(self.stop.name)
 
 
 class Job:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,24 +18,9 @@ from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
 from controller.wrapper.slot import Slot
 
-from .jobs import Job, alive, until
+from .jobs import Calm, Job, alive, until
 
 FIRST, SECOND, OTHER = "af-i-s-0-1", "af-i-s-0-2", "af-i-s-1-1"
-
-
-class Calm:
-    """Signals that never come, and time that passes at once."""
-
-    stop = None
-    waited = 0.0
-
-    def wait(self, seconds: float) -> None:
-        self.waited += seconds
-        time.sleep(0.005)
-
-    def check(self) -> None:
-        if self.stop is not None:
-            raise StoppedError("SIGTERM")
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +114,7 @@ def test_who_loses_it_while_waiting_never_starts(take: Callable[..., Slot], tmp_
 def test_a_term_ends_the_wait(take: Callable[..., Slot]) -> None:
     take(FIRST)
     signals = Calm()
-    signals.stop = signal.SIGTERM  # type: ignore[assignment]
+    signals.stop = signal.SIGTERM
     with pytest.raises(StoppedError):
         take(SECOND, signals)
 

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,9 @@ from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
 from controller.wrapper.volumes import Held
 
-from .jobs import Job
+from .jobs import Calm, Job
 
 ME, FORERUNNER, OTHER = "af-i-s-0-12", "af-i-s-0-9", "af-i-t-0-1"
-
-
-class Calm:
-    """Signals that never come, and time that passes at once."""
-
-    stop = None
-    waited = 0.0
-
-    def wait(self, seconds: float) -> None:
-        self.waited += seconds
-        time.sleep(0.005)
-
-    def check(self) -> None:
-        if self.stop is not None:
-            raise StoppedError("SIGTERM")
 
 
 @pytest.fixture(autouse=True)
