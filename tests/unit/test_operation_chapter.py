@@ -27,7 +27,6 @@ def named(heading: str) -> set[str]:
 def test_each_end_of_an_attempt_is_explained() -> None:
     wrapper = "".join(file.read_text() for file in (ROOT / "controller" / "wrapper").glob("*.py"))
     wrappers = {TERMINATED, *re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', wrapper)}
-    wrappers -= {"ImageReady"}  # of jobs that only make an image, which are no attempts
     assert {"SecretMissing", "VolumeLost", "EngineExited"} < wrappers
     assert named("### An attempt has ended") == {str(outcome) for outcome in Outcome} | wrappers
 
