@@ -656,8 +656,9 @@ class TestSchema:
             assert not Path(empty_backend.name).exists()
 
     async def test_an_older_one_names_the_command(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api.contract.database, "head", lambda: "0004")
-        with pytest.raises(SchemaError, match=r"schema 0003, needed is 0004. Run: ai-factory migrate"):
+        found = api.contract.database.head()
+        monkeypatch.setattr(api.contract.database, "head", lambda: "9999")
+        with pytest.raises(SchemaError, match=rf"schema {found}, needed is 9999. Run: ai-factory migrate"):
             await open_database(backend.url)
 
     async def test_a_newer_one_says_what_to_do(self, backend: Backend) -> None:
