@@ -123,7 +123,7 @@ def test_a_service_waits_without_gpus_for_a_missing_image(system: System) -> Non
     message = system.wait_status(key, "building")["message"]
     attempt = system.open_attempt(key)
     assert f"The job {attempt['job_id']} waits for one without GPUs" in message
-    (maker,) = makers(system, "RUNNING")
+    (maker,) = wait_for(lambda: makers(system, "RUNNING"), "a job makes the image")
     waiting = system.slurm("scontrol", "show", "job", str(attempt["job_id"]))
     assert "JobState=PENDING" in waiting
     assert f"afterany:{maker}" in waiting

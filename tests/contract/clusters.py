@@ -278,7 +278,7 @@ class SimulatedCluster(Cluster):
         self._job(job_id).state = "SUSPENDED"
 
     def resume(self, job_id: int) -> None:
-        self._slurm.resume(self._job(job_id))
+        self._slurm.resume(self._job(job_id), self._world.now)
 
     def node_fails(self, node: str) -> None:
         for job in [j for j in self._slurm.jobs.values() if j.alive and j.node == node]:
