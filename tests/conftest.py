@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,10 @@ from api.contract.database import Database, migrate
 from tests.slurm_cluster import apptainer as apptainer
 from tests.slurm_cluster import other_slurm_conf as other_slurm_conf
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
+
+# A suite that was started in the background is told to ignore these, and so would be all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _numbers = itertools.count()
 

@@ -18,9 +18,7 @@ from api.cli.supervise import Program, supervise
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 UP = """
-import asyncio, signal, sys
-for number in (signal.SIGINT, signal.SIGHUP):  # a suite that runs in the background was told to ignore them
-    signal.signal(number, signal.SIG_DFL)
+import asyncio, sys
 from api.cli.supervise import Program, supervise
 import os
 programs = [Program(name=f"p{i}", command=[sys.executable, "-c", code], environment=dict(os.environ))
