@@ -73,10 +73,11 @@ def take(folder: Path, number: int, holder: Holder) -> bool:
 def taken_over(folder: Path, number: int) -> str | None:
     """Say who has taken the lock of this number over; `None`: nobody, or it can't be read."""
     with contextlib.suppress(OSError):
-        is_told = len((folder / f"lock.{number}").read_bytes().splitlines()) > 1
         latest, holder = newest(folder)
-        if is_told or latest > number:
-            return name(holder) if latest > number else "another job"
+        if latest > number:
+            return name(holder)
+        if len((folder / f"lock.{number}").read_bytes().splitlines()) > 1:
+            return "another job"
     return None
 
 

@@ -76,6 +76,15 @@ def test_it_is_told_though_the_folder_is_seen_late(take: Callable[..., Slot], mo
     assert first.lost() == "the replica was taken over by another job"
 
 
+def test_it_is_told_however_long_ago_it_was(take: Callable[..., Slot], tmp_path: Path) -> None:
+    first = take(FIRST)
+    for n in range(2, lock.KEPT + 5):
+        lock.take(tmp_path / "af-i-s-0.slot", n, lock.Holder(f"af-i-s-0-{n}", 9, "there", 1.0))
+        lock.clear(tmp_path / "af-i-s-0.slot", n)
+    assert not (tmp_path / "af-i-s-0.slot" / "lock.1").exists()
+    assert f"af-i-s-0-{lock.KEPT + 4}" in str(first.lost())
+
+
 def test_what_is_given_back_late_takes_it_from_nobody(take: Callable[..., Slot]) -> None:
     first, second = take(FIRST), take(SECOND)
     first.give_back()
