@@ -61,9 +61,10 @@ def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals
     me = Holder(token, job_id, socket.gethostname(), time.time())
     replica = token.rpartition("-")[0]
     slot, before = _take(folder.parent / f"{replica}.slot", me)
+    # Who is ended while it waits gives nothing back: the engine before may live, and the next one has to wait as well.
+    if before is None or before.token:
+        _wait_for(before, slot, report, signals)
     try:
-        if before is None or before.token:
-            _wait_for(before, slot, report, signals)
         yield slot
     finally:
         slot.give_back()

@@ -309,7 +309,7 @@ class SimSlurm:
     def _give_back(self, job: SimJob, now: float) -> None:
         replica = job.name.rpartition("-")[0]
         slot = self.slots.get(replica)
-        if slot is not None and slot.job is job:
+        if slot is not None and slot.job is job and job.stage != "slot":  # who waited for another gives nothing back
             self.slots[replica] = Slot(None, now)
 
     def _look_at_slot(self, job: SimJob, now: float) -> None:

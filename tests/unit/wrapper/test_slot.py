@@ -128,6 +128,17 @@ def test_a_term_ends_the_wait(take: Callable[..., Slot]) -> None:
         take(SECOND, signals)
 
 
+def test_who_is_ended_while_it_waits_leaves_the_wait_to_the_next(take: Callable[..., Slot]) -> None:
+    """The first engine may still be ending."""
+    take(FIRST)
+    ended, third = Calm(), Calm()
+    ended.stop = signal.SIGTERM
+    with pytest.raises(StoppedError):
+        take(SECOND, ended)
+    take("af-i-s-0-3", third)
+    assert third.waited > 0
+
+
 def test_without_a_slot_no_engine(job: Job, tmp_path: Path) -> None:
     (tmp_path / "af-i-job0-0.slot").write_text("in the way")
     assert job.run_command("touch", str(tmp_path / "ran")) == 1
