@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ QUIET = 1.0
 """Seconds in which nothing more may come then."""
 
 
-class Client:
+class Client(ABC):
     """One stream, and how far it has come."""
 
     def __init__(self, port: int, path: str) -> None:
@@ -73,9 +74,9 @@ class Client:
         finally:
             writer.close()
 
+    @abstractmethod
     def take(self, fields: Mapping[str, str]) -> None:
         """Take an event."""
-        raise NotImplementedError
 
 
 class Follower(Client):
