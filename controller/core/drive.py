@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from api.contract.identity import Token
 from api.contract.launch import LaunchSpec
-from controller.core.fold import CLOCKS_APART, close
+from controller.core import evidence
+from controller.core.fold import close
 from controller.core.model import Attempt, Desired, Limits, Observed, Submit
 from controller.core.outcomes import Outcome
 from controller.core.policies import failures_after, final_word, may_replace, retry_at
@@ -110,7 +111,7 @@ def _slot(replica: int, desired: Desired, attempts: Sequence[Attempt], now: floa
     word = final_word(newest, desired, limits)
     failures = failures_after(newest, limits) if newest.digest == desired.digest else 0
     # One that was closed in our future was closed by another clock: how long ago that is nobody can tell.
-    is_ahead = newest.closed_at is not None and newest.closed_at > now + CLOCKS_APART
+    is_ahead = newest.closed_at is not None and newest.closed_at > now + evidence.CLOCKS_APART
     waits_until = None if is_ahead else retry_at(newest, failures, limits)
     return Slot(replica=replica, newest=newest, given_up=word, waits_until=waits_until)
 

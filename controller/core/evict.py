@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.core.fold import Folded, absent_since, counts, has_fallen_silent, still_answers
+from controller.core import evidence
+from controller.core.fold import Folded
 from controller.core.model import (
     Attempt,
     Cancel,
@@ -42,7 +43,7 @@ def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folde
 def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
     """No job of it is seen alive: make sure that none can come, then call it gone."""
     snapshot, files = seen.snapshot, seen.files.get(attempt.token, JobFiles())
-    if snapshot is None or not counts(snapshot, attempt.token, seen):
+    if snapshot is None or not evidence.counts(snapshot, attempt.token, seen):
         return Folded(attempt=attempt)
     gone = Folded(attempt=replace(attempt, gone_at=now))
     if _never_created(attempt, seen):
@@ -53,11 +54,11 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
     told_by_its_node = holder is not None and holder.state != CANCELLED
     if files.claim.job_id is None or files.exit is not None or told_by_its_node:
         return gone
-    since = absent_since(attempt, snapshot, seen)
+    since = evidence.absent_since(attempt, snapshot, seen)
     attempt, waited = replace(attempt, absent_since=since), snapshot.began_at - since
-    if holder is not None and has_fallen_silent(attempt, seen):
+    if holder is not None and evidence.has_fallen_silent(attempt, seen):
         return Folded(attempt=replace(attempt, gone_at=now))
-    if waited < limits.accounting_grace or still_answers(attempt, seen):
+    if waited < limits.accounting_grace or evidence.still_answers(attempt, seen):
         return Folded(attempt=attempt)
     return Folded(attempt=replace(attempt, gone_at=now))
 

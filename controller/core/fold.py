@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from api.contract.launch import Health, LaunchSpec
+from controller.core import evidence
+from controller.core.evidence import CLOCKS_APART
 from controller.core.model import (
     UNREADABLE,
     Action,
@@ -18,15 +20,10 @@ from controller.core.model import (
     Observed,
     Revoke,
     SendOutcome,
-    Snapshot,
 )
 from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
 
-CLOCKS_APART = 5.0
-"""Seconds by which the clocks of two hosts may differ without being called wrong."""
 _TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
-UNREADY_AFTER = 2
-"""Failed probes in a row after which a ready replica gets no more prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, 
     if not attempt.open or seen.snapshot is None:
         return Folded(attempt=attempt)
     jobs = seen.snapshot.jobs.get(attempt.token, ())
-    job = holder(jobs, files)
+    job = evidence.holder(jobs, files)
     if job is None:
         return _absent(attempt, files, seen, spec, now, limits)
     folded = _present(replace(attempt, absent_since=None), job, seen, spec, now, limits)
@@ -63,20 +60,9 @@ def _losers(jobs: tuple[Job, ...], files: JobFiles) -> tuple[Action, ...]:
     """Cancel the jobs that did not get the claim, once somebody has it: until then any of them may still win."""
     if files.claim is None or files.claim.job_id in (None, UNREADABLE):
         return ()
-    return tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs if j.job_id != files.claim.job_id and _alive(j))
-
-
-def holder(jobs: tuple[Job, ...], files: JobFiles) -> Job | None:
-    """Return the job that is the attempt's: whoever holds the claim; the lowest id only while nobody does."""
-    if files.claim is not None and files.claim.job_id != UNREADABLE:
-        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
-    return min((j for j in jobs if _alive(j)), key=_id, default=min(jobs, key=_id, default=None))
-
-
-def counts(snapshot: Snapshot, token: str, seen: Observed) -> bool:
-    """Whether this snapshot's silence about a token says anything: it began after our last sbatch for it returned."""
-    sent = seen.sent.get(token)
-    return sent is None or snapshot.sequence > sent.sequence
+    return tuple(
+        Cancel(token=j.token, job_id=j.job_id) for j in jobs if j.job_id != files.claim.job_id and evidence.is_alive(j)
+    )
 
 
 def _absent(
@@ -84,12 +70,12 @@ def _absent(
 ) -> Folded:
     """Settle an open attempt whose job no snapshot shows; every step needs a snapshot that counts."""
     snapshot = seen.snapshot
-    if snapshot is None or not counts(snapshot, attempt.token, seen):
+    if snapshot is None or not evidence.counts(snapshot, attempt.token, seen):
         return Folded(attempt=attempt)
     if files.exit is not None:
         outcome, message, code = of_exit(files.exit, ends_by_itself=spec is not None and spec.kind == "job")
         return Folded(attempt=close(attempt, now, outcome, message, code))
-    since = absent_since(attempt, snapshot, seen)
+    since = evidence.absent_since(attempt, snapshot, seen)
     attempt, waited = replace(_progress(attempt, files, now), absent_since=since), snapshot.began_at - since
     if files.claim is None:
         patience = limits.doubt_grace if attempt.token in snapshot.in_doubt else limits.absence_grace
@@ -97,18 +83,14 @@ def _absent(
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
-    if waited < limits.accounting_grace or still_answers(attempt, seen) or _is_doubted(attempt, waited, seen, limits):
+    if (
+        waited < limits.accounting_grace
+        or evidence.still_answers(attempt, seen)
+        or evidence.is_doubted(attempt, waited, seen, limits)
+    ):
         return Folded(attempt=attempt)
     message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
-
-
-def absent_since(attempt: Attempt, snapshot: Snapshot, seen: Observed) -> float:
-    """Return since when snapshots lack its job. Those of this term alone count: others went by another clock."""
-    noted = attempt.absent_since
-    if noted is None or not seen.term_began_at <= noted <= snapshot.began_at:
-        return snapshot.began_at
-    return noted
 
 
 def not_ahead(attempt: Attempt, now: float) -> Attempt:
@@ -116,33 +98,6 @@ def not_ahead(attempt: Attempt, now: float) -> Attempt:
     times = {name: getattr(attempt, name) for name in _TIMES}
     ahead: dict[str, Any] = {name: now for name, at in times.items() if at is not None and at > now + CLOCKS_APART}
     return replace(attempt, **ahead) if ahead else attempt
-
-
-def still_answers(attempt: Attempt, seen: Observed) -> bool:
-    """Whether the engine has answered since its job was missed: then the reading is wrong, not the engine gone."""
-    probe = seen.probes.get(attempt.token)
-    return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
-
-
-def has_fallen_silent(attempt: Attempt, seen: Observed) -> bool:
-    """Whether an engine that was ready has been heard to fail since its job was missed."""
-    probe = seen.probes.get(attempt.token)
-    if probe is None or attempt.ready_at is None or attempt.absent_since is None:
-        return False
-    return not probe.ready and probe.at > attempt.absent_since
-
-
-def _is_doubted(attempt: Attempt, waited: float, seen: Observed, limits: Limits) -> bool:
-    """Of a mass vanishing only those are believed gone whose engine has been heard to fail since.
-
-    An engine that can't be heard, since it has not come to serve, is believed gone only after a long time.
-    """
-    if seen.snapshot is None or attempt.token not in seen.snapshot.in_doubt:
-        return False
-    probe = seen.probes.get(attempt.token)
-    if probe is None:
-        return waited < limits.doubt_grace
-    return probe.ready or probe.failures < UNREADY_AFTER
 
 
 def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
@@ -166,7 +121,7 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
-    if job.phase is JobPhase.PENDING and _has_begun(attempt, files, seen):
+    if job.phase is JobPhase.PENDING and evidence.has_begun(attempt, files, seen):
         message = f"The job {job.job_id} was requeued after it had begun."
         return Folded(attempt=close(attempt, now, Outcome.REQUEUED, message))
     if files.exit is not None and files.exit.reason == TERMINATED:
@@ -180,15 +135,6 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     if job.phase is not JobPhase.RUNNING:
         return Folded(attempt=_unready(attempt, now))
     return _running(attempt, files, seen, spec, now, limits)
-
-
-def _has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
-    """Whether a job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
-    if attempt.started_at is not None:
-        return True
-    if files.claim is None or attempt.claimed_at is None or seen.snapshot is None:
-        return False
-    return seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
 
 
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
@@ -246,7 +192,7 @@ def _running(
         if patience is not None and failures >= patience.retries:
             message = f"It failed {failures} health checks in a row: {probe.message if probe else ''}"
             return Folded(attempt=close(attempt, now, Outcome.UNHEALTHY, message))
-        return Folded(attempt=_unready(attempt, now) if failures >= UNREADY_AFTER else attempt)
+        return Folded(attempt=_unready(attempt, now) if failures >= evidence.UNREADY_AFTER else attempt)
     return _starting(attempt, files, patience, now, limits)
 
 
@@ -263,11 +209,3 @@ def _hint(attempt: Attempt, files: JobFiles) -> str:
     if files.step is None:
         return f"Its job runs on {attempt.node} but left no sign in RUN_DIR: is it shared with that node?"
     return "Look at its logs; raise health_check.startup_timeout in the recipe if it only needs more time."
-
-
-def _alive(job: Job) -> bool:
-    return job.phase is not JobPhase.ENDED
-
-
-def _id(job: Job) -> int:
-    return job.job_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.fold import holder
+from controller.core.evidence import holder
 from controller.core.model import UNREADABLE, Cancel, Claim, Job, JobFiles, JobPhase
 
 from .builders import (

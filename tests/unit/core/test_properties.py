@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.contract.status import word
-from controller.core.fold import holder
+from controller.core.evidence import holder
 from controller.core.model import (
     UNREADABLE,
     Attempt,

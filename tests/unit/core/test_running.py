@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec
-from controller.core.fold import CLOCKS_APART
+from controller.core.evidence import CLOCKS_APART
 from controller.core.model import Attempt, Claim, Endpoint, JobFiles, JobPhase, Observed
 
 from .builders import (
