@@ -8,9 +8,10 @@ from collections.abc import Callable
 import msgspec
 
 from api.contract.log import about
-from controller.core.model import Action, Attempt, Cancel, Revoke, SendOutcome, Sent, Submit
+from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, SendOutcome, Sent, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
+from controller.observe import probe_spec
 from controller.ports import (
     Clock,
     DeposedError,
@@ -58,6 +59,7 @@ class Actor:
         self._images = images
         self.sent: dict[str, Sent] = {}
         self.cancelled: dict[str, float] = {}
+        self._probed_as: dict[str, ProbeSpec | None] = {}
 
     async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
         """Carry out the actions in their order; raises what the cluster or the file system raises, and DeposedError."""
@@ -73,18 +75,22 @@ class Actor:
                     await self._cancel(action)
                 else:
                     await self._revoke(action, attempt)
-        self._keep_probing(record, attempts)
+        await self._keep_probing(record, attempts)
 
-    def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
+    async def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
+        """Probe whatever may serve, closed ones too: an engine that answers is not gone, whatever the listing says."""
         for attempt in attempts:
-            spec = record.desired.spec if attempt.digest == record.desired.digest else None
-            if attempt.open and spec is not None and attempt.serving_at is not None:
-                self._probes.watch(attempt, spec)
-            # A closed one is still probed: an engine that answers is not gone, whatever the listing says.
             if attempt.gone_at is not None:
                 self._probes.forget(attempt.token)
                 self.sent.pop(attempt.token, None)
                 self.cancelled.pop(attempt.token, None)
+                self._probed_as.pop(attempt.token, None)
+            elif attempt.serving_at is not None:
+                if attempt.token not in self._probed_as:
+                    self._probed_as[attempt.token] = await probe_spec(record, attempt, self._run_dirs)
+                spec = self._probed_as[attempt.token]
+                if spec is not None:
+                    self._probes.watch(attempt, spec)
 
     async def _submit(self, term: Term, record: Record, attempt: Attempt) -> None:
         if attempt.token in self.sent or record.desired.spec is None:
@@ -101,22 +107,23 @@ class Actor:
         after = await self._images.awaited(record.desired.spec.image) if self._images is not None else None
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
-        # Unknown until sbatch has returned: whoever interrupts us leaves it to looking.
-        sequence = self._scheduler.next_sequence()
-        self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
+        self._leave_open(attempt.token)
         options = self._options(record, attempt, folder, after)
         arguments = (folder.path, folder.wrapper, self._site.python)
         reach("before sbatch")
         try:
             sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
-        except BaseException:  # what it did, it did before now: only what is read from now on counts
-            sequence = self._scheduler.next_sequence()
-            self.sent[attempt.token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence)
+        except BaseException:
+            self._leave_open(attempt.token)
             raise
         reach("after sbatch")
         self.sent[attempt.token] = sent
         log.info("sbatch returned", extra={"job_id": sent.job_id, "outcome": sent.outcome, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())
+
+    def _leave_open(self, token: str) -> None:
+        """Note that nobody knows what came of an sbatch: what it did, it did before now, and looking settles it."""
+        self.sent[token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=self._scheduler.next_sequence())
 
     def _put_off(self, attempt: Attempt, message: str) -> None:
         """Note that nothing was sent, and why."""
@@ -127,7 +134,8 @@ class Actor:
         assert record.desired.spec is not None
         values = parameters(record.desired.spec, attempt.token, attempt.digest, self._secret(attempt.token), self._site)
         reach("before prepare")
-        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, msgspec.json.encode(values))
+        encoded, probe = msgspec.json.encode(values), ProbeSpec.of(record.desired.spec)
+        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, encoded, probe)
         reach("after prepare")
         return folder
 
@@ -145,9 +153,9 @@ class Actor:
         )
 
     async def _cancel(self, action: Cancel) -> None:
-        self.cancelled[action.token] = self._clock.now()
         reach("before scancel")
         await self._scheduler.cancel(action.token, action.job_id)
+        self.cancelled[action.token] = self._clock.now()
         reach("after scancel")
         log.info("scancel returned", extra={"job_id": action.job_id})
 

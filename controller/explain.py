@@ -14,7 +14,6 @@ from sqlalchemy import select
 
 from api.contract.database import Database
 from api.contract.identity import KeyFileError, load_key, prefix, secret
-from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
@@ -23,9 +22,9 @@ from controller.clock import SystemClock
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
-from controller.core.model import Attempt, Desired, Observed, Plan, Probe, Sent
+from controller.core.model import Attempt, Desired, Observed, Plan, Probe, ProbeSpec, Sent
 from controller.lease import Leader, leader
-from controller.observe import observe
+from controller.observe import observe, probe_spec
 from controller.ports import Record, UnreadableError
 from controller.probe import HttpProbes
 from controller.quotas import Quotas
@@ -109,13 +108,8 @@ async def _ask_engines(
     settings: Settings, record: Record, clock: SystemClock, run_dirs: SharedRunDirs
 ) -> dict[str, Probe]:
     """Probe every engine once that the controller would probe, if its secret is known here."""
-    spec = record.desired.spec
-    serving = [
-        a
-        for a in record.attempts
-        if a.gone_at is None and a.serving_at is not None and a.digest == record.desired.digest
-    ]
-    if spec is None or not serving or not settings.key_file.exists():  # a missing key would be made
+    serving = [a for a in record.attempts if a.gone_at is None and a.serving_at is not None]
+    if not serving or not settings.key_file.exists():  # a missing key would be made
         return {}
     try:
         key = load_key(settings.key_file)
@@ -123,7 +117,8 @@ async def _ask_engines(
         return {}
     probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None, run_dirs)
     try:
-        found = {a.token: await probes.once(a, spec) for a in serving}
+        specs = {a.token: await probe_spec(record, a, run_dirs) for a in serving}
+        found = {a.token: await probes.once(a, spec) for a in serving if (spec := specs[a.token]) is not None}
     finally:
         await probes.close()
     return {token: probe for token, probe in found.items() if probe is not None}
@@ -144,7 +139,7 @@ class _Probed:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self._probes = probes
 
-    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+    def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         """Do nothing."""
 
     def forget(self, token: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from api.contract.identity import Token
-from controller.core.model import JobPhase, Observed, ReadingFailure, Sent, Snapshot
+from controller.core.model import Attempt, JobPhase, Observed, ProbeSpec, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 
 
@@ -75,6 +75,17 @@ async def observe(
         strays=strays,
         allowance=allowance,
     )
+
+
+async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> ProbeSpec | None:
+    """Return how an attempt's engine is probed; of another spec than what is wanted now its folder tells.
+
+    `None`: nobody knows.
+    """
+    spec = record.desired.spec if attempt.digest == record.desired.digest else None
+    if spec is not None:
+        return ProbeSpec.of(spec)
+    return await run_dirs.launched(attempt.service_id, attempt.token)
 
 
 def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.contract.launch import Image, LaunchSpec
-from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, Sent, Status
+from api.contract.launch import Image
+from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, ProbeSpec, Sent, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,14 @@ class JobFolder:
 class RunDirs(Protocol):
     """The job folders on the shared file system. Calls raise `OSError` when it can't be used."""
 
-    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
-        """Create the folder (0700) and the parameter file (0600) of an attempt."""
+    async def prepare(
+        self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec | None = None
+    ) -> JobFolder:
+        """Create the folder (0700) of an attempt, with its parameters and how its engine is probed (0600)."""
+        ...
+
+    async def launched(self, service_id: str, token: str) -> ProbeSpec | None:
+        """Return how the engine of an attempt is probed, as `prepare` noted it; `None`: it did not, or it is lost."""
         ...
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
@@ -112,7 +118,7 @@ class ImageMakers(Protocol):
 class Probes(Protocol):
     """The readiness and liveness of engines, kept up to date in the background."""
 
-    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+    def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         """Probe this attempt from now on, under its secret; a change of its health wakes its service."""
         ...
 

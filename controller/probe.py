@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from api.contract.launch import Health, LaunchSpec
-from controller.core.model import Attempt, Probe, Verdict
+from api.contract.launch import Health
+from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
 from controller.ports import Clock
 from controller.runtime.queue import KeyedQueue
 
@@ -73,6 +73,8 @@ class _Watched:
     """Whether it was ready when it was last heard of; `None` if it never was."""
     ever_ready: bool
     latest: Probe | None = None
+    missed: bool = False
+    """Whether its job is missed on the cluster: what it answers decides whether it is gone."""
 
 
 class HttpProbes:
@@ -92,13 +94,14 @@ class HttpProbes:
         self._asking: dict[str, asyncio.Task[float]] = {}
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
 
-    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+    def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         """Probe this attempt from now on; nothing happens if it is watched already."""
         target = self._target(attempt, spec)
         if target is None:
             return
         current = self._watched.get(attempt.token)
         if current is not None and current.target == target:
+            self._hurry(attempt, current)
             return
         self.forget(attempt.token)
         # That one which was ready before our term is ready still is no news: there may be thousands of them.
@@ -107,12 +110,19 @@ class HttpProbes:
             target=target,
             known=attempt.ready or None,
             ever_ready=attempt.ready_at is not None,
+            missed=attempt.absent_since is not None,
         )
         self._queue.add(attempt.token)
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
 
-    async def once(self, attempt: Attempt, spec: LaunchSpec) -> Probe | None:
+    def _hurry(self, attempt: Attempt, watched: _Watched) -> None:
+        """Ask an engine at once whose job has come to be missed."""
+        was_missed, watched.missed = watched.missed, attempt.absent_since is not None
+        if watched.missed and not was_missed:
+            self._queue.add(attempt.token)
+
+    async def once(self, attempt: Attempt, spec: ProbeSpec) -> Probe | None:
         """Probe this attempt now, and remember nothing; `None` if there is nothing to probe."""
         target = self._target(attempt, spec)
         if target is None:
@@ -142,7 +152,7 @@ class HttpProbes:
             await self._session.close()
             self._session = None
 
-    def _target(self, attempt: Attempt, spec: LaunchSpec) -> Target | None:
+    def _target(self, attempt: Attempt, spec: ProbeSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
             return None
         is_vllm = spec.engine == "vllm"
@@ -188,17 +198,20 @@ class HttpProbes:
             self._wake(watched.service_id)
         watched.known = ready
         watched.ever_ready = watched.ever_ready or ready
-        # A failure is looked at more closely, so that a dead engine is found within a few intervals.
         if not watched.ever_ready:
             return STARTING_INTERVAL
-        return target.health.interval if ready else min(target.health.interval, STARTING_INTERVAL * 2)
+        # Looked at more closely, so that a dead engine is found within a few intervals.
+        is_suspect = watched.missed or not ready
+        return min(target.health.interval, STARTING_INTERVAL * 2) if is_suspect else target.health.interval
 
     async def _look(self, target: Target, failures: int) -> Probe:
         """Probe once, after so many failures in a row."""
         if target.health.kind == "command":
             told = await self._verdicts.verdict(target.service_id, target.token)
             if told is not None:
-                return Probe(at=self._clock.now(), ready=told.ok, failures=told.failures, message=told.message)
+                # Told by a file that stays when its writer is gone: it is as old as that one's last sign of life.
+                at = self._clock.now() - told.quiet_for if told.quiet_for is not None else 0.0
+                return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message)
             trouble: str | None = "its job has made no health check yet"
         elif target.health.kind == "tcp":
             trouble = await _connect(target)

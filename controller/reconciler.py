@@ -86,8 +86,13 @@ class Reconciler:
         self._roster.update(attempts)
         self._quotas.settle(key, plan)
         turn = self._take_turn(key, plan)
-        self._report(Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan))
-        await self._actor.act(self._term, record, attempts, plan.actions)
+        done = Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan)
+        try:
+            await self._actor.act(self._term, record, attempts, plan.actions)
+        except BaseException as error:
+            self._report(replace(done, failure=f"{type(error).__name__}: {error}"))
+            raise
+        self._report(done)
         if plan.attempts or plan.actions:
             self._hurry()
         if any(not isinstance(action, Cancel) for action in plan.actions):

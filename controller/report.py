@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One pass whose plan is recorded: what it was decided on, and the plan."""
+    """One pass whose plan is recorded: what it was decided on, the plan, and what came of carrying it out."""
 
     term: Term
     record: Record
@@ -21,6 +21,8 @@ class Pass:
     now: float
     limits: Limits
     plan: Plan
+    failure: str = ""
+    """What broke the carrying out off; empty: every action of the plan was carried out."""
 
 
 def report(done: Pass) -> None:
@@ -30,4 +32,5 @@ def report(done: Pass) -> None:
         about = {"service_name": done.record.desired.name, "reason": event.reason, "text": event.message}
         log.log(level, "event", extra=about)
     if done.plan.actions:
-        log.debug("actions", extra={"actions": [f"{type(a).__name__} {a.token}" for a in done.plan.actions]})
+        actions = [f"{type(a).__name__} {a.token}" for a in done.plan.actions]
+        log.debug("actions", extra={"actions": actions, "failure": done.failure or None})

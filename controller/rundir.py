@@ -12,14 +12,20 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, Verdict
+import msgspec
+
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
 from controller.ports import JobFolder, UsedTokenError
+from controller.signs import Sign, Signs
 from controller.wrapper.bundle import bundle, file_name, launch_script
 
 LARGEST_FILE = 1_000_000
+PROBE = "probe.json"
+"""Our own note in a job's folder: how its engine is probed. What the service is later says nothing of that."""
 
 
 class SharedRunDirs:
@@ -31,32 +37,48 @@ class SharedRunDirs:
         self._library = run_dir / "lib"
         self._prologue = prologue
         self._bundle = bundle()
+        self._signs = Signs()
 
     def folder(self, service_id: str, token: str) -> Path:
         """Return the folder of an attempt's job."""
         return self._jobs / service_id / token
 
-    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
-        """Create the folder (0700) and the parameter file (0600) of an attempt; raises `OSError`."""
-        return await asyncio.to_thread(self._prepare, self.folder(service_id, token), parameters)
+    async def prepare(
+        self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec | None = None
+    ) -> JobFolder:
+        """Create the folder (0700) of an attempt with its parameters and how it is probed (0600); raises `OSError`."""
+        return await asyncio.to_thread(self._prepare, self.folder(service_id, token), parameters, probe)
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
         """Read what each of these jobs has written."""
         if not tokens:
             return {}
-        folders = {token: self.folder(service_id, token) for token in tokens}
-        return await asyncio.to_thread(lambda: {token: read_job_files(folder) for token, folder in folders.items()})
+        return await asyncio.to_thread(self._read, service_id, tokens)
+
+    async def launched(self, service_id: str, token: str) -> ProbeSpec | None:
+        """Return how the engine of an attempt is probed, as noted when it was launched; `None`: that is not known."""
+        path = self.folder(service_id, token) / PROBE
+        return await asyncio.to_thread(_probe_spec, path)
 
     async def verdict(self, service_id: str, token: str) -> Verdict | None:
         """Read what the job's own health checks say."""
-        state = self.folder(service_id, token) / "state.json"
-        return await asyncio.to_thread(lambda: _health(_json(state).get("health")))
+        return await asyncio.to_thread(self._verdict, service_id, token)
+
+    def _read(self, service_id: str, tokens: Collection[str]) -> dict[str, JobFiles]:
+        found = {token: _read(self.folder(service_id, token)) for token in tokens}
+        quiet_for = self._signs.take(service_id, {token: sign for token, (_, sign) in found.items()})
+        return {token: replace(files, quiet_for=quiet_for[token]) for token, (files, _) in found.items()}
+
+    def _verdict(self, service_id: str, token: str) -> Verdict | None:
+        folder = self.folder(service_id, token)
+        told = _health(_json(folder / "state.json").get("health"))
+        return replace(told, quiet_for=self._signs.quiet_for(service_id, token)) if told is not None else None
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
         await asyncio.to_thread(self._revoke, self.folder(service_id, token))
 
-    def _prepare(self, folder: Path, parameters: bytes) -> JobFolder:
+    def _prepare(self, folder: Path, parameters: bytes, probe: ProbeSpec | None) -> JobFolder:
         _make_private(self._run_dir, self._library)
         launch = launch_script().encode()
         wrapper = self._library / file_name(self._bundle)
@@ -69,6 +91,8 @@ class SharedRunDirs:
             raise UsedTokenError(f"{folder} is claimed")
         if self._prologue:
             _write(folder / "prologue.sh", (self._prologue.rstrip() + "\n").encode())
+        if probe is not None:
+            _write(folder / PROBE, msgspec.json.encode(probe))
         _write(folder / "params.json", parameters)
         return JobFolder(path=str(folder), launch_script=str(script), wrapper=str(wrapper))
 
@@ -92,13 +116,34 @@ def _make_private(run_dir: Path, folder: Path) -> None:
 
 def read_job_files(folder: Path) -> JobFiles:
     """Read a job's claim, state and exit record; what is absent or garbled is `None`."""
-    state = _json(folder / "state.json")
-    return JobFiles(
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
+    """Read a job's files, and its sign of life, if its wrapper gives any."""
+    state, changed = _json(folder / "state.json"), _changed(folder / "state.json")
+    files = JobFiles(
         claim=_claim(folder / "claim"),
         step=_text(state.get("step")) or None,
         port=_port(state.get("port")),
         exit=_exit(_json(folder / "exit.json")),
     )
+    return files, changed if "sign_interval" in state else None
+
+
+def _changed(path: Path) -> Sign | None:
+    """Return when a file was last changed, in nanoseconds of whoever keeps it."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _probe_spec(path: Path) -> ProbeSpec | None:
+    try:
+        return msgspec.json.decode(path.read_bytes()[:LARGEST_FILE], type=ProbeSpec)
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _claim(path: Path) -> Claim | None:

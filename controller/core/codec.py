@@ -24,6 +24,8 @@ class Decision:
     seen: Observed
     limits: Limits
     plan: Plan
+    failure: str = ""
+    """What broke the carrying out of the plan off, if anything did."""
 
 
 class CodecError(Exception):

@@ -88,7 +88,7 @@ def _surplus(
         return Outcome.QUOTA_EXCEEDED, used_up
     if attempt.replica >= desired.replicas:
         return Outcome.SCALED_DOWN, f"The service was scaled to {desired.replicas}."
-    if attempt.digest == desired.digest or not _readable(seen) or _is_doubted(attempt, seen):
+    if attempt.digest == desired.digest or not _is_certain(attempt, seen):
         return None
     others = [a for a in all_attempts if a.open and a.token != attempt.token and a.replica < desired.replicas]
     if not may_replace(attempt, others, _possible(desired, desired.spec, all_attempts, seen)):
@@ -132,8 +132,9 @@ def _readable(seen: Observed) -> bool:
     return seen.snapshot is not None and seen.reading_failure is None
 
 
-def _is_doubted(attempt: Attempt, seen: Observed) -> bool:
-    return seen.snapshot is not None and attempt.token in seen.snapshot.in_doubt
+def _is_certain(attempt: Attempt, seen: Observed) -> bool:
+    """Whether the cluster answers, and is to be believed about this attempt: else it is not replaced."""
+    return _readable(seen) and not evidence.is_doubted(attempt, seen)
 
 
 def _next_attempt(slot: Slot, desired: Desired, gpus: int, now: float, limits: Limits) -> Attempt:

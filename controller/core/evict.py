@@ -17,9 +17,6 @@ from controller.core.model import (
     SendOutcome,
 )
 
-CANCELLED = "CANCELLED"
-"""The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured)."""
-
 
 def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
     """Cancel the jobs of a closed attempt, and say when it is gone.
@@ -41,7 +38,7 @@ def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folde
 
 
 def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:
-    """No job of it is seen alive: make sure that none can come, then call it gone."""
+    """No job of it is seen alive: make sure that none can come, then call it gone once its engine is too."""
     snapshot, files = seen.snapshot, seen.files.get(attempt.token, JobFiles())
     if snapshot is None or not evidence.counts(snapshot, attempt.token, seen):
         return Folded(attempt=attempt)
@@ -50,17 +47,13 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
         return gone
     if files.claim is None:
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),))
-    holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
-    told_by_its_node = holder is not None and holder.state != CANCELLED
-    if files.claim.job_id is None or files.exit is not None or told_by_its_node:
+    if files.claim.job_id is None:
         return gone
-    since = evidence.absent_since(attempt, snapshot, seen)
-    attempt, waited = replace(attempt, absent_since=since), snapshot.began_at - since
-    if holder is not None and evidence.has_fallen_silent(attempt, seen):
-        return Folded(attempt=replace(attempt, gone_at=now))
-    if waited < limits.accounting_grace or evidence.still_answers(attempt, seen):
-        return Folded(attempt=attempt)
-    return Folded(attempt=replace(attempt, gone_at=now))
+    attempt = replace(attempt, absent_since=evidence.absent_since(attempt, snapshot, seen))
+    holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
+    if evidence.is_over(attempt, holder, files, seen, limits):
+        return gone
+    return Folded(attempt=attempt, look_again_at=now + limits.glance)
 
 
 def _never_created(attempt: Attempt, seen: Observed) -> bool:

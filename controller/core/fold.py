@@ -23,6 +23,8 @@ from controller.core.model import (
 )
 from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
 
+_ENGINE_RUNS = ("starting", "loading", "serving")
+_IMAGE_IS_THERE = ("slot", "volume", *_ENGINE_RUNS)
 _TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
 
 
@@ -49,10 +51,10 @@ def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, 
     if not attempt.open or seen.snapshot is None:
         return Folded(attempt=attempt)
     jobs = seen.snapshot.jobs.get(attempt.token, ())
-    job = evidence.holder(jobs, files)
+    job = evidence.holder(attempt, jobs, files)
     if job is None:
         return _absent(attempt, files, seen, spec, now, limits)
-    folded = _present(replace(attempt, absent_since=None), job, seen, spec, now, limits)
+    folded = _present(attempt, job, seen, spec, now, limits)
     return replace(folded, actions=_losers(jobs, files) + folded.actions)
 
 
@@ -75,19 +77,14 @@ def _absent(
     if files.exit is not None:
         outcome, message, code = of_exit(files.exit, ends_by_itself=spec is not None and spec.kind == "job")
         return Folded(attempt=close(attempt, now, outcome, message, code))
-    since = evidence.absent_since(attempt, snapshot, seen)
-    attempt, waited = replace(_progress(attempt, files, now), absent_since=since), snapshot.began_at - since
+    attempt = replace(_progress(attempt, files, now), absent_since=evidence.absent_since(attempt, snapshot, seen))
     if files.claim is None:
-        patience = limits.doubt_grace if attempt.token in snapshot.in_doubt else limits.absence_grace
-        revoke = waited >= patience
+        patience = limits.doubt_grace if evidence.is_doubted(attempt, seen) else limits.absence_grace
+        revoke = evidence.missed_for(attempt, seen) >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
-    if (
-        waited < limits.accounting_grace
-        or evidence.still_answers(attempt, seen)
-        or evidence.is_doubted(attempt, waited, seen, limits)
-    ):
+    if not evidence.is_over(attempt, None, files, seen, limits):
         return Folded(attempt=attempt)
     message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
@@ -120,7 +117,8 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now)
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
-        return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+        return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
+    attempt = replace(attempt, absent_since=None)
     if job.phase is JobPhase.PENDING and evidence.has_begun(attempt, files, seen):
         message = f"The job {job.job_id} was requeued after it had begun."
         return Folded(attempt=close(attempt, now, Outcome.REQUEUED, message))
@@ -137,6 +135,18 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     return _running(attempt, files, seen, spec, now, limits)
 
 
+def _ended(
+    attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float, limits: Limits, *, ends_by_itself: bool
+) -> Folded:
+    """Take Slurm's word for the end of a job, unless its engine may have something else to say."""
+    assert seen.snapshot is not None
+    known = _progress(attempt, files, now) if job.node is None else _started(attempt, job, files, seen, now)
+    missed = replace(known, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
+    if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
+        return Folded(attempt=missed, look_again_at=now + limits.glance)
+    return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+
+
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:
     """Note when and where the job runs, and how far it has come."""
     addresses = seen.snapshot.addresses if seen.snapshot else {}
@@ -151,11 +161,10 @@ def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: f
 
 def _progress(attempt: Attempt, files: JobFiles, now: float) -> Attempt:
     """Note how far the job says that it has come. It may be heard of so where a listing lacks it."""
-    launched = files.step in ("starting", "loading", "serving")
     port = files.port if files.port is not None else attempt.port
     return replace(
         attempt,
-        launched_at=attempt.launched_at or (now if launched else None),
+        launched_at=attempt.launched_at or (now if files.step in _IMAGE_IS_THERE else None),
         port=port,
         serving_at=attempt.serving_at or (now if files.step == "serving" and port is not None else None),
     )
@@ -178,7 +187,7 @@ def _running(
 ) -> Folded:
     """Judge a running job by its probes and its patience."""
     health = spec.health if spec is not None else Health()
-    if health is None:
+    if health is None and files.step in _ENGINE_RUNS:
         # Nothing listens: running is all there is to be.
         running = replace(attempt, ready_at=attempt.ready_at or attempt.launched_at, unready_since=None)
         return Folded(attempt=running, look_again_at=now + limits.glance)
@@ -186,7 +195,7 @@ def _running(
     if probe is not None and probe.ready:
         return Folded(attempt=replace(attempt, ready_at=attempt.ready_at or now, unready_since=None))
     # What it was launched with may not be known any more: then it is left alone.
-    patience = health if spec is not None else None
+    patience = (health or Health()) if spec is not None else None
     if attempt.ready_at is not None:
         failures = probe.failures if probe is not None else 0
         if patience is not None and failures >= patience.retries:

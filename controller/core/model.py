@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 
 from api.contract.identity import Token
-from api.contract.launch import LaunchSpec
+from api.contract.launch import Health, LaunchSpec
 from api.contract.status import Condition
 
 
@@ -98,6 +98,8 @@ class Verdict:
     failures: int
     """In a row."""
     message: str = ""
+    quiet_for: float | None = None
+    """As in `JobFiles`: so old may this be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,8 @@ class JobFiles:
     """How far the wrapper is: `claimed`, `image`, `volume`, `starting`, `loading`, `serving`, `draining`."""
     port: int | None = None
     exit: JobExit | None = None
+    quiet_for: float | None = None
+    """Seconds for which this controller has seen no new sign of life of the wrapper; `None`: it gives none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,20 @@ class Probe:
     ready: bool
     failures: int
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSpec:
+    """What of a launch spec it takes to probe an engine."""
+
+    engine: str
+    model: str | None
+    health: Health | None
+
+    @classmethod
+    def of(cls, spec: LaunchSpec) -> ProbeSpec:
+        """Return that part of a launch spec."""
+        return cls(engine=spec.engine, model=spec.model, health=spec.health)
 
 
 class SendOutcome(StrEnum):
@@ -172,7 +190,7 @@ class Attempt:
     host: str | None = None
     """The address under which the node answers."""
     launched_at: float | None = None
-    """When its image was there and the engine was started."""
+    """When its image was there: from then on it has to become ready in time."""
     port: int | None = None
     serving_at: float | None = None
     """When its port was known."""
@@ -369,6 +387,8 @@ class Limits:
     """How long accounting may take to know a job that vanished, before absence itself decides."""
     doubt_grace: float = 600.0
     """How long a mass vanishing is taken for a broken reading where no second source says a word."""
+    sign_grace: float = 30.0
+    """How long a wrapper may give no sign of life before that counts against it; it gives one every 10 s."""
     backoff_first: float = 2.0
     backoff_most: float = 300.0
     quick_end: float = 60.0

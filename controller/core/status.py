@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.contract.status import Condition, Progress, Truth
+from controller.core import evidence
 from controller.core.drive import Slot
 from controller.core.model import (
     Attempt,
@@ -34,7 +35,7 @@ def status(
     ready = sum(a.ready for a in attempts if a.replica < desired.replicas)
     drafts: list[Draft] = [
         _accepted(desired),
-        _observed(seen, now, limits),
+        _observed(attempts, seen, now, limits),
         _ready(desired, ready),
         _available(desired, ready),
         _progressing(desired, attempts, slots, seen, ready),
@@ -65,17 +66,31 @@ def _accepted(desired: Desired) -> Draft:
     return "Accepted", Truth.TRUE, "Valid", ""
 
 
-def _observed(seen: Observed, now: float, limits: Limits) -> Draft:
+def _observed(attempts: Sequence[Attempt], seen: Observed, now: float, limits: Limits) -> Draft:
     failure = seen.reading_failure
     if failure is not None and (seen.snapshot is None or now >= failure.since + limits.silence):
         message = f"The cluster can't be read: {failure.message} Nothing is lost; work goes on when it answers."
         return "Observed", Truth.UNKNOWN, failure.reason, message
     if seen.snapshot is None:
         return "Observed", Truth.UNKNOWN, "NotYet", ""
+    outlived = next((a for a in attempts if _outlives_its_job(a, seen, limits)), None)
+    if outlived is not None:
+        message = (
+            f"Slurm lists the job {outlived.job_id} of replica {outlived.replica} no more, but its engine still answers"
+            f" on {outlived.node}. It is replaced when it has ended: end its processes there, or ask the site to."
+        )
+        return "Observed", Truth.UNKNOWN, "EngineOutlivesJob", message
     if any(a.token in seen.snapshot.in_doubt for a in seen.attempts):
         message = "Most jobs left the cluster's listing at once: it is not believed until another source says so."
         return "Observed", Truth.UNKNOWN, "MassVanishing", message
     return "Observed", Truth.TRUE, "Reading", ""
+
+
+def _outlives_its_job(attempt: Attempt, seen: Observed, limits: Limits) -> bool:
+    """Whether its engine answers although Slurm has not had its job for longer than a reading may be wrong."""
+    if attempt.gone_at is not None or not evidence.still_answers(attempt, seen):
+        return False
+    return evidence.missed_for(attempt, seen) >= limits.absence_grace
 
 
 def _ready(desired: Desired, ready: int) -> Draft:
@@ -139,12 +154,20 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     step = seen.files.get(attempt.token, JobFiles()).step
     if attempt.started_at is None:
         return _queued(attempt, seen)
+    if _is_suspended(attempt, seen):
+        message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
+        return 4, Progress.STARTING, f"{message} `scontrol show job {attempt.job_id}` may say why."
     where = f"The job {attempt.job_id} runs on {attempt.node}"
     if step == "image":
         return 3, Progress.BUILDING_IMAGE, f"{where}; its image is being made."
     if attempt.ready_at is not None:
         return 5, Progress.STARTING, f"{where}, but its engine does not answer."
     return 4, Progress.STARTING, f"{where}; its engine is starting."
+
+
+def _is_suspended(attempt: Attempt, seen: Observed) -> bool:
+    jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
+    return any(j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED for j in jobs)
 
 
 def _between(attempt: Attempt) -> tuple[int, Progress, str]:

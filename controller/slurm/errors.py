@@ -193,9 +193,10 @@ def send_outcome(diagnosis: Diagnosis) -> SendOutcome:
     return SendOutcome.UNKNOWN
 
 
-def is_gone(completed: Completed) -> bool:
-    """Whether scancel failed only because there is no such job any more, or it is ending already."""
-    return completed.exit_code is not None and bool(_GONE.search(completed.stderr))
+def cancel_trouble(completed: Completed) -> Diagnosis | None:
+    """Return what kept scancel from its work, `None` if the job is told to end, is ending already or is no more."""
+    is_gone = completed.exit_code is not None and bool(_GONE.search(completed.stderr))
+    return None if completed.exit_code == 0 or is_gone else diagnose(completed)
 
 
 def is_without_accounting(completed: Completed) -> bool:

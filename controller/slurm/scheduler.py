@@ -79,7 +79,7 @@ class SlurmScheduler:
         except NotStartedError as error:  # nothing left this host
             message = _not_started(error).message
             return Sent(outcome=SendOutcome.DEFERRED, sequence=self.next_sequence(), message=message)
-        return _sent(completed, self.next_sequence())
+        return read_answer(completed, self.next_sequence())
 
     async def cancel(self, token: str, job_id: int) -> None:
         """Cancel the job of that name and id. One that is gone is fine. Raises UnreadableError for all else."""
@@ -87,8 +87,8 @@ class SlurmScheduler:
             completed = await self._runner.change(argv.cancel_command(token, job_id))
         except NotStartedError as error:
             raise _not_started(error) from error
-        if completed.exit_code != 0 and not errors.is_gone(completed):
-            raise _unreadable(errors.diagnose(completed))
+        if trouble := errors.cancel_trouble(completed):
+            raise _unreadable(trouble)
 
     def next_sequence(self) -> int:
         """Take the next number of the counter that orders readings and returned submissions."""
@@ -118,7 +118,7 @@ def _require(token: str, options: tuple[str, ...]) -> None:
             raise ValueError(msg)
 
 
-def _sent(completed: Completed, sequence: int) -> Sent:
+def read_answer(completed: Completed, sequence: int) -> Sent:
     """Read the answer of an sbatch that has returned. An id that can't be read leaves the outcome open."""
     if completed.exit_code == 0:
         job_id = parse.parse_submission(completed.stdout)

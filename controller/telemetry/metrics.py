@@ -84,7 +84,7 @@ class Metrics:
         self._readings.labels("ok" if well else "failed").inc()
 
     def report(self, done: Pass) -> None:
-        """Count what a pass decided on."""
+        """Count what a pass decided on, once it was carried out or broken off."""
         for action in done.plan.actions:
             self._actions.labels(type(action).__name__.lower()).inc()
         end = self._convergence.after(done)

@@ -64,4 +64,5 @@ def decision(done: Pass) -> Decision:
         seen=of_one_service(done.seen),
         limits=done.limits,
         plan=done.plan,
+        failure=done.failure,
     )

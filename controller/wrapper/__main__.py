@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         say(str(error))
         return 1
     report = Report(folder)
+    signals.before_waiting = report.sign
     ending = _run(folder, job_id, prologue_code, report, signals)
     remove(folder / parameters.NAME)
     report.end(ending)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ MESSAGE_LIMIT = 2000
 
 DETAIL_INTERVAL = 1.0
 """Seconds between two writings that differ in nothing but the detail."""
+
+SIGN_INTERVAL = 10.0
+"""Seconds between two signs of life: new times of `state.json`'s last change."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Report:
         self._health: Verdict | None = None
         self._written: tuple[str, int | None, str, Verdict | None] | None = None
         self._written_at = 0.0
+        self._signed_at = 0.0
         self._complained = False
 
     def step(self, step: str, detail: str = "", port: int | None = None) -> None:
@@ -85,6 +91,14 @@ class Report:
         if time.monotonic() - self._written_at >= DETAIL_INTERVAL:
             self._write()
 
+    def sign(self) -> None:
+        """Give a sign of life, if it is time: whoever sees none while Slurm lists no job takes us for dead."""
+        now = time.monotonic()
+        if now - self._signed_at >= SIGN_INTERVAL:
+            self._signed_at = now
+            with contextlib.suppress(OSError):  # what can't be written is said where there is something to say
+                os.utime(self._folder / "state.json")
+
     def end(self, ending: Ending) -> None:
         """Write the last word."""
         message = clean(ending.message)[:MESSAGE_LIMIT]
@@ -96,6 +110,7 @@ class Report:
             return
         self._written, self._written_at = now, time.monotonic()
         content: dict[str, object] = {"step": self._step, "port": self._port, "detail": clean(self._detail)}
+        content["sign_interval"] = SIGN_INTERVAL
         if self.digest:
             content["digest"] = self.digest
         if self.image is not None:

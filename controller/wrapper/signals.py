@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -20,6 +21,8 @@ class Signals:
         """The first of TERM, INT and HUP."""
         self.warned = False
         """USR1 came: the time limit is near."""
+        self.before_waiting: Callable[[], None] = lambda: None
+        """Done whenever the job has nothing else to do for a while, which is every few seconds."""
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
@@ -31,6 +34,7 @@ class Signals:
 
     def wait(self, seconds: float) -> None:
         """Pause until something happens, or the time is up."""
+        self.before_waiting()
         if select.select([self._wake], [], [], max(0.0, seconds))[0]:
             os.read(self._wake, 4096)
 

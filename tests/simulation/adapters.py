@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from api.contract.identity import prefix
-from api.contract.launch import LaunchSpec
-from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, SendOutcome, Sent
+from api.contract.launch import Health
+from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, ProbeSpec, Sent
 from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError, UsedTokenError
+from controller.signs import Sign, Signs
+from controller.slurm import errors, scheduler
+from controller.slurm.runner import Completed
 from tests.simulation.slurm import MODEL, NODES, Listener
 
 if TYPE_CHECKING:
@@ -17,6 +21,14 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 REVOKED = -1
+ANY_PROBE = ProbeSpec(engine="vllm", model=MODEL, health=Health())
+
+ANSWERS = {
+    "accepted": (0, "{}\n", ""),
+    "unlabelled": (0, "", ""),
+    "deferred": (1, "", "sbatch: error: Batch job submission failed: QOSMaxSubmitJobPerUserLimit"),
+}
+"""What sbatch exits with and prints, by what becomes of it; of all else it says nothing before it is killed."""
 
 BOUNDARIES = (
     "before take", "after take", "renew", "keys", "tracked", "known", "load",
@@ -105,6 +117,10 @@ class SimScheduler:
         self._world = world
         self._controller = controller
         self._number = 0
+        self.listed = 0
+        """The moment of the newest listing."""
+        self.returned: dict[str, int] = {}
+        """The moment at which the sbatch of a token had returned."""
 
     def next_sequence(self) -> int:
         self._number += 1
@@ -118,6 +134,7 @@ class SimScheduler:
             raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
         slurm = world.slurm
         jobs = [j.seen(slurm.reason(j)) for j in slurm.listing(world.now) if self._is_ours(j)]
+        self.listed = world.tick()
         await Boundary("after squeue")
         return Listing(jobs=tuple(jobs))
 
@@ -149,7 +166,7 @@ class SimScheduler:
         job_id = None
         dependencies = [option for option in options if option.startswith("--dependency")]
         singleton = dependencies[-1:] == ["--dependency=singleton"]
-        if fate in ("accepted", "killed after"):
+        if fate in ("accepted", "killed after", "unlabelled", "interrupted"):
             job_id = world.slurm.create(token, world.now, singleton=singleton)
         elif fate == "late":
             world.slurm.underway.append((world.now + world.rng.choice((1.0, 20.0, 100.0)), token, singleton))
@@ -157,22 +174,26 @@ class SimScheduler:
             job_id = world.slurm.create(token, world.now, singleton=singleton)
             world.slurm.create(token, world.now, singleton=singleton)
         await Boundary("after sbatch")
-        if fate == "accepted":
-            return Sent(outcome=SendOutcome.ACCEPTED, sequence=self.next_sequence(), job_id=job_id)
-        if fate == "deferred":
-            return Sent(outcome=SendOutcome.DEFERRED, sequence=self.next_sequence(), message="QOSMaxSubmitJobPerUser")
-        return Sent(outcome=SendOutcome.UNKNOWN, sequence=self.next_sequence(), message="Socket timed out")
+        self.returned[token] = world.tick()
+        if fate == "interrupted":
+            raise UnreadableError("SlurmNotStarted", "sbatch printed without end")
+        exit_code, stdout, stderr = ANSWERS.get(fate, (None, "", ""))
+        answer = Completed(argv=("sbatch",), exit_code=exit_code, stdout=stdout.format(job_id), stderr=stderr)
+        return scheduler.read_answer(answer, self.next_sequence())
 
     async def cancel(self, token: str, job_id: int) -> None:
         await Boundary("before scancel")
         world = self._world
+        exit_code, stderr = 0, ""
         if world.now < world.slurm.silent_until:
-            raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller")
-        job = world.slurm.jobs.get(job_id)
-        if job is not None and job.name == token and job.alive:
+            exit_code, stderr = 1, "scancel: error: Unable to contact slurm controller (connect failure)"
+        elif (job := world.slurm.jobs.get(job_id)) is not None and job.name == token and job.alive:
             world.judge_cancel(job)
             world.slurm.cancel(job, world.now)
         await Boundary("after scancel")
+        answer = Completed(argv=("scancel",), exit_code=exit_code, stdout="", stderr=stderr)
+        if trouble := errors.cancel_trouble(answer):
+            raise UnreadableError(trouble.reason, trouble.message)
 
 
 class SimRunDirs:
@@ -180,8 +201,11 @@ class SimRunDirs:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._signs = Signs(lambda: world.now)
 
-    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
+    async def prepare(
+        self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec | None = None
+    ) -> JobFolder:
         await Boundary("before prepare")
         self._world.check_folder()
         if self._world.slurm.folder(token).claim is not None:
@@ -191,7 +215,19 @@ class SimRunDirs:
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
-        return {token: self.files(token) for token in tokens}
+        found = {token: self.files(token) for token in tokens}
+        quiet_for = self._signs.take(service_id, {token: self._sign(token) for token in tokens})
+        return {token: replace(files, quiet_for=quiet_for[token]) for token, files in found.items()}
+
+    async def launched(self, service_id: str, token: str) -> ProbeSpec | None:
+        """Every engine of the simulation is probed alike."""
+        return ANY_PROBE
+
+    def _sign(self, token: str) -> Sign | None:
+        found = self._world.slurm.folders.get(token)
+        if found is None or found.signed_at is None or self._world.now < self._world.folder_fails_until:
+            return None
+        return round(found.signed_at * 1000)
 
     def files(self, token: str) -> JobFiles:
         """Return what of a job's files is seen."""
@@ -230,7 +266,7 @@ class SimProbes:
         self._latest: dict[str, Probe] = {}
         self.watched: dict[str, Attempt] = {}
 
-    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+    def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         self.watched[attempt.token] = attempt
 
     def forget(self, token: str) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
 from controller.clock import TermClock
-from controller.core.model import Limits, Quota
+from controller.core.model import Limits, Quota, Snapshot
 from controller.core.script import Site
 from controller.lease import Held, Lease
 from controller.pace import Pace
-from controller.ports import DeposedError, Term
+from controller.ports import Clock, DeposedError, Term
 from controller.quotas import Quotas
 from controller.reconciler import Reconciler
+from controller.report import Pass
 from controller.roster import Roster
 from controller.runtime.leading import Leading
 from controller.runtime.queue import KeyedQueue
@@ -68,6 +69,29 @@ def ended(work: Coroutine[Any, Any, Value]) -> Value:
         value: Value = stop.value
         return value
     raise AssertionError("it waits")
+
+
+class WatchedKeeper(SnapshotKeeper):
+    """The project's keeper, of whose snapshots the world knows when they were listed."""
+
+    def __init__(self, scheduler: SimScheduler, tracked: Any, clock: Clock) -> None:
+        super().__init__(scheduler, tracked, clock)
+        self._sim = scheduler
+        self._listed: dict[int, int] = {}
+
+    async def take(self) -> Snapshot:
+        snapshot = await super().take()
+        self._listed[snapshot.sequence] = self._sim.listed
+        return snapshot
+
+    def judge(self, world: World) -> Callable[[Pass], None]:
+        """Return what has the world judge each pass."""
+
+        def judge(done: Pass) -> None:
+            if done.seen.snapshot is not None:
+                world.judge_absence(done, self._listed[done.seen.snapshot.sequence], self._sim.returned)
+
+        return judge
 
 
 @dataclass
@@ -224,7 +248,7 @@ class SimController:
         world.reach("term")
         store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
         roster = Roster(await store.tracked())
-        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
+        keeper = WatchedKeeper(scheduler, roster.tracked, clock)
         self._probes = SimProbes(world, clock)
         queue = KeyedQueue(clock.now, world.rng.random)
         quotas = Quotas(Quota(gpus=world.plan.gpus), roster, clock, world.no_hours, queue.add)
@@ -253,6 +277,7 @@ class SimController:
             pace=Pace(clock, burst=2, per_second=1.0),
             quotas=quotas,
             limits=LIMITS,
+            report=keeper.judge(world),
         )
         self._next.clear()
         self._position, self._edits = 0, -1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.adapters import BOUNDARIES, EFFECTS
+from tests.simulation.slurm import MODEL
 
 if TYPE_CHECKING:
     from tests.simulation.slurm import SimJob
@@ -28,12 +29,18 @@ def slurmctld_loses_state(world: World) -> None:
     world.slurm.lose_state(world.now)
 
 
+def slurmctld_rolled_back(world: World) -> None:
+    world.slurm.lose_state(world.now, seconds=25.0)
+
+
 def listing_lies(world: World) -> None:
     """squeue prints nothing, or half, and exits with 0. Whoever has restored a database must be able to look."""
     if world.restored:
         return
+    # Without slots not for so long that an engine which hangs beside it is replaced.
+    seconds = (3.0, 10.0, 40.0) if world.slurm.has_slots else (3.0, 10.0)
     world.slurm.listing_fault = world.rng.choice(("empty", "half"))
-    world.slurm.listing_fault_until = world.now + world.rng.choice((3.0, 10.0, 40.0))
+    world.slurm.listing_fault_until = world.now + world.rng.choice(seconds)
 
 
 def accounting_down(world: World) -> None:
@@ -88,6 +95,18 @@ def engine_dies(world: World) -> None:
     victims = [j for j in running(world) if j.has_engine]
     if victims:
         world.slurm.end(world.rng.choice(victims), "FAILED", world.now, code=1, reason="EngineExited")
+
+
+def wrapper_and_guard_killed(world: World) -> None:
+    """An engine that serves outlives its job. Of one that a restored database forgot nobody can know."""
+    victims = [
+        j
+        for j in running(world)
+        if j.stage == "ready" and j.model == MODEL and not j.hangs and not j.lies and not j.taken_for_queued_until
+        if (attempt := world.database.attempt(j.name)) is not None and attempt.serving_at is not None
+    ]
+    if victims and not world.restored:
+        world.slurm.kill_wrapper(world.rng.choice(victims), world.now, world.rng.choice((15.0, 60.0, 300.0)))
 
 
 def engine_lies(world: World) -> None:
@@ -214,6 +233,7 @@ def paused_before_an_effect(world: World) -> None:
 FAULTS: tuple[Callable[[World], None], ...] = (
     slurmctld_silent,
     slurmctld_loses_state,
+    slurmctld_rolled_back,
     listing_lies,
     listing_lies_for_long,
     accounting_down,
@@ -224,6 +244,7 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     suspended,
     engine_dies,
     engine_hangs,
+    wrapper_and_guard_killed,
     engine_lies,
     requeued,
     held,

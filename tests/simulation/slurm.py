@@ -57,7 +57,11 @@ class SimJob:
     slot_at: float = 0.0
     """Until then it gives the engine that had its slot the time to end."""
     lives_until: float = 0.0
-    """Slurm gave its node up, and it lives on until then."""
+    """For Slurm it is over, and it lives on until then."""
+    is_orphan: bool = False
+    """Its engine lives without wrapper and guard."""
+    taken_for_queued_until: float = 0.0
+    """It runs, and slurmctld, which lost that state, believes until then that it waits."""
     ends_at: float | None = None
     """When what ends it has come to its end: until then it is COMPLETING, and its engine may go on."""
     ends_as: str = ""
@@ -89,8 +93,15 @@ class SimJob:
     def _is_on_a_node(self) -> bool:
         return self.state in ("RUNNING", "SUSPENDED", "COMPLETING") or self.lives_until > 0
 
+    @property
+    def gives_signs(self) -> bool:
+        """Whether its wrapper lives and is not stopped."""
+        return self.has_claimed and self.state != "SUSPENDED" and not self.is_orphan
+
     def seen(self, reason: str = "") -> Job:
         """Return it as a listing shows it, which tells no exit code."""
+        if self.taken_for_queued_until:
+            return Job(job_id=self.job_id, token=self.name, phase=JobPhase.PENDING, state="PENDING")
         lasts = self.state in ("RUNNING", "SUSPENDED") and self.started_at is not None
         return Job(
             job_id=self.job_id,
@@ -119,6 +130,8 @@ class JobFolder:
     port: int | None = None
     exit: tuple[int, str] | None = None
     written_at: float = 0.0
+    signed_at: float | None = None
+    """When its wrapper last gave a sign of life."""
 
 
 @dataclass
@@ -156,6 +169,8 @@ class SimSlurm:
     slots_lost: int = 0
     blind_until: float = 0.0
     """Until then nodes don't see RUN_DIR: what starts there can't claim."""
+    requeued: set[str] = field(default_factory=set)
+    """Tokens of which a job was put back into the queue, or taken for queued, after it had begun."""
     served: set[str] = field(default_factory=set)
     """Tokens whose engine has ever been ready with the right model."""
 
@@ -187,8 +202,12 @@ class SimSlurm:
         return row if row is not None and now >= visible_at else None
 
     def cancel(self, job: SimJob, now: float) -> None:
-        """Ask a job to end."""
-        if job.state == "PENDING":
+        """Ask a job to end. One that is taken for queued is called cancelled without asking its node."""
+        if job.taken_for_queued_until:
+            stage, job.lives_until, job.taken_for_queued_until = job.stage, job.taken_for_queued_until, 0.0
+            self.end(job, "CANCELLED", now, code=0)
+            job.stage = stage
+        elif job.state == "PENDING":
             self.end(job, "CANCELLED", now, code=0)
         else:
             self.terminate(job, "CANCELLED", now)
@@ -222,7 +241,11 @@ class SimSlurm:
             self.create(request[1], now, singleton=request[2])
         for job in list(self.jobs.values()):
             self._look_at_slot(job, now)
-            if job.ends_at is not None and now >= job.ends_at and job.alive:
+            if job.gives_signs:
+                self.folder(job.name).signed_at = now
+            if job.taken_for_queued_until and now >= job.taken_for_queued_until and job.alive:
+                self.requeue(job, now)  # its node registers, and ends what slurmctld does not know to run
+            elif job.ends_at is not None and now >= job.ends_at and job.alive:
                 self.end(job, job.ends_as, now, code=143, reason="Terminated")
             elif job.alive and self.rng.random() < 0.5:
                 self._progress(job, now)
@@ -316,7 +339,7 @@ class SimSlurm:
         """End the engine of a job that has lost its slot, and what lived on though its node was given up."""
         if job.lives_until and now >= job.lives_until:
             job.lives_until, job.stage = 0.0, "over"
-        if not self.has_slots or job.state == "SUSPENDED" or job.stage not in ("slot", "starting", "serving", "ready"):
+        if not self.has_slots or not job.gives_signs or job.stage == "claimed":
             return
         slot = self.slots[job.name.rpartition("-")[0]]
         if slot.job is job or now < slot.since + self.rng.uniform(0.0, LOOKS):
@@ -341,7 +364,8 @@ class SimSlurm:
             folder.exit, folder.written_at = (143, "Terminated"), now
         job.state, job.stage, job.node, job.started_at = "PENDING", "over", None, None
         job.restarts += 1
-        job.ends_at = None
+        job.ends_at, job.taken_for_queued_until = None, 0.0
+        self.requeued.add(job.name)
 
     def resume(self, job: SimJob, now: float) -> None:
         """Let a suspended job go on. One that has lost its slot meanwhile ends before anything else happens.
@@ -360,13 +384,32 @@ class SimSlurm:
         self.end(job, "NODE_FAIL", now, code=0)
         job.stage, job.lives_until = stage, now + seconds
 
-    def lose_state(self, now: float) -> None:
-        """slurmctld is killed: what it acknowledged last is gone, and the ids are given out again."""
-        lost = [j for j in self.jobs.values() if j.alive and now - j.submitted_at < 3.0]
+    def kill_wrapper(self, job: SimJob, now: float, seconds: float) -> None:
+        """Kill wrapper and guard at once: the job has failed, and its engine goes on for so long."""
+        stage = job.stage
+        self.end(job, "FAILED", now, code=137)
+        job.stage, job.lives_until, job.is_orphan = stage, now + seconds, True
+
+    def end_orphans(self) -> None:
+        """End the engines that live without wrapper and guard."""
+        for job in [j for j in self.jobs.values() if j.is_orphan]:
+            job.lives_until, job.stage = 0.0, "over"
+
+    def lose_state(self, now: float, seconds: float = 3.0) -> None:
+        """slurmctld is killed, and comes back with the state of some seconds ago.
+
+        What was submitted since is gone, and the ids are given out again; what began to run since is taken for queued
+        until its node registers.
+        """
+        lost = [j for j in self.jobs.values() if j.alive and now - j.submitted_at < seconds]
         for job in lost:
             del self.jobs[job.job_id]
         if lost:
             self.next_id = min(j.job_id for j in lost)
+        for job in self.jobs.values():
+            if job.state == "RUNNING" and now - (job.started_at or now) < seconds and not job.restarts:
+                job.taken_for_queued_until = now + self.rng.choice((6.0, 15.0, 40.0))
+                self.requeued.add(job.name)
         self.silent_until = now + 5.0
 
     def forget_everything(self, now: float) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from api.contract.identity import parse_token
-from controller.core.model import Attempt
+from controller.core.model import Attempt, Revoke
 from controller.core.model import Plan as ServicePlan
+from controller.core.outcomes import Outcome
 from controller.lease import LeaseRecords
 from controller.ports import Record, Store, Term
+from controller.report import Pass
 from tests.simulation.controller import SimController
 from tests.simulation.database import MemoryDatabase, SimService
 from tests.simulation.faults import FAULTS, FAULTS_WITHOUT_SLOTS
@@ -23,7 +25,7 @@ SETTLING_SECONDS = 1200.0
 QUIET_AFTER, PLAIN_AFTER = 130.0, 20.0
 """Seconds after which the last fault is over for certain, and after which a job must have been seen in a listing."""
 MOVES = ("scale", "scale", "config", "config", "stop", "start", "start", "delete")
-FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred")
+FATES = ("accepted",) * 6 + ("killed after", "late", "doubled", "lost", "deferred", "unlabelled", "interrupted")
 
 
 class ViolationError(BaseException):
@@ -105,10 +107,16 @@ class World:
         self.settled_after: float | None = None
         """Seconds from the last fault until everything was as wanted."""
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._ticks = 0
         self.keys = [f"s{n + 1}" for n in range(plan.services)]
         self.controllers = [SimController(self, name) for name in "ABC"[: plan.controllers]]
 
     # --- what adapters ask
+
+    def tick(self) -> int:
+        """Return a number for this moment, by which what happens at the same time can be ordered."""
+        self._ticks += 1
+        return self._ticks
 
     def reach(self, what: str) -> None:
         """Count that a dangerous place was come to."""
@@ -181,6 +189,7 @@ class World:
             self.reach("database put back")
             self.restored = True
             self.slurm.listing_fault_until = 0.0
+            self.slurm.end_orphans()  # of an engine that neither Slurm nor the database knows nobody can tell
             self.database.restore(backup)
 
     def later(self, seconds: float, work: Callable[[], None]) -> None:
@@ -229,6 +238,18 @@ class World:
         for attempt in plan.attempts:
             if attempt.ready and attempt.token not in self.slurm.served:
                 raise ViolationError(f"{attempt.token} is called ready, and has never served its model")
+            if attempt.outcome == Outcome.REQUEUED and attempt.token not in self.slurm.requeued:
+                raise ViolationError(f"{attempt.token} is called requeued, and its job never left its node")
+
+    def judge_absence(self, done: Pass, listed: int, returned: Mapping[str, int]) -> None:
+        """Absence counts only in a listing that was made after our last sbatch about that thing had returned."""
+        snapshot = done.seen.snapshot
+        assert snapshot is not None
+        missed = {a.token for a in done.plan.attempts if a.absent_since == snapshot.began_at}
+        missed |= {action.token for action in done.plan.actions if isinstance(action, Revoke)}
+        for token in (missed - snapshot.jobs.keys()) | snapshot.in_doubt:
+            if returned.get(token, 0) > listed:
+                raise ViolationError(f"{token} is missed in a listing that was made before its sbatch had returned")
 
     def _show_jobs(self) -> None:
         for job in self.slurm.jobs.values():

@@ -16,6 +16,7 @@ from controller.core.model import (
     Attempt,
     Cancel,
     Desired,
+    ProbeSpec,
     Revoke,
     SendOutcome,
     Sent,
@@ -42,6 +43,8 @@ class World:
         self.holds = True
         self.parameters: dict[str, Any] = {}
         self.options: tuple[str, ...] = ()
+        self.noted: dict[str, ProbeSpec] = {}
+        self.probed: dict[str, str | None] = {}
         self.awaited_job: int | None = None
         self.holds_after_awaiting = True
 
@@ -63,10 +66,14 @@ class World:
     def may_act(self) -> bool:
         return self.holds
 
-    async def prepare(self, service_id: str, token: str, parameters: bytes) -> JobFolder:
+    async def prepare(self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec) -> JobFolder:
         self._do("prepare", service_id, token)
+        self.noted[token] = probe
         self.parameters = json.loads(parameters)
         return JobFolder(path=f"/run/{token}", launch_script="/run/lib/launch.sh", wrapper="/run/lib/wrapper.pyz")
+
+    async def launched(self, service_id: str, token: str) -> ProbeSpec | None:
+        return self.noted.get(token)
 
     async def awaited(self, image: Image | None) -> int | None:
         self._do("awaited", image)
@@ -87,8 +94,9 @@ class World:
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         self._do("note", token, sent.job_id)
 
-    def watch(self, attempt: Attempt, spec: LaunchSpec) -> None:
+    def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         self._do("watch", attempt.token)
+        self.probed[attempt.token] = spec.model
 
     def forget(self, token: str) -> None:
         self._do("forget", token)
@@ -290,6 +298,12 @@ class TestCancellingAndRevoking:
         assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note"]
         assert actor.cancelled == {"a": 50.0}
 
+    async def test_a_cancel_that_failed_is_made_again_at_once(self, actor: Actor, world: World) -> None:
+        world.errors["cancel"] = UnreadableError("SlurmUnreachable", "no answer")
+        with pytest.raises(UnreadableError):
+            await act(actor, (replace(A, closed_at=1.0, outcome="Stopped"),), Cancel(token="a", job_id=5))
+        assert actor.cancelled == {}
+
     @pytest.mark.parametrize(
         ("verb", "action", "error"),
         [
@@ -311,21 +325,23 @@ class TestProbing:
         assert world.done == [("watch", "b")]
 
     async def test_what_is_closed_is_probed_until_it_is_gone(self, actor: Actor, world: World) -> None:
+        """In a term too that finds it closed: an engine that answers is not gone."""
         closed = replace(A, serving_at=1.0, closed_at=2.0, outcome="Stopped")
         await act(actor, (closed,))
-        assert world.done == []
+        assert world.done == [("watch", "a")]
         await act(actor, (replace(closed, gone_at=3.0),))
-        assert world.done == [("forget", "a")]
+        assert world.done == [("watch", "a"), ("forget", "a")]
 
-    async def test_an_older_launch_is_not_judged_by_the_newer_spec(self, actor: Actor, world: World) -> None:
+    @pytest.mark.parametrize("spec", [SPEC, None], ids=["another one is wanted", "none is known"])
+    async def test_an_older_launch_is_probed_as_it_was_launched(
+        self, actor: Actor, world: World, spec: LaunchSpec | None
+    ) -> None:
         """While a service is rolled over, its old replicas still serve the old model."""
-        old, new = replace(A, serving_at=1.0, digest="old"), replace(B, serving_at=1.0)
-        await act(actor, (old, new))
-        assert world.done == [("watch", "b")]
-
-    async def test_without_a_spec_what_is_watched_stays_so(self, actor: Actor, world: World) -> None:
-        await act(actor, (replace(A, serving_at=1.0),), spec=None)
-        assert world.done == []
+        old, unknown = replace(A, serving_at=1.0, digest="old"), replace(B, serving_at=1.0, digest="older")
+        world.noted = {"a": ProbeSpec(engine="vllm", model="the old one", health=None)}
+        await act(actor, (old, unknown), spec=spec)
+        assert world.done == [("watch", "a")]
+        assert world.probed == {"a": "the old one"}
 
     async def test_what_is_gone_is_forgotten_altogether(self, actor: Actor, world: World) -> None:
         await act(actor, (A,), Submit(token="a"))

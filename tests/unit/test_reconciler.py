@@ -31,7 +31,7 @@ from controller.core.model import (
     Submit,
 )
 from controller.pace import Pace
-from controller.ports import DeposedError, Record, Term
+from controller.ports import DeposedError, Record, Term, UnreadableError
 from controller.quotas import Quotas
 from controller.reconciler import SOON, Reconciler
 from controller.report import Pass
@@ -202,7 +202,7 @@ BUSY = Plan(attempts=(FRESH,), actions=(Cancel(token="c", job_id=1),), events=(E
 async def test_the_verbs_come_in_order(world: World, reconcile: Reconcile) -> None:
     world.plan = BUSY
     await reconcile()
-    order = ["load", "look at the snapshot", "read", "decide", "record", "report", "act", "hurry"]
+    order = ["load", "look at the snapshot", "read", "decide", "record", "act", "report", "hurry"]
     assert world.verbs == order
 
 
@@ -253,6 +253,15 @@ async def test_what_was_not_recorded_is_not_done(
         await reconcile()
     assert world.verbs[-1] == "record"
     assert "f" not in roster
+
+
+async def test_what_was_not_carried_out_is_not_reported_as_done(world: World, reconcile: Reconcile) -> None:
+    world.plan = BUSY
+    world.errors["act"] = UnreadableError("SlurmUnreachable", "no answer")
+    with pytest.raises(UnreadableError):
+        await reconcile()
+    (told,) = [done[1] for done in world.done if done[0] == "report"]
+    assert told.failure == "UnreadableError: no answer"
 
 
 @pytest.mark.parametrize("verb", ["load", "read"])

@@ -157,7 +157,7 @@ def answers(attempt: Attempt, at: float = NOW - 0.5) -> dict[str, Probe]:
     return {attempt.token: Probe(at=at, ready=True, failures=0)}
 
 
-def fails(attempt: Attempt, failures: int = 1, at: float = NOW - 0.5) -> dict[str, Probe]:
+def fails(attempt: Attempt, failures: int = 2, at: float = NOW - 0.5) -> dict[str, Probe]:
     return {attempt.token: Probe(at=at, ready=False, failures=failures, message="refused")}
 
 

@@ -54,6 +54,7 @@ from .builders import (
 GRACE = LIMITS.absence_grace
 ACCOUNTING = LIMITS.accounting_grace
 DOUBT = LIMITS.doubt_grace
+SIGN = LIMITS.sign_grace
 
 
 def absent_for(attempt: Attempt, seconds: float, **changes: Any) -> Observed:
@@ -191,17 +192,54 @@ def in_doubt(*attempts: Attempt) -> Snapshot:
     return snapshot(in_doubt=frozenset(a.token for a in attempts))
 
 
+@pytest.mark.parametrize("is_doubted", [True, False])
 @pytest.mark.parametrize(
-    ("probes", "outcome"),
-    [
-        pytest.param(answers(ready(), at=NOW - 2000), None, id="answered before"),
-        pytest.param(fails(ready(), 1), None, id="failed once"),
-        pytest.param(fails(ready(), 2), "Vanished", id="failed twice"),
-    ],
+    ("waited", "failures", "outcome"), [(GRACE, 2, "Vanished"), (GRACE - 0.1, 9, None), (GRACE, 1, None)]
 )
-def test_of_a_mass_vanishing_only_those_are_believed_whose_engine_fails(probes: Any, outcome: str | None) -> None:
-    seen = absent_for(ready(), 1000, snapshot=in_doubt(ready()), files=claim(ready()), probes=probes)
+def test_an_engine_that_has_fallen_silent_is_the_second_source(
+    waited: float, failures: int, outcome: str | None, is_doubted: bool
+) -> None:
+    reading = in_doubt(ready()) if is_doubted else EMPTY
+    seen = absent_for(ready(), waited, snapshot=reading, files=claim(ready()), probes=fails(ready(), failures))
     assert only(seen).outcome == outcome
+
+
+def test_failures_from_before_the_job_was_missed_prove_nothing() -> None:
+    seen = absent_for(ready(), GRACE, files=claim(ready()), probes=fails(ready(), 9, at=NOW - 2 - GRACE))
+    assert only(seen).open
+
+
+@pytest.mark.parametrize("is_doubted", [True, False])
+@pytest.mark.parametrize(("quiet_for", "outcome"), [(None, None), (SIGN - 0.1, None), (SIGN, "Vanished")])
+def test_an_old_sign_of_life_is_the_second_source(
+    quiet_for: float | None, outcome: str | None, is_doubted: bool
+) -> None:
+    """Of a job that only starts nobody else can tell."""
+    reading = in_doubt(started()) if is_doubted else EMPTY
+    seen = absent_for(started(), GRACE, snapshot=reading, files=claim(started(), quiet_for=quiet_for))
+    assert only(seen).outcome == outcome
+
+
+def test_a_wrapper_without_a_sign_of_life_is_left_alone_while_its_job_is_listed_or_its_engine_answers() -> None:
+    files = claim(ready(), quiet_for=9999.0)
+    assert only(see(ready(), snapshot=snapshot(job(ready(), RUNNING)), files=files)).open
+    assert only(absent_for(ready(), 9999.0, files=files, probes=answers(ready()))).open
+
+
+@pytest.mark.parametrize(
+    "probes", [answers(ready(), at=NOW - 2000), fails(ready(), 1)], ids=["answered before", "once"]
+)
+def test_of_a_mass_vanishing_nobody_is_believed_gone_whose_engine_has_not_failed(probes: Any) -> None:
+    seen = absent_for(ready(), DOUBT - 0.1, snapshot=in_doubt(ready()), files=claim(ready()), probes=probes)
+    assert only(seen).open
+
+
+def test_in_a_mass_vanishing_a_closed_attempt_is_not_gone_either() -> None:
+    """It left with the others: a listing that lies about those lies about it."""
+    reading = in_doubt(ready(1))
+    last = replace(closed(started()), absent_since=reading.began_at - ACCOUNTING)
+    assert only(see(last, snapshot=reading, files=claim(last))).gone_at is None
+    assert only(see(last, files=claim(last))).gone_at == NOW
 
 
 def test_of_a_mass_vanishing_an_exit_file_is_believed() -> None:

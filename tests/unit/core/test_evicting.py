@@ -175,6 +175,24 @@ def test_an_engine_that_answers_is_not_gone() -> None:
     assert only(see(missed, files=claim(LAST), probes=answers(LAST)), STOP).gone_at is None
 
 
+@pytest.mark.parametrize("files", [claim(LAST), exited(LAST)], ids=["its node told", "its wrapper told"])
+def test_whoever_says_so_an_engine_that_answers_is_not_gone(files: dict[str, JobFiles]) -> None:
+    """Wrapper and guard were killed together: Slurm's job has ended, and the engine answers for hours."""
+    last = closed(ready(), "Stopped", absent_since=NOW - 30)
+    seen = see(last, snapshot=snapshot(job(last, ENDED)), files=files, probes=answers(last))
+    assert only(seen, STOP).gone_at is None
+    assert only(replace(seen, probes=fails(last)), STOP).gone_at == NOW
+
+
+def test_an_engine_that_could_answer_is_asked_before_its_node_is_believed() -> None:
+    last = closed(ready(), "Stopped")
+    first = only(see(last, snapshot=snapshot(job(last, ENDED)), files=claim(last)), STOP)
+    assert (first.gone_at, first.absent_since) == (None, NOW - 1)
+    for waited, is_gone in ((LIMITS.accounting_grace - 1, False), (LIMITS.accounting_grace, True)):
+        reading = snapshot(job(last, ENDED), began_at=NOW - 1 + waited)
+        assert (only(see(first, files=claim(last), snapshot=reading), STOP).gone_at is not None) is is_gone
+
+
 def test_gone_is_gone() -> None:
     last = replace(LAST, gone_at=NOW - 10)
     seen = see(last, snapshot=snapshot(job(last, RUNNING)), files=claim(last))

@@ -51,12 +51,21 @@ def test_the_holder_of_the_claim_has_the_attempt(
     phases: tuple[JobPhase, ...], claimed_by: int | None, expected: int | None
 ) -> None:
     files = JobFiles(claim=Claim(job_id=claimed_by)) if claimed_by is not None else JobFiles()
-    found = holder(jobs(*phases), files)
+    found = holder(intended(), jobs(*phases), files)
     assert (found.job_id if found else None) == expected
 
 
 def test_nobody_has_a_revoked_attempt() -> None:
-    assert holder(jobs(RUNNING), JobFiles(claim=Claim(job_id=None))) is None
+    assert holder(intended(), jobs(RUNNING), JobFiles(claim=Claim(job_id=None))) is None
+
+
+@pytest.mark.parametrize("files", [JobFiles(), JobFiles(claim=Claim(job_id=UNREADABLE))], ids=["unseen", "unreadable"])
+def test_while_its_claim_can_not_be_read_a_started_attempt_keeps_its_job(files: JobFiles) -> None:
+    """Its twin, which waits for it, would be taken for a job that was requeued."""
+    assert holder(started(job_id=2), jobs(PENDING), files) is None
+    found = holder(started(job_id=2), jobs(PENDING, RUNNING), files)
+    assert found is not None
+    assert found.job_id == 2
 
 
 def test_the_attempts_job_id_follows_the_claim() -> None:

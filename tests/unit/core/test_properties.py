@@ -232,7 +232,9 @@ def an_open_attempts_own_job_is_never_cancelled(wanted: Desired, seen: Observed,
     for action in result.actions:
         if isinstance(action, Cancel) and action.token in was_open:
             assert seen.snapshot is not None
-            mine = holder(seen.snapshot.jobs[action.token], seen.files.get(action.token, JobFiles()))
+            mine = holder(
+                was_open[action.token], seen.snapshot.jobs[action.token], seen.files.get(action.token, JobFiles())
+            )
             assert mine is not None
             assert action.job_id != mine.job_id
 

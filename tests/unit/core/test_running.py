@@ -236,9 +236,35 @@ def test_where_nothing_listens_no_probe_is_missed() -> None:
     ],
 )
 def test_an_ended_job_closes_its_attempt(state: str, outcome: str) -> None:
-    result = only(showing(ready(), ENDED, claim(ready()), state=state, exit_code=2))
-    assert (result.outcome, result.exit_code, result.closed_at) == (outcome, 2, NOW)
-    assert result.message
+    for attempt, probes in ((started(), {}), (ready(), fails(ready()))):
+        result = only(replace(showing(attempt, ENDED, claim(attempt), state=state, exit_code=2), probes=probes))
+        assert (result.outcome, result.exit_code, result.closed_at) == (outcome, 2, NOW)
+        assert result.message
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "NODE_FAIL", "FAILED", "COMPLETED"])
+def test_an_attempt_stays_open_while_its_engine_answers_although_its_job_ended(state: str) -> None:
+    """Wrapper and guard were killed, or slurmctld is wrong: whoever says so, prompts are answered."""
+    first = only(showing(ready(), ENDED, claim(ready()), state=state))
+    assert (first.ready, first.absent_since) == (True, NOW - 1), "it is asked first"
+    seen = replace(showing(first, ENDED, claim(first), state=state), probes=answers(first))
+    assert only(later(seen, 9999.0)).ready
+    assert only(replace(seen, probes=fails(first, 1))).open, "one failure proves nothing"
+    assert not only(replace(seen, probes=fails(first, 2))).open
+
+
+def test_where_nobody_can_ask_the_engine_an_ended_job_is_believed_after_a_while() -> None:
+    first = only(showing(ready(), ENDED, claim(ready())))
+    seen = showing(first, ENDED, claim(first))
+    assert only(later(seen, LIMITS.accounting_grace - 1)).open
+    assert not only(later(seen, LIMITS.accounting_grace)).open
+
+
+def later(seen: Observed, seconds: float) -> Observed:
+    """The same in a later snapshot, and answers as fresh."""
+    assert seen.snapshot is not None
+    probes = {token: replace(probe, at=probe.at + seconds) for token, probe in seen.probes.items()}
+    return replace(seen, snapshot=replace(seen.snapshot, began_at=seen.snapshot.began_at + seconds), probes=probes)
 
 
 @pytest.mark.parametrize(

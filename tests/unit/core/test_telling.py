@@ -223,7 +223,9 @@ STEPS = [
     pytest.param(see_running(ready(), probes=fails(ready(), 2)), ["Unready"], id="unready"),
     pytest.param(see_running(ready(), probes=fails(ready(), 3)), ["Unhealthy"], id="unhealthy"),
     pytest.param(see(ready(), files=exited(ready())), ["EngineExited"], id="ended"),
-    pytest.param(see(ready(), snapshot=snapshot(job(ready(), ENDED, state="NODE_FAIL"))), ["NodeFailed"], id="lost"),
+    pytest.param(
+        see(started(), snapshot=snapshot(job(started(), ENDED, state="NODE_FAIL"))), ["NodeFailed"], id="lost"
+    ),
     pytest.param(
         see(intended(), sent=sent(intended(), SendOutcome.REJECTED, message="No.")),
         ["SubmitRejected", "Failed"],

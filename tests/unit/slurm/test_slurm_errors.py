@@ -140,8 +140,8 @@ def test_an_error_makes_an_empty_answer_worthless_in_spite_of_exit_code_0() -> N
 
 @pytest.mark.parametrize("text", ["Invalid job id specified", "Job/step already completing or completed"])
 def test_a_job_that_is_gone_needs_no_cancel(text: str) -> None:
-    assert errors.is_gone(failed("scancel", 1, f"scancel: error: Kill job error on job id 9: {text}"))
-    assert not errors.is_gone(failed("scancel", None, text))
+    assert errors.cancel_trouble(failed("scancel", 1, f"scancel: error: Kill job error on job id 9: {text}")) is None
+    assert errors.cancel_trouble(failed("scancel", None, text)) is not None
 
 
 def test_a_site_without_accounting() -> None:

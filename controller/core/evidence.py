@@ -1,0 +1,110 @@
+"""What a snapshot, a claim and a probe prove about one attempt. Unknown is not gone: silence alone proves nothing."""
+
+from __future__ import annotations
+
+from controller.core.model import UNREADABLE, Attempt, Job, JobFiles, JobPhase, Limits, Observed, Snapshot
+
+CLOCKS_APART = 5.0
+"""Seconds by which the clocks of two hosts may differ without being called wrong."""
+UNREADY_AFTER = 2
+"""Failed probes in a row after which a ready replica gets no more prompts."""
+CANCELLED = "CANCELLED"
+"""The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured)."""
+
+
+def holder(attempt: Attempt, jobs: tuple[Job, ...], files: JobFiles) -> Job | None:
+    """Return the job that is the attempt's: whoever holds the claim, or was seen to run; else the lowest id."""
+    if files.claim is not None and files.claim.job_id != UNREADABLE:
+        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
+    if attempt.started_at is not None and attempt.job_id is not None:
+        return next((j for j in jobs if j.job_id == attempt.job_id), None)
+    return min((j for j in jobs if is_alive(j)), key=_id, default=min(jobs, key=_id, default=None))
+
+
+def is_alive(job: Job) -> bool:
+    """Whether a job is queued or on a node."""
+    return job.phase is not JobPhase.ENDED
+
+
+def counts(snapshot: Snapshot, token: str, seen: Observed) -> bool:
+    """Whether this snapshot's silence about a token says anything: it began after our last sbatch for it returned."""
+    sent = seen.sent.get(token)
+    return sent is None or snapshot.sequence > sent.sequence
+
+
+def absent_since(attempt: Attempt, snapshot: Snapshot, seen: Observed) -> float:
+    """Return since when snapshots lack its job. Those of this term alone count: others went by another clock."""
+    noted = attempt.absent_since
+    if noted is None or not seen.term_began_at <= noted <= snapshot.began_at:
+        return snapshot.began_at
+    return noted
+
+
+def has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """Whether a job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
+    if attempt.started_at is not None:
+        return True
+    if files.claim is None or attempt.claimed_at is None or seen.snapshot is None:
+        return False
+    return seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
+
+
+def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, limits: Limits) -> bool:
+    """Whether an attempt has ended whose job no snapshot shows alive, though it was there, or may have been.
+
+    `job`: how the snapshot shows its end, if it does. Nothing is over while its own engine answers, whoever says so.
+    What the job itself wrote is believed next, then two sources that agree, at last time alone.
+    """
+    if still_answers(attempt, seen):
+        return False
+    if files.exit is not None:
+        return True
+    waited = missed_for(attempt, seen)
+    told_by_its_node = job is not None and job.state != CANCELLED
+    if told_by_its_node and (is_silent(attempt, seen) or not can_be_heard(attempt)):
+        return True
+    if (attempt.ready_at is not None and is_silent(attempt, seen)) or shows_no_life(files, limits):
+        return job is not None or waited >= limits.absence_grace
+    return waited >= (limits.doubt_grace if is_doubted(attempt, seen) else limits.accounting_grace)
+
+
+def missed_for(attempt: Attempt, seen: Observed) -> float:
+    """Return for how many seconds no snapshot that counts has shown its job alive; by the snapshots' own time."""
+    if seen.snapshot is None or attempt.absent_since is None:
+        return 0.0
+    return seen.snapshot.began_at - attempt.absent_since
+
+
+def is_doubted(attempt: Attempt, seen: Observed) -> bool:
+    """Whether its absence is part of a mass vanishing. While there is one, no absence of a closed attempt counts."""
+    if seen.snapshot is None:
+        return False
+    return attempt.token in seen.snapshot.in_doubt or (not attempt.open and bool(seen.snapshot.in_doubt))
+
+
+def still_answers(attempt: Attempt, seen: Observed) -> bool:
+    """Whether the engine has answered since its job was missed: it outlived the job, or the reading is wrong."""
+    probe = seen.probes.get(attempt.token)
+    return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
+
+
+def is_silent(attempt: Attempt, seen: Observed) -> bool:
+    """Whether the engine has failed its probes since its job was missed, and more than once."""
+    probe = seen.probes.get(attempt.token)
+    if probe is None or attempt.absent_since is None:
+        return False
+    return probe.failures >= UNREADY_AFTER and probe.at > attempt.absent_since
+
+
+def shows_no_life(files: JobFiles, limits: Limits) -> bool:
+    """Whether the wrapper gives signs of life, and has not for so long that it must have ended or been stopped."""
+    return files.quiet_for is not None and files.quiet_for >= limits.sign_grace
+
+
+def can_be_heard(attempt: Attempt) -> bool:
+    """Whether a probe may tell that its engine lives: it has come to listen, and it is known where."""
+    return attempt.serving_at is not None and attempt.port is not None and attempt.host is not None
+
+
+def _id(job: Job) -> int:
+    return job.job_id
