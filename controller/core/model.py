@@ -387,8 +387,8 @@ class Limits:
     """How long accounting may take to know a job that vanished, before absence itself decides."""
     doubt_grace: float = 600.0
     """How long a mass vanishing is taken for a broken reading where no second source says a word."""
-    sign_grace: float = 30.0
-    """How long a wrapper may give no sign of life before that counts against it; it gives one every 10 s."""
+    sign_grace: float = 20.0
+    """How long a wrapper may give no sign of life before that counts against it; it gives one every 5 s, or nearly."""
     backoff_first: float = 2.0
     backoff_most: float = 300.0
     quick_end: float = 60.0

@@ -18,7 +18,7 @@ MESSAGE_LIMIT = 2000
 DETAIL_INTERVAL = 1.0
 """Seconds between two writings that differ in nothing but the detail."""
 
-SIGN_INTERVAL = 10.0
+SIGN_INTERVAL = 5.0
 """Seconds between two signs of life: new times of `state.json`'s last change."""
 
 

@@ -115,6 +115,8 @@ class SimController:
         self.paused_until = 0.0
         self.trap: tuple[str, str] | None = None
         """The boundary at which it is to be killed or paused when it next comes there."""
+        self.waits = ""
+        """The kind of its threads that gets no processor."""
         self.clock_offset = 0.0
         """By how much the clock of its host is wrong; its monotonic clock knows nothing of that."""
         self._boot()
@@ -148,6 +150,11 @@ class SimController:
         """Whether it believes that it leads."""
         return self._leading is not None
 
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Its newest reading of the cluster."""
+        return self._leading.keeper.latest if self._leading is not None else None
+
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
         if not self.alive and self._world.now >= self.reborn_at:
@@ -157,9 +164,10 @@ class SimController:
     def step(self) -> None:
         """Begin something that is due, or go on with something that has begun."""
         self._begin_what_is_due()
-        if not self.threads:
+        ready = [thread for thread in self.threads if thread.kind != self.waits]
+        if not ready:
             return
-        thread = self._world.rng.choice(self.threads)
+        thread = self._world.rng.choice(ready)
         if self._leading is not None and self._leading.term.epoch != self._world.newest_epoch:
             self._world.reach(f"deposed, went on {thread.at}")
         try:

@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from controller.core import drive
 from controller.core.fold import Folded
-from controller.core.model import Attempt, Cancel, Claim, JobFiles, JobPhase, Limits, Observed, SendOutcome
+from controller.core.model import Attempt, Cancel, Claim, JobFiles, JobPhase, Limits, Observed, SendOutcome, Sent
 from controller.core.outcomes import Outcome
 from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_options
+from controller.slurm.runner import Completed
 from tests.simulation import scenarios, schedules
 from tests.simulation.adapters import Boundary
 from tests.simulation.slurm import Slot
 
-MOST_SCHEDULES = 3000
+MOST_SCHEDULES = 2000
 
 
 @dataclass(frozen=True)
@@ -200,11 +202,6 @@ def opens_beside(slot: Any, desired: Any, attempts: Any, seen: Observed, now: fl
     )
 
 
-def sequences_ignored(snapshot: Any, token: str, seen: Observed) -> bool:
-    """Any snapshot's silence counts, also of one that began before our sbatch returned."""
-    return True
-
-
 @contextmanager
 def absence_needs_no_sequence() -> Iterator[None]:
     """Neither the sequence nor the grace nor the claim stands between absence and its conclusion."""
@@ -219,6 +216,54 @@ def absence_needs_no_sequence() -> Iterator[None]:
 def without_singleton(*arguments: Any, **named: Any) -> tuple[str, ...]:
     """sbatch is not told to hold twins back."""
     return tuple(o for o in submit_options(*arguments, **named) if not o.startswith("--dependency"))
+
+
+# --- what counts as evidence
+
+
+def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Observed, limits: Limits) -> bool:
+    """slurmctld's word that a job was cancelled is taken for its node's."""
+    return (job is not None and job.state == "CANCELLED") or IS_OVER(attempt, job, files, seen, limits)
+
+
+def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """A claim counts as older than the snapshot that shows its job pending."""
+    return attempt.started_at is not None or files.claim is not None
+
+
+def absent_in_any_term(attempt: Attempt, snapshot: Any, seen: Observed) -> float:
+    """What other terms noted counts, by whatever clock."""
+    return attempt.absent_since if attempt.absent_since is not None else float(snapshot.began_at)
+
+
+def only_the_open_are_doubted(attempt: Attempt, seen: Observed) -> bool:
+    """In a mass vanishing closed attempts count as gone."""
+    return attempt.open and IS_DOUBTED(attempt, seen)  # type: ignore[no-any-return]
+
+
+async def sequence_after_the_listing(self: Any) -> Any:
+    """A reading takes its number when it ends."""
+    snapshot = await TAKE(self)
+    self.latest = replace(snapshot, sequence=self._scheduler.next_sequence())
+    return self.latest
+
+
+async def roster_after_the_listing(self: Any) -> Any:
+    """What is tracked is looked at when the answer has come."""
+    return self._tracked.values()
+
+
+def old_sequence_stays(self: Any, token: str) -> None:
+    """An sbatch that was broken off counts as of when it began."""
+    if token not in self.sent:
+        LEAVE_OPEN(self, token)
+
+
+def no_id_is_a_refusal(completed: Completed, sequence: int) -> Sent:
+    """An sbatch that exits with 0 and prints no id has made nothing."""
+    sent: Sent = READ_ANSWER(completed, sequence)
+    is_unlabelled = completed.exit_code == 0 and sent.job_id is None
+    return replace(sent, outcome=SendOutcome.DEFERRED) if is_unlabelled else sent
 
 
 async def cancels_the_unknown(self: Any, tokens: Any) -> dict[str, bool]:
@@ -255,11 +300,19 @@ FILES: Any = None
 RECORD: Any = None
 EVICT: Any = None
 FOLD: Any = None
+IS_OVER: Any = None
+IS_DOUBTED: Any = None
+TAKE: Any = None
+LEAVE_OPEN: Any = None
+READ_ANSWER: Any = None
 
 
 def remember_originals() -> None:
     """Keep what mutants wrap."""
-    from controller.core import decide, fold
+    from controller.act import Actor
+    from controller.core import decide, evidence, fold
+    from controller.slurm import scheduler
+    from controller.slurm.keeper import SnapshotKeeper
     from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore
     from tests.simulation.database import MemoryStore
 
@@ -271,6 +324,11 @@ def remember_originals() -> None:
         RECORD=MemoryStore.record,
         EVICT=decide.evict,
         FOLD=decide.fold,
+        IS_OVER=evidence.is_over,
+        IS_DOUBTED=evidence.is_doubted,
+        TAKE=SnapshotKeeper.take,
+        LEAVE_OPEN=Actor._leave_open,
+        READ_ANSWER=scheduler.read_answer,
     )
 
 
@@ -312,6 +370,61 @@ MUTANTS = (
         "breaker for mass vanishing",
         patched("controller.slurm.snapshot.find_in_doubt", lambda *_: frozenset()),
         scenarios.mass_vanishing,
+    ),
+    Mutant(
+        "nothing outdated is closed in a mass vanishing",
+        patched("controller.core.drive._is_certain", lambda attempt, seen: drive._readable(seen)),
+        scenarios.changed_in_a_mass_vanishing,
+    ),
+    Mutant(
+        "nothing closed is gone in a mass vanishing",
+        patched("controller.core.evidence.is_doubted", only_the_open_are_doubted),
+        scenarios.scaled_in_a_mass_vanishing,
+    ),
+    Mutant(
+        "silent engines end the doubt",
+        patched("controller.core.evidence.is_silent", lambda *_: False),
+        scenarios.all_engines_end_unlisted,
+    ),
+    Mutant(
+        "wrappers without a sign of life end the doubt",
+        patched("controller.core.evidence.shows_no_life", lambda *_: False),
+        scenarios.wrappers_end_unlisted,
+    ),
+    Mutant("an engine that answers is not gone", patched("controller.core.evidence.still_answers", lambda *_: False)),
+    Mutant(
+        "an engine is asked before its node is believed",
+        patched("controller.core.evidence.can_be_heard", lambda *_: False),
+    ),
+    Mutant("slurmctld's CANCELLED is not its node's", patched("controller.core.evidence.is_over", any_end_is_believed)),
+    Mutant("a claim may be newer than the snapshot", patched("controller.core.evidence.has_begun", begun_once_claimed)),
+    Mutant(
+        "absence that another term noted does not count",
+        patched("controller.core.evidence.absent_since", absent_in_any_term),
+        scenarios.clocks_apart,
+    ),
+    Mutant(
+        "the sequence is read before the listing",
+        patched("controller.slurm.keeper.SnapshotKeeper.take", sequence_after_the_listing),
+        scenarios.listed_before_it_was_sent,
+    ),
+    Mutant(
+        "the roster is read before the listing",
+        patched("controller.roster.Roster.tracked", roster_after_the_listing),
+        scenarios.burst_during_a_reading,
+    ),
+    Mutant(
+        "an interrupted sbatch counts from its end",
+        patched("controller.act.Actor._leave_open", old_sequence_stays),
+        scenarios.interrupted_while_read,
+    ),
+    Mutant(
+        "exit 0 without an id leaves it open", patched("controller.slurm.scheduler.read_answer", no_id_is_a_refusal)
+    ),
+    Mutant(
+        "scancel's exit code counts",
+        patched("controller.slurm.errors.cancel_trouble", lambda *_: None),
+        scenarios.scancel_fails,
     ),
     Mutant(
         "doubt has an end",

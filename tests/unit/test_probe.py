@@ -15,7 +15,7 @@ import pytest
 
 import controller.probe
 from api.contract.launch import Health, LaunchSpec, Resources
-from controller.core.model import Attempt, Probe, Verdict
+from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
 from controller.probe import MOST_AT_ONCE, HttpProbes, Target
 
 TOKEN = "af-x-one-0-1"
@@ -83,7 +83,7 @@ class Watch:
         return self.told
 
     def begin(self, engine: Engine, *, kind: str = "vllm", health: Health | None = HEALTH, model: str = "m") -> None:
-        self.probes.watch(attempt(engine.port), spec(kind, health, model))
+        self.probes.watch(attempt(engine.port), ProbeSpec.of(spec(kind, health, model)))
 
     async def until(self, *, ready: bool, failures: int = 0) -> Probe:
         async with asyncio.timeout(5):
@@ -394,3 +394,27 @@ async def test_once_asks_the_same_way(watch: Watch) -> None:
     probe = await watch.probes.once(attempt(1), spec("generic", health))
     assert probe is not None
     assert (probe.ready, probe.failures, probe.message) == (False, 2, "ill")
+
+
+async def test_an_engine_whose_job_is_missed_is_asked_at_once_and_closely(engine: Engine, watch: Watch) -> None:
+    """What it answers decides whether it is gone."""
+    seldom = replace(HEALTH, interval=3600.0)
+    watch.begin(engine, health=seldom)
+    await watch.until(ready=True)
+    missed = replace(attempt(engine.port), absent_since=0.5)
+    asked = len(engine.asked)
+    watch.probes.watch(missed, ProbeSpec.of(spec(health=seldom)))
+    async with asyncio.timeout(5):
+        while len(engine.asked) < asked + 6:  # each probe asks twice
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(("quiet_for", "age"), [(30.0, 30.0), (None, None)], ids=["signs", "gives none"])
+async def test_a_verdict_is_no_younger_than_its_writers_last_sign(
+    watch: Watch, quiet_for: float | None, age: float | None
+) -> None:
+    """The file stays when its writer is gone; of a writer that gives no signs nobody knows how old it is."""
+    watch.told = Verdict(ok=True, failures=0, quiet_for=quiet_for)
+    found = await watch.probes.once(attempt(1), ProbeSpec.of(spec("generic", replace(HEALTH, kind="command"))))
+    assert found is not None
+    assert found.at == (1.0 - age if age is not None else 0.0)

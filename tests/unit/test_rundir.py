@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 
 import controller.rundir
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, Verdict
+import controller.wrapper.report
+from api.contract.launch import Health
+from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
 from controller.wrapper.bundle import bundle, launch_script
+from controller.wrapper.report import Report
 
 TOKEN = "af-x-one-0-1"
 
@@ -300,3 +303,44 @@ def _contend(run_dirs: SharedRunDirs, folder: Path, job_id: int, start: Any, won
     except claim.ClaimLostError:
         return
     won.put(job_id)
+
+
+PROBE_SPEC = ProbeSpec(engine="vllm", model="m", health=Health(path="/well"))
+
+
+async def test_how_an_engine_is_probed_is_noted_for_terms_to_come(run_dirs: SharedRunDirs) -> None:
+    folder = await run_dirs.prepare("one", TOKEN, b"{}", PROBE_SPEC)
+    assert await run_dirs.launched("one", TOKEN) == PROBE_SPEC
+    assert stat.S_IMODE((Path(folder.path) / "probe.json").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b'{"engine": 7}'])
+async def test_a_note_that_is_absent_or_garbled_tells_nothing(
+    run_dirs: SharedRunDirs, folder: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (folder / "probe.json").write_bytes(content)
+    assert await run_dirs.launched("one", TOKEN) is None
+
+
+async def test_a_wrapper_is_quiet_only_if_it_is_one_that_gives_signs(run_dirs: SharedRunDirs, folder: Path) -> None:
+    (folder / "state.json").write_text('{"step": "serving"}')
+    assert (await read(run_dirs)).quiet_for is None
+    report = Report(folder)
+    report.step("serving")
+    first = (await read(run_dirs)).quiet_for
+    second = (await read(run_dirs)).quiet_for
+    assert first == 0.0
+    assert second is not None
+    assert second > 0.0
+    report.sign()
+    assert (await read(run_dirs)).quiet_for == 0.0
+
+
+async def test_a_verdict_is_as_old_as_the_last_sign_of_life(run_dirs: SharedRunDirs, folder: Path) -> None:
+    Report(folder).health(controller.wrapper.report.Verdict(ok=True, failures=0, message=""))
+    await read(run_dirs)
+    verdict = await run_dirs.verdict("one", TOKEN)
+    assert verdict is not None
+    assert verdict.quiet_for is not None
+    assert verdict.quiet_for > 0.0

@@ -96,3 +96,20 @@ def test_a_full_disk_is_said_once_and_survived(
     report._written_at -= 2.0
     report.catch_up()
     assert state(tmp_path)["step"] == "serving"
+
+
+def test_a_sign_of_life_is_a_new_time_of_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state.json"
+    report = Report(tmp_path)
+    report.step("serving")
+    before = state.read_bytes()
+    os.utime(state, (1, 1))
+    report.sign()
+    assert (state.stat().st_mtime > 1, state.read_bytes()) == (True, before)
+    os.utime(state, (1, 1))
+    report.sign()
+    assert state.stat().st_mtime == 1, "not more often than every few seconds"
+
+
+def test_a_sign_that_can_not_be_given_ends_nothing(tmp_path: Path) -> None:
+    Report(tmp_path / "away").sign()
