@@ -128,11 +128,30 @@ def test_a_job_restarted_before_it_ever_began_is_not_over() -> None:
         pytest.param(started(launched_at=NOW - 599), "starting", None, id="starting"),
         pytest.param(started(launched_at=None, started_at=NOW - 9000), "image", None, id="an image takes its time"),
         pytest.param(started(launched_at=None, started_at=NOW - 601), None, "StartupTimeout", id="no sign of life"),
+        pytest.param(started(launched_at=NOW - 601), "slot", "StartupTimeout", id="it hangs over its slot"),
+        pytest.param(started(launched_at=NOW - 601), "volume", "StartupTimeout", id="it hangs over a volume"),
+        pytest.param(started(launched_at=NOW - 599), "volume", None, id="it waits for a volume"),
         pytest.param(started(launched_at=None, started_at=NOW - 599), None, None, id="no sign yet"),
     ],
 )
 def test_a_start_may_not_take_for_ever(attempt: Attempt, step: str | None, outcome: str | None) -> None:
     assert only(showing(attempt, RUNNING, claim(attempt, step=step))).outcome == outcome
+
+
+@pytest.mark.parametrize("step", ["slot", "volume"])
+def test_its_start_is_timed_from_when_its_image_is_there(step: str) -> None:
+    attempt = started(launched_at=None, started_at=NOW - 9000)
+    result = only(showing(attempt, RUNNING, claim(attempt, step=step)))
+    assert (result.open, result.launched_at) == (True, NOW)
+
+
+@pytest.mark.parametrize("step", ["slot", "volume"])
+def test_a_job_that_listens_nowhere_is_not_ready_before_its_engine_runs(step: str) -> None:
+    attempt = started(launched_at=NOW - 5)
+    assert only(showing(attempt, RUNNING, claim(attempt, step=step)), desired(spec=JOB_SPEC)).ready_at is None
+    hanging = started(launched_at=NOW - 1801)
+    result = only(showing(hanging, RUNNING, claim(hanging, step=step)), desired(spec=JOB_SPEC))
+    assert result.outcome == "StartupTimeout"
 
 
 def test_a_job_without_a_sign_of_life_is_told_of_the_shared_folder() -> None:

@@ -20,6 +20,7 @@ from .builders import (
     PENDING,
     RUNNING,
     SILENT,
+    SUSPENDED,
     answers,
     claim,
     closed,
@@ -63,6 +64,9 @@ def test_every_service_has_these_conditions_of_this_generation() -> None:
     assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
 
 
+MISSED = ready(absent_since=NOW - 60)
+
+
 @pytest.mark.parametrize(
     ("seen", "truth", "reason"),
     [
@@ -81,6 +85,18 @@ def test_every_service_has_these_conditions_of_this_generation() -> None:
             Truth.UNKNOWN,
             "MassVanishing",
             id="not believed",
+        ),
+        pytest.param(
+            see(MISSED, snapshot=snapshot(job(MISSED, ENDED)), files=claim(MISSED), probes=answers(MISSED)),
+            Truth.UNKNOWN,
+            "EngineOutlivesJob",
+            id="its engine lives on",
+        ),
+        pytest.param(
+            see(closed(MISSED), snapshot=snapshot(job(MISSED, ENDED)), files=claim(MISSED), probes=answers(MISSED)),
+            Truth.UNKNOWN,
+            "EngineOutlivesJob",
+            id="and it was stopped",
         ),
     ],
 )
@@ -145,6 +161,7 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
         (see_running(started()), "Starting", "its engine is starting"),
         (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),
+        (see(ready(), snapshot=snapshot(job(ready(), SUSPENDED))), "Starting", f"The job {JOB} is suspended on n1"),
         (see_running(ready()), "AsWanted", ""),
         (see(closed(started(), "NodeFailed"), snapshot=None), "Submitting", "is being ended: NodeFailed"),
         (see(gone(started(), "EngineExited", closed_at=NOW)), "BackOff", "tried again after EngineExited"),
