@@ -51,9 +51,7 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
         return gone
     attempt = replace(attempt, absent_since=evidence.absent_since(attempt, snapshot, seen))
     holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
-    if evidence.is_over(attempt, holder, files, seen, limits):
-        return gone
-    return Folded(attempt=attempt, look_again_at=now + limits.glance)
+    return gone if evidence.is_over(attempt, holder, files, seen, limits) else Folded(attempt=attempt)
 
 
 def _never_created(attempt: Attempt, seen: Observed) -> bool:

@@ -40,11 +40,16 @@ def absent_since(attempt: Attempt, snapshot: Snapshot, seen: Observed) -> float:
     return noted
 
 
+def is_claimed(files: JobFiles) -> bool:
+    """Whether a job is known to have the claim. One that can't be read may be a revocation."""
+    return files.claim is not None and files.claim.job_id not in (None, UNREADABLE)
+
+
 def has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
     """Whether a job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
     if attempt.started_at is not None:
         return True
-    if files.claim is None or attempt.claimed_at is None or seen.snapshot is None:
+    if not is_claimed(files) or attempt.claimed_at is None or seen.snapshot is None:
         return False
     return seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
 

@@ -46,7 +46,7 @@ def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, 
     """Fold what is seen into an open attempt. `spec` is what it was launched with, where that is still known."""
     attempt = _sent(attempt, seen, now)
     files = seen.files.get(attempt.token, JobFiles())
-    if attempt.open and files.claim is not None and attempt.claimed_at is None:
+    if attempt.open and evidence.is_claimed(files) and attempt.claimed_at is None:
         attempt = replace(attempt, claimed_at=now)
     if not attempt.open or seen.snapshot is None:
         return Folded(attempt=attempt)
@@ -80,7 +80,8 @@ def _absent(
     attempt = replace(_progress(attempt, files, now), absent_since=evidence.absent_since(attempt, snapshot, seen))
     if files.claim is None:
         patience = limits.doubt_grace if evidence.is_doubted(attempt, seen) else limits.absence_grace
-        revoke = evidence.missed_for(attempt, seen) >= patience
+        is_listed = any(evidence.is_alive(j) for j in snapshot.jobs.get(attempt.token, ()))
+        revoke = not is_listed and evidence.missed_for(attempt, seen) >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
@@ -143,7 +144,8 @@ def _ended(
     known = _progress(attempt, files, now) if job.node is None else _started(attempt, job, files, seen, now)
     missed = replace(known, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
     if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
-        return Folded(attempt=missed, look_again_at=now + limits.glance)
+        # A probe that fails wakes us sooner.
+        return Folded(attempt=missed, look_again_at=now + limits.absence_grace)
     return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from controller.core import drive
+from controller.core import drive, evidence
 from controller.core.fold import Folded
 from controller.core.model import Attempt, Cancel, Claim, JobFiles, JobPhase, Limits, Observed, SendOutcome, Sent
 from controller.core.outcomes import Outcome
@@ -228,7 +228,7 @@ def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Obser
 
 def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
     """A claim counts as older than the snapshot that shows its job pending."""
-    return attempt.started_at is not None or files.claim is not None
+    return attempt.started_at is not None or evidence.is_claimed(files)
 
 
 def absent_in_any_term(attempt: Attempt, snapshot: Any, seen: Observed) -> float:
@@ -310,7 +310,7 @@ READ_ANSWER: Any = None
 def remember_originals() -> None:
     """Keep what mutants wrap."""
     from controller.act import Actor
-    from controller.core import decide, evidence, fold
+    from controller.core import decide, fold
     from controller.slurm import scheduler
     from controller.slurm.keeper import SnapshotKeeper
     from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore

@@ -20,6 +20,12 @@ def go_on(world: World, until: Callable[[], bool]) -> None:
     raise ViolationError("it never came to be")
 
 
+def pass_time(world: World, seconds: float) -> None:
+    """Let the world go on for so long."""
+    until = world.now + seconds
+    go_on(world, lambda: world.now > until)
+
+
 @contextmanager
 def calm_world(services: int, replicas: int, *, has_accounting: bool) -> Iterator[World]:
     """Give a world in which nothing goes wrong by itself, and jobs start at once."""
@@ -179,10 +185,15 @@ def burst_during_a_reading() -> None:
         (controller,) = world.controllers
         go_on(world, lambda: controller.snapshot is not None)
         go_on(world, lambda: any(t.at == "after squeue" for t in controller.threads))
-        controller.waits = "read"
+        controller.waits, first = "read", controller.snapshot
         for key in world.keys:
             world.database.change(key, replicas=2)
-        go_on(world, lambda: sum(a.job_id is not None for a in world.database.attempts.values()) == 6)
+        go_on(world, lambda: sum(a.submitted_at is not None for a in world.database.attempts.values()) == 6)
+        pass_time(world, 20)
+        controller.waits = ""
+        go_on(world, lambda: controller.snapshot is not first)
+        controller.waits = "read"
+        pass_time(world, 20)
         controller.waits = ""
         world.settle()
 
@@ -209,8 +220,12 @@ def listed_before_it_was_sent() -> None:
         go_on(world, lambda: any(t.at == "before sbatch" for t in controller.threads))
         controller.waits = "pass"
         go_on(world, lambda: any(t.at == "after squeue" for t in controller.threads))
-        controller.waits = "read"
+        controller.waits, first = "read", controller.snapshot
         go_on(world, lambda: any(a.job_id is not None for a in world.database.attempts.values()))
+        controller.waits = ""
+        go_on(world, lambda: controller.snapshot is not first)
+        controller.waits = "read"
+        pass_time(world, 20)
         controller.waits = ""
         world.settle()
 
