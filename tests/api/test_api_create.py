@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from api_world import ENGINE, World, new_app
+from api_world import ENGINE, World, new_app, settings_for
 from sqlalchemy import select, text
 
 import api.contract.database
 from api.contract.database import Database
+from api.contract.settings import shared_folder
 from api.contract.tables import Service, UserEvent
 
 SERVICES = "/api/v1/services"
@@ -63,6 +64,17 @@ async def test_recipe_name_is_a_path_a_stem_or_a_name_and_kept_as_sent(world: Wo
 async def test_recipe_by_the_name_it_gives_itself(world: World) -> None:
     created = (await world.post(SERVICES, {"recipe_name": "hello-world"})).json()
     assert created["name"].startswith("hello-world-")
+
+
+@pytest.mark.parametrize("name", ["inference/vllm", "inference/vllm-single-node", "inference/vllm-replicas", "vllm"])
+@pytest.mark.parametrize("more", [{}, {"config": {}}, {"config": {"environment": {"VLLM_MODEL": "org/model"}}}])
+async def test_a_shipped_recipes_bare_name_is_enough(world: World, name: str, more: dict[str, Any]) -> None:
+    settings = settings_for(world.settings.state_dir.parent, recipes=str(shared_folder("recipes")))
+    own = World(settings, world.database, new_app(settings, world.database))
+    async with own.running():
+        answer = await own.post(SERVICES, {"recipe_name": name, **more})
+    assert (answer.status_code, answer.json()["status"]) == (200, "pending"), answer.text
+    assert (answer.json()["recipe_name"], answer.json()["config"]) == (name, {**more.get("config", {}), "nodes": 1})
 
 
 async def test_unknown_recipe(world: World) -> None:

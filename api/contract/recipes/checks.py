@@ -25,6 +25,8 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
     yield from volumes.problems(content)
     yield from _placeholders(content)
     for name, parameter in content.parameters.items():
+        if parameter.variable is not None and parameter.type == "list":
+            yield ["parameters", name, "variable"], "a variable can't hold a list"
         if parameter.pattern is not None:
             try:
                 re.compile(parameter.pattern)

@@ -129,13 +129,21 @@ def _parameters(content: RecipeFile, config: Mapping[str, Any]) -> dict[str, Any
             raise ConfigError(f"parameters.{name}", f"The recipe has no such parameter. It has: {known}.")
     values: dict[str, Any] = {}
     for name, parameter in content.parameters.items():
-        key = f"parameters.{name}" if name in nested else name
-        given = nested.get(name, config.get(name))
+        key, given = _given(name, parameter, config)
         value = parameter.default if given is None else given
         if value is None and parameter.required:
             raise ConfigError(key, f"This recipe needs it. {parameter.description}".strip())
         values[name] = None if value is None else _checked(key, parameter, value)
     return values
+
+
+def _given(name: str, parameter: Parameter, config: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the value that a config gives a parameter, after the key under which it does."""
+    nested, environment = _table(config, "parameters"), _table(config, "environment")
+    key, value = (f"parameters.{name}", nested[name]) if name in nested else (name, config.get(name))
+    if value is None and parameter.variable is not None and environment.get(parameter.variable) is not None:
+        return f"environment.{parameter.variable}", environment[parameter.variable]
+    return key, value
 
 
 def _checked(key: str, parameter: Parameter, value: Any) -> Any:
@@ -269,6 +277,8 @@ def _command(items: Command, values: Mapping[str, Any]) -> tuple[Text, ...]:
 
 
 def _environment(content: RecipeFile, config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Text]:
+    """Return the engine's variables; one that is a parameter's older spelling has the value that the parameter has."""
+    parameters = {p.variable: values[name] for name, p in content.parameters.items() if p.variable is not None}
     result: dict[str, Text] = {}
     for name, raw in content.environment.items():
         result[name] = _filled(_plain(raw), values)
@@ -280,7 +290,7 @@ def _environment(content: RecipeFile, config: Mapping[str, Any], values: Mapping
             continue
         if not isinstance(raw, str | int | float | bool):
             raise ConfigError(key, "must be text.")
-        result[name] = _text(key, _as_text(key, raw))
+        result[name] = _text(key, _as_text(key, parameters.get(name, raw)))
     return result
 
 

@@ -27,6 +27,8 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     choices: list[Any] | None = None
     forbidden: list[str] = []
     """For lists of arguments: options that a service may not pass, because the recipe sets them."""
+    variable: Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")] | None = None
+    """An older spelling: the variable in a config's `environment` that sets it where its name does not."""
 
 
 class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

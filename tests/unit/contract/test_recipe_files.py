@@ -89,6 +89,10 @@ def trouble(write: Write, body: str | bytes, **options: Any) -> str:
             "parameters:\n  a:\n    type: string\n    pattern: '('\n",
             "8: parameters.a.pattern: not a regular expression",
         ),
+        (
+            "parameters:\n  a:\n    type: list\n    variable: A\n",
+            "8: parameters.a.variable: a variable can't hold a list.",
+        ),
         ("container_def: none.def\n", "5: container_def: "),
         ("files: [none.py]\n", "5: files: "),
         ("files: [../../up.py]\n", "5: files: '../../up.py' must lie in the recipes' folder."),

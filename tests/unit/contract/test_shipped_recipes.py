@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec, Volume
-from api.contract.recipes.book import Book
+from api.contract.recipes.book import Book, Library
 from api.contract.recipes.checks import placeholders
 from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec, resolve
-from api.contract.settings import SlurmSettings
-
-NEEDED = {"inference/vllm": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}
+from api.contract.settings import SlurmSettings, shared_folder
 
 
 def launch(book: Book, name: str, config: dict[str, Any] | None = None) -> LaunchSpec:
     recipe = book.find(name)
     assert recipe is not None
-    return resolve(recipe, {**NEEDED.get(recipe.path, {}), **(config or {})}, replicas=None, site=SlurmSettings())
+    return resolve(recipe, config or {}, replicas=None, site=SlurmSettings())
 
 
 def test_all_of_them_can_be_used(shipped: Book) -> None:
@@ -130,9 +128,47 @@ def test_vllm_refuses(shipped: Book, config: dict[str, Any], key: str) -> None:
     assert caught.value.key == key
 
 
-def test_vllm_needs_a_model(shipped: Book) -> None:
-    with pytest.raises(ConfigError, match=r"^model: This recipe needs it"):
-        launch(shipped, "vllm", {"model": None})
+SMALL = "Qwen/Qwen2.5-0.5B-Instruct"
+OLDER = {"VLLM_MODEL": "org/older"}
+
+
+@pytest.mark.parametrize("name", ["vllm", "inference/vllm", "inference/vllm-single-node", "inference/vllm-replicas"])
+@pytest.mark.parametrize(
+    ("config", "model", "environment"),
+    [
+        ({}, SMALL, {}),
+        ({"model": None}, SMALL, {}),
+        ({"environment": {"VLLM_MODEL": None}}, SMALL, {}),
+        ({"environment": OLDER}, "org/older", OLDER),
+        ({"environment": OLDER, "model": None}, "org/older", OLDER),
+        ({"environment": OLDER, "model": "org/plain"}, "org/plain", {"VLLM_MODEL": "org/plain"}),
+        ({"environment": OLDER, "parameters": {"model": "org/named"}}, "org/named", {"VLLM_MODEL": "org/named"}),
+    ],
+)
+def test_vllm_has_a_model_whoever_names_it(
+    shipped: Book, name: str, config: dict[str, Any], model: str, environment: dict[str, str]
+) -> None:
+    spec = launch(shipped, name, config)
+    assert (spec.command[:3], spec.model) == (("vllm", "serve", model), model)
+    assert {k: v for k, v in spec.environment.items() if k == "VLLM_MODEL"} == environment
+
+
+@pytest.mark.parametrize("changed", ["inference/vllm", "inference/vllm-replicas"])
+def test_a_site_names_the_model(changed: str) -> None:
+    changes = {changed: {"parameters": {"model": {"default": "site/model"}}}}
+    book = Library([shared_folder("recipes")], changes).book()
+    assert book.problems == {}
+    assert launch(book, changed).model == "site/model"
+    assert launch(book, "inference/vllm-replicas").model == "site/model"
+    assert launch(book, "inference/vllm-replicas", {"environment": OLDER}).model == "org/older"
+
+
+@pytest.mark.parametrize(("value", "what"), [("-m", "must not begin with a hyphen"), (5, "must be text")])
+def test_a_model_that_can_not_be_is_refused_under_its_older_spelling_too(
+    shipped: Book, value: object, what: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^environment\.VLLM_MODEL: {what}"):
+        launch(shipped, "vllm", {"environment": {"VLLM_MODEL": value}})
 
 
 def test_the_dummy_travels_with_its_engine_and_takes_what_vllm_takes(shipped: Book) -> None:
