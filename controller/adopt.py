@@ -17,12 +17,12 @@ from api.contract.identity import Token, parse_token, prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import AttemptRow
-from controller.app import runner
 from controller.core.model import Attempt, Desired, Job, JobPhase
 from controller.core.outcomes import Outcome
 from controller.core.quota import gpus_asked
 from controller.lease import is_dead, leader
 from controller.rundir import SharedRunDirs
+from controller.site import runner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.wanted import Wanted

@@ -13,12 +13,10 @@ from api.contract.database import Database, cause
 from api.contract.feed import wakeups
 from api.contract.identity import load_key, prefix, secret
 from api.contract.recipes.book import Library
-from api.contract.settings import Settings, process_environment
+from api.contract.settings import Settings
 from controller import failpoints
 from controller.act import Actor
 from controller.clock import SystemClock, TermClock
-from controller.core.model import Limits, Quota
-from controller.core.script import Site
 from controller.images.jobs import ImageJobs
 from controller.images.retention import ImageRetention
 from controller.lease import Lease, SqlLeaseRecords
@@ -34,9 +32,8 @@ from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
 from controller.runtime.queue import KeyedQueue
 from controller.runtime.rhythm import Rhythm
-from controller.slurm.environment import reading_environment, submitting_environment
+from controller.site import ceilings, limits, runner, site
 from controller.slurm.keeper import SnapshotKeeper
-from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.strays import Strays
@@ -235,58 +232,6 @@ async def build(settings: Settings, database: Database) -> Controller:
     """Build the controller on an opened database. Raises `KeyFileError`, and `ValueError` for an unknown failpoint."""
     failpoints.arm(settings.controller.failpoint)
     return Controller(settings, database, await installation_id(database))
-
-
-def runner(settings: Settings) -> ProcessRunner:
-    """Return the runner of Slurm's commands under this site's settings."""
-    environment = process_environment()
-    if settings.slurm.bin_dir:
-        environment["PATH"] = f"{settings.slurm.bin_dir}:{environment.get('PATH', '')}"
-    conf = settings.slurm.conf
-    seconds = settings.slurm.command_timeout
-    return ProcessRunner(
-        reading_environment(environment, conf),
-        submitting_environment(environment, conf),
-        reading_seconds=seconds,
-        changing_seconds=seconds * 2,
-    )
-
-
-def site(settings: Settings) -> Site:
-    """Return what all jobs of this site have in common."""
-    return Site(
-        apptainer=settings.apptainer.command,
-        image_cache=str(settings.run_dir / "images"),
-        port_range=settings.slurm.port_range,
-        volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
-        python=settings.slurm.python,
-        log_megabytes=settings.slurm.log_megabytes,
-    )
-
-
-def limits(settings: Settings) -> Limits:
-    """Return the protocol's waiting times under this site's settings."""
-    chosen = settings.controller
-    return Limits(
-        absence_grace=chosen.absence_grace,
-        accounting_grace=chosen.accounting_grace,
-        backoff_first=chosen.backoff_first,
-        backoff_most=chosen.backoff_most,
-        quick_end=chosen.quick_end,
-        steady_after=chosen.steady_after,
-        doubt_grace=chosen.doubt_grace,
-    )
-
-
-def ceilings(settings: Settings) -> Quota:
-    """Return this site's ceilings on GPUs, of which nothing is used yet."""
-    chosen = settings.quota
-    return Quota(
-        gpus=chosen.gpus,
-        gpus_per_service=chosen.gpus_per_service,
-        gpu_hours=chosen.gpu_hours,
-        gpu_hours_per_service=chosen.gpu_hours_per_service,
-    )
 
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:

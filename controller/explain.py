@@ -17,7 +17,6 @@ from api.contract.identity import KeyFileError, load_key, prefix, secret
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
-from controller.app import ceilings, limits, runner
 from controller.clock import SystemClock
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
@@ -30,6 +29,7 @@ from controller.probe import HttpProbes
 from controller.quotas import Quotas
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
+from controller.site import ceilings, limits, runner
 from controller.slurm.keeper import SnapshotKeeper
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id

@@ -9,8 +9,8 @@ from typing import Any
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
-from controller.app import site
 from controller.core.script import parameters
+from controller.site import site
 from controller.slurm.argv import submit_command, submit_options
 from controller.wrapper.bundle import bundle, file_name, launch_script
 

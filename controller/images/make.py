@@ -14,12 +14,12 @@ from pathlib import Path
 
 from api.contract.launch import Image
 from api.contract.settings import Settings, process_environment
-from controller.app import runner
 from controller.core.model import Job, JobPhase, SendOutcome
 from controller.images.jobs import ImageJobs, Maker, ResourcesError
 from controller.images.stock import Stored, read
 from controller.ports import JobFolder, UnreadableError
 from controller.rundir import read_job_files
+from controller.site import runner
 from controller.slurm.environment import FAMILIES
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry

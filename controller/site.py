@@ -1,0 +1,61 @@
+"""What this site's settings mean to the parts of the controller."""
+
+from __future__ import annotations
+
+from api.contract.settings import Settings, process_environment
+from controller.core.model import Limits, Quota
+from controller.core.script import Site
+from controller.slurm.environment import reading_environment, submitting_environment
+from controller.slurm.runner import ProcessRunner
+
+
+def runner(settings: Settings) -> ProcessRunner:
+    """Return the runner of Slurm's commands under this site's settings."""
+    environment = process_environment()
+    if settings.slurm.bin_dir:
+        environment["PATH"] = f"{settings.slurm.bin_dir}:{environment.get('PATH', '')}"
+    conf = settings.slurm.conf
+    seconds = settings.slurm.command_timeout
+    return ProcessRunner(
+        reading_environment(environment, conf),
+        submitting_environment(environment, conf),
+        reading_seconds=seconds,
+        changing_seconds=seconds * 2,
+    )
+
+
+def site(settings: Settings) -> Site:
+    """Return what all jobs of this site have in common."""
+    return Site(
+        apptainer=settings.apptainer.command,
+        image_cache=str(settings.run_dir / "images"),
+        port_range=settings.slurm.port_range,
+        volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
+        python=settings.slurm.python,
+        log_megabytes=settings.slurm.log_megabytes,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    """Return the protocol's waiting times under this site's settings."""
+    chosen = settings.controller
+    return Limits(
+        absence_grace=chosen.absence_grace,
+        accounting_grace=chosen.accounting_grace,
+        backoff_first=chosen.backoff_first,
+        backoff_most=chosen.backoff_most,
+        quick_end=chosen.quick_end,
+        steady_after=chosen.steady_after,
+        doubt_grace=chosen.doubt_grace,
+    )
+
+
+def ceilings(settings: Settings) -> Quota:
+    """Return this site's ceilings on GPUs, of which nothing is used yet."""
+    chosen = settings.quota
+    return Quota(
+        gpus=chosen.gpus,
+        gpus_per_service=chosen.gpus_per_service,
+        gpu_hours=chosen.gpu_hours,
+        gpu_hours_per_service=chosen.gpu_hours_per_service,
+    )
