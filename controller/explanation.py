@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.core.model import Attempt, Job, JobFiles
+from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobFiles
 from controller.explain import Explanation
 
 ALONE = "What the leader has sent in its term it alone knows: a job that is just being submitted may look absent here."
@@ -105,11 +105,19 @@ def _files(told: Explanation, token: str) -> str:
         return "its job has left no files"
     facts = [f"{name} {_ago(told, at)}" for name, at in written.items()]
     if files.claim is not None:
-        facts.append(f"claimed by job {files.claim.job_id}" if files.claim.job_id else "its claim is revoked")
+        facts.append(_claim(files.claim))
     facts += [f"step {files.step}"] if files.step else []
     facts += [f"port {files.port}"] if files.port else []
     facts += [f"ended with {files.exit.code}, {files.exit.reason}: {files.exit.message}"] if files.exit else []
     return f"files: {', '.join(facts)}"
+
+
+def _claim(claim: Claim) -> str:
+    if claim.job_id is None:
+        return "its claim is revoked"
+    if claim.job_id == UNREADABLE:
+        return "claimed, but the claim can't be read: which job has it is not known"
+    return f"claimed by job {claim.job_id}"
 
 
 def _plan(told: Explanation) -> Iterator[str]:

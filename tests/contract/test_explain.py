@@ -140,6 +140,25 @@ async def test_an_attempt_its_files_and_the_leader(
     assert "it gave the lease up" in text(await explain(settings, database, "chat"))
 
 
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ('{"job_id": 501}', "claimed by job 501"),
+        ('{"revoked": true}', "its claim is revoked"),
+        ("", "claimed, but the claim can't be read"),
+    ],
+)
+async def test_who_has_the_claim(
+    database: Database, backend: Backend, settings: Settings, service: str, claim: str, said: str
+) -> None:
+    made = await attempt(backend)
+    folder = settings.run_dir / made.token.split("-")[1] / "one" / made.token
+    folder.mkdir(parents=True)
+    (folder / "claim").write_text(claim)
+    (line,) = (line for line in text(await explain(settings, database, "chat")).splitlines() if "files: " in line)
+    assert f", {said}" in line
+
+
 async def test_a_service_that_is_not_there(database: Database, settings: Settings) -> None:
     with pytest.raises(UnknownServiceError):
         await explain(settings, database, "nobody")
