@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
 from controller.core.script import parameters
+from controller.images.jobs import has_to_be_made
+from controller.rundir import SharedRunDirs
 from controller.site import site
 from controller.slurm.argv import submit_command, submit_options
-from controller.wrapper.bundle import bundle, file_name, launch_script
+from controller.wrapper.bundle import launch_script
 
 TOKEN = "af-INSTALLATION-SERVICE-0-1"  # noqa: S105
+IMAGE_JOB = "IMAGE-JOB"
+"""The id of the job that makes the image, where there is none yet."""
 
 
 def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
@@ -24,25 +29,25 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     if recipe is None:
         raise ConfigError("", book.problem(name) or f"There is no recipe {name!r}. There are: {_names(book.recipes)}.")
     spec = resolve(recipe, config, replicas=None, site=settings.slurm)
-    folder = str(settings.run_dir / "INSTALLATION" / "SERVICE" / TOKEN)
+    prologue = settings.slurm.prologue
+    folder = SharedRunDirs(settings.run_dir, "INSTALLATION", prologue).job_folder("SERVICE", TOKEN)
+    awaits_image = settings.images.build == "job" and spec.image is not None and has_to_be_made(settings, spec.image)
     options = submit_options(
         TOKEN,
         spec.resources,
-        output=f"{folder}/stdout.log",
-        error=f"{folder}/stderr.log",
-        chdir=folder,
+        output=f"{folder.path}/stdout.log",
+        error=f"{folder.path}/stderr.log",
+        chdir=folder.path,
         warning_seconds=settings.slurm.time_warning,
         comment="NAME",
+        after=IMAGE_JOB if awaits_image else None,
     )
-    wrapper = file_name(bundle())
-    library = settings.run_dir / "lib"
-    arguments = (folder, str(library / wrapper), settings.slurm.python)
-    command = submit_command(str(library / "launch.sh"), arguments, options)
+    command = submit_command(folder.launch_script, (folder.path, folder.wrapper, settings.slurm.python), options)
     values = parameters(spec, TOKEN, digest(spec), "<the attempt's own secret>", site(settings))
     parts = (
         ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
-        ("launch.sh (the same for every job)", launch_script().rstrip()),
-        ("prologue.sh (the site's)", settings.slurm.prologue.rstrip() or "# none"),
+        (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),
+        ("prologue.sh (the site's)", prologue.rstrip() or "# none"),
         ("params.json (mode 0600)", json.dumps(values, indent=2, ensure_ascii=False)),
     )
     return "\n\n".join(f"# --- {title}\n{text}" for title, text in parts)

@@ -37,17 +37,26 @@ class SharedRunDirs:
         self._library = run_dir / "lib"
         self._prologue = prologue
         self._bundle = bundle()
+        self._launch = launch_script().encode()
         self._signs = Signs()
 
     def folder(self, service_id: str, token: str) -> Path:
         """Return the folder of an attempt's job."""
         return self._jobs / service_id / token
 
+    def job_folder(self, service_id: str, token: str) -> JobFolder:
+        """Return where an attempt's job finds its things, none of which this makes."""
+        return JobFolder(
+            path=str(self.folder(service_id, token)),
+            launch_script=str(self._library / f"launch-{hashlib.sha256(self._launch).hexdigest()[:12]}.sh"),
+            wrapper=str(self._library / file_name(self._bundle)),
+        )
+
     async def prepare(
         self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec | None = None
     ) -> JobFolder:
         """Create the folder (0700) of an attempt with its parameters and how it is probed (0600); raises `OSError`."""
-        return await asyncio.to_thread(self._prepare, self.folder(service_id, token), parameters, probe)
+        return await asyncio.to_thread(self._prepare, self.job_folder(service_id, token), parameters, probe)
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
         """Read what each of these jobs has written."""
@@ -78,12 +87,10 @@ class SharedRunDirs:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
         await asyncio.to_thread(self._revoke, self.folder(service_id, token))
 
-    def _prepare(self, folder: Path, parameters: bytes, probe: ProbeSpec | None) -> JobFolder:
+    def _prepare(self, job: JobFolder, parameters: bytes, probe: ProbeSpec | None) -> JobFolder:
+        folder = Path(job.path)
         _make_private(self._run_dir, self._library)
-        launch = launch_script().encode()
-        wrapper = self._library / file_name(self._bundle)
-        script = self._library / f"launch-{hashlib.sha256(launch).hexdigest()[:12]}.sh"
-        for path, content in ((wrapper, self._bundle), (script, launch)):
+        for path, content in ((Path(job.wrapper), self._bundle), (Path(job.launch_script), self._launch)):
             if not path.exists():
                 _write(path, content)
         _make_private(self._run_dir, folder)
@@ -94,7 +101,7 @@ class SharedRunDirs:
         if probe is not None:
             _write(folder / PROBE, msgspec.json.encode(probe))
         _write(folder / "params.json", parameters)
-        return JobFolder(path=str(folder), launch_script=str(script), wrapper=str(wrapper))
+        return job
 
     def _revoke(self, folder: Path) -> None:
         _make_private(self._run_dir, folder)

@@ -98,17 +98,16 @@ class ImageJobs:
 
         `None`: there is nothing to wait for; or no such job can be had, then the service's own makes the image.
         """
-        if image is None or not cache.is_cached(image):
+        if image is None:
             return None
-        entry = Entry(self._settings.run_dir / "images", cache.key(image))
         try:
             async with self._one_at_a_time:
-                if await asyncio.to_thread(entry.image.exists):
+                if not await asyncio.to_thread(has_to_be_made, self._settings, image):
                     return None
-                found = await self.find(f"{PREFIX}{entry.key}-")
+                found = await self.find(f"{PREFIX}{cache.key(image)}-")
                 return found.job_id if found is not None else await self._begin(image)
         except (UnreadableError, ResourcesError, OSError) as error:
-            log.warning("no job can make the image beforehand", extra={"image": entry.key, "error": str(error)})
+            log.warning("no job can make the image beforehand", extra={"image": cache.key(image), "error": str(error)})
             return None
 
     async def _begin(self, image: Image) -> int | None:
@@ -122,6 +121,11 @@ class ImageJobs:
         if sent.outcome in (SendOutcome.REJECTED, SendOutcome.DEFERRED):
             await asyncio.to_thread(shutil.rmtree, maker.folder.path, ignore_errors=True)
         return sent.job_id
+
+
+def has_to_be_made(settings: Settings, image: Image) -> bool:
+    """Whether an image belongs into the cache and is not there; raises `OSError`."""
+    return cache.is_cached(image) and not Entry(settings.run_dir / "images", cache.key(image)).image.exists()
 
 
 def resources(settings: Settings) -> Resources:

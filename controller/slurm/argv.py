@@ -82,7 +82,7 @@ def submit_options(
     chdir: str,
     warning_seconds: int,
     comment: str,
-    after: int | None = None,
+    after: int | str | None = None,
 ) -> tuple[str, ...]:
     """Return the options of one submission. Paths are meant literally; `warning_seconds` of 0 gives no warning.
 
@@ -142,7 +142,7 @@ def _fixed(output: str, error: str, chdir: str, comment: str) -> list[str]:
     ]
 
 
-def _protocol(token: str, warning_seconds: int, after: int | None) -> list[str]:
+def _protocol(token: str, warning_seconds: int, after: int | str | None) -> list[str]:
     """Return what submitting exactly once rests on, and the warning before the time limit (to the script alone).
 
     All dependencies between which a comma stands must hold (sbatch(1)).
