@@ -12,6 +12,9 @@ Piece = str | Mapping[str, str]
 Text = str | tuple[Piece, ...]
 """One argument or environment value: a literal, or pieces that the job joins. User values are always literals."""
 
+UpdateStrategy = Literal["rolling", "recreate"]
+"""How a change reaches what runs: one replica after another, or all ended before the first new one starts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
@@ -112,7 +115,7 @@ class LaunchSpec:
     """Seconds between TERM and KILL."""
     max_failures: int = 5
     """Failed starts in a row, never once ready, after which the service counts as failed."""
-    update_strategy: Literal["rolling", "recreate"] = "rolling"
+    update_strategy: UpdateStrategy = "rolling"
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret."""
     restarted_at: str | None = None

@@ -11,7 +11,7 @@ from controller.core import evidence
 from controller.core.fold import close
 from controller.core.model import Attempt, Desired, Limits, Observed, Submit
 from controller.core.outcomes import Outcome
-from controller.core.policies import failures_after, final_word, may_replace, retry_at
+from controller.core.policies import failures_after, final_word, may_begin, may_replace, retry_at
 from controller.core.quota import Excess, excess, gpus_asked, spent
 
 
@@ -91,7 +91,8 @@ def _surplus(
     if attempt.digest == desired.digest or not _is_certain(attempt, seen):
         return None
     others = [a for a in all_attempts if a.open and a.token != attempt.token and a.replica < desired.replicas]
-    if not may_replace(attempt, others, _possible(desired, desired.spec, all_attempts, seen)):
+    possible = _possible(desired, desired.spec, all_attempts, seen)
+    if not may_replace(attempt, others, possible, desired.spec.update_strategy):
         return None
     return Outcome.OUTDATED, f"The service was changed (generation {desired.generation})."
 
@@ -124,7 +125,7 @@ def _may_open(slot: Slot, desired: Desired, attempts: Sequence[Attempt], seen: O
         return False
     if any(stray.replica == slot.replica for stray in seen.strays):
         return False
-    return all(a.gone_at is not None for a in attempts if a.replica == slot.replica)
+    return may_begin(desired, attempts) and all(a.gone_at is not None for a in attempts if a.replica == slot.replica)
 
 
 def _readable(seen: Observed) -> bool:

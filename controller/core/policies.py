@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
+from api.contract.launch import UpdateStrategy
 from controller.core.model import Attempt, Desired, Limits
 from controller.core.outcomes import WISHED, Outcome, is_fault
 
@@ -50,11 +51,21 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
     return None
 
 
-def may_replace(attempt: Attempt, others: Sequence[Attempt], replicas: int) -> bool:
-    """Whether an outdated attempt may be closed now: one at a time, and one that serves only if all others do."""
-    if not attempt.ready:
+def may_replace(attempt: Attempt, others: Sequence[Attempt], replicas: int, strategy: UpdateStrategy) -> bool:
+    """Whether an outdated attempt may be closed now.
+
+    `rolling`: one at a time, and one that serves only if all others do. `recreate`: all at once.
+    """
+    if strategy == "recreate" or not attempt.ready:
         return True
     return sum(o.ready for o in others) >= replicas - 1
+
+
+def may_begin(desired: Desired, attempts: Sequence[Attempt]) -> bool:
+    """Whether a launch may begin beside what is there: with `recreate` only once nothing of another launch is left."""
+    if desired.spec is None or desired.spec.update_strategy == "rolling":
+        return True
+    return all(a.gone_at is not None or a.digest == desired.digest for a in attempts)
 
 
 def _was_steady(last: Attempt, limits: Limits) -> bool:

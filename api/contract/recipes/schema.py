@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.contract.launch import UpdateStrategy
+
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=10**9)]
 VOLUME_NAME = r"^(?:[A-Za-z0-9]|\{replica\})(?:[A-Za-z0-9._-]|\{replica\}){0,63}\Z"
@@ -77,7 +79,8 @@ class VolumePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class UpdatePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a change of a running service is rolled out."""
 
-    strategy: Literal["rolling", "recreate"] = "rolling"
+    strategy: UpdateStrategy = "rolling"
+    """`rolling`: replicas that serve are replaced one after another. `recreate`: all end before the first new one."""
 
 
 class RestartPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,6 +30,7 @@ from .builders import (
     see,
     see_running,
     snapshot,
+    spec,
     started,
     token,
 )
@@ -129,6 +130,44 @@ def test_a_roll_out_that_fails_stops_at_the_first_replica() -> None:
 @pytest.mark.parametrize("changes", [{"snapshot": None}, {"reading_failure": SILENT}])
 def test_nothing_that_serves_is_replaced_while_the_cluster_can_not_take_the_next(changes: dict[str, object]) -> None:
     assert closings(see_running(ready(), **changes), **CHANGED) == {}
+
+
+# Recreating
+
+RECREATED = {"spec": spec(update_strategy="recreate"), **CHANGED}
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        pytest.param((ready(0), ready(1), ready(2)), id="all serve"),
+        pytest.param((ready(0), started(1), queued(2)), id="some serve"),
+        pytest.param((ready(0),), id="one of three is there"),
+    ],
+)
+def test_outdated_attempts_are_closed_at_once_and_nothing_begins(attempts: tuple[Attempt, ...]) -> None:
+    seen = see_running(*attempts)
+    first = plan(desired(replicas=3, **RECREATED), seen)
+    assert {a.token: a.outcome for a in first.attempts} == {a.token: "Outdated" for a in attempts}
+    assert not any(isinstance(action, Submit) for action in first.actions)
+
+
+def test_new_ones_begin_once_nothing_of_the_old_is_left() -> None:
+    wanted = desired(replicas=2, **RECREATED)
+    ends, ended = closed(ready(0), "Outdated"), gone(ready(1), "Outdated")
+    assert not any(isinstance(action, Submit) for action in actions(see_running(ends, ended), wanted))
+    both = see_running(gone(ready(0), "Outdated"), ended)
+    assert actions(both, wanted) == (Submit(token=token(0, 2)), Submit(token=token(1, 2)))
+
+
+def test_what_is_launched_as_wanted_is_held_up_by_no_other_of_its_kind() -> None:
+    seen = see_running(ready(0, digest="d2"), gone(ready(1, digest="d2"), "NodeFailed"))
+    assert actions(seen, desired(replicas=2, **RECREATED)) == (Submit(token=token(1, 2)),)
+
+
+@pytest.mark.parametrize("changes", [{"snapshot": None}, {"reading_failure": SILENT}])
+def test_nothing_is_closed_while_the_cluster_can_not_take_the_next(changes: dict[str, object]) -> None:
+    assert closings(see_running(ready(0), ready(1), **changes), replicas=2, **RECREATED) == {}
 
 
 # Stopping
