@@ -93,7 +93,7 @@ async def _grow(installation: Installation) -> Table:
         present = 0
         for size in SIZES:
             began = Moment.now()
-            _declare(installation, size - present)
+            await declare(installation.folder / "state" / "ai-factory.db", size - present)
             submitted = await seen.calm(size, lambda size=size: _submitted(installation) == size) - began  # type: ignore[misc]
             before, readings = seen.calls, len(seen.readings)
             taken = await seen.ticks(TICKS)
@@ -149,8 +149,13 @@ async def _running(installation: Installation) -> AsyncIterator[Observed]:
         yield seen
 
 
-def _declare(installation: Installation, number: int) -> None:
-    with closing(sqlite3.connect(installation.folder / "state" / "ai-factory.db", timeout=30)) as connection:
+async def declare(database: Path, number: int) -> None:
+    """Insert so many services in one transaction. The controller, which may be writing, runs in this very loop."""
+    await asyncio.to_thread(_insert, database, number)
+
+
+def _insert(database: Path, number: int) -> None:
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
         connection.executemany(INSERT, [(new_id(), QUEUED) for _ in range(number)])
         connection.commit()
 
