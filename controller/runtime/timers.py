@@ -12,6 +12,14 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 log = logging.getLogger(__name__)
 
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of APScheduler's is worth writing: that work was cancelled is none, since `stop` cancels it."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
+logging.getLogger("apscheduler.executors.default").addFilter(_is_news)
+
 LOOK_AFTER = 1.0
 """Seconds between two looks at whether the host's clock was put back."""
 
@@ -52,7 +60,7 @@ class PeriodicTimers:
         self._looking = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look_after)
 
     def stop(self) -> None:
-        """End; work that runs is left to its own tasks."""
+        """End, and cancel the work that runs."""
         if self._looking is not None:
             self._looking.cancel()
         if self._scheduler.running:

@@ -142,3 +142,35 @@ async def test_after_the_end_nothing_runs() -> None:
     await asyncio.sleep(0.06)
     assert count == before
     timers.stop()
+
+
+async def test_work_that_runs_at_the_end_is_cancelled_and_that_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    timers = PeriodicTimers()
+    timers.every(60, "read", work)
+    async with running(timers):
+        await asyncio.wait_for(begun.wait(), 2)
+    await asyncio.wait_for(ended.wait(), 2)
+    await asyncio.sleep(0)  # what APScheduler has to say comes a turn later
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_nor_is_it_an_error_that_work_never_began(caplog: pytest.LogCaptureFixture, turns: int) -> None:
+    timers = PeriodicTimers()
+    timers.every(60, "read", asyncio.Event().wait)
+    timers.start()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    timers.stop()
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert caplog.records == []
