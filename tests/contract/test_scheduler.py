@@ -297,7 +297,6 @@ async def test_a_submit_limit_defers(slurm: Slurm) -> None:
     ("wrong", "reason"),
     [
         ({"partition": "short", "time_limit": 600}, "PartitionTimeLimit"),
-        ({"cpu": 5000}, "PartitionConfig"),
         ({"partition": "down"}, "PartitionDown"),
     ],
 )
@@ -305,6 +304,22 @@ async def test_what_slurm_accepts_though_it_can_not_run(slurm: Slurm, wrong: dic
     token = slurm.token()
     sent = await slurm.submit(token, **wrong)
     assert sent.outcome is SendOutcome.ACCEPTED, sent
+    await waits(slurm, token, reason)
+
+
+async def test_what_no_node_has_is_rejected_or_waits_for_ever(slurm: Slurm) -> None:
+    """Slurm 22.05 accepts a job of more CPUs than any node has; 24.11 refuses it at once."""
+    token = slurm.token()
+    sent = await slurm.submit(token, cpu=5000)
+    if sent.outcome is SendOutcome.ACCEPTED:
+        await waits(slurm, token, "PartitionConfig")
+    else:
+        assert (sent.outcome, sent.job_id) == (SendOutcome.REJECTED, None), sent
+        assert "ask for fewer" in sent.message
+
+
+async def waits(slurm: Slurm, token: str, reason: str) -> None:
+    """Wait until a job is queued for that reason."""
 
     async def look() -> Job | None:
         return next((job for job in await slurm.jobs(token) if job.reason == reason), None)
