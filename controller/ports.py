@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -205,12 +205,4 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return Unix seconds."""
-        ...
-
-
-class Timers(Protocol):
-    """Periodic work."""
-
-    def every(self, seconds: float, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` every so many seconds; a late run is made up for once, never twice at a time."""
         ...

@@ -11,14 +11,11 @@ from controller.slurm.runner import ProcessRunner
 
 def runner(settings: Settings) -> ProcessRunner:
     """Return the runner of Slurm's commands under this site's settings."""
-    environment = process_environment()
-    if settings.slurm.bin_dir:
-        environment["PATH"] = f"{settings.slurm.bin_dir}:{environment.get('PATH', '')}"
-    conf = settings.slurm.conf
-    seconds = settings.slurm.command_timeout
+    given, own = process_environment(), settings.slurm
+    seconds = own.command_timeout
     return ProcessRunner(
-        reading_environment(environment, conf),
-        submitting_environment(environment, conf),
+        reading_environment(given, own.conf, own.bin_dir),
+        submitting_environment(given, own.conf, own.bin_dir),
         reading_seconds=seconds,
         changing_seconds=seconds * 2,
     )

@@ -35,7 +35,6 @@ class Console:
     def __init__(self, *, color: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
-        self._color = color
         self._color_out = color and self._out.isatty()
         self._color_err = color and self._err.isatty()
         self.width = shutil.get_terminal_size().columns if self._out.isatty() else None

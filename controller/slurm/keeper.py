@@ -82,11 +82,6 @@ class SnapshotKeeper:
             self._sorted_out = self.latest, tokens_by_service(self.latest)
         return self._sorted_out[1].get(service_id, ())
 
-    def forget(self) -> None:
-        """Throw the snapshot away: a new term looks first."""
-        self.latest = None
-        self.failure = None
-
     async def _ask_accounting(self, vanished: frozenset[Vanished]) -> None:
         now = self._clock.now()
         due = self._accounting.due(vanished, now)

@@ -39,14 +39,10 @@ def records(text: str, mark: str, width: int) -> list[Record]:
     ]
 
 
-def parse_listing(text: str, mark: str, prefix: str) -> tuple[Job, ...]:
-    """Read the jobs whose name begins with the prefix out of squeue's answer to `argv.list_command`."""
-    return tuple(job for _, job in read_listing(text, mark, prefix, {}))
-
-
 def read_listing(text: str, mark: str, prefix: str, before: Mapping[Record, Job]) -> tuple[tuple[Record, Job], ...]:
-    """Read a listing as `parse_listing` does; return each job with the record that tells of it.
+    """Read the jobs whose name begins with the prefix out of squeue's answer to `argv.list_command`.
 
+    Each is returned with the record that tells of it.
     A record that the listing before had word for word, as most are, gives the very same job again, at little cost.
     """
     found = (record for record in records(text, mark, len(LIST_FIELDS)) if record[5].startswith(prefix))

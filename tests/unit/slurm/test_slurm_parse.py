@@ -24,9 +24,13 @@ def printed(rows: Iterable[Iterable[str]], mark: str = MARK) -> str:
     return "".join("".join(field + mark for field in row) + "\n" for row in rows)
 
 
+def jobs_of(listing: str) -> tuple[Job, ...]:
+    return tuple(job for _, job in parse.read_listing(listing, MARK, PREFIX, {}))
+
+
 @pytest.fixture
 def listed() -> dict[int, Job]:
-    return {job.job_id: job for job in parse.parse_listing(recorded("squeue"), MARK, PREFIX)}
+    return {job.job_id: job for job in jobs_of(recorded("squeue"))}
 
 
 def test_a_real_listing_gives_our_jobs_only(listed: dict[int, Job]) -> None:
@@ -88,11 +92,11 @@ def test_a_record_that_was_there_before_gives_the_same_job() -> None:
     changed = recorded("squeue").replace("SUSPENDED", "RUNNING")
     after = dict(parse.read_listing(changed, MARK, PREFIX, before))
     assert {job.job_id for record, job in after.items() if before.get(record) is not job} == {12}
-    assert tuple(after.values()) == parse.parse_listing(changed, MARK, PREFIX)
+    assert tuple(after.values()) == jobs_of(changed)
 
 
 def test_no_jobs_is_an_empty_listing() -> None:
-    assert parse.parse_listing("", MARK, PREFIX) == ()
+    assert jobs_of("") == ()
 
 
 @pytest.mark.parametrize(
@@ -105,12 +109,12 @@ def test_no_jobs_is_an_empty_listing() -> None:
 )
 def test_another_text_is_never_a_listing(text: str) -> None:
     with pytest.raises(parse.GarbledError):
-        parse.parse_listing(text, MARK, PREFIX)
+        jobs_of(text)
 
 
 def test_an_id_of_ours_that_is_no_number_is_garbled() -> None:
     with pytest.raises(parse.GarbledError, match="not a job id"):
-        parse.parse_listing(printed([("12_3", "RUNNING", "n1", "1", "2", PREFIX + "a", "None")]), MARK, PREFIX)
+        jobs_of(printed([("12_3", "RUNNING", "n1", "1", "2", PREFIX + "a", "None")]))
 
 
 @given(st.integers(min_value=1, max_value=len(recorded("squeue").rstrip("\n")) - 1))
@@ -140,15 +144,16 @@ row = st.tuples(
 
 @given(st.lists(row, max_size=8))
 def test_names_and_reasons_may_hold_anything(rows: list[tuple[str, ...]]) -> None:
-    jobs = parse.parse_listing(printed(rows), MARK, PREFIX)
+    jobs = jobs_of(printed(rows))
     assert [(str(job.job_id), job.token) for job in jobs] == [(r[0], r[5]) for r in rows if r[5].startswith(PREFIX)]
 
 
 @given(st.text(max_size=200))
 def test_no_text_makes_the_parsers_fail_otherwise(text: str) -> None:
-    for reader in (parse.parse_listing, parse.parse_accounting):
-        with contextlib.suppress(parse.GarbledError):
-            reader(text, MARK, PREFIX)
+    with contextlib.suppress(parse.GarbledError):
+        jobs_of(text)
+    with contextlib.suppress(parse.GarbledError):
+        parse.parse_accounting(text, MARK, PREFIX)
     parse.parse_submission(text)
     parse.read_time(text)
     first_host(text)

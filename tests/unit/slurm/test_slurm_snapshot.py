@@ -182,8 +182,6 @@ async def test_the_tokens_of_a_service_are_those_of_the_latest_snapshot() -> Non
     world.jobs = world.jobs[1:]
     await world.take()
     assert list(world.keeper.tokens_of("one")) == [Token("x", "one", 1, 4)]
-    world.keeper.forget()
-    assert world.keeper.tokens_of("one") == ()
 
 
 async def test_a_quiet_take_is_one_squeue() -> None:
@@ -290,10 +288,3 @@ async def test_a_failed_reading_is_no_snapshot() -> None:
     again, _ = await world.take()
     assert world.keeper.failure is None
     assert again.sequence == 4
-
-
-async def test_a_new_term_forgets() -> None:
-    world = World()
-    await world.take()
-    world.keeper.forget()
-    assert (world.keeper.latest, world.keeper.failure) == (None, None)
