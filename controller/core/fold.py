@@ -115,12 +115,13 @@ def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
 def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
     """Fold in a job that the snapshot shows."""
     files = seen.files.get(attempt.token, JobFiles())
+    has_begun = evidence.has_begun(attempt, job, files, seen)
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now)
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
     attempt = replace(attempt, absent_since=None)
-    if job.phase is JobPhase.PENDING and evidence.has_begun(attempt, files, seen):
+    if job.phase is JobPhase.PENDING and has_begun:
         message = f"The job {job.job_id} was requeued after it had begun."
         return Folded(attempt=close(attempt, now, Outcome.REQUEUED, message))
     if files.exit is not None and files.exit.reason == TERMINATED:

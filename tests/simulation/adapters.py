@@ -84,8 +84,8 @@ class SimStore:
         self._world.check_database()
         self._world.maybe_fail_the_commit()
         self._world.show(record, plan)
-        self._world.judge_plan(plan)
         await self._world.database.store.record(term, record, plan, now)
+        self._world.judge_plan(plan)
         if writes(plan):
             self._world.judge_write(term)
             self._world.judge_ceiling()

@@ -98,12 +98,12 @@ def engine_dies(world: World) -> None:
 
 
 def wrapper_and_guard_killed(world: World) -> None:
-    """An engine that serves outlives its job. Of one that a restored database forgot nobody can know."""
+    """An engine that has been heard outlives its job. Of others, and where a database was restored, nobody can know."""
     victims = [
         j
         for j in running(world)
         if j.stage == "ready" and j.model == MODEL and not j.hangs and not j.lies and not j.taken_for_queued_until
-        if (attempt := world.database.attempt(j.name)) is not None and attempt.serving_at is not None
+        if (attempt := world.database.attempt(j.name)) is not None and attempt.ready_at is not None
     ]
     if victims and not world.restored:
         world.slurm.kill_wrapper(world.rng.choice(victims), world.now, world.rng.choice((15.0, 60.0, 300.0)))

@@ -226,7 +226,7 @@ def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Obser
     return (job is not None and job.state == "CANCELLED") or IS_OVER(attempt, job, files, seen, limits)
 
 
-def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+def begun_once_claimed(attempt: Attempt, job: Any, files: JobFiles, seen: Observed) -> bool:
     """A claim counts as older than the snapshot that shows its job pending."""
     return attempt.started_at is not None or evidence.is_claimed(files)
 
@@ -349,7 +349,7 @@ MUTANTS = (
     Mutant("slot claim", patched("tests.simulation.slurm.SimSlurm._take_slot", start_beside)),
     Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
-    Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda attempt, files, seen: False)),
+    Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
     Mutant("one attempt at a time", patched("controller.core.drive._may_open", opens_beside)),
     Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
