@@ -17,6 +17,8 @@ SERVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(
     r"af-(?P<installation>[0-9a-z]+)-(?P<service>[0-9a-zA-Z_]+)-(?P<replica>[0-9]+)-(?P<incarnation>[0-9]+)"
 )
+ANY_PREFIX = "af-"
+"""What every token begins with, of whatever installation."""
 KEY_BYTES = 32
 
 
@@ -39,7 +41,7 @@ class Token:
 
 def prefix(installation: str) -> str:
     """Return what every token of an installation begins with."""
-    return f"af-{installation}-"
+    return f"{ANY_PREFIX}{installation}-"
 
 
 def parse_token(text: str) -> Token | None:

@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 from api.contract.log import current
+from api.contract.traces import PLANS
 from controller.core.codec import Decision, encode, of_one_service, without_private
 from controller.report import Pass
 
 log = logging.getLogger(__name__)
 
-FILE = "plans.jsonl"
 MEGABYTE = 1_000_000
 
 
@@ -24,7 +24,7 @@ class PlanLog:
     """
 
     def __init__(self, folder: Path, megabytes: int) -> None:
-        self._path = folder / FILE
+        self._path = folder / PLANS
         self._most = megabytes * MEGABYTE
         self._failing = False
         with contextlib.suppress(OSError):  # what prevents it is said at the first plan
@@ -51,7 +51,7 @@ class PlanLog:
         finally:
             os.close(file)
         if size >= self._most:
-            self._path.replace(self._path.with_name(f"{FILE}.1"))
+            self._path.replace(self._path.with_name(f"{PLANS}.1"))
 
 
 def decision(done: Pass) -> Decision:

@@ -10,10 +10,11 @@ import pytest
 from api.contract.identity import secret
 from api.contract.launch import LaunchSpec, Resources
 from api.contract.log import about
+from api.contract.traces import PLANS
 from controller.core.codec import decide_again, decode
 from controller.core.model import Plan
 from controller.replay import ReplayError, replay
-from controller.telemetry.plans import FILE, PlanLog
+from controller.telemetry.plans import PlanLog
 
 from .passes import NOW, a_pass
 
@@ -25,7 +26,7 @@ def plans(tmp_path: Path) -> PlanLog:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "state" / FILE
+    return tmp_path / "state" / PLANS
 
 
 def test_a_plan_is_written_with_all_that_it_was_decided_on(plans: PlanLog, file: Path) -> None:
@@ -77,7 +78,7 @@ def test_two_files_of_limited_size_are_kept(plans: PlanLog, file: Path) -> None:
     for _ in range(160):
         plans.report(done)
     sizes = {path.name: path.stat().st_size for path in file.parent.iterdir()}
-    assert set(sizes) == {FILE, f"{FILE}.1"}
+    assert set(sizes) == {PLANS, f"{PLANS}.1"}
     assert all(size < 1_100_000 for size in sizes.values())
     assert all(decode(line) for path in file.parent.iterdir() for line in path.read_bytes().splitlines())
 
