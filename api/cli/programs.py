@@ -14,12 +14,14 @@ from typing import NoReturn
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.arguments import program_version
+from api.cli.beginning import NEW, installation_of, notes_on
 from api.cli.configuration import masked_url
 from api.cli.context import Context, server_url
 from api.cli.exits import CliError, Exit
 from api.cli.supervise import Program, supervise
 from api.contract.database import Database, SchemaError, cause, revisions
 from api.contract.database import migrate as migrate_database
+from api.contract.traces import find_traces
 
 API = ("-m", "api.http")
 CONTROLLER = ("-m", "controller", "run")
@@ -29,7 +31,7 @@ def up(context: Context) -> Exit:
     """Bring the database up to date, then run API and controller together until asked to end."""
     api = context.settings.api
     _require_free(api.host, api.port)
-    context.console.note(_moved(*asyncio.run(_migrate(context.settings.database_url, "head"))))
+    context.console.note(_migrate(context))
     programs = [_program(context, "api", API), _program(context, "controller", CONTROLLER)]
     asyncio.run(supervise(programs, context.console.note, lambda: _greet(context)))
     context.console.note("Ended. Running models are not touched; `ai-factory up` looks after them again.")
@@ -55,27 +57,43 @@ def ask_controller(context: Context, *arguments: str) -> Exit:
 
 def migrate(context: Context) -> Exit:
     """Bring the schema to a revision, or only check that it is the one of this version."""
-    url, revision = context.settings.database_url, context.arguments.revision
-    if context.arguments.check:
-        context.console.line(f"The schema is as it should be: {asyncio.run(_check(url))}.")
+    arguments = context.arguments
+    revision = arguments.revision
+    if arguments.check:
+        context.console.line(f"The schema is as it should be: {asyncio.run(_check(context.settings.database_url))}.")
         return Exit.OK
     known = {"head", "base", *revisions()}
     if revision not in known:
         raise CliError(f"There is no revision {revision}. Known are: {', '.join(sorted(known))}.", Exit.USAGE)
-    context.console.line(_moved(*asyncio.run(_migrate(url, revision))))
+    context.console.line(_migrate(context, revision, arguments.installation))
     return Exit.OK
 
 
-async def _migrate(url: str, revision: str) -> tuple[str | None, str | None]:
-    """Bring the schema to a revision; return the one before and the one after. Raises `CliError` (set-up)."""
+def _migrate(context: Context, revision: str = "head", installation: str | None = None) -> str:
+    """Bring the schema to a revision; return from which to which it went. Raises `CliError` (set-up).
+
+    `installation` is what an empty database begins: an id, or `new`, whatever else may be lost.
+    """
+    return asyncio.run(_migrated(context, revision, installation))
+
+
+async def _migrated(context: Context, revision: str, installation: str | None) -> str:
+    settings = context.settings
+    url = settings.database_url
     try:
         database = Database(url)
         try:
             before = await database.revision()
             if before is not None and before not in revisions():
                 await database.check()  # says that a newer version made it
-            await migrate_database(database, revision)
-            return before, await database.revision()
+            if before is not None and installation == NEW:
+                raise CliError(f"The database {masked_url(url)} is not empty: it has its installation.", Exit.SETUP)
+            begins = before is None and revision != "base"
+            notes = notes_on(find_traces(settings), installation, masked_url(url)) if begins else ()
+            await migrate_database(database, revision, installation=installation_of(installation))
+            for note in notes:
+                context.console.note(note)
+            return _moved(before, await database.revision())
         finally:
             await database.close()
     except SchemaError as error:

@@ -160,12 +160,15 @@ def revisions() -> frozenset[str]:
     return frozenset(r.revision for r in ScriptDirectory.from_config(migration_config()).walk_revisions())
 
 
-async def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the schema to a revision, upwards or downwards, in one transaction."""
+async def migrate(database: Database, revision: str = "head", *, installation: str | None = None) -> None:
+    """Bring the schema to a revision, upwards or downwards, in one transaction.
+
+    `installation` is the id that an empty database gets; `None`: a new one. Raises `SchemaError` if it has another.
+    """
     if database.is_sqlite:
         Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with database.write() as connection:
-        await connection.run_sync(_migrate, revision)
+        await connection.run_sync(_migrate, revision, installation)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -174,7 +177,7 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
-def _migrate(connection: Connection, revision: str) -> None:
+def _migrate(connection: Connection, revision: str, installation: str | None) -> None:
     config = migration_config()
     config.attributes["connection"] = connection
     if connection.dialect.name == "postgresql":
@@ -187,6 +190,18 @@ def _migrate(connection: Connection, revision: str) -> None:
         command.downgrade(config, revision)
     else:
         command.upgrade(config, revision)
+    if installation is not None:
+        _name(connection, installation, is_new=current is None)
+
+
+def _name(connection: Connection, installation: str, *, is_new: bool) -> None:
+    """Have a new database be that installation's; raises `SchemaError` for one that is another's already."""
+    if is_new:
+        connection.execute(text("UPDATE installation SET id = :id"), {"id": installation})
+    found = connection.execute(text("SELECT id FROM installation")).scalar_one()
+    if found != installation:
+        where = connection.engine.url.render_as_string()
+        raise SchemaError(f"The database {where} is that of installation {found}. An id is only given to an empty one.")
 
 
 class _ThreadedReader:

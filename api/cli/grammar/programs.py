@@ -22,10 +22,16 @@ def add(commands: Commands) -> None:
     _replay(controller.add_subparsers(title="instead of running it", metavar="[COMMAND]"))
     migrate = command(
         commands, "migrate", "programs:migrate", "bring the database's schema to this version",
-        "migrate", "migrate --check  # exit code 3 unless it is as it should be",
+        "migrate",
+        "migrate --check  # exit code 3 unless it is as it should be",
+        "migrate --installation k3x9pq  # the one whose database is lost",
+        "migrate --installation new  # whatever is lost",
     )  # fmt: skip
     migrate.add_argument("--revision", metavar="R", default="head", help="bring it to this revision, up or down")
-    migrate.add_argument("--check", action="store_true", help="change nothing; exit 3 unless it is as it should be")
+    chosen = migrate.add_mutually_exclusive_group()
+    chosen.add_argument("--check", action="store_true", help="change nothing; exit 3 unless it is as it should be")
+    about = "what an empty database begins: the installation of this id, again, or a new one"
+    chosen.add_argument("--installation", metavar="ID|new", help=about)
 
 
 def _replay(commands: Commands) -> None:
