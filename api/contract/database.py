@@ -103,6 +103,13 @@ class Database:
                 "Check database_url, and that the server runs."
             ) from error
 
+    async def installation(self) -> str | None:
+        """Return the id of its installation, `None` for an empty database. Raises `SchemaError` as `revision` does."""
+        if await self.revision() is None:
+            return None
+        query = text("SELECT id FROM installation")
+        return str(await self.read(lambda connection: connection.execute(query).scalar_one()))
+
     async def check(self) -> None:
         """Raise `SchemaError` unless the schema is the one this program was written for."""
         found, wanted = await self.revision(), head()

@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import re
+import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from cli_tools import FakeApi, Run
 
 from api.cli.doctor.check import Check, FailedError, SkippedError, State, results
+from api.contract.traces import PLANS
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
 SBATCH = """\
@@ -347,3 +350,65 @@ def test_checks_need_one_another_and_none_breaks_the_others() -> None:
         ("a", State.FAILED), ("b", State.SKIPPED), ("c", State.SKIPPED), ("d", State.FAILED), ("e", State.OK),
         ("f", State.SKIPPED),
     ]  # fmt: skip
+
+
+OTHERS = """\
+printf '%s\\n' '11|RUNNING|af-k3x9pq-chat1-0-1|chat' '12|PENDING|af-k3x9pq-chat1-1-1|chat' \
+    '13|COMPLETING|af-k3x9pq-chat1-2-1|chat' '14|RUNNING|af-{own}-chat2-0-1|mine' '15|RUNNING|af-image-abc-xyz|image' \
+    '16|RUNNING|af-doctor-abc|' '17|RUNNING|my job' '18|RUNNING|af-k3x9pq'
+"""
+
+
+def others(site: Site, home: Path) -> None:
+    """Have squeue list a job of this installation, three of another, and what is of none."""
+    with closing(sqlite3.connect(home / ".local/state/ai-factory/ai-factory.db")) as database:
+        ((own,),) = database.execute("SELECT id FROM installation").fetchall()
+    site.command("squeue", OTHERS.format(own=own))
+
+
+def test_jobs_of_an_installation_that_left_traces_here(site: Site, ask: Any, home: Path) -> None:
+    others(site, home)
+    (site.run_dir / "k3x9pq" / "chat1" / "af-k3x9pq-chat1-0-1").mkdir(parents=True)
+    code, found = ask("--no-job")
+    check = found["other installations"]
+    assert (code, check["state"]) == (1, "failed")
+    assert check["message"] == "2 jobs of installation k3x9pq (11 chat, 12 chat)"
+    assert "docs/operation.md" in check["remedy"]
+    assert check["remedy"].endswith("ai-factory adopt --cancel k3x9pq")
+
+
+def test_jobs_of_an_installation_elsewhere_are_told_and_no_failure(site: Site, ask: Any, home: Path) -> None:
+    others(site, home)
+    code, found = ask("--no-job")
+    check = found["other installations"]
+    assert (code, check["state"]) == (0, "ok")
+    assert check["message"].startswith("2 jobs of installation k3x9pq (11 chat, 12 chat); neither state_dir nor")
+
+
+def test_very_many_jobs_are_counted(site: Site, ask: Any) -> None:
+    site.command("squeue", 'for n in $(seq 200); do echo "$n|RUNNING|af-k3x9pq-chat1-$n-1|chat"; done')
+    message = ask("--no-job")[1]["other installations"]["message"]
+    assert message.startswith("200 jobs of installation k3x9pq (1 chat, ")
+    assert "10 chat and 190 more)" in message
+
+
+def test_a_lost_database_and_its_jobs_are_found(site: Site, ask: Any, home: Path) -> None:
+    others(site, home)
+    state = home / ".local/state/ai-factory"
+    for path in state.glob("ai-factory.db*"):
+        path.unlink()
+    (state / PLANS).write_text('{"desired": {"installation": "k3x9pq"}}\n')
+    code, found = ask("--no-job")
+    assert code == 1
+    assert found["database"]["state"] == found["other installations"]["state"] == "failed"
+    assert f"installation k3x9pq was run from here, as {state / PLANS} shows" in found["database"]["message"]
+    assert "ai-factory migrate --installation k3x9pq" in found["database"]["remedy"]
+    assert "2 jobs of installation k3x9pq (11 chat, 12 chat)" in found["other installations"]["message"]
+
+
+def test_nothing_is_said_of_other_installations_while_the_database_is_away(
+    site: Site, ask: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others(site, home)
+    monkeypatch.setenv("AI_FACTORY_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert ask("--no-job")[1]["other installations"]["state"] == "skipped"

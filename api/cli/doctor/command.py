@@ -9,6 +9,7 @@ from api.cli.context import Context
 from api.cli.doctor.check import Check, Result, State, results
 from api.cli.doctor.job import JobProbe
 from api.cli.doctor.local import Local
+from api.cli.doctor.others import OtherInstallations
 from api.cli.doctor.slurm import Slurm, SlurmChecks
 from api.cli.exits import Exit
 
@@ -38,7 +39,7 @@ def all_checks(context: Context) -> list[Check]:
     arguments, settings = context.arguments, context.settings
     local = Local(settings, arguments.server)
     slurm = Slurm(settings.slurm)
-    checks = [*local.checks(), *SlurmChecks(slurm, settings).checks()]
+    checks = [*local.checks(), *SlurmChecks(slurm, settings).checks(), *OtherInstallations(slurm, settings).checks()]
     if arguments.job:
         checks += JobProbe(slurm, settings, arguments.timeout).checks()
     return [*checks, *local.program_checks()]

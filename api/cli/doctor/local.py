@@ -15,17 +15,27 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.cli.beginning import lost
 from api.cli.client import Client, admin_key
 from api.cli.configuration import masked_url
 from api.cli.console import duration
 from api.cli.context import server_url
 from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.cli.exits import CliError, Exit
-from api.contract.database import NETWORK_FILE_SYSTEMS, SchemaError, cause, driver_url, file_system, open_database
+from api.contract.database import (
+    NETWORK_FILE_SYSTEMS,
+    Database,
+    SchemaError,
+    cause,
+    driver_url,
+    file_system,
+    open_database,
+)
 from api.contract.identity import KeyFileError, load_key
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from api.contract.tables import Lease
+from api.contract.traces import find_traces
 
 LEAST_FOR_STATE = 2**28
 LEAST_FOR_JOBS = 2**30
@@ -97,16 +107,25 @@ class Local:
         return _room(self._settings.run_dir, LEAST_FOR_JOBS, remedy)
 
     def _database(self) -> str:
-        async def ask() -> None:
-            await (await open_database(self._settings.database_url)).close()
-
-        shown = masked_url(self._settings.database_url)
         try:
-            asyncio.run(ask())
+            asyncio.run(self._require_database())
         except SchemaError as error:
             what, _, remedy = str(error).partition(". ")
             raise FailedError(what, remedy or "Run: ai-factory migrate") from error
-        return f"{shown}, schema as it should be"
+        return f"{masked_url(self._settings.database_url)}, schema as it should be"
+
+    async def _require_database(self) -> None:
+        """Raise `SchemaError`, or `FailedError` where it is empty, and an installation was run from here."""
+        url = self._settings.database_url
+        database = Database(url)
+        try:
+            if await database.revision() is None:
+                traces = find_traces(self._settings)
+                if traces.run_from_here:
+                    raise FailedError(*lost(traces, masked_url(url)))
+            await database.check()
+        finally:
+            await database.close()
 
     def _key_file(self) -> str:
         path = self._settings.key_file

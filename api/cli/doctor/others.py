@@ -1,0 +1,78 @@
+"""Jobs of this user that carry the tokens of another installation: perhaps their database is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.doctor.slurm import Slurm
+from api.contract.database import Database, SchemaError
+from api.contract.identity import parse_token
+from api.contract.settings import Settings
+from api.contract.traces import find_traces
+
+NAMED = 10
+"""Jobs of an installation that are named; more are only counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListedJob:
+    job_id: str
+    service: str
+    """The name of its service, from the job's comment."""
+
+
+class OtherInstallations:
+    """The check, over one set of settings."""
+
+    def __init__(self, slurm: Slurm, settings: Settings) -> None:
+        self._slurm = slurm
+        self._settings = settings
+
+    def checks(self) -> list[Check]:
+        """Return the check."""
+        return [Check("other installations", self._others, needs=("Slurm answers",))]
+
+    def _others(self) -> str:
+        own = asyncio.run(_own_installation(self._settings.database_url))
+        others = {one: jobs for one, jobs in self._jobs().items() if one != own}
+        if not others:
+            return "none has jobs here"
+        told = "; ".join(_told(one, jobs) for one, jobs in sorted(others.items()))
+        left_here = sorted(find_traces(self._settings).installations & others.keys())
+        if not left_here:
+            return f"{told}; neither state_dir nor run_dir has anything of it"
+        remedy = "Nobody looks after them if its database is lost: docs/operation.md says what to do then. "
+        ending = " ".join(f"ai-factory adopt --cancel {one}" for one in left_here)
+        raise FailedError(told, f"{remedy}To end them: {ending}")
+
+    def _jobs(self) -> Mapping[str, Sequence[_ListedJob]]:
+        """Return this user's jobs that have a token and are not over, by installation."""
+        answer = self._slurm.ask("squeue", "--noheader", "--me", "--all", "--local", "--format=%A|%T|%j|%k")
+        found: dict[str, list[_ListedJob]] = {}
+        for line in answer.splitlines():
+            job_id, state, name, comment = (*line.split("|", 3), "", "", "")[:4]
+            token = parse_token(name)
+            if token is not None and state != "COMPLETING":
+                found.setdefault(token.installation, []).append(_ListedJob(job_id=job_id, service=comment))
+        return found
+
+
+def _told(installation: str, jobs: Sequence[_ListedJob]) -> str:
+    names = ", ".join(f"{job.job_id} {job.service}".rstrip() for job in jobs[:NAMED])
+    more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} of installation {installation} ({names}{more})"
+
+
+async def _own_installation(url: str) -> str | None:
+    """Return the id of these settings' installation; `None`: its database is empty."""
+    try:
+        database = Database(url)
+        try:
+            return await database.installation()
+        finally:
+            await database.close()
+    except SchemaError as error:
+        raise SkippedError("needs: database") from error
