@@ -24,12 +24,15 @@ from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, SettingsError, load
 from controller.adopt import LeaderError, find, listed, take, told
 from controller.app import build
+from controller.core.model import Job
 from controller.explain import UnknownServiceError, explain
 from controller.explanation import text
+from controller.foreign import ForeignError, cancel_foreign, find_foreign, listed_foreign, told_cancelled, told_foreign
 from controller.images import command as images
 from controller.ports import UnreadableError
 from controller.render import render
 from controller.replay import ReplayError, replay
+from controller.store import installation_id
 from controller.telemetry.server import PortError
 
 SETUP_FAILED = 3
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PortError as error:
         print(f"ai-factory controller: {error}", file=sys.stderr)
         return PORT_TAKEN
-    except (UnreadableError, LeaderError) as error:
+    except (UnreadableError, LeaderError, ForeignError) as error:
         print(f"ai-factory: {error}", file=sys.stderr)
         return 1
     except UnknownServiceError as error:
@@ -108,15 +111,34 @@ async def _explain(settings: Settings, options: argparse.Namespace) -> int:
 async def _adopt(settings: Settings, options: argparse.Namespace) -> int:
     database = await open_database(settings.database_url)
     try:
+        own = await installation_id(database)
+        if options.cancel is not None:
+            return _print_cancelled(await cancel_foreign(settings, options.cancel, own), options.output)
+        foreign = await find_foreign(settings, own)
         strays = await find(settings, database)
         taken = await take(database, strays, time.time()) if options.take else ()
     finally:
         await database.close()
+    others = "\n".join(told_foreign(foreign))
     if options.output == "json":
-        print(msgspec.json.format(msgspec.json.encode([listed(stray, stray in taken) for stray in strays])).decode())
+        _print_json([listed(stray, stray in taken) for stray in strays])
+        print(others, end="\n" if others else "", file=sys.stderr)
     else:
         print("\n".join(told(stray, stray in taken) for stray in strays) or "The database knows every job.")
+        print(others, end="\n" if others else "")
     return 0
+
+
+def _print_cancelled(jobs: Sequence[Job], output: str) -> int:
+    if output == "json":
+        _print_json([listed_foreign(job) for job in jobs])
+    else:
+        print("\n".join(told_cancelled(jobs)))
+    return 0
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -143,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     adopting = commands.add_parser(
         "adopt", help="print the jobs of which the database knows nothing, or take them over"
     )
-    adopting.add_argument("--take", action="store_true")
+    what_to_do = adopting.add_mutually_exclusive_group()
+    what_to_do.add_argument("--take", action="store_true")
+    what_to_do.add_argument("--cancel", metavar="INSTALLATION", help="cancel the jobs of another installation instead")
     adopting.add_argument("-o", "--output", choices=("table", "json"), default="table")
     images.add(commands)
     replaying = commands.add_parser("replay", help="decide again what a log of plans holds; exit 1 if a plan differs")

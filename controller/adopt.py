@@ -172,7 +172,10 @@ def told(stray: Stray, taken: bool) -> str:
     """Return it as a line for people."""
     job = f"job {stray.job_id}, {stray.state}{f' on {stray.node}' if stray.node else ''}, {stray.token}"
     if stray.service is None:
-        return f"{job}: its service is unknown here. To end it: scancel {stray.job_id}"
+        return (
+            f"{job}: its service {stray.parts.service} is unknown here. To end it: scancel {stray.job_id}. "
+            "To keep it: declare the service again under this id (docs/operation.md)"
+        )
     of = f"replica {stray.parts.replica} of {stray.service}"
     if taken:
         return f"{job}: is {of} from now on"

@@ -44,8 +44,9 @@ def restore(context: Context) -> Exit:
 
 
 def adopt(context: Context) -> Exit:
-    """Show the jobs of which the database knows nothing, or take them over."""
-    chosen = ["--take"] if context.arguments.take else []
+    """Show the jobs of which the database knows nothing, take them over, or end those of another installation."""
+    arguments = context.arguments
+    chosen = ["--take"] if arguments.take else ["--cancel", arguments.cancel] if arguments.cancel is not None else []
     return ask_controller(context, "adopt", "--output", context.output, *chosen)
 
 

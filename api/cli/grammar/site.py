@@ -111,10 +111,16 @@ def add_site(commands: Commands) -> None:
     adopt = command(
         commands, "adopt", "backup:adopt",
         "show the jobs on the cluster of which the database knows nothing, as after a restore",
-        "adopt", "adopt --take  # with the controller stopped",
+        "adopt",
+        "adopt --take  # with the controller stopped",
+        "adopt --cancel k3x9pq  # the jobs of an installation that is no more",
         formats=("table", "json"),
+        more="Jobs of other installations of this user are shown too.",
     )  # fmt: skip
-    adopt.add_argument("--take", action="store_true", help="have their services own them; no controller may run")
+    chosen = adopt.add_mutually_exclusive_group()
+    chosen.add_argument("--take", action="store_true", help="have their services own them; no controller may run")
+    about = "end all jobs of this installation, another than this database's"
+    chosen.add_argument("--cancel", metavar="INSTALLATION", help=about)
     command(
         commands, "config", "configuration:show", "print the settings in effect",
         "config", "config -o json  # with where each value came from",
