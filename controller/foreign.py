@@ -68,8 +68,8 @@ def told_foreign(jobs: Iterable[Job]) -> list[str]:
     for installation, group in groupby(jobs, installation_of):
         lines += [_named(job) for job in group]
         lines.append(
-            f"Installation {installation} is another one. If its database is lost, see docs/operation.md; "
-            f"to end its jobs: ai-factory adopt --cancel {installation}"
+            f"Installation {installation} is another one. If its database is lost, see docs/operation.md, "
+            f"A lost database; to end its jobs: ai-factory adopt --cancel {installation}"
         )
     return lines
 

@@ -39,12 +39,12 @@ def notes_on(traces: Traces, chosen: str | None, database: str) -> Sequence[str]
         ids, folder = _and([path.name for path in traces.jobs]), traces.jobs[0].parent
         return (
             f"A new installation begins. {folder} holds jobs of another one, {ids}: if its database is lost, those "
-            "that still run belong to nobody. `ai-factory doctor` names them.",
+            "that still run belong to nobody: ai-factory doctor",
         )
     if traces.key_file is not None:
         return (
             f"A new installation begins with the key that was there, {traces.key_file}. If nobody put it there for "
-            "this, a database is lost: `ai-factory doctor` names the jobs that belong to nobody.",
+            "this, a database is lost, and jobs may run that belong to nobody: ai-factory doctor",
         )
     return ()
 
@@ -52,21 +52,21 @@ def notes_on(traces: Traces, chosen: str | None, database: str) -> Sequence[str]
 def lost(traces: Traces, database: str) -> tuple[str, str]:
     """Say that the database of an installation which was run from here is lost, and what to do."""
     ids = traces.run_from_here
-    where = _and([str(path) for one in ids for path in traces.paths_of(one)])
+    where = ", ".join(str(path) for one in ids for path in traces.paths_of(one))
     name = ids[0] if len(ids) == 1 else "ID"
     return (
-        f"the database {database} is empty, but installation {_and(ids)} was run from here, as {where} shows: its "
-        "database is lost or elsewhere, and a new one would leave its jobs running without an owner",
-        "Stop its programs; then correct database_url, or `ai-factory restore FILE` a backup; without one, "
-        f"`ai-factory migrate --installation {name}` takes its jobs up, and `ai-factory migrate --installation {NEW}` "
-        "leaves them behind. docs/operation.md says how: A lost database.",
+        f"the database {database} is empty, but installation {_and(ids)} was run from here ({where}): its database is "
+        "lost or elsewhere, and a new one would leave its jobs running without an owner",
+        "Correct database_url; or restore a backup: ai-factory restore FILE; or take its jobs up without one: "
+        f"ai-factory migrate --installation {name}; or leave them behind: ai-factory migrate --installation {NEW}. "
+        "See docs/operation.md, A lost database",
     )
 
 
 def _on_taking_up(traces: Traces, installation: str) -> Sequence[str]:
     notes = [
-        f"This is installation {installation} again, without services. Declare them under their old ids in SQL, then "
-        "`ai-factory adopt --take` gives them their jobs. docs/operation.md says how: A lost database.",
+        f"This is installation {installation} again, without services. Declare them under their old ids in SQL, and "
+        "give them their jobs: ai-factory adopt --take. See docs/operation.md, A lost database",
     ]
     if traces.key_file is None:
         notes.append("Its key file is missing: put it back before you start anything, else its engines answer nobody.")

@@ -133,7 +133,7 @@ def test_a_key_and_job_folders_are_enough_to_ask(run: Run, place: Place) -> None
     place.leave_job("other2")
     refused = run("migrate")
     assert (refused.code, re.search(rf"{OLD} and other2 was run from here", refused.err) is not None) == (3, True)
-    assert "--installation ID`" in refused.err
+    assert "--installation ID; or" in refused.err
 
 
 def test_a_second_installation_beside_another_is_told_and_begins(run: Run, place: Place) -> None:

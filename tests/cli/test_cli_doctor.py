@@ -401,7 +401,7 @@ def test_a_lost_database_and_its_jobs_are_found(site: Site, ask: Any, home: Path
     code, found = ask("--no-job")
     assert code == 1
     assert found["database"]["state"] == found["other installations"]["state"] == "failed"
-    assert f"installation k3x9pq was run from here, as {state / PLANS} shows" in found["database"]["message"]
+    assert f"installation k3x9pq was run from here ({state / PLANS})" in found["database"]["message"]
     assert "ai-factory migrate --installation k3x9pq" in found["database"]["remedy"]
     assert "2 jobs of installation k3x9pq (11 chat, 12 chat)" in found["other installations"]["message"]
 

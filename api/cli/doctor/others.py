@@ -44,9 +44,10 @@ class OtherInstallations:
         left_here = sorted(find_traces(self._settings).installations & others.keys())
         if not left_here:
             return f"{told}; neither state_dir nor run_dir has anything of it"
-        remedy = "Nobody looks after them if its database is lost: docs/operation.md says what to do then. "
-        ending = " ".join(f"ai-factory adopt --cancel {one}" for one in left_here)
-        raise FailedError(told, f"{remedy}To end them: {ending}")
+        ending = "; ".join(f"ai-factory adopt --cancel {one}" for one in left_here)
+        raise FailedError(
+            told, f"If its database is lost, see docs/operation.md, A lost database; to end its jobs: {ending}"
+        )
 
     def _jobs(self) -> Mapping[str, Sequence[_ListedJob]]:
         """Return this user's jobs that have a token and are not over, by installation."""
