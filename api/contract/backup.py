@@ -126,6 +126,8 @@ def _dump(url: URL, target: Path) -> None:
 
 def _fill(database: Database, dump: IO[bytes], name: str) -> None:
     near = _path(database) if database.is_sqlite else Path(tempfile.gettempdir()) / name
+    if database.is_sqlite:
+        _refuse_remnants(near)
     with _folder_beside(near) as folder:
         copy = folder / name
         with _private(copy) as file:
@@ -140,6 +142,13 @@ def _fill(database: Database, dump: IO[bytes], name: str) -> None:
         if found != "ok":
             raise BackupError(f"The database in the backup is damaged: {found}.")
         os.link(copy, near)
+
+
+def _refuse_remnants(path: Path) -> None:
+    """Raise `BackupError` for an empty file, or for a log without its database, which SQLite would replay into ours."""
+    for remnant in (path, *(path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal"))):
+        if remnant.exists():
+            raise BackupError(f"{remnant} is left of another database. Move it away.")
 
 
 def _restore_key(path: Path, content: bytes) -> None:

@@ -203,3 +203,20 @@ async def test_a_damaged_database_is_refused(
     with pytest.raises(BackupError, match=r"damaged|malformed"):
         await fill(elsewhere, key_file, tar(tmp_path / "b.tar", **members))
     assert not Path(elsewhere.name).exists()
+
+
+@on_sqlite
+@pytest.mark.parametrize("left", ["ai-factory.db", "ai-factory.db-wal"])
+async def test_what_a_lost_database_left_is_not_mixed_with_the_restored_one(
+    backend: Backend, elsewhere: Backend, key_file: Path, tmp_path: Path, left: str
+) -> None:
+    """SQLite would replay a log that lies beside a file, whatever file it was written for."""
+    await make(backend, key_file, tmp_path / "b.tar")
+    Path(elsewhere.name).parent.mkdir()
+    remnant = Path(elsewhere.name).with_name(left)
+    remnant.touch()
+    with pytest.raises(BackupError, match=rf"{left} is left of another database\. Move it away"):
+        await fill(elsewhere, key_file, tmp_path / "b.tar")
+    remnant.unlink()
+    await fill(elsewhere, key_file, tmp_path / "b.tar")
+    assert await elsewhere.run("SELECT id FROM installation") == await backend.run("SELECT id FROM installation")
