@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backends import Backend
 from cli_tools import Run
 
 from api.contract.traces import PLANS
@@ -152,17 +153,21 @@ def test_a_key_that_was_copied_beforehand_is_told_and_used(run: Run, place: Plac
 
 
 def test_another_host_of_one_database_is_never_asked(
-    run: Run, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, place: Place, empty_backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It finds key, jobs and even plans of a time when it led; and the database that they are of."""
-    assert run("migrate").code == 0
-    monkeypatch.setenv("AI_FACTORY_DATABASE_URL", f"sqlite:///{place.database}")
-    monkeypatch.setenv("AI_FACTORY_STATE_DIR", str(tmp_path / "host2"))
-    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(place.key))
+    """Two hosts with one key, copied beforehand. The second has even led; then its database_url is mistyped."""
+    monkeypatch.setenv("AI_FACTORY_DATABASE_URL", empty_backend.url)
     place.leave_key()
-    place.leave_job(place.installation())
-    ran = run("migrate")
-    assert (ran.code, ran.err) == (0, "")
+    assert run("migrate").code == 0
+    place.leave_job()
+    place.leave_plans()
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(place.key))
+    for state in (place.state, tmp_path / "host2"):
+        monkeypatch.setenv("AI_FACTORY_STATE_DIR", str(state))
+        ran = run("migrate")
+        assert (ran.code, ran.err) == (0, "")
+    monkeypatch.setenv("AI_FACTORY_DATABASE_URL", f"sqlite:///{tmp_path}/mistyped.db")
+    assert run("migrate").code == 3
 
 
 def test_a_backup_is_restored_where_the_database_was_lost(run: Run, place: Place, tmp_path: Path) -> None:

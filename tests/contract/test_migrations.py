@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 import api.contract.database
-from api.contract.database import Database, head, migrate, revisions
+from api.contract.database import Database, SchemaError, head, migrate, revisions
 from api.contract.settings import shared_folder
 from api.contract.tables import Base
 
@@ -175,6 +175,19 @@ async def test_programs_that_migrate_at_once_do_not_hurt_each_other(empty_backen
     finally:
         await asyncio.gather(*(database.close() for database in databases))
     assert len(await empty_backend.run("SELECT id FROM installation")) == 1
+
+
+async def test_an_empty_database_gets_the_id_that_is_asked_for_and_no_other_one_does(empty_backend: Backend) -> None:
+    database = Database(empty_backend.url)
+    try:
+        for _ in range(2):
+            await migrate(database, installation="k3x9pq")
+            assert await empty_backend.run("SELECT id FROM installation") == [("k3x9pq",)]
+        with pytest.raises(SchemaError, match="is that of installation k3x9pq"):
+            await migrate(database, installation="abc")
+    finally:
+        await database.close()
+    assert await empty_backend.run("SELECT id FROM installation") == [("k3x9pq",)]
 
 
 async def test_a_migration_that_fails_leaves_all_as_it_was(
