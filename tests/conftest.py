@@ -17,6 +17,7 @@ from backends import MEMORY, POSTGRESQL, SQLITE, Backend
 from postgres_server import NoServerError, PostgresServer
 
 from api.contract.database import Database, migrate
+from tests.examples import register
 from tests.slurm_cluster import apptainer as apptainer
 from tests.slurm_cluster import other_slurm_conf as other_slurm_conf
 from tests.slurm_cluster import slurm_cluster as slurm_cluster
@@ -24,6 +25,8 @@ from tests.slurm_cluster import slurm_cluster as slurm_cluster
 # A suite that was started in the background is told to ignore these, and so would be all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+register()
 
 _numbers = itertools.count()
 

@@ -18,9 +18,12 @@ from schemathesis import GenerationMode
 from schemathesis.checks import response_schema_conformance
 
 from api.http import openapi, openapi_extended
+from tests.examples import examples
 
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+pytestmark = pytest.mark.hypothesis
+
+MANY = settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 
 NASTY = st.sampled_from(
     [

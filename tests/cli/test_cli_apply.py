@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from cli_tools import LiveApi, Run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.declarations import Declaration, of_api, patch, read, same, write, write_all
@@ -244,7 +244,6 @@ declarations = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(declarations, min_size=1, max_size=3))
 def test_what_is_written_is_read_back(found: list[Declaration]) -> None:
     back = read(write_all(found), "f")
@@ -252,7 +251,6 @@ def test_what_is_written_is_read_back(found: list[Declaration]) -> None:
     assert all(same(one, other) for one, other in zip(back, found, strict=True))
 
 
-@settings(deadline=None)
 @given(declarations, declarations)
 def test_a_patch_makes_the_one_of_the_other(before: Declaration, after: Declaration) -> None:
     asked = patch(before, after)

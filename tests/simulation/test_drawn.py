@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.examples import examples
 from tests.simulation.adapters import BOUNDARIES
 from tests.simulation.faults import FAULTS
 from tests.simulation.world import Plan, ViolationError, World
 
-EXAMPLES = 150
+EXAMPLES = examples(40)
 STEPS = 30
 MOST_MOVES = 60
 """Until a controller comes to a boundary; some are rarely come to."""
@@ -93,7 +94,6 @@ def search(examples: int = EXAMPLES, phases: Collection[Phase] = tuple(Phase)) -
         settings=settings(
             max_examples=examples,
             stateful_step_count=STEPS,
-            deadline=None,
             phases=phases,
             suppress_health_check=list(HealthCheck),
         ),
@@ -108,5 +108,6 @@ def silent() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.hypothesis
 def test_drawn_schedules() -> None:
     search()

@@ -197,7 +197,7 @@ def test_a_key_such_as_no_is_a_text(read: Read) -> None:
         pytest.param(b"a: 1\nb: \x00\n", "2: not valid YAML: special characters", id="NUL"),
         pytest.param(b"a: 1\nb: \xff\n", "2: not UTF-8: invalid start byte.", id="latin-1"),
         pytest.param(b"\xff\xfea\x00", "1: not UTF-8", id="UTF-16"),
-        pytest.param(b"a: " + b"[" * 20_000, " not valid YAML: maximum recursion depth", id="deep"),
+        pytest.param(b"a: " + b"[" * 3_000, " not valid YAML: maximum recursion depth", id="deep"),
         pytest.param(b"%YAML 9.9\n---\na: 1\n", "", id="a version of its own"),
         pytest.param(b"#" * 1_000_001, " larger than 1000000 bytes.", id="large"),
     ],

@@ -25,6 +25,7 @@ from api.contract.recipes.resolve import (
     resolve,
 )
 from api.contract.settings import SlurmSettings
+from tests.examples import examples
 
 Launch = Callable[..., LaunchSpec]
 Refusal = Callable[..., ConfigError]
@@ -674,7 +675,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return read_recipe(file, "test/demo", {})
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200))
 @given(config=configs)
 def test_whatever_is_sent_it_is_launched_as_words_or_refused_in_words(demo: Recipe, config: dict[str, Any]) -> None:
     try:

@@ -32,6 +32,7 @@ from controller.core.model import (
     Snapshot,
     Submit,
 )
+from tests.examples import examples
 
 from .builders import JOB_SPEC, LIMITS, NOW, desired, intended, plan, record, refused, see, spec, token
 
@@ -286,7 +287,7 @@ def the_status_is_a_word(wanted: Desired, seen: Observed, result: Plan) -> None:
     assert 0 <= status.ready_replicas <= wanted.replicas or not wanted.running
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=examples(250))
 @anything
 def test_every_plan_keeps_the_rules(wanted: Desired, seen: Observed) -> None:
     result = plan(wanted, seen)
@@ -294,7 +295,6 @@ def test_every_plan_keeps_the_rules(wanted: Desired, seen: Observed) -> None:
         check(wanted, seen, result)
 
 
-@settings(max_examples=250, deadline=None)
 @anything
 def test_deciding_again_on_what_was_decided_comes_to_rest(wanted: Desired, seen: Observed) -> None:
     """With nothing new to see, a few passes later there is nothing more to record or to tell.
@@ -308,7 +308,6 @@ def test_deciding_again_on_what_was_decided_comes_to_rest(wanted: Desired, seen:
     assert not any(isinstance(a, Submit) for a in last.actions)
 
 
-@settings(max_examples=250, deadline=None)
 @anything
 def test_time_alone_closes_and_opens_only_by_patience(wanted: Desired, seen: Observed) -> None:
     """Later, with nothing new to see: what was closed or opened was a start too slow, or a pause that was over."""

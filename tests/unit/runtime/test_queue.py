@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.runtime.queue import FIRST_RETRY, MOST_RETRY, KeyedQueue
@@ -173,7 +173,6 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(steps=steps)
 def test_nothing_is_lost_and_nothing_is_shared(steps: list[tuple[str, str, float]]) -> None:
     """Beside a model: key -> the earliest time asked for, and who is being worked on."""
