@@ -19,11 +19,13 @@ class ClusterError(Exception):
     """A script of the cluster failed; the message is its own."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SlurmCluster:
     """A running cluster: where it lies, and power over its daemons."""
 
     folder: Path
+    touched: bool = False
+    """Whether somebody has used that power since it was last whole."""
 
     @property
     def conf(self) -> str:
@@ -32,6 +34,7 @@ class SlurmCluster:
 
     def control(self, verb: str, daemon: str) -> str:
         """Run `slurm-ctl`: stop, start, pause, continue or kill one daemon, or tell its pid."""
+        self.touched = True
         return _run("slurm-ctl", self.folder, verb, daemon)
 
     def run(self, *command: str) -> str:
@@ -43,6 +46,7 @@ class SlurmCluster:
     def repair(self) -> None:
         """Start again what a test has left stopped or paused."""
         _run("slurm-up", self.folder)
+        self.touched = False
 
     def resume_nodes(self) -> list[str]:
         """Give nodes back that Slurm took out of service; return them with its reasons."""

@@ -87,7 +87,7 @@ start() {
       mkdir -m 700 "$D/db"
       mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$D/db" --skip-test-db \
         --auth-root-authentication-method=socket >"$LOG/mariadb-install.log" 2>&1 ||
-        die "mariadb-install-db failed" "$(tail -n 1 "$LOG/mariadb-install.log")" "$LOG/mariadb-install.log" "is the disk full? (df -h $D)"
+        die "mariadb-install-db failed" "$(grep -aiE 'error|fatal' "$LOG/mariadb-install.log" | tail -n 1)" "$LOG/mariadb-install.log" "is the disk full? (df -h $D)"
       touch "$D/db/.complete"
     fi
     launch mariadbd --no-defaults --user="$(id -un)" --datadir="$D/db" --socket="$MYSQL_UNIX_PORT" --pid-file="$RUN/mariadbd.pid" \

@@ -1,4 +1,7 @@
-"""One installation for all tests of a file, on the cluster that all share."""
+"""One installation for all tests of a file, on the cluster that all share.
+
+Where workers share the tests (pytest -n), each has a cluster of its own, and a file stays together.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,19 @@ import pytest
 
 from tests.cluster.system import System, running
 from tests.slurm_cluster import SlurmCluster
+
+SHARED = {"system", "journal_and_load", "installation"}
+"""The fixtures that make an installation for a whole file."""
+LONG = ("test_failpoints.py", "test_pages.py", "test_two_controllers.py", "test_failures.py")
+"""They come first, so that no worker is left with one of them at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    for item in items:
+        if SHARED & set(getattr(item, "fixturenames", ())) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="module")
@@ -25,4 +41,5 @@ def system(slurm_cluster: SlurmCluster, apptainer: str) -> Iterator[System]:
 def whole_cluster(slurm_cluster: SlurmCluster) -> Iterator[None]:
     """Start again whatever a test has left broken."""
     yield
-    slurm_cluster.repair()
+    if slurm_cluster.touched:
+        slurm_cluster.repair()

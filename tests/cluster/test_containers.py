@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.cluster.system import ROOT, System, running, wait_for
+from tests.cluster.system import ROOT, System, command_lines, running, wait_for
 from tests.postgres_server import NoServerError, binaries
 from tests.slurm_cluster import SlurmCluster
 
@@ -127,7 +127,7 @@ def test_postgres_keeps_its_rows_and_its_volume_to_itself(system: System) -> Non
 
     seen = [system.story(key), *(p.read_text(errors="replace") for p in (system.folder / "run").rglob("*.log"))]
     seen += [p.read_bytes().decode(errors="replace") for p in (system.folder / "state").iterdir() if p.is_file()]
-    seen += [p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    seen += command_lines()
     seen += [p.read_text() for p in (system.folder / "run").rglob("params.json")]
     assert not any("correct horse" in text for text in seen), "the password is in its file and nowhere else"
 

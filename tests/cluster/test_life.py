@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.system import PATIENCE, System, wait_for
+from tests.cluster.system import PATIENCE, System, command_lines, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -47,7 +46,7 @@ def test_the_secret_is_nowhere_to_be_seen(system: System) -> None:
     assert not (folder / "params.json").exists(), "it is removed as soon as the job has read it"
     seen = [system.slurm("scontrol", "show", "job", str(attempt["job_id"])), system.story(key)]
     seen += [p.read_text(errors="replace") for p in (folder / "stdout.log", folder / "stderr.log")]
-    seen += [p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
+    seen += command_lines()
     seen += [p.read_bytes().decode(errors="replace") for p in (system.folder / "state").glob("ai-factory.db*")]
     assert not any(secret in text for text in seen)
     system.delete(key)

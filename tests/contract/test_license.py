@@ -16,7 +16,9 @@ from controller.ports import UnreadableError
 from tests.contract.clusters import AnyCluster, RealCluster, SimulatedCluster
 
 
-@pytest.fixture(params=["simulated", pytest.param("real", marks=pytest.mark.cluster)])
+@pytest.fixture(
+    params=["simulated", pytest.param("real", marks=[pytest.mark.cluster, pytest.mark.xdist_group("Slurm")])]
+)
 def cluster(request: pytest.FixtureRequest, tmp_path: Path, other_slurm_conf: str) -> Iterator[AnyCluster]:
     cluster: AnyCluster
     if request.param == "simulated":

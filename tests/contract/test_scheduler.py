@@ -24,7 +24,7 @@ from controller.slurm.scheduler import SlurmScheduler
 if TYPE_CHECKING:
     from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("Slurm")]
 
 PREFIX = "af-k3x9q2-"
 LEFT_IN_THE_ENVIRONMENT = {
