@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test lint mutants soak chaos bench bench-scale bench-streams
+.PHONY: help venv demo demo-down clean test proof lint mutants soak chaos bench bench-scale bench-streams
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,7 +26,10 @@ clean: demo-down ## Remove everything that was set up, .venv included
 	@rm -rf .local $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 test: venv ## Run the whole test suite, installing what it needs
-	@$(PY) tests/run.py
+	@$(PY) tests/run.py test
+
+proof: venv ## Run the long searches: all schedules, each rule taken out, many examples, chaos
+	@$(PY) tests/run.py proof
 
 lint: venv ## Check style, types and layers
 	@$(VENV)/bin/ruff format --check .

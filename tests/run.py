@@ -1,6 +1,7 @@
-"""`make test`: install what the suite needs, run it layer by layer, close with a line for each.
+"""`make test` and `make proof`: set up what they need, run their parts side by side, close with a line for each.
 
-What could not run on this machine is named at the end, and fails the run where CI is set.
+`tests/run.py NAME…` runs targets, or some of their parts. A part is a run of pytest, and a new one is a line of
+`PARTS`. What could not run on this machine is named at the end, and fails the run where CI is set.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCAL = ROOT / "deploy" / "local"
 TOOLS = ROOT / ".local" / "tools"
 REPORTS = ROOT / ".local" / "test"
 SLURM = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "slurmdbd", "mariadb-server")
+SLOWEST = 10
 
 PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd")),
@@ -27,44 +32,77 @@ PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),
 )
 
-LAYERS: tuple[tuple[str, str], ...] = (
-    ("unit", "pure functions, parsers, the job's wrapper"),
-    ("simulation", "ten thousand schedules of faults, in virtual time"),
-    ("contract", "databases and Slurm, the real ones"),
-    ("api", "the REST contract"),
-    ("cli", "the command line"),
-    ("local", "the scripts that set a machine up"),
-    ("cluster", "the whole system on a real Slurm"),
-    ("e2e", "real Slurm, real Apptainer, real vLLM"),
-)
+SPREAD = ("--dist", "loadgroup")
+"""Each test goes to whichever worker is free; those of an `xdist_group` stay together."""
+IN_ORDER = ("--no-loadscope-reorder",)
+WITH_PROPERTIES = ("tests/unit", "tests/api", "tests/cli", "tests/simulation")
+SHORT, LONG = ("-m", "not proof"), ("-m", "proof")
+BEHIND = {"CPU": ("nice", "-n", "10")}
+"""What computes takes what is left by what waits."""
+MANY_EXAMPLES = ("-m", "hypothesis", "--hypothesis-profile", "proof")
 
-BESIDE = ("simulation", "api", "cli")
-"""Layers that run one after another beside the others, with what these leave of the machine: they use no cluster."""
+
+@dataclass(frozen=True)
+class Part:
+    """A run of pytest."""
+
+    name: str
+    target: str
+    lane: str
+    """Parts of a lane run one after another, lanes side by side."""
+    workers: int
+    """Processes that share the tests: more than there are cores where tests mostly wait."""
+    about: str
+    arguments: tuple[str, ...]
+
+
+PARTS = (
+    Part("unit", "test", "CPU", 3, "pure functions, parsers, the job's wrapper", ("tests/unit",)),
+    Part("simulation", "test", "CPU", 2, "schedules of faults, in virtual time", ("tests/simulation", *SHORT)),
+    Part("contract", "test", "CPU", 3, "databases and Slurm, the real ones", ("tests/contract",)),
+    Part("api", "test", "CPU", 3, "the REST contract", ("tests/api",)),
+    Part("cli", "test", "CPU", 3, "the command line", ("tests/cli",)),
+    Part("local", "test", "machine", 2, "the scripts that set a machine up", ("tests/local",)),
+    Part("cluster", "test", "Slurm", 3, "the whole system on a real Slurm", ("tests/cluster", *SHORT, *IN_ORDER)),
+    Part("e2e", "test", "machine", 1, "real Slurm, real Apptainer, real vLLM", ("tests/e2e",)),
+    Part("search", "proof", "CPU", 2, "ten thousand schedules, each rule taken out", ("tests/simulation", *LONG)),
+    Part("properties", "proof", "CPU", 2, "ten times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
+    Part("disasters", "proof", "Slurm", 2, "killed leaders, long silence, chaos", ("tests/cluster", *LONG, *IN_ORDER)),
+)
+"""What there is. A new part is a line, a new target is one with a name of its own (and a line in the Makefile)."""
 
 
 @dataclass
 class Result:
-    """What came of one layer."""
+    """What came of one part."""
 
     name: str
-    seconds: float
     code: int
+    seconds: float
+    cpu: float
+    """Seconds of CPU of the tests and of what they waited for; without daemons and jobs of Slurm."""
     passed: int = 0
     failed: int = 0
     skipped: list[str] = field(default_factory=list)
+    times: list[tuple[float, str]] = field(default_factory=list)
 
 
-def main() -> int:
-    """Run the layers named on the command line, or all."""
-    chosen = sys.argv[1:] or [name for name, _ in LAYERS]
+def main(names: Sequence[str]) -> int:
+    """Run the targets and parts that are named, or `make test`."""
+    chosen = [part for part in PARTS if {part.target, part.name} & set(names or ["test"])]
+    known = {name for part in PARTS for name in (part.target, part.name)}
+    if unknown := set(names) - known:
+        print(f"There is no part {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.", file=sys.stderr)
+        return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     missing = [what for what, command in PREPARATIONS if not prepare(what, command)]
-    layers = [(name, about) for name, about in LAYERS if name in chosen]
-    with ThreadPoolExecutor(1) as lane:
-        aside = {name: lane.submit(run_aside, name) for name, _ in layers if name in BESIDE}
-        results = {name: run(name, about) for name, about in layers if name not in aside}
-        results |= {name: join(name, about, aside[name]) for name, about in layers if name in aside}
-    return close([results[name] for name, _ in layers], missing)
+    set_up = time.monotonic() - began
+    lanes = [list(parts) for _, parts in groupby(sorted(chosen, key=lambda p: p.lane), key=lambda p: p.lane)]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        results = {result.name: result for lane in pool.map(run_lane, lanes) for result in lane}
+    ran = time.monotonic() - began - set_up
+    return close([results[part.name] for part in chosen], missing, set_up, ran)
 
 
 def prepare(what: str, command: tuple[str, ...]) -> bool:
@@ -76,63 +114,62 @@ def prepare(what: str, command: tuple[str, ...]) -> bool:
     return done.returncode == 0
 
 
-def run(name: str, about: str) -> Result:
-    """Run one layer with pytest, and count from its report."""
-    print(f"\n--- {name}: {about}", flush=True)
+def run_lane(parts: Sequence[Part]) -> list[Result]:
+    """Run parts one after another."""
+    return [run(part) for part in parts]
+
+
+_telling = Lock()
+
+
+def run(part: Part) -> Result:
+    """Run one part, and count from its report. What it says is told when it has ended."""
+    report, log = REPORTS / f"{part.name}.xml", REPORTS / f"{part.name}.log"
+    report.unlink(missing_ok=True)
+    workers = ("-n", str(part.workers), *SPREAD) if part.workers > 1 else ()
+    command = [*BEHIND.get(part.lane, ()), sys.executable, "-m", "pytest", *part.arguments, *workers]
+    command += ["-q", f"--junitxml={report}"]
+    print(f"{part.name}: begins", flush=True)
     began = time.monotonic()
-    code = subprocess.run(_pytest(name), check=False, cwd=ROOT).returncode
-    return count(Result(name=name, seconds=time.monotonic() - began, code=code))
-
-
-def run_aside(name: str) -> Result:
-    """Run one layer; what it says is kept until `join`."""
-    began = time.monotonic()
-    with _log(name).open("wb") as log:
-        command = ["nice", "-n", "10", *_pytest(name)]
-        code = subprocess.run(command, check=False, cwd=ROOT, stdout=log, stderr=log).returncode
-    return count(Result(name=name, seconds=time.monotonic() - began, code=code))
-
-
-def join(name: str, about: str, running: Future[Result]) -> Result:
-    """Wait for the end of a layer, and say what it said."""
-    result = running.result()
-    print(f"\n--- {name}: {about}\n{_log(name).read_text(errors='replace')}", flush=True)
+    with log.open("wb") as told:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    result = Result(part.name, process.returncode, time.monotonic() - began, used.ru_utime + used.ru_stime)
+    count(result, report)
+    with _telling:
+        print(f"\n--- {part.name}: {part.about}\n{log.read_text(errors='replace')}", flush=True)
     return result
 
 
-def _pytest(name: str) -> list[str]:
-    report = REPORTS / f"{name}.xml"
-    report.unlink(missing_ok=True)
-    return [sys.executable, "-m", "pytest", str(ROOT / "tests" / name), "-q", f"--junitxml={report}"]
-
-
-def _log(name: str) -> Path:
-    return REPORTS / f"{name}.log"
-
-
-def count(result: Result) -> Result:
-    """Count what the layer's report holds, if there is one."""
-    report = REPORTS / f"{result.name}.xml"
+def count(result: Result, report: Path) -> None:
+    """Count what a part's report holds, if there is one."""
     if not report.exists():
-        return result
+        return
     for case in ET.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        result.times.append((float(case.get("time", 0)), name))
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             result.failed += 1
         elif skipped is not None:
-            result.skipped.append(f"{case.get('classname')}.{case.get('name')}: {skipped.get('message')}")
+            result.skipped.append(f"{name}: {skipped.get('message')}")
         else:
             result.passed += 1
-    return result
 
 
-def close(results: list[Result], missing: list[str]) -> int:
+def close(results: list[Result], missing: list[str], set_up: float, ran: float) -> int:
     """Print the closing lines; return the exit code."""
-    print("\n=== all layers")
+    for result in results:
+        print(f"\n=== the slowest of {result.name}")
+        for seconds, name in sorted(result.times, reverse=True)[:SLOWEST]:
+            print(f"{seconds:7.1f} s  {name}")
+    print("\n=== all parts")
     for result in results:
         state = "ok" if result.code == 0 and result.passed else "FAILED"
         counts = f"{result.passed} passed, {result.failed} failed, {len(result.skipped)} skipped"
-        print(f"{result.name:<12}{state:<8}{counts:<42}{result.seconds:7.1f} s")
+        print(f"{result.name:<12}{state:<8}{counts:<42}{result.seconds:7.1f} s, {result.cpu:7.1f} s of CPU")
+    print(f"set up in {set_up:.1f} s, then ran for {ran:.1f} s, {sum(r.cpu for r in results):.1f} s of CPU")
     skipped = [f"{result.name}: {line}" for result in results for line in result.skipped]
     for line in [*(f"could not be set up: {what}" for what in missing), *(f"did not run: {line}" for line in skipped)]:
         print(line)
@@ -144,4 +181,4 @@ def close(results: list[Result], missing: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.chaos import run
 from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.proof]
 
 KILLS = 20
 SECONDS = 120.0

@@ -21,7 +21,7 @@ from tests.cluster.faults import Commands
 from tests.cluster.system import PATIENCE, System, wait_for
 from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.proof]
 
 HASTE = 20
 TEN_MINUTES = 600 / HASTE

@@ -115,6 +115,7 @@ def start(pair: Pair, *, apart: bool, failpoint: str = "") -> None:
     wait_for(lambda: log.exists() and "standing by" in log.read_text(), "the second one stands by")
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("apart", [False, True], ids=["one host", "two hosts"])
 def test_a_killed_leader_is_followed_within_twice_the_lease(pair: Pair, apart: bool) -> None:
     start(pair, apart=apart)
@@ -149,7 +150,7 @@ def test_a_leader_that_sleeps_through_its_lease_does_no_harm_when_it_wakes(pair:
         pair.delete(key)
     wait_for(lambda: is_stopped(pair.system.pid(FIRST)), "the leader sleeps")
     epoch = pair.term()[0]
-    wait_for(lambda: pair.term()[0] > epoch, "the other leads", 4 * LEASE, lambda: "\n".join(pair.logs()))
+    wait_for(lambda: pair.term()[0] > epoch, "the other leads", story=lambda: "\n".join(pair.logs()))
     new = pair.create()
     wait_for(lambda: pair.system.status(new) == "running", "the other does the work")
     pair.system.send(FIRST, signal.SIGCONT)
