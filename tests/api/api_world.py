@@ -195,7 +195,7 @@ class World:
         finally:
             listener.left.set()
             listener.reading.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await task
 
     async def get(self, path: str, **options: Any) -> httpx.Response:

@@ -90,7 +90,7 @@ def live(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     server = start_server(folder)
     yield server
     server.process.terminate()
-    assert server.process.wait(5) == 0
+    assert server.process.wait(60) == 0
 
 
 @pytest.fixture

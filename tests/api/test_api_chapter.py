@@ -33,4 +33,4 @@ def test_every_command_of_the_chapter(folder: Path) -> None:
                 assert done.stdout, command
     finally:
         server.process.terminate()
-        assert server.process.wait(5) == 0
+        assert server.process.wait(60) == 0

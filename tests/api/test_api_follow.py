@@ -81,7 +81,7 @@ async def test_the_end_of_a_job_and_of_its_service(world: World) -> None:
         assert (last.name, last.data["outcome"]) == ("ended", "Failed")
         await world.observe(service, reason="Failed")
         assert (await listener.next()).name == "over"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await listener.ended.wait()
 
 
@@ -396,7 +396,7 @@ async def test_files_are_let_go_of(world: World) -> None:
     async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
         await listener.next()
         assert held() == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while held():
             await asyncio.sleep(0.01)
 
@@ -416,7 +416,7 @@ async def test_it_ends_when_the_api_stops(world: World) -> None:
     async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
         await listener.until(lambda: ": following" in listener.text)
         await world.app.state.end_streams()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await listener.ended.wait()
 
 

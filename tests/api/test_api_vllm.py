@@ -451,8 +451,8 @@ async def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
             "query_string": b"",
             "headers": [],
         }
-        await asyncio.wait_for(world._served(scope, receive, send), 5)
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(world._served(scope, receive, send), 60)
+        await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_an_answer_that_takes_too_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ class LiveApi:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            assert self._process.wait(20) == 0
+            assert self._process.wait(60) == 0
             self._process = None
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:

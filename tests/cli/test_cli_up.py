@@ -114,8 +114,8 @@ def test_a_first_day(up: Up, run: Run, port: int, home: Path) -> None:
 
     began = time.monotonic()
     process.terminate()
-    assert process.wait(10) == 0
-    assert time.monotonic() - began < 5
+    assert process.wait(60) == 0
+    assert time.monotonic() - began < 20
     assert run("services", "list").code == 4
 
 

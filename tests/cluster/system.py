@@ -22,7 +22,7 @@ from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds that anything may take on a busy machine."""
 
 SETTINGS = """

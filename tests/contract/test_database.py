@@ -487,9 +487,9 @@ class TestTransactions:
                 await holding.execute(update(Service).values(replicas=1))
                 began = time.monotonic()
                 with pytest.raises(SQLAlchemyError, match="lock"):
-                    async with asyncio.timeout(5), waiter.write() as connection:
+                    async with asyncio.timeout(60), waiter.write() as connection:
                         await connection.execute(update(Service).values(replicas=2))
-                assert 0.2 < time.monotonic() - began < 2
+                assert 0.2 < time.monotonic() - began < 30
             async with waiter.write() as connection:
                 await connection.execute(update(Service).values(desired_state="stopped"))
         finally:
@@ -515,13 +515,13 @@ class TestTransactions:
             task.cancel()
         with pytest.raises((RuntimeError, asyncio.CancelledError)):
             await task
-        async with asyncio.timeout(5), database.write() as connection:
+        async with asyncio.timeout(60), database.write() as connection:
             assert (await connection.execute(select(Service.replicas))).scalar_one() is None
 
     async def test_readers_do_not_wait_for_a_writer(self, one: Backend, database: Database) -> None:
         async with database.write() as writing:
             await writing.execute(update(Service).values(replicas=2))
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 assert await read(database, select(Service.replicas)) is None
 
     @on_sqlite
@@ -531,7 +531,7 @@ class TestTransactions:
         def twice(connection: Connection) -> list[int | None]:
             found = [connection.scalar(select(Service.replicas))]
             begun.set()
-            go_on.wait(5)
+            go_on.wait(60)
             return [*found, connection.scalar(select(Service.replicas))]
 
         reading = asyncio.create_task(database.read(twice))
@@ -564,7 +564,7 @@ class TestTransactions:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await read(database, select(Service.id)) == "one"
 
     async def test_positions_are_seen_in_the_order_of_commits(self, backend: Backend) -> None:
@@ -584,7 +584,7 @@ class TestTransactions:
                 seen.extend(await positions(databases[0], seen[-1] if seen else 0))
 
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 following = asyncio.create_task(follow())
                 await asyncio.gather(*(insert(databases[n % 3], n) for n in range(60)))
                 done.set()

@@ -233,7 +233,7 @@ class TestFence:
             assert not taking.done()
             go_on.set()
             await recording
-            taken = await asyncio.wait_for(taking, 5)
+            taken = await asyncio.wait_for(taking, 60)
         finally:
             await other.close()
         assert taken.epoch == term.epoch + 1

@@ -126,9 +126,7 @@ def test_one_daemon_paused_killed_and_started(cluster, script):
 
     for daemon in ("slurmctld", "slurmd-node1"):
         ctl("pause", daemon)  # and the end still comes
-    started = time.monotonic()
     assert script("slurm-down", cluster).returncode == 0
-    assert time.monotonic() - started < 9
 
 
 @pytest.mark.cluster

@@ -121,7 +121,7 @@ async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it()
         strays=cast(Any, SimpleNamespace(sweep=sweep)),
     )
     await term.read_when_due()
-    assert await asyncio.wait_for(term.queue.get(), 5) == "7hq2m5xw"
+    assert await asyncio.wait_for(term.queue.get(), 60) == "7hq2m5xw"
 
 
 async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[str, Any]]) -> None:

@@ -32,12 +32,12 @@ async def test_it_runs_at_once_and_again() -> None:
         ran.put_nowait(loop.time())
 
     timers = PeriodicTimers()
-    timers.every(0.05, "count", work)
+    timers.every(0.3, "count", work)
     start = loop.time()
     async with running(timers):
-        first, _, third = [await asyncio.wait_for(ran.get(), 2) for _ in range(3)]
-    assert first - start < 0.05
-    assert third - start >= 0.09
+        first, _, third = [await asyncio.wait_for(ran.get(), 60) for _ in range(3)]
+    assert first - start < 0.3
+    assert third - start >= 0.59
 
 
 async def test_what_it_raises_is_logged_and_the_next_run_comes(caplog: pytest.LogCaptureFixture) -> None:
@@ -51,7 +51,7 @@ async def test_what_it_raises_is_logged_and_the_next_run_comes(caplog: pytest.Lo
     timers.every(0.02, "fail", work)
     async with running(timers):
         for _ in range(2):
-            await asyncio.wait_for(ran.get(), 2)
+            await asyncio.wait_for(ran.get(), 60)
     assert vars(caplog.records[0])["work"] == "fail"
     assert "no luck" in caplog.text
 
@@ -77,7 +77,7 @@ async def test_a_run_that_takes_long_is_not_doubled_and_does_not_hold_up_others(
     timers.every(0.02, "quick", quick)
     async with running(timers):
         for _ in range(4):
-            await asyncio.wait_for(others.get(), 2)
+            await asyncio.wait_for(others.get(), 60)
         await asyncio.sleep(0.1)
     assert most == 1
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
@@ -101,10 +101,10 @@ async def test_a_clock_that_is_put_back_stops_nothing(monkeypatch: pytest.Monkey
     timers = PeriodicTimers()
     timers.every(0.05, "count", work)
     async with running(timers):
-        await asyncio.wait_for(ran.get(), 2)
+        await asyncio.wait_for(ran.get(), 60)
         ahead = timedelta(0)
         for _ in range(3):
-            await asyncio.wait_for(ran.get(), 2)
+            await asyncio.wait_for(ran.get(), 60)
 
 
 async def test_a_late_run_is_made_up_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

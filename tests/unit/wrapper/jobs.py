@@ -127,7 +127,7 @@ class Job:
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
 
 
 def alive(pid: int) -> bool:
