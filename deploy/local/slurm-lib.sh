@@ -82,15 +82,16 @@ start() {
   mariadbd)
     # Grants are off: the socket lies in a private folder. The system tables are
     # needed all the same, for slurmdbd's stored procedures.
+    mkdir -p -m 700 "$D/tmp" # in a common one two servers remove each other's temporary tables
     if [ ! -e "$D/db/.complete" ]; then
       rm -rf "$D/db"
       mkdir -m 700 "$D/db"
-      mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$D/db" --skip-test-db \
+      TMPDIR=$D/tmp mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$D/db" --skip-test-db \
         --auth-root-authentication-method=socket >"$LOG/mariadb-install.log" 2>&1 ||
         die "mariadb-install-db failed" "$(grep -aiE 'error|fatal' "$LOG/mariadb-install.log" | tail -n 1)" "$LOG/mariadb-install.log" "is the disk full? (df -h $D)"
       touch "$D/db/.complete"
     fi
-    launch mariadbd --no-defaults --user="$(id -un)" --datadir="$D/db" --socket="$MYSQL_UNIX_PORT" --pid-file="$RUN/mariadbd.pid" \
+    TMPDIR=$D/tmp launch mariadbd --no-defaults --user="$(id -un)" --datadir="$D/db" --socket="$MYSQL_UNIX_PORT" --pid-file="$RUN/mariadbd.pid" \
       --skip-networking --skip-grant-tables --skip-log-bin --innodb-buffer-pool-size=64M --innodb-log-file-size=16M \
       --innodb-flush-log-at-trx-commit=2 --innodb-lock-wait-timeout=900 --log-error="$LOG/mariadbd.log"
     wait_for 60 mariadbd "$LOG/mariadbd.log" mariadb_up

@@ -112,12 +112,12 @@ class Listener:
             if "data" in fields:
                 self._events.append(Event(fields.get("event", "message"), self.last_id, fields["data"]))
 
-    async def next(self, seconds: float = 10.0) -> Event:
+    async def next(self, seconds: float = 60.0) -> Event:
         """Return the next event."""
         await self.until(lambda: bool(self._events), seconds)
         return self._events.pop(0)
 
-    async def until(self, reached: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, reached: Callable[[], bool], seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds):
             while not reached():
                 self._came.clear()

@@ -194,7 +194,7 @@ class LiveApi:
 Found = TypeVar("Found")
 
 
-def until(look: Callable[[], Found], process: subprocess.Popen[Any] | None = None, seconds: float = 30.0) -> Found:
+def until(look: Callable[[], Found], process: subprocess.Popen[Any] | None = None, seconds: float = 60.0) -> Found:
     """Look until there is something; return it."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -241,7 +241,7 @@ class Following:
         """Send Ctrl-C, unless it ends by itself; return the exit code."""
         if asked:
             self._process.send_signal(signal.SIGINT)
-        code = self._process.wait(30)
+        code = self._process.wait(60)
         self._reader.join()
         return code
 
