@@ -39,7 +39,7 @@ class Logs:
     def lines(self) -> list[str]:
         """Return the last lines of each, stdout's first."""
         lines: list[str] = []
-        for path, start in zip(self._paths, self._starts):  # noqa: B905 (Python 3.9 lacks strict)
+        for path, start in zip(self._paths, self._starts):
             text, end = _read(path, start)
             if end < start or (start == 0 and end < READ_LIMIT):
                 text = (_read(before(path), 0)[0] + text)[-READ_LIMIT:]

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controller.wrapper import environment, ports, slot, telling
 from controller.wrapper.check import Check
@@ -34,9 +35,9 @@ RESEND = 2.0
 DEAF = 5.0
 """Seconds after its start during which a TERM may be lost; later one that writes to its log has heard it."""
 
-
-Lost = Callable[[], Ending | None]
-"""Tells how a job ends that has lost its replica or a volume to another; `None` while it has not."""
+if TYPE_CHECKING:
+    Lost = Callable[[], Ending | None]
+    """Tells how a job ends that has lost its replica or a volume to another; `None` while it has not."""
 
 
 class Supervisor:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, failure, submit_options
+from api.contract.find_python import OLDEST
 from api.contract.identity import new_id
 from api.contract.settings import Settings
 
-OLDEST_PYTHON = (3, 9)
 CLOCK_SECONDS = 5.0
 """By how much a node's clock may differ."""
 APPEAR_SECONDS = 15.0
@@ -221,8 +221,8 @@ class JobProbe:
             version = tuple(int(part) for part in found.split("."))
         except ValueError:
             version = ()
-        if version < OLDEST_PYTHON:
-            oldest = ".".join(map(str, OLDEST_PYTHON))
+        if version < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
             raise FailedError(
                 f"{command} on the node: {found or 'said nothing'}; {oldest} or later is needed",
                 "Set slurm.python to a later Python on the nodes, or load one by slurm.prologue.",
