@@ -10,12 +10,12 @@ from typing import Any
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
+from controller.bundle import launch_script
 from controller.core.script import parameters
 from controller.images.jobs import has_to_be_made
 from controller.rundir import SharedRunDirs
 from controller.site import site
 from controller.slurm.argv import submit_command, submit_options
-from controller.wrapper.bundle import launch_script
 
 TOKEN = "af-INSTALLATION-SERVICE-0-1"  # noqa: S105
 IMAGE_JOB = "IMAGE-JOB"

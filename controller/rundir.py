@@ -18,10 +18,10 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from controller.bundle import bundle, file_name, launch_script
 from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.signs import Sign, Signs
-from controller.wrapper.bundle import bundle, file_name, launch_script
 
 LARGEST_FILE = 1_000_000
 PROBE = "probe.json"

@@ -20,7 +20,7 @@ from api.contract.find_python import OLDEST
 from tests.pages import ROOT
 
 VERMIN = Path(sys.executable).with_name("vermin")
-SHIPPED = [path for path in sorted((ROOT / "controller/wrapper").glob("*.py")) if path.name != "bundle.py"]
+SHIPPED = sorted((ROOT / "controller/wrapper").glob("*.py"))
 FILES = [*SHIPPED, *sorted((ROOT / "recipes").rglob("*.py"))]
 
 

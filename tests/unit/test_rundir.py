@@ -16,11 +16,11 @@ import pytest
 import controller.rundir
 import controller.wrapper.report
 from api.contract.launch import Health
+from controller.bundle import bundle, launch_script
 from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
-from controller.wrapper.bundle import bundle, launch_script
 from controller.wrapper.report import Report
 
 TOKEN = "af-x-one-0-1"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.wrapper.bundle import bundle, file_name
+from controller.bundle import bundle, file_name
 
 from .jobs import Job
 

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from controller.wrapper.bundle import launch_script
+from controller.bundle import launch_script
 from tests.pythons import Python, find, missing
 
 from .jobs import ENGINE, Job, alive, until

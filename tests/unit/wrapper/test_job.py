@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from controller.bundle import launch_script
 from controller.wrapper import ports
-from controller.wrapper.bundle import launch_script
 
 from .jobs import ENGINE, Job, alive, until
 

@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+WRAPPER = Path(__file__).with_name("wrapper")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time that a zip file can hold."""
 
@@ -21,11 +22,9 @@ sys.exit(main(sys.argv[1:]))
 
 def bundle() -> bytes:
     """Return a zip file with a `__main__.py`; the same source gives the same bytes."""
-    folder = Path(__file__).parent
     files = {"__main__.py": MAIN, "controller/__init__.py": ""}
-    for path in sorted(folder.glob("*.py")):
-        if path.name != Path(__file__).name:
-            files[f"controller/wrapper/{path.name}"] = path.read_text(encoding="utf-8")
+    for path in sorted(WRAPPER.glob("*.py")):
+        files[f"controller/wrapper/{path.name}"] = path.read_text(encoding="utf-8")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -40,7 +39,7 @@ def file_name(content: bytes) -> str:
 
 def launch_script() -> str:
     """Return the batch script: fixed text, called with JOB_FOLDER, the bundle's path and the Python to run it."""
-    return Path(__file__).with_name("launch.sh").read_text(encoding="utf-8")
+    return (WRAPPER / "launch.sh").read_text(encoding="utf-8")
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
