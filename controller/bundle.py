@@ -7,6 +7,8 @@ import io
 import zipfile
 from pathlib import Path
 
+from api.contract.find_python import shell
+
 WRAPPER = Path(__file__).with_name("wrapper")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time that a zip file can hold."""
@@ -39,7 +41,8 @@ def file_name(content: bytes) -> str:
 
 def launch_script() -> str:
     """Return the batch script: fixed text, called with JOB_FOLDER, the bundle's path and the Python to run it."""
-    return (WRAPPER / "launch.sh").read_text(encoding="utf-8")
+    text = (WRAPPER / "launch.sh").read_text(encoding="utf-8")
+    return text.replace("# include find_python\n", shell())
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -55,7 +55,7 @@ class SlurmSettings:
     prologue: str = ""
     """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
     python: str = "python3"
-    """The Python (3.9 or later) on the compute nodes that runs the job's supervisor."""
+    """The Python (3.9 or later) on the compute nodes that runs the job's supervisor; else jobs look for another."""
     volumes: str = ""
     """Folder on the compute nodes for the writable volumes of services; empty: `volumes` in run_dir."""
     volume_roots: tuple[str, ...] = ()

@@ -12,10 +12,46 @@ export PATH
 # the time warning must not end us before the wrapper listens for it
 trap '' USR1
 
-# become the wrapper, so that Slurm's signals reach it
+# include find_python
+
+# af_begin CODE: become the wrapper, so that Slurm's signals reach it; CODE is how the prologue ended
 af_begin() {
   trap - EXIT
-  exec "$af_python" -I -X utf8 "$af_wrapper" "$af_job" "$1"
+  set +eu
+  find_python "$af_python"
+  [ -n "$af_found" ] || af_give_up "$1"
+  [ -z "$af_tried$af_absent" ] || echo "launch: $(af_search) Taking $af_found." >&2
+  exec "$af_found" -I -X utf8 "$af_wrapper" "$af_job" "$1"
+}
+
+af_search() { echo "slurm.python is $af_python. Found: ${af_tried:-none}. Not found: ${af_absent:-none}."; }
+
+# No Python will do. So do here what the wrapper does: claim the attempt (link(2), see claim.py), and only then say how
+# it ended. Who does not get the claim leaves no trace.
+af_give_up() {
+  local host draft message LC_ALL=C
+  host=$(uname -n)
+  message="No Python 3.9 or later was found on $host. $(af_search)"
+  [ "$1" = 0 ] || message+=" The prologue ended with $1."
+  message+=" Set slurm.python to one that every node has, or load one by slurm.prologue."
+  echo "launch: $message" >&2
+  [ -n "$SLURM_JOB_ID" ] || exit 2
+  umask 077
+  draft=$af_job/.claim.$SLURM_JOB_ID.$host.$$
+  printf '{"job_id": %d, "restarts": 0, "host": "%s", "at": %d}' "$SLURM_JOB_ID" "$host" "$(date +%s)" >"$draft" &&
+    sync "$draft" || exit 1
+  # of an answer that was lost the link itself tells: opened afresh, NFS asks its server
+  if ! ln -T "$draft" "$af_job/claim" && [ "$(stat -L -c %h /dev/stdin <"$draft")" != 2 ]; then
+    rm -f "$draft"
+    [ -e "$af_job/claim" ] && exit 0
+    exit 1
+  fi
+  rm -f "$draft" "$af_job/params.json"
+  message=${message//[^ -~]/?} message=${message//\\/\\\\} message=${message//\"/\\\"}
+  printf '{"code": 1, "reason": "PythonMissing", "message": "%s", "at": %d}' "$message" "$(date +%s)" \
+    >"$af_job/.exit.json.tmp" &&
+    sync "$af_job/.exit.json.tmp" && mv -T "$af_job/.exit.json.tmp" "$af_job/exit.json"
+  exit 1
 }
 
 # the site's own shell text (e.g. `module load apptainer`); it may fail, or even exit

@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -186,24 +187,33 @@ def test_a_run_dir_that_the_node_does_not_share(
 
 
 def test_a_node_that_lacks_things(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.command("oldpython", "echo 3.6")
+    site.command("oldpython", "echo 3.6.8; exit 1")
     site.command("date", f"echo {int(time.time()) - 3600}")
     site.command("apptainer", "echo 'no setuid' >&2; exit 255")
     site.command("df", "printf 'Filesystem\\n/dev/x 9 9 17 9%% /tmp\\n'")
+    only = site.bin.parent / "only"
+    only.mkdir()
+    for name in ("cat", "date", "df", "awk", "uname", "tail", "mv", "sleep", "unshare", "apptainer", "oldpython"):
+        (only / name).symlink_to(site.bin / name if (site.bin / name).exists() else f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", f"{site.bin}:{os.environ['PATH']}")
     monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "oldpython")
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", f"export PATH={only}")
     _, found = ask("--timeout", "60")
     assert found["run_dir seen by jobs"]["state"] == "ok"
     assert re.search(r"3\d\d\d s behind", found["clock of the node"]["message"])
-    assert "oldpython on the node: 3.6" in found["Python in jobs"]["message"]
+    assert f"Found: {only}/oldpython (3.6.8). Not found: python3.14," in found["Python in jobs"]["message"]
+    assert "Set slurm.python" in found["Python in jobs"]["remedy"]
     assert "no setuid" in found["Apptainer in jobs"]["message"]
     assert found["user namespaces in jobs"]["state"] == "skipped"
     assert "only 0.0 GB in /tmp" in found["room for temporary files"]["message"]
     assert "export TMPDIR=" in found["room for temporary files"]["remedy"]
     assert found["ports of the nodes"]["state"] == "skipped"
-    monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", "no-python")
-    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "no-python() { echo 3.12; }; export -f no-python")
-    assert "3.12" in ask("--timeout", "60")[1]["Python in jobs"]["message"]
+    (only / "python3.12").symlink_to(sys.executable)
+    found = ask("--timeout", "60")[1]
+    assert found["Python in jobs"]["state"] == "ok"
+    assert f"{only}/python3.12 is 3." in found["Python in jobs"]["message"]
+    assert "for slurm.python is oldpython and will not do" in found["Python in jobs"]["message"]
+    assert found["ports of the nodes"]["state"] == "ok"
 
 
 def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, failure, submit_options
-from api.contract.find_python import OLDEST
+from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
 from api.contract.settings import Settings
 
@@ -32,7 +32,9 @@ SCRIPT = """\
 export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
 eval "$5"
 cd "$1" || exit 1
-"$3" -c '
+# include find_python
+find_python "$3"
+"${af_found:-$3}" -c '
 import os, socket, sys
 name, low, high = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for port in range(low, high + 1):
@@ -58,7 +60,10 @@ for _ in {1..50}; do [ -e "$2.port" ] && break; kill -0 $listener 2>/dev/null ||
   echo "host=$(uname -n)"
   echo "node=${SLURMD_NODENAME:-}"
   echo "clock=$(date +%s)"
-  echo "python=$("$3" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1 | tail -n 1)"
+  echo "python=$af_found"
+  echo "python_version=$([ -z "$af_found" ] || "$af_found" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')"
+  echo "python_tried=$af_tried"
+  echo "python_absent=$af_absent"
   apptainer=$("$4" --version 2>&1); echo "apptainer_exit=$?"
   echo "apptainer=$(tail -n 1 <<<"${apptainer##*slurm_script: line *: }")"
   unshare --user --map-root-user true 2>/dev/null; echo "namespaces_exit=$?"
@@ -112,7 +117,7 @@ class JobProbe:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             here.write_text(name)
-            script.write_text(SCRIPT)
+            script.write_text(SCRIPT.replace("# include find_python\n", shell()))
             self._report = self._submit(folder, name, script)
         finally:
             for file in folder.glob(f"{name}.*"):
@@ -216,18 +221,19 @@ class JobProbe:
         return f"agrees with this host's within {max(1.0, apart):.0f} s"
 
     def _python(self) -> str:
-        command, found = self._settings.slurm.python, self._said().said.get("python", "")
-        try:
-            version = tuple(int(part) for part in found.split("."))
-        except ValueError:
-            version = ()
-        if version < OLDEST:
+        """Say which one jobs take: the same that they choose themselves."""
+        command, said = self._settings.slurm.python, self._said().said
+        path, version = said.get("python", ""), said.get("python_version", "")
+        seen = f"Found: {said.get('python_tried') or 'none'}. Not found: {said.get('python_absent') or 'none'}."
+        if not path:
             oldest = ".".join(map(str, OLDEST))
             raise FailedError(
-                f"{command} on the node: {found or 'said nothing'}; {oldest} or later is needed",
-                "Set slurm.python to a later Python on the nodes, or load one by slurm.prologue.",
+                f"no Python {oldest} or later on {said.get('host')}; slurm.python is {command}. {seen}",
+                "Set slurm.python to one that every node has, or load one by slurm.prologue.",
             )
-        return f"{command} is {found}"
+        if said.get("python_tried") or said.get("python_absent"):
+            return f"{path} is {version}, for slurm.python is {command} and will not do. {seen}"
+        return f"{command} is {version}"
 
     def _apptainer(self) -> str:
         command, said = self._settings.apptainer.command, self._said().said
