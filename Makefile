@@ -43,8 +43,8 @@ mutants: venv ## Take each rule of the protocol out, and show that the simulatio
 soak: venv ## Simulate SCHEDULES=100000 schedules of faults, from seed FIRST=10000
 	@$(PY) -W ignore -m tests.simulation.schedules $(or $(SCHEDULES),100000) $(or $(FIRST),10000)
 
-chaos: venv ## Kill the controller KILLS=200 times on a real Slurm while everything breaks (SEED=…, MINUTES=30)
-	@$(PY) -m tests.cluster.chaos --kills $(or $(KILLS),200) --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+chaos: venv ## Kill the controller KILLS=200 times on a real Slurm while everything breaks and lies (SEED=…, MINUTES=60)
+	@$(PY) -m tests.cluster.chaos --kills $(or $(KILLS),200) --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 bench: venv ## Measure, and print the tables
 	@$(PY) bench/run.py

@@ -1,8 +1,8 @@
 """`make chaos`: kill the controller again and again under load while all around it breaks, and count what came of it.
 
-The seed says what is drawn; when it happens is the machine's. At the end all is mended, and then each wanted replica
-must run once (else it is lost), nothing else may run (leaks), and at no time may two engines of a replica, two jobs of
-a token or two submissions of one have been seen (doubles).
+The seed says what is drawn; when it happens is the machine's. Now and then, and at the end, all is mended. Then each
+wanted replica must run once (else it is lost) and nothing else may run (it leaked), and at no time may two engines of a
+replica, two jobs of a token or two submissions of one have been seen (they are doubled).
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
 
 from controller.failpoints import POINTS
+from tests.cluster import slurm_past
 from tests.cluster.engines import RECIPE, Journal
-from tests.cluster.faults import Commands, Faults, small_run_dir
+from tests.cluster.faults import Faults, small_run_dir
+from tests.cluster.findings import Findings
+from tests.cluster.job_faults import JobFaults, NobodyError
+from tests.cluster.lying_commands import Commands, Lies
 from tests.cluster.matching import differences
+from tests.cluster.processes import engines
+from tests.cluster.sampler import Sampler, amiss, overlaps
 from tests.cluster.system import System
 from tests.modes import bound_by_modes
 from tests.slurm_cluster import TOOLS, ClusterError, SlurmCluster
@@ -39,67 +45,93 @@ from tests.slurm_cluster import TOOLS, ClusterError, SlurmCluster
 LEAST_SERVICES, MOST_SERVICES = 5, 10
 MOST_REPLICAS = 3
 SETTLING = 180.0
+"""Seconds that all may take to be as wanted again once all is mended."""
+KILLS_AT_A_TIME = 20
+"""So often the controller is killed until all is mended and everything has to become as wanted."""
+MOST_UNTIL_LEADING = 15.0
+DOUBT = 40
+"""Seconds of controller.doubt_grace: ten minutes, to scale with the other graces of the tests' installations."""
 RARE = ("release the lease", "revoke", "scancel a stray")
 LIKELY = tuple(point for point in POINTS if not point.endswith(RARE))
 
 
-@dataclass
-class Findings:
-    """What was done, and what came of it."""
+Pauses = tuple[float, float]
+"""The least and the most seconds between two faults of a kind."""
 
-    seed: int
-    seconds: float = 0.0
-    kills: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    changes: Counter[str] = field(default_factory=Counter)
-    work: Counter[str] = field(default_factory=Counter)
-    doubles: list[str] = field(default_factory=list)
-    leaks: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
 
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was doubled, leaked or lost."""
-        return not (self.doubles or self.leaks or self.lost)
+class Trouble:
+    """Faults that strike one after another, in an order drawn anew each time all have been."""
 
-    def table(self) -> str:
-        """Return it all as text."""
-        lines = [f"seed {self.seed}, {self.seconds:.0f} s"]
-        for title in ("kills", "faults", "changes"):
-            counts: Counter[str] = getattr(self, title)
-            lines += [f"{title:<34}{counts.total():>6}", *(f"  {k:<32}{n:>6}" for k, n in sorted(counts.items()))]
-        lines += [f"{what:<34}{count:>6}" for what, count in self.work.items()]
-        for title in ("doubles", "leaks", "lost"):
-            found: list[str] = getattr(self, title)
-            lines += [f"{title:<34}{len(found):>6}", *(f"  {each}" for each in found)]
-        return "\n".join(lines)
+    def __init__(self, kinds: Mapping[str, Callable[[], None]], drawn: random.Random, pauses: Pauses) -> None:
+        self._kinds = kinds
+        self._pauses = pauses
+        self._drawn = drawn
+        self._left: list[str] = []
+
+    def pause(self) -> float:
+        """Return the seconds until the next one."""
+        return self._drawn.uniform(*self._pauses)
+
+    def next(self) -> tuple[str, Callable[[], None]]:
+        """Return the next one, by its name."""
+        if not self._left:
+            self._left = self._drawn.sample(list(self._kinds), len(self._kinds))
+        kind = self._left.pop()
+        return kind, self._kinds[kind]
 
 
 class Chaos:
-    """One run. Four threads: the killer, the load, the faults and the watch."""
+    """One run. The killer, the load, the watch, the sampler and three kinds of trouble have a thread each."""
 
     def __init__(self, system: System, seed: int, haste: float) -> None:
         self.system = system
-        self._haste = haste
         self.findings = Findings(seed)
         self.journal = Journal(system)
         self.commands = Commands(system)
+        self._draw = {name: random.Random(f"{seed} {name}") for name in ("kills", "load", "faults", "jobs", "lies")}
+        self._past = slurm_past.SlurmPast(system.cluster.folder / "state", system.folder / "past")
+        self._jobs = JobFaults(system, self._draw["jobs"], self._tell)
+        faults = Faults(system, self.commands, self._past, self._draw["faults"], self._kill_now, haste)
+        lies = Lies(self.commands, self._draw["lies"])
+        self._troubles = [
+            Trouble(faults.kinds, self._draw["faults"], (3.0, 9.0)),
+            Trouble(self._jobs.kinds, self._draw["jobs"], (1.0, 6.0)),
+            Trouble(lies.kinds, self._draw["lies"], (2.0, 8.0)),
+        ]
         self._over = threading.Event()
         self._controller = threading.Lock()
-        self._draw = {name: random.Random(f"{seed} {name}") for name in ("kills", "load", "faults")}
         self._acknowledged: dict[str, int] = {}
         self._doubtful: set[str] = set()
 
     def run(self, kills: int, seconds: float) -> Findings:
-        """Break things until the controller was killed that often, or the time is up; then mend all, and judge."""
+        """Break things until the controller was killed that often, or the time is up; mend all now and then, and judge.
+
+        After the first mending that leaves anything amiss nothing more is broken.
+        """
         began = time.monotonic()
         self.system.migrate()
         self.system.start("api", under=bound_by_modes())
         self._start()
+        self.sampler = Sampler(self.system.folder / "run", self.system.folder / "samples")
+        try:
+            while self.findings.clean and self.findings.kills.total() < kills and time.monotonic() < began + seconds:
+                self._break(min(self.findings.kills.total() + KILLS_AT_A_TIME, kills), began + seconds)
+                self._settle()
+        finally:
+            self.sampler.close()
+        self._sum_up()
+        self.findings.seconds = time.monotonic() - began
+        return self.findings
+
+    def _break(self, kills: int, deadline: float) -> None:
+        """Break things until the controller was killed so many times in all."""
+        self._over.clear()
+        strikes = (partial(self._strike, trouble) for trouble in self._troubles)
+        work: list[Callable[[], None]] = [self._load, self._watch, self._remember, *strikes]
         with ThreadPoolExecutor() as pool:
-            tasks = [pool.submit(self._until_over, each) for each in (self._load, self._fault, self._watch)]
+            tasks = [pool.submit(self._until_over, each) for each in work]
             try:
-                while self.findings.kills.total() < kills and time.monotonic() < began + seconds:
+                while self.findings.kills.total() < kills and time.monotonic() < deadline:
                     if any(task.done() for task in tasks):
                         break
                     self._kill_later()
@@ -107,9 +139,6 @@ class Chaos:
                 self._over.set()
             for task in tasks:
                 task.result()
-        self._settle()
-        self.findings.seconds = time.monotonic() - began
-        return self.findings
 
     def _until_over(self, work: Callable[[], None]) -> None:
         while not self._over.is_set():
@@ -123,6 +152,8 @@ class Chaos:
     def _kill_later(self) -> None:
         """Let the controller live for a while, then kill it, unless it died before at a failpoint; start it again."""
         drawn = self._draw["kills"]
+        if drawn.random() < 0.7:
+            self._let_lead()
         until = time.monotonic() + drawn.expovariate(1 / 2.0) + 0.2
         while time.monotonic() < until and self._is_running():
             time.sleep(0.05)
@@ -131,6 +162,17 @@ class Chaos:
             time.sleep(drawn.choice((0, 0, 0, 0.5, 2)))
             point = f"{drawn.choice(LIKELY)} {drawn.choice((1, 1, 2, 3))}" if drawn.random() < 0.4 else ""
             self._start(point)
+
+    def _let_lead(self) -> None:
+        """Wait until it leads, unless it dies, or something keeps it from that."""
+        began, epoch = time.monotonic(), self._epoch()
+        while self._epoch() == epoch and time.monotonic() < began + MOST_UNTIL_LEADING and self._is_running():
+            time.sleep(0.1)
+
+    def _epoch(self) -> int:
+        with contextlib.suppress(sqlite3.Error):
+            return sum(row["epoch"] for row in self.system.sql("SELECT epoch FROM leases"))
+        return 0
 
     def _is_running(self) -> bool:
         with self._controller:
@@ -168,7 +210,7 @@ class Chaos:
         except (httpx.HTTPError, sqlite3.Error, RefusedError):
             self.findings.changes["refused or unanswered"] += 1
             self._doubtful.add(key)
-        self._over.wait(drawn.uniform(0.1, 2.0))
+        self._over.wait(drawn.uniform(0.2, 4.0))
 
     def _create(self, _: str) -> None:
         drawn = self._draw["load"]
@@ -210,25 +252,29 @@ class Chaos:
 
     # --- the faults
 
-    def _fault(self) -> None:
-        drawn = self._draw["faults"]
-        faults = Faults(self.system, self.commands, drawn, self._kill_now, self._haste)
-        kinds = list(faults.kinds)
-        drawn.shuffle(kinds)
-        for kind in kinds:
-            if self._over.wait(drawn.uniform(1.0, 6.0)):
-                return
-            self._tell(f"{kind}: begins")
-            try:
-                faults.kinds[kind]()
-            except (sqlite3.OperationalError, subprocess.SubprocessError, ClusterError) as error:
-                self._tell(f"{kind}: {error}")
-            else:
-                self._tell(f"{kind}: over")
-                self.findings.faults[kind] += 1
-            with contextlib.suppress(subprocess.SubprocessError):
-                for line in self.system.cluster.resume_nodes():
-                    self._tell(f"was out of service: {line}")
+    def _strike(self, trouble: Trouble) -> None:
+        if self._over.wait(trouble.pause()):
+            return
+        kind, strike = trouble.next()
+        self._tell(f"{kind}: begins")
+        try:
+            strike()
+        except (sqlite3.OperationalError, subprocess.SubprocessError, ClusterError, NobodyError) as error:
+            self._tell(f"{kind}: {error}")
+        else:
+            self._tell(f"{kind}: over")
+            self.findings.faults[kind] += 1
+        if trouble is self._troubles[0]:
+            self._give_nodes_back()
+
+    def _remember(self) -> None:
+        self._over.wait(slurm_past.INTERVAL)
+        self._past.remember()
+
+    def _give_nodes_back(self) -> None:
+        with contextlib.suppress(subprocess.SubprocessError):
+            for line in self.system.cluster.resume_nodes():
+                self._tell(f"was out of service: {line}")
 
     def _tell(self, what: str) -> None:
         """Write a line of this run's story, for whoever has to find out what went wrong."""
@@ -238,51 +284,51 @@ class Chaos:
     # --- the watch
 
     def _watch(self) -> None:
-        """Look at what runs: two jobs of a token, or of a replica with a claim each, must never be seen at once."""
+        """Look at what runs by Slurm's word: two jobs of a token must never be seen at once."""
         self._over.wait(0.5)
         try:
-            running = self.system.jobs("RUNNING")
+            running = Counter(job["name"] for job in self.system.jobs("RUNNING"))
         except (subprocess.SubprocessError, sqlite3.OperationalError):
             return
         self.findings.work["readings with jobs running"] += bool(running)
-        tokens, replicas = defaultdict(list), defaultdict(list)
-        for job in running:
-            tokens[job["name"]].append(job["id"])
-            if self._has_claim(job["name"], job["id"]):
-                replicas[job["name"].rpartition("-")[0]].append(job["id"])
-        for name, ids in (*tokens.items(), *replicas.items()):
-            if len(ids) > 1:
-                self._double(f"{name} runs as the jobs {sorted(ids)}")
-
-    def _has_claim(self, token: str, job_id: int) -> bool:
-        with contextlib.suppress(OSError):
-            claim = self.system.job_folder(token) / "claim"
-            return f'"job_id": {job_id},' in claim.read_text()
-        return False
+        for token, count in running.items():
+            if count > 1:
+                self._double(f"{token} runs as {count} jobs")
 
     def _double(self, what: str) -> None:
-        if what not in self.findings.doubles:
+        if what not in self.findings.doubled:
             self._tell(what)
-            self.findings.doubles.append(what)
+            self.findings.doubled.append(what)
 
     # --- the end
 
     def _settle(self) -> None:
         """Mend everything, wait for calm, and judge."""
-        self.system.cluster.repair()
-        with self._controller:
-            self.system.kill("controller")
-            self._start()
+        self._mend()
         wanted = self._wanted()
-        until = time.monotonic() + SETTLING
+        began = time.monotonic()
         given_up: set[str] = set()
-        while (left := self._differences(wanted)) and time.monotonic() < until:
+        while (left := self._differences(wanted)) and time.monotonic() < began + SETTLING:
             failed = {key for key, n in wanted.items() if n and key not in given_up and self._is_given_up(key)}
             for key in failed:  # it said so; a change of what is wanted is how people have it tried again
                 self._change(key)
             given_up |= failed
             time.sleep(1)
-        self._judge(left, wanted, given_up)
+        self.findings.convergence.append(time.monotonic() - began)
+        self._tell(f"calm after {self.findings.convergence[-1]:.1f} s: {left or 'all is as wanted'}")
+        self.findings.work["services given up meanwhile"] += len(given_up)
+        self._judge(left)
+
+    def _mend(self) -> None:
+        """Make everything around the controller work, and start that anew, so that no failpoint is left in it."""
+        self._tell("all is mended")
+        self.commands.tell_the_truth()
+        self.system.cluster.repair()
+        self._jobs.mend()
+        self.commands.wait_for_late_ones()
+        with self._controller:
+            self.system.kill("controller")
+            self._start()
 
     def _wanted(self) -> dict[str, int]:
         """Return what the table asks for, which must be what was acknowledged."""
@@ -297,42 +343,46 @@ class Chaos:
         return wanted
 
     def _differences(self, wanted: dict[str, int]) -> list[str]:
+        """Return what is not as wanted, by the product's word and Slurm's, and by that of who looks on from outside."""
+        outside = amiss(engines(self.system.folder / "run"), wanted)
         try:
-            return differences(self.system, wanted)
+            return differences(self.system, wanted) + outside
         except subprocess.SubprocessError as error:
-            return [f"the cluster can't be read: {error}"]
+            return [f"the cluster can't be read: {error}", *outside]
 
     def _is_given_up(self, key: str) -> bool:
         return self.system.status(key) == "failed"
 
-    def _judge(self, left: list[str], wanted: dict[str, int], given_up: set[str]) -> None:
-        findings, system = self.findings, self.system
+    def _judge(self, left: list[str]) -> None:
         for line in left:
-            (findings.leaks if "no owner" in line or "not gone" in line else findings.lost).append(line)
-        starts = self.journal.starts()
-        living = {r[0] for r in system.sql("SELECT token FROM attempts WHERE closed_at IS NULL")}
-        findings.leaks += [
-            f"the engine {start.pid} of {start.token} still lives"
-            for start in starts
-            if start.token not in living and _lives(start.pid, start.token)
-        ]
+            is_leak = "no owner" in line or "not gone" in line
+            (self.findings.leaked if is_leak else self.findings.lost).append(line)
+        for overlap in overlaps(self.sampler.samples()):
+            self._double(str(overlap))
         for start in self.journal.doubles():
-            self._double(f"the engine of {start.token} (job {start.job_id}) met that of {start.met}")
-        sent = Counter(token for _, _, token in self.commands.calls("sbatch"))
-        for token, count in sent.items():
+            if not self.sampler.had_just_resumed(start.met, start.at):
+                self._double(f"the engine of {start.token} (job {start.job_id}) met that of {start.met}")
+        for token, count in Counter(token for _, _, token in self.commands.calls("sbatch")).items():
             if count > 1:
                 self._double(f"{token} was submitted {count} times")
+
+    def _sum_up(self) -> None:
+        """Count what there was."""
+        work, system, samples = self.findings.work, self.system, self.sampler.samples()
+        wanted = self._wanted()
         outcomes = system.sql("SELECT outcome, count(*) FROM attempts GROUP BY outcome ORDER BY outcome")
-        findings.work["services"] = len(wanted)
-        findings.work["replicas wanted at the end"] = sum(wanted.values())
-        findings.work["services given up meanwhile"] = len(given_up)
-        findings.work["attempts"] = sum(count for _, count in outcomes)
-        findings.work |= {f"  {word or 'open at the end'}": count for word, count in outcomes}
-        findings.work["jobs submitted"] = len(sent)
-        findings.work["engines started"] = len(starts)
-        findings.work["terms"] = system.sql("SELECT epoch FROM leases")[0][0]
+        work["services"] = len(wanted)
+        work["replicas wanted at the end"] = sum(wanted.values())
+        work["attempts"] = sum(count for _, count in outcomes)
+        work |= {f"  {word or 'open at the end'}": count for word, count in outcomes}
+        work["jobs submitted"] = len({token for _, _, token in self.commands.calls("sbatch")})
+        work["engines started"] = len(self.journal.starts())
+        work["samples of what lives"] = len(samples)
+        work["  engines seen in them"] = sum(len(sample.engines) for sample in samples)
+        work["  of these suspended"] = sum(not engine.works for sample in samples for engine in sample.engines)
+        work["terms"] = system.sql("SELECT epoch FROM leases")[0][0]
         told = (system.folder / "controller.log").read_text(errors="replace")
-        findings.work["tracebacks in the log"] = told.count("Traceback (most recent call last)")
+        work["tracebacks in the log"] = told.count("Traceback (most recent call last)")
 
 
 class RefusedError(Exception):
@@ -344,18 +394,11 @@ def _check(answer: httpx.Response) -> None:
         raise RefusedError(answer.text)
 
 
-def _lives(pid: int, token: str) -> bool:
-    try:
-        return token.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
 def main() -> int:
     """Bring a cluster up, run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--keep", action="store_true", help="leave logs and database behind")
     options = parser.parse_args()
@@ -385,6 +428,7 @@ def run(folder: Path, cluster: SlurmCluster, seed: int, kills: int, seconds: flo
     """
     folder.mkdir()
     system = System(folder, cluster, "apptainer")
+    system.configure("[controller]", f"[controller]\ndoubt_grace = {DOUBT}")
     with small_run_dir(system):
         try:
             findings = Chaos(system, seed, haste).run(kills, seconds)

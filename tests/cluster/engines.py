@@ -21,14 +21,16 @@ replica = token.rpartition("-")[0]
 lock = os.open(journal / f"{replica}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    alone = "alone"
+    met = "alone"
 except BlockingIOError:
-    alone = os.pread(lock, 200, 0).decode()
+    met, pid = os.pread(lock, 200, 0).decode().split()
+    if pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+        met = "suspended"
 else:
     os.ftruncate(lock, 0)
-    os.pwrite(lock, token.encode(), 0)
+    os.pwrite(lock, f"{token} {os.getpid()}".encode(), 0)
 os.set_inheritable(lock, True)
-line = f"{time.time():.3f} {os.getpid()} {os.environ['SLURM_JOB_ID']} {token} {alone}\\n"
+line = f"{time.time():.3f} {os.getpid()} {os.environ['SLURM_JOB_ID']} {token} {met}\\n"
 with open(journal / "starts", "a") as starts:
     starts.write(line)
 engine = str(pathlib.Path(__file__).with_name("vllm_dummy_engine.py"))
@@ -45,7 +47,7 @@ class Start:
     job_id: int
     token: str
     met: str
-    """The token of the engine that ran already; `alone` if none did."""
+    """The token of the engine that ran already; `alone` if none did, `suspended` if that one did not work."""
 
     @property
     def replica(self) -> str:
@@ -86,6 +88,6 @@ class Journal:
         found = []
         for start in self.starts():
             jobs[start.token].add(start.job_id)
-            if start.met != "alone" or len(jobs[start.token]) > 1:
+            if start.met not in ("alone", "suspended") or len(jobs[start.token]) > 1:
                 found.append(start)
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import sqlite3
@@ -13,61 +12,38 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from tests.cluster.lying_commands import Commands
+from tests.cluster.processes import below, processes, send
+from tests.cluster.slurm_past import SlurmPast
 from tests.cluster.system import System
 
 NODES = ("node1", "node2", "node3", "node4")
 
-COMMAND = """#!/bin/bash
-for word; do case $word in {option}=*) name=${{word#*=}} ;; esac; done
-echo "$EPOCHREALTIME $PPID {command} $name" >>{folder}/commands
-{real} "$@"
-code=$?
-if [ $code = 0 ] && pid=$(cat {folder}/kill-after-{command} 2>/dev/null) && [ -n "$pid" ]; then
-  rm {folder}/kill-after-{command} && kill -KILL "$pid"
-fi
-exit $code
-"""
+NODE_LOST = (14.0, 24.0)
+"""Seconds: slurmctld gives a node up after SlurmdTimeout, 10 s in the tests' cluster, and asks again before."""
+
+MOST_FORGOTTEN = 25.0
+"""Seconds of slurmctld's state that are lost at most."""
 
 RUN_DIR_BYTES = "48m"
-
-
-class Commands:
-    """An sbatch and an scancel in front of the real ones: each call is written down, and may kill slurmctld."""
-
-    def __init__(self, system: System) -> None:
-        self.folder = system.folder / "bin"
-        self.folder.mkdir()
-        self._cluster = system.cluster
-        for command, option in (("sbatch", "--job-name"), ("scancel", "--name")):
-            real = subprocess.run(["which", command], check=True, capture_output=True, text=True).stdout.strip()
-            path = self.folder / command
-            path.write_text(COMMAND.format(command=command, option=option, folder=self.folder, real=real))
-            path.chmod(0o755)
-        system.configure("[slurm]", f'[slurm]\nbin_dir = "{self.folder}"')
-
-    def calls(self, command: str) -> list[tuple[float, int, str]]:
-        """Return when, by which process and under which token a command was called."""
-        with contextlib.suppress(FileNotFoundError):
-            lines = [line.split(" ") for line in (self.folder / "commands").read_text().splitlines()]
-            return [(float(at), int(pid), token) for at, pid, called, token in lines if called == command]
-        return []
-
-    def kill_after(self, command: str) -> Path:
-        """Have slurmctld killed right after its answer to the next such command; the file is gone once that is done."""
-        mark = self.folder / f"kill-after-{command}"
-        mark.write_text(self._cluster.control("pid", "slurmctld"))
-        return mark
 
 
 class Faults:
     """All faults, by the name under which they are counted; each lasts `haste` times shorter than it says."""
 
     def __init__(
-        self, system: System, commands: Commands, drawn: random.Random, kill: Callable[[], None], haste: float
+        self,
+        system: System,
+        commands: Commands,
+        past: SlurmPast,
+        drawn: random.Random,
+        kill: Callable[[], None],
+        haste: float,
     ) -> None:
         self._system = system
         self._haste = haste
         self._commands = commands
+        self._past = past
         self._drawn = drawn
         self._kill = kill
         self.kinds: dict[str, Callable[[], None]] = {
@@ -79,6 +55,8 @@ class Faults:
             "slurmdbd stopped": lambda: self._daemon("slurmdbd", "stop", 20),
             "munged stopped": lambda: self._daemon("munged", "stop", 5),
             "slurmd killed": lambda: self._daemon(f"slurmd-{drawn.choice(NODES)}", "kill", 4),
+            "slurmd killed for longer than its node is waited for": self._node_lost,
+            "slurmctld killed and its state rolled back": self._rolled_back,
             "node died": self._node,
             "database locked": self._locked,
             "database read-only": self._read_only,
@@ -108,6 +86,20 @@ class Faults:
         mark.unlink(missing_ok=True)
         self._hold(3)
         self._system.cluster.control("start", "slurmctld")
+
+    def _rolled_back(self) -> None:
+        """Lose the last seconds of what slurmctld knows, as by a disk that forgets or a backup that is put back."""
+        self._system.cluster.control("kill", "slurmctld")
+        self._past.put_back(self._drawn.uniform(1, MOST_FORGOTTEN))
+        self._hold(3)
+        self._system.cluster.control("start", "slurmctld")
+
+    def _node_lost(self) -> None:
+        """Kill a slurmd until slurmctld has given the node up, with all its jobs, which go on."""
+        daemon = f"slurmd-{self._drawn.choice(NODES)}"
+        self._system.cluster.control("kill", daemon)
+        time.sleep(self._drawn.uniform(*NODE_LOST))
+        self._system.cluster.control("start", daemon)
 
     def _node(self) -> None:
         """Kill all that runs on a node, as a power cut does, and bring it back."""
@@ -198,28 +190,23 @@ def _kill_all_of(jobs: list[str], log: Path) -> None:
     """Kill the processes of these jobs at one blow: all are stopped before the first is killed, so none is born."""
     stopped: set[int] = set()
     while found := _processes_of(jobs, log) - stopped:
-        _signal(found, signal.SIGSTOP)
+        send(found, signal.SIGSTOP)
         stopped |= found
-    _signal(stopped, signal.SIGKILL)
-
-
-def _signal(pids: set[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+    send(stopped, signal.SIGKILL)
 
 
 def _processes_of(jobs: list[str], log: Path) -> set[int]:
     """Return the processes of these jobs: slurmstepd writes its job into its title, and stays in the log's folder."""
-    parents: dict[int, int] = {}
-    found: set[int] = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            pid = int(folder.name)
-            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            title = (folder / "cmdline").read_bytes().decode(errors="replace")
-            if any(title.startswith(f"slurmstepd: [{job}.") for job in jobs) and (folder / "cwd").samefile(log):
-                found.add(pid)
-    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
-        found |= more
-    return found
+    alive = processes()
+    steps = {
+        pid
+        for pid, process in alive.items()
+        if any(process.arguments[0].startswith(f"slurmstepd: [{job}.") for job in jobs) and _works_in(pid, log)
+    }
+    return below(steps, alive)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    return False

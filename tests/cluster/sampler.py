@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,16 +80,20 @@ def is_resumed(at: float, stopped: float | None) -> bool:
     return stopped is not None and 0 <= at - stopped <= INTERVAL + AFTER_RESUMING
 
 
-def unowned(alive: Iterable[Engine], owned: Iterable[str]) -> list[str]:
-    """Return what is wrong once all is calm: engines that nobody owns, and tokens that have none, or several."""
-    mine = dict.fromkeys(owned, 0)
+def amiss(alive: Iterable[Engine], wanted: Mapping[str, int]) -> list[str]:
+    """Return what is wrong once all is calm: replicas that have no engine, or several, and engines of no replica.
+
+    `wanted` are the replicas by service.
+    """
+    at_work = {f"{service}-{replica}": 0 for service, count in wanted.items() for replica in range(count)}
     found = []
     for engine in alive:
-        if engine.token in mine:
-            mine[engine.token] += engine.works
+        replica = engine.replica.split("-", 2)[2]
+        if replica in at_work:
+            at_work[replica] += engine.works
         else:
             found.append(f"the engine {engine.pid} of {engine.token} has no owner")
-    return found + [f"{token} has {count} engines at work" for token, count in mine.items() if count != 1]
+    return found + [f"{replica} has {count} engines at work" for replica, count in at_work.items() if count != 1]
 
 
 class Sampler:

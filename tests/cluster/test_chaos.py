@@ -14,7 +14,7 @@ from tests.slurm_cluster import SlurmCluster
 pytestmark = [pytest.mark.cluster, pytest.mark.proof]
 
 KILLS = 20
-SECONDS = 120.0
+SECONDS = 240.0
 SEED = 20
 HASTE = 3.0
 

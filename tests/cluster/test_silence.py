@@ -17,7 +17,7 @@ import pytest
 
 from api.contract.settings import ControllerSettings
 from tests.cluster.engines import RECIPE, Journal
-from tests.cluster.faults import Commands
+from tests.cluster.lying_commands import Commands
 from tests.cluster.system import PATIENCE, System, wait_for
 from tests.slurm_cluster import SlurmCluster
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.engines import RECIPE, Journal
-from tests.cluster.faults import Commands
+from tests.cluster.lying_commands import Commands
 from tests.cluster.matching import differences
 from tests.cluster.on_postgres import PostgresSystem
 from tests.cluster.system import PATIENCE, System, wait_for

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.processes import Engine, engines, kill, processes, wrapper, wrappers
-from tests.cluster.sampler import AFTER_RESUMING, Sample, Sampler, overlaps, unowned
+from tests.cluster.sampler import AFTER_RESUMING, Sample, Sampler, amiss, overlaps
 
 FIRST = Engine(pid=10, born=1, token="af-i-s-0-1", state="S")
 SECOND = Engine(pid=20, born=2, token="af-i-s-0-2", state="S")
@@ -54,12 +54,13 @@ def test_it_is_the_older_one_that_must_have_been_suspended() -> None:
     assert overlaps(samples((FIRST, replace(SECOND, state="T")), (FIRST, SECOND)))
 
 
-def test_once_calm_each_owner_has_one_engine_and_nobody_else_has() -> None:
-    assert unowned([FIRST, OTHER], [FIRST.token, OTHER.token]) == []
-    assert unowned([FIRST, SECOND], [SECOND.token]) == ["the engine 10 of af-i-s-0-1 has no owner"]
-    assert unowned([], [FIRST.token]) == ["af-i-s-0-1 has 0 engines at work"]
-    assert unowned([SUSPENDED], [FIRST.token]) == ["af-i-s-0-1 has 0 engines at work"]
-    assert unowned([FIRST, replace(FIRST, pid=11)], [FIRST.token]) == ["af-i-s-0-1 has 2 engines at work"]
+def test_once_calm_each_replica_has_one_engine_and_nobody_else_has() -> None:
+    assert amiss([FIRST, OTHER], {"s": 2}) == []
+    assert amiss([FIRST, OTHER], {"s": 1}) == ["the engine 30 of af-i-s-1-1 has no owner"]
+    assert amiss([FIRST], {"s": 0, "t": 0}) == ["the engine 10 of af-i-s-0-1 has no owner"]
+    assert amiss([FIRST], {"s": 2}) == ["s-1 has 0 engines at work"]
+    assert amiss([SUSPENDED], {"s": 1}) == ["s-0 has 0 engines at work"]
+    assert amiss([FIRST, SECOND], {"s": 1}) == ["s-0 has 2 engines at work"]
 
 
 PROGRAM = """

@@ -1,0 +1,45 @@
+"""What a run of `make chaos` did, and what came of it: the closing table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Findings:
+    """What was done, and what came of it."""
+
+    seed: int
+    seconds: float = 0.0
+    kills: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
+    convergence: list[float] = field(default_factory=list)
+    """Seconds from each mending until all was as wanted."""
+    doubled: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was doubled, leaked or lost."""
+        return not (self.doubled or self.leaked or self.lost)
+
+    def table(self) -> str:
+        """Return it all as text."""
+        lines = [f"seed {self.seed}, {self.seconds:.0f} s"]
+        for title in ("kills", "faults", "changes"):
+            counts: Counter[str] = getattr(self, title)
+            lines += [_line(title, counts.total()), *(_line(f"  {k}", n) for k, n in sorted(counts.items()))]
+        lines += [_line(what, count) for what, count in self.work.items()]
+        for title in ("doubled", "leaked", "lost"):
+            found: list[str] = getattr(self, title)
+            lines += [_line(title, len(found)), *(f"  {each}" for each in found)]
+        seconds = ", ".join(f"{each:.0f}" for each in self.convergence)
+        return "\n".join([*lines, f"seconds to convergence, after each mending: {seconds}"])
+
+
+def _line(what: str, count: int) -> str:
+    return f"{what:<58}{count:>6}"

@@ -1,0 +1,108 @@
+"""What befalls the jobs themselves: suspended, requeued, and their engine and its wrapper killed, alone or together."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tests.cluster.processes import Engine, engines, kill, kill_together, processes, send, wrapper, wrappers
+from tests.cluster.system import System
+
+Choice = TypeVar("Choice")
+
+PATIENCE = 15.0
+"""Seconds to wait for somebody to do it to, and for Slurm to take an order."""
+
+READY = "SELECT token FROM attempts WHERE closed_at IS NULL AND ready_at IS NOT NULL AND unready_since IS NULL"
+
+
+class NobodyError(Exception):
+    """There was nobody to do it to."""
+
+
+class JobFaults:
+    """All faults of jobs, by the name under which they are counted."""
+
+    def __init__(self, system: System, drawn: random.Random, tell: Callable[[str], None]) -> None:
+        self._system = system
+        self._tell = tell
+        self._drawn = drawn
+        self._run_dir = system.folder / "run"
+        self.orphans: list[Engine] = []
+        """Engines that nothing of ours and nothing of Slurm's can end any more: an administrator has to."""
+        self.kinds: dict[str, Callable[[], None]] = {
+            "job suspended": self._suspended,
+            "job requeued": self._requeued,
+            "engine killed": self._engine_killed,
+            "wrapper killed": self._wrapper_killed,
+            "wrapper and guard killed": self._left_alone,
+        }
+
+    def mend(self) -> None:
+        """Resume what is suspended, and end the engines that were left alone."""
+        for job in self._system.jobs("SUSPENDED"):
+            self._system.slurm("scontrol", "resume", str(job["id"]))
+        self.orphans = [orphan for orphan in self.orphans if not kill(orphan)]
+
+    def _suspended(self) -> None:
+        job = self._one_of(self._running)
+        self._system.slurm("scontrol", "suspend", job)
+        time.sleep(self._drawn.uniform(1, 15))
+        self._insist("scontrol", "resume", job)
+
+    def _requeued(self) -> None:
+        job = self._one_of(self._running)
+        self._system.slurm("scontrol", "update", f"JobId={job}", "Requeue=1")
+        self._system.slurm("scontrol", "requeue", job)
+
+    def _engine_killed(self) -> None:
+        kill(self._one_of(self._alive))
+
+    def _wrapper_killed(self) -> None:
+        engine = self._one_of(self._alive)
+        send(wrapper(self._run_dir, engine.token, processes()), signal.SIGKILL)
+
+    def _left_alone(self) -> None:
+        """Leave an engine that answers to itself: one that was never heard of may be believed gone with its job."""
+        engine = self._one_of(self._ready)
+        self.orphans.append(engine)
+        kill_together(wrappers(self._run_dir, engine.token, processes()))
+
+    def _running(self) -> list[str]:
+        return [str(job["id"]) for job in self._system.jobs("RUNNING")]
+
+    def _alive(self) -> list[Engine]:
+        orphans = {orphan.token for orphan in self.orphans}
+        return [engine for engine in engines(self._run_dir) if engine.token not in orphans]
+
+    def _ready(self) -> list[Engine]:
+        ready = {row["token"] for row in self._system.sql(READY)}
+        return [engine for engine in self._alive() if engine.works and engine.token in ready]
+
+    def _one_of(self, choices: Callable[[], list[Choice]]) -> Choice:
+        """Draw one, as soon as there are any."""
+        until = time.monotonic() + PATIENCE
+        while not (found := choices()):
+            if time.monotonic() > until:
+                raise NobodyError("there is nobody to do it to")
+            time.sleep(0.2)
+        chosen = self._drawn.choice(found)
+        self._tell(f"chosen: {chosen}")
+        return chosen
+
+    def _insist(self, *command: str) -> None:
+        """Run one of Slurm's commands until it succeeds, for as long as our patience lasts."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._system.slurm(*command)
+            except subprocess.SubprocessError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
