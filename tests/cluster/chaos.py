@@ -26,11 +26,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import httpx
-
 from controller.failpoints import POINTS
 from tests.cluster import slurm_past
-from tests.cluster.engines import RECIPE, Journal
+from tests.cluster.engines import Journal
 from tests.cluster.faults import Faults, small_run_dir
 from tests.cluster.findings import Findings
 from tests.cluster.job_faults import JobFaults, NobodyError
@@ -39,16 +37,15 @@ from tests.cluster.matching import differences
 from tests.cluster.processes import engines
 from tests.cluster.sampler import Sampler, amiss, overlaps
 from tests.cluster.system import System
+from tests.cluster.users import Users
 from tests.modes import bound_by_modes
 from tests.slurm_cluster import TOOLS, ClusterError, SlurmCluster
 
-LEAST_SERVICES, MOST_SERVICES = 5, 10
-MOST_REPLICAS = 3
 SETTLING = 180.0
 """Seconds that all may take to be as wanted again once all is mended."""
 KILLS_AT_A_TIME = 20
 """So often the controller is killed until all is mended and everything has to become as wanted."""
-MOST_UNTIL_LEADING = 15.0
+MOST_UNTIL_LEADING = 8.0
 DOUBT = 40
 """Seconds of controller.doubt_grace: ten minutes, to scale with the other graces of the tests' installations."""
 RARE = ("release the lease", "revoke", "scancel a stray")
@@ -59,7 +56,7 @@ Pauses = tuple[float, float]
 """The least and the most seconds between two faults of a kind."""
 
 
-class Trouble:
+class Strikes:
     """Faults that strike one after another, in an order drawn anew each time all have been."""
 
     def __init__(self, kinds: Mapping[str, Callable[[], None]], drawn: random.Random, pauses: Pauses) -> None:
@@ -81,7 +78,7 @@ class Trouble:
 
 
 class Chaos:
-    """One run. The killer, the load, the watch, the sampler and three kinds of trouble have a thread each."""
+    """One run. The killer, the load, the watch, the sampler and three rows of strikes have a thread each."""
 
     def __init__(self, system: System, seed: int, haste: float) -> None:
         self.system = system
@@ -93,15 +90,14 @@ class Chaos:
         self._jobs = JobFaults(system, self._draw["jobs"], self._tell)
         faults = Faults(system, self.commands, self._past, self._draw["faults"], self._kill_now, haste)
         lies = Lies(self.commands, self._draw["lies"])
-        self._troubles = [
-            Trouble(faults.kinds, self._draw["faults"], (3.0, 9.0)),
-            Trouble(self._jobs.kinds, self._draw["jobs"], (1.0, 6.0)),
-            Trouble(lies.kinds, self._draw["lies"], (2.0, 8.0)),
+        self._strikes = [
+            Strikes(faults.kinds, self._draw["faults"], (3.0, 9.0)),
+            Strikes(self._jobs.kinds, self._draw["jobs"], (1.0, 6.0)),
+            Strikes(lies.kinds, self._draw["lies"], (2.0, 8.0)),
         ]
         self._over = threading.Event()
         self._controller = threading.Lock()
-        self._acknowledged: dict[str, int] = {}
-        self._doubtful: set[str] = set()
+        self._users = Users(system, self._draw["load"], self.findings.changes)
 
     def run(self, kills: int, seconds: float) -> Findings:
         """Break things until the controller was killed that often, or the time is up; mend all now and then, and judge.
@@ -126,8 +122,8 @@ class Chaos:
     def _break(self, kills: int, deadline: float) -> None:
         """Break things until the controller was killed so many times in all."""
         self._over.clear()
-        strikes = (partial(self._strike, trouble) for trouble in self._troubles)
-        work: list[Callable[[], None]] = [self._load, self._watch, self._remember, *strikes]
+        work: list[Callable[[], None]] = [self._use, self._watch, self._remember]
+        work += [partial(self._strike, strikes) for strikes in self._strikes]
         with ThreadPoolExecutor() as pool:
             tasks = [pool.submit(self._until_over, each) for each in work]
             try:
@@ -195,67 +191,16 @@ class Chaos:
             self._kill("while the database is read-only")
             self._start()
 
-    # --- the load
+    # --- the load, and the faults
 
-    def _load(self) -> None:
-        drawn = self._draw["load"]
-        alive = [key for key, replicas in self._acknowledged.items() if replicas >= 0]
-        moves = [self._change, self._scale, self._stop_or_start, self._delete]
-        move = self._create if len(alive) < LEAST_SERVICES else drawn.choice([self._create, *moves])
-        if move == self._create and len(alive) >= MOST_SERVICES:
-            move = self._delete
-        key = drawn.choice(alive) if alive else ""
-        try:
-            move(key)
-        except (httpx.HTTPError, sqlite3.Error, RefusedError):
-            self.findings.changes["refused or unanswered"] += 1
-            self._doubtful.add(key)
-        self._over.wait(drawn.uniform(0.2, 4.0))
+    def _use(self) -> None:
+        self._users.move()
+        self._over.wait(self._users.pause())
 
-    def _create(self, _: str) -> None:
-        drawn = self._draw["load"]
-        replicas = drawn.randint(1, MOST_REPLICAS)
-        config = {"startup_delay": drawn.choice((0, 0, 1)), "replicas": replicas}
-        body = {"recipe_name": RECIPE, "config": config}
-        answer = self.system.client.post("/api/v1/services", json=body)
-        _check(answer)
-        self._acknowledged[str(answer.json()["id"])] = replicas
-        self.findings.changes["created"] += 1
-
-    def _change(self, key: str) -> None:
-        model = f"model-{self._draw['load'].randint(1, 99)}"
-        self.system.sql("UPDATE services SET config = json_set(config, '$.model', ?) WHERE id = ?", model, key)
-        self.findings.changes["changed"] += 1
-
-    def _scale(self, key: str) -> None:
-        replicas = self._draw["load"].randint(1, MOST_REPLICAS)
-        self.system.sql("UPDATE services SET replicas = ? WHERE id = ?", replicas, key)
-        if self._acknowledged[key] > 0:
-            self._acknowledged[key] = replicas
-        self.findings.changes["scaled"] += 1
-
-    def _stop_or_start(self, key: str) -> None:
-        stopped = self._acknowledged[key] == 0
-        word = "running" if stopped else "stopped"
-        self.system.sql("UPDATE services SET desired_state = ? WHERE id = ?", word, key)
-        replicas = self.system.sql("SELECT replicas FROM services WHERE id = ?", key)[0][0]
-        self._acknowledged[key] = replicas if stopped else 0
-        self.findings.changes["started again" if stopped else "stopped"] += 1
-
-    def _delete(self, key: str) -> None:
-        if self._draw["load"].random() < 0.5:
-            self.system.sql("DELETE FROM services WHERE id = ?", key)
-        else:
-            _check(self.system.client.delete(f"/api/v1/services/{key}"))
-        self._acknowledged[key] = -1
-        self.findings.changes["deleted"] += 1
-
-    # --- the faults
-
-    def _strike(self, trouble: Trouble) -> None:
-        if self._over.wait(trouble.pause()):
+    def _strike(self, strikes: Strikes) -> None:
+        if self._over.wait(strikes.pause()):
             return
-        kind, strike = trouble.next()
+        kind, strike = strikes.next()
         self._tell(f"{kind}: begins")
         try:
             strike()
@@ -264,7 +209,7 @@ class Chaos:
         else:
             self._tell(f"{kind}: over")
             self.findings.faults[kind] += 1
-        if trouble is self._troubles[0]:
+        if strikes is self._strikes[0]:
             self._give_nodes_back()
 
     def _remember(self) -> None:
@@ -305,13 +250,14 @@ class Chaos:
     def _settle(self) -> None:
         """Mend everything, wait for calm, and judge."""
         self._mend()
-        wanted = self._wanted()
+        wanted = self._users.wanted()
+        self.findings.lost += self._users.forgotten(wanted)
         began = time.monotonic()
         given_up: set[str] = set()
         while (left := self._differences(wanted)) and time.monotonic() < began + SETTLING:
             failed = {key for key, n in wanted.items() if n and key not in given_up and self._is_given_up(key)}
             for key in failed:  # it said so; a change of what is wanted is how people have it tried again
-                self._change(key)
+                self._users.change(key)
             given_up |= failed
             time.sleep(1)
         self.findings.convergence.append(time.monotonic() - began)
@@ -329,18 +275,6 @@ class Chaos:
         with self._controller:
             self.system.kill("controller")
             self._start()
-
-    def _wanted(self) -> dict[str, int]:
-        """Return what the table asks for, which must be what was acknowledged."""
-        query = "SELECT id, replicas, desired_state, deletion_requested_at, config FROM services"
-        wanted = {}
-        for row in self.system.sql(query):
-            ended = row["deletion_requested_at"] is not None or row["desired_state"] != "running"
-            wanted[row["id"]] = 0 if ended else row["replicas"] or 1
-        for key, replicas in self._acknowledged.items():
-            if key not in self._doubtful and max(replicas, 0) != wanted.get(key, 0):
-                self.findings.lost.append(f"{key}: {replicas} replicas were acknowledged, {wanted.get(key)} are wanted")
-        return wanted
 
     def _differences(self, wanted: dict[str, int]) -> list[str]:
         """Return what is not as wanted, by the product's word and Slurm's, and by that of who looks on from outside."""
@@ -369,7 +303,7 @@ class Chaos:
     def _sum_up(self) -> None:
         """Count what there was."""
         work, system, samples = self.findings.work, self.system, self.sampler.samples()
-        wanted = self._wanted()
+        wanted = self._users.wanted()
         outcomes = system.sql("SELECT outcome, count(*) FROM attempts GROUP BY outcome ORDER BY outcome")
         work["services"] = len(wanted)
         work["replicas wanted at the end"] = sum(wanted.values())
@@ -383,15 +317,6 @@ class Chaos:
         work["terms"] = system.sql("SELECT epoch FROM leases")[0][0]
         told = (system.folder / "controller.log").read_text(errors="replace")
         work["tracebacks in the log"] = told.count("Traceback (most recent call last)")
-
-
-class RefusedError(Exception):
-    """The API said no."""
-
-
-def _check(answer: httpx.Response) -> None:
-    if answer.status_code != 200:
-        raise RefusedError(answer.text)
 
 
 def main() -> int:

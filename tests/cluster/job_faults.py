@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.cluster.processes import Engine, engines, kill, kill_together, processes, send, wrapper, wrappers
+from tests.cluster.processes import LivingEngine, engines, kill, kill_together, processes, send, wrapper, wrappers
 from tests.cluster.system import System
 
 Choice = TypeVar("Choice")
@@ -32,7 +32,7 @@ class JobFaults:
         self._tell = tell
         self._drawn = drawn
         self._run_dir = system.folder / "run"
-        self.orphans: list[Engine] = []
+        self.orphans: list[LivingEngine] = []
         """Engines that nothing of ours and nothing of Slurm's can end any more: an administrator has to."""
         self.kinds: dict[str, Callable[[], None]] = {
             "job suspended": self._suspended,
@@ -75,11 +75,11 @@ class JobFaults:
     def _running(self) -> list[str]:
         return [str(job["id"]) for job in self._system.jobs("RUNNING")]
 
-    def _alive(self) -> list[Engine]:
+    def _alive(self) -> list[LivingEngine]:
         orphans = {orphan.token for orphan in self.orphans}
         return [engine for engine in engines(self._run_dir) if engine.token not in orphans]
 
-    def _ready(self) -> list[Engine]:
+    def _ready(self) -> list[LivingEngine]:
         ready = {row["token"] for row in self._system.sql(READY)}
         return [engine for engine in self._alive() if engine.works and engine.token in ready]
 

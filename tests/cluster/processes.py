@@ -27,7 +27,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Engine:
+class LivingEngine:
     """An engine: a program among the files of an attempt's job folder."""
 
     pid: int
@@ -59,13 +59,13 @@ def processes() -> dict[int, Process]:
     return found
 
 
-def engines(run_dir: Path, among: dict[int, Process] | None = None) -> list[Engine]:
+def engines(run_dir: Path, among: dict[int, Process] | None = None) -> list[LivingEngine]:
     """Return the engines that live, oldest first."""
     program = re.compile(re.escape(str(run_dir)) + r"/.*/([^/]+)/files/[^/]+\.py")
     found = []
     for process in (processes() if among is None else among).values():
         matches = filter(None, map(program.fullmatch, process.arguments[:2]))
-        found += [Engine(process.pid, process.born, match[1], process.state) for match in matches]
+        found += [LivingEngine(process.pid, process.born, match[1], process.state) for match in matches]
     return sorted(found, key=lambda engine: (engine.born, engine.pid))
 
 
@@ -91,7 +91,7 @@ def below(pids: Collection[int], among: dict[int, Process]) -> set[int]:
     return found
 
 
-def kill(engine: Engine) -> bool:
+def kill(engine: LivingEngine) -> bool:
     """Kill this very engine; whether it was there."""
     process = processes().get(engine.pid)
     if process is None or process.born != engine.born:

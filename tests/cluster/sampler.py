@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.cluster.processes import Engine, engines
+from tests.cluster.processes import LivingEngine, engines
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -31,15 +31,15 @@ class Sample:
 
     at: float
     """Unix seconds."""
-    engines: tuple[Engine, ...]
+    engines: tuple[LivingEngine, ...]
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Two engines of one replica that worked at once when they must not."""
 
-    older: Engine
-    newer: Engine
+    older: LivingEngine
+    newer: LivingEngine
     first: float
     last: float
 
@@ -65,9 +65,9 @@ def overlaps(samples: Iterable[Sample]) -> list[Overlap]:
     return list(found.values())
 
 
-def pairs(alive: Iterable[Engine]) -> Iterator[tuple[Engine, Engine]]:
+def pairs(alive: Iterable[LivingEngine]) -> Iterator[tuple[LivingEngine, LivingEngine]]:
     """Return every two engines of one replica that work, the older first."""
-    replicas: dict[str, list[Engine]] = defaultdict(list)
+    replicas: dict[str, list[LivingEngine]] = defaultdict(list)
     for engine in alive:
         if engine.works:
             replicas[engine.replica].append(engine)
@@ -80,7 +80,7 @@ def is_resumed(at: float, stopped: float | None) -> bool:
     return stopped is not None and 0 <= at - stopped <= INTERVAL + AFTER_RESUMING
 
 
-def amiss(alive: Iterable[Engine], wanted: Mapping[str, int]) -> list[str]:
+def amiss(alive: Iterable[LivingEngine], wanted: Mapping[str, int]) -> list[str]:
     """Return what is wrong once all is calm: replicas that have no engine, or several, and engines of no replica.
 
     `wanted` are the replicas by service.
@@ -118,7 +118,7 @@ class Sampler:
         except FileNotFoundError:
             return []
         told = map(json.loads, lines)
-        return [Sample(each["at"], tuple(Engine(**engine) for engine in each["engines"])) for each in told]
+        return [Sample(each["at"], tuple(LivingEngine(**engine) for engine in each["engines"])) for each in told]
 
     def had_just_resumed(self, token: str, at: float) -> bool:
         """Whether an engine of that token was suspended so shortly before that it may still work."""

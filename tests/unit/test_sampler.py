@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import Engine, engines, kill, processes, wrapper, wrappers
+from tests.cluster.processes import LivingEngine, engines, kill, processes, wrapper, wrappers
 from tests.cluster.sampler import AFTER_RESUMING, Sample, Sampler, amiss, overlaps
 
-FIRST = Engine(pid=10, born=1, token="af-i-s-0-1", state="S")
-SECOND = Engine(pid=20, born=2, token="af-i-s-0-2", state="S")
-OTHER = Engine(pid=30, born=3, token="af-i-s-1-1", state="S")
+FIRST = LivingEngine(pid=10, born=1, token="af-i-s-0-1", state="S")
+SECOND = LivingEngine(pid=20, born=2, token="af-i-s-0-2", state="S")
+OTHER = LivingEngine(pid=30, born=3, token="af-i-s-1-1", state="S")
 SUSPENDED = replace(FIRST, state="T")
 
 
-def samples(*seen: tuple[Engine, ...]) -> list[Sample]:
+def samples(*seen: tuple[LivingEngine, ...]) -> list[Sample]:
     return [Sample(float(at), each) for at, each in enumerate(seen)]
 
 
