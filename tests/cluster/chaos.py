@@ -115,6 +115,7 @@ class Chaos:
                 self._settle()
         finally:
             self.sampler.close()
+            self._jobs.end_orphans()
         self._sum_up()
         self.findings.seconds = time.monotonic() - began
         return self.findings

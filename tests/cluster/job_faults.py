@@ -46,6 +46,10 @@ class JobFaults:
         """Resume what is suspended, and end the engines that were left alone."""
         for job in self._system.jobs("SUSPENDED"):
             self._system.slurm("scontrol", "resume", str(job["id"]))
+        self.end_orphans()
+
+    def end_orphans(self) -> None:
+        """End the engines that were left alone, as an administrator would."""
         self.orphans = [orphan for orphan in self.orphans if not kill(orphan)]
 
     def _suspended(self) -> None:
