@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
+from tests.cluster.processes import processes
 from tests.cluster.system import PATIENCE, System, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -103,18 +106,31 @@ def test_a_job_requeued_by_an_administrator_never_runs_twice(system: System) -> 
     system.delete(key)
 
 
-def test_a_killed_node_s_replica_comes_back_on_another(system: System) -> None:
+def test_a_killed_node_s_engine_serves_on_and_is_replaced_once_it_hangs(system: System) -> None:
+    """slurmd is gone, but not what it had started: nothing is gone while its own engine answers, whoever says so."""
     key = system.create()
     system.wait_status(key, "running")
     first = system.open_attempt(key)
     system.cluster.control("kill", f"slurmd-{first['node']}")
-    wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", 120, lambda: system.story(key))
+
+    def observed() -> str:
+        conditions = {c["type"]: c for c in system.service(key)["conditions"]}
+        return str(conditions["Observed"]["reason"])
+
+    wait_for(lambda: observed() == "EngineOutlivesJob", "it is said", PATIENCE, lambda: system.story(key))
+    assert [a["token"] for a in system.attempts(key)] == [first["token"]]
+    assert system.status(key) == "running"
+    engine = [p.pid for p in processes().values() if {"--port", str(first["port"])} <= set(p.arguments)]
+    assert engine
+    for pid in engine:
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", PATIENCE, lambda: system.story(key))
     system.wait_status(key, "running")
     second = system.open_attempt(key)
     assert system.attempts(key)[0]["outcome"] == "NodeFailed"
     assert second["node"] != first["node"]
     assert system.running_of(key) == [second["job_id"]]
-    # slurmd is gone, but not what it had started: the old engine ends by itself, before the new one begins.
+    # Its wrapper lives: it ends the old engine by itself, before the new one begins.
     ended = json.loads((system.job_folder(first["token"]) / "exit.json").read_text())
     assert (ended["reason"], ended["at"] < second["serving_at"]) == ("SlotLost", True)
     system.delete(key)
