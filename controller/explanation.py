@@ -106,7 +106,7 @@ def _files(told: Explanation, token: str) -> str:
     facts = [f"{name} {_ago(told, at)}" for name, at in written.items()]
     if files.claim is not None:
         facts.append(_claim(files.claim))
-    facts += [f"step {files.step}"] if files.step else []
+    facts += [f"step {files.step}" + (f" ({files.detail})" if files.detail else "")] if files.step else []
     facts += [f"port {files.port}"] if files.port else []
     facts += [f"ended with {files.exit.code}, {files.exit.reason}: {files.exit.message}"] if files.exit else []
     return f"files: {', '.join(facts)}"

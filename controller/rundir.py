@@ -24,6 +24,9 @@ from controller.ports import JobFolder, UsedTokenError
 from controller.signs import Sign, Signs
 
 LARGEST_FILE = 1_000_000
+
+LONGEST_DETAIL = 200
+"""Characters of what a job says of its step."""
 PROBE = "probe.json"
 """Our own note in a job's folder: how its engine is probed. What the service is later says nothing of that."""
 
@@ -132,6 +135,7 @@ def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
     files = JobFiles(
         claim=_claim(folder / "claim"),
         step=_text(state.get("step")) or None,
+        detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
         exit=_exit(_json(folder / "exit.json")),
     )

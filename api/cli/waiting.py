@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -16,16 +15,6 @@ POLL_FIRST = 0.3
 POLL_MOST = 2.0
 """Seconds between two looks."""
 TICK_SECONDS = 0.15
-LOG_LINES = 500
-"""So many of the last lines are searched for the engine's stages."""
-
-STAGES = {
-    "Starting to load model": "the engine loads the weights",
-    "Loading weights took": "the weights are loaded",
-    "init engine (": "the engine is warm",
-    "Application startup complete": "the engine listens",
-}
-"""What vLLM writes as it comes up, in this order, and what is told of it."""
 
 Judge = Callable[["Service | None"], bool]
 """Whether what was waited for has come; `None`: there is no such service any more. Raises `CliError` if it can't."""
@@ -116,7 +105,7 @@ def _wait(context: Context, client: Client, name: str, judge: Judge, seconds: fl
                 progress.done("is gone" if service is None else _final(service))
                 return service
             if service is not None:
-                progress.step(_stage(client, service) or said(service))
+                progress.step(said(service))
             if time.monotonic() >= deadline:
                 raise _late(service, name, seconds)
             _rest(progress, min(time.monotonic() + pause, deadline))
@@ -161,15 +150,6 @@ def said(service: Service) -> str:
 
 def _final(service: Service) -> str:
     return "is deleted, no job is left" if _is_deleted(service) else f"is {service['status']}"
-
-
-def _stage(client: Client, service: Service) -> str:
-    """Return how far the engine of a starting service has come, by its log; "" where that does not say."""
-    if service["status"] == "starting":
-        with contextlib.suppress(CliError):
-            text = client.logs(str(service["id"]), {"tail": LOG_LINES})
-            return next((stage for mark, stage in reversed(STAGES.items()) if mark in text), "")
-    return ""
 
 
 def _living(service: Service | None, name: str) -> Service:

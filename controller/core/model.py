@@ -109,6 +109,8 @@ class JobFiles:
     claim: Claim | None = None
     step: str | None = None
     """How far the wrapper is: `claimed`, `image`, `volume`, `starting`, `loading`, `serving`, `draining`."""
+    detail: str = ""
+    """What there is to say of that step: how far the engine's start is, in its own words, or what is waited for."""
     port: int | None = None
     exit: JobExit | None = None
     quiet_for: float | None = None

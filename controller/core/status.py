@@ -151,17 +151,20 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
         return 0, Progress.SUBMITTING, "It is about to be submitted."
     if not attempt.open:
         return _between(attempt)
-    step = seen.files.get(attempt.token, JobFiles()).step
+    files = seen.files.get(attempt.token, JobFiles())
     if attempt.started_at is None:
         return _queued(attempt, seen)
     if _is_suspended(attempt, seen):
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
         return 4, Progress.STARTING, f"{message} `scontrol show job {attempt.job_id}` may say why."
     where = f"The job {attempt.job_id} runs on {attempt.node}"
-    if step == "image":
-        return 3, Progress.BUILDING_IMAGE, f"{where}; its image is being made."
+    if files.step == "image":
+        detail = f": {files.detail}" if files.detail else ""
+        return 3, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}."
     if attempt.ready_at is not None:
         return 5, Progress.STARTING, f"{where}, but its engine does not answer."
+    if files.detail:
+        return 4, Progress.STARTING, f"{files.detail} (job {attempt.job_id} on {attempt.node})."
     return 4, Progress.STARTING, f"{where}; its engine is starting."
 
 

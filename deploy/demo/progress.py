@@ -14,6 +14,9 @@ from typing import TextIO
 
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
+WIDTH = 62
+"""Columns of a step's text."""
+
 
 def last_line(path: Path | None) -> str:
     """The last line of a log that says something."""
@@ -91,11 +94,11 @@ class Board:
 
     def done(self, title: str, seconds: float) -> None:
         """A line for what went well."""
-        self.say(f"{self._paint('✓', 32)} {title:<44} {seconds:6.1f} s")
+        self.say(f"{self._paint('✓', 32)} {title:<{WIDTH}} {seconds:6.1f} s")
 
     def failed(self, title: str, seconds: float) -> None:
         """A line for what did not."""
-        self.say(f"{self._paint('✗', 31)} {title:<44} {seconds:6.1f} s")
+        self.say(f"{self._paint('✗', 31)} {title:<{WIDTH}} {seconds:6.1f} s")
 
     @contextmanager
     def step(self, title: str, log: Path | None = None, done: str | None = None) -> Iterator[Running]:
@@ -140,7 +143,7 @@ class Board:
         width = shutil.get_terminal_size().columns - 1
         for step in self._running:
             note = step.note or last_line(step.log)
-            line = f"{FRAMES[self._frame % len(FRAMES)]} {step.title:<44} {step.seconds:6.1f} s"
+            line = f"{FRAMES[self._frame % len(FRAMES)]} {step.title:<{WIDTH}} {step.seconds:6.1f} s"
             self.stream.write(f"{line}  {''.join(c for c in note if c.isprintable())}"[:width] + "\n")
         self._drawn = len(self._running)
         self.stream.flush()

@@ -18,15 +18,6 @@ ENDED = ("failed", "cancelled", "completed")
 STATES = {
     "pending": "queued on Slurm",
     "building": "building the image",
-    "starting": "the job runs, vLLM starts",
-}
-# what vLLM writes as it comes up, in this order
-LOG_LINES = {
-    "Initializing a V1 LLM engine": "the engine starts",
-    "Starting to load model": "loading the weights",
-    "Loading weights took": "the weights are loaded",
-    "init engine (": "the engine is warm",
-    "Application startup complete": "vLLM listens",
 }
 
 
@@ -114,15 +105,11 @@ def follow(api: Api, board: Board, service_id: str, timeout: float) -> None:
                 return  # it was there already; nothing to tell
             if status in STATES:
                 show(STATES[status])
-            if status in ("starting", "running"):
-                logs = api.logs(service_id)
-                for line, stage in LOG_LINES.items():
-                    if line in logs:
-                        show(stage)
-                        step.note = stage
             if status == "running":
                 return
             step.note = str(service.get("message") or step.note)
+            if status == "starting" and step.note:
+                show(step.note.rstrip("."))
             if status in ENDED:
                 raise _failed(api, service)
             if time.monotonic() - started > timeout:

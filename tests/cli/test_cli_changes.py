@@ -114,11 +114,10 @@ def test_wait_for_the_end(ask: Run, live: LiveApi, chat: str) -> None:
 
 def test_the_stages_of_an_engine_are_told(ask: Run, live: LiveApi, chat: str) -> None:
     live.observe(chat, "Starting", message="The job 7 runs on n1; its engine is starting.")
-    folder = live.attempt(chat)
     assert "its engine is starting" in ask("services", "wait", "chat", "--timeout", "0.05").err
-    (folder / "stdout.log").write_text("Starting to load model x\nLoading weights took 3 s\n")
+    live.observe(chat, "Starting", message="Loading weights took 3 seconds (job 7 on n1).")
     said = ask("services", "wait", "chat", "--timeout", "0.05").err
-    assert "· chat  the weights are loaded" in said
+    assert "· chat  starting: Loading weights took 3 seconds (job 7 on n1)." in said
 
 
 def test_events(ask: Run, live: LiveApi, chat: str) -> None:

@@ -117,14 +117,14 @@ def test_each_stage_is_shown_once_and_a_failure_tells_why(monkeypatch):
     out = io.StringIO()
     api = FakeApi(
         {"id": "a", "status": "pending"},
-        {"id": "a", "status": "starting"},
-        {"id": "a", "status": "starting"},
+        {"id": "a", "status": "starting", "message": "Starting to load model (job 7 on n1)."},
+        {"id": "a", "status": "starting", "message": "Starting to load model (job 7 on n1)."},
         {"id": "a", "status": "failed", "message": "no memory", "conditions": [{"type": "Ready", "status": "False"}]},
-        logs="Starting to load model\nKilled",
+        logs="Killed",
     )
     with Board(out) as board, pytest.raises(Trouble) as trouble:
         service.follow(api, board, "a", 60)
-    assert out.getvalue().count("loading the weights") == 1
+    assert out.getvalue().count("Starting to load model") == 1
     assert "no memory" in trouble.value.text
     assert "| Killed" in trouble.value.text
 

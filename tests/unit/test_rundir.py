@@ -167,11 +167,12 @@ class TestReading:
 
     async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 42)
-        (folder / "state.json").write_text('{"step": "serving", "port": 8123}')
+        (folder / "state.json").write_text('{"step": "serving", "detail": "KV cache\\nsize: 9 tokens", "port": 8123}')
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
         assert await read(run_dirs) == JobFiles(
             claim=Claim(job_id=42),
             step="serving",
+            detail="KV cache size: 9 tokens",
             port=8123,
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )

@@ -159,7 +159,17 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see(queued(), snapshot=snapshot(*TWINS)), "Queued", "(Dependency)"),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="PartitionConfig"))), "Queued", "lower its res"),
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
+        (
+            see_running(started(), files=claim(started(), step="image", detail="apptainer build")),
+            "BuildingImage",
+            "made: apptainer build.",
+        ),
         (see_running(started()), "Starting", "its engine is starting"),
+        (
+            see_running(started(), files=claim(started(), step="loading", detail="Loading weights took 3 seconds")),
+            "Starting",
+            f"Loading weights took 3 seconds (job {JOB} on ",
+        ),
         (see_running(ready(), probes=fails(ready(), 2)), "Starting", "its engine does not answer"),
         (see(ready(), snapshot=snapshot(job(ready(), SUSPENDED))), "Starting", f"The job {JOB} is suspended on n1"),
         (see_running(ready()), "AsWanted", ""),
@@ -172,6 +182,19 @@ def test_progressing(seen: Observed, reason: str, words: str) -> None:
     found = said(seen, "Progressing")
     assert found.reason == reason
     assert words in found.message
+
+
+def test_how_far_an_engine_is_is_written_when_the_words_change_and_is_no_event() -> None:
+    def starting(detail: str, before: Status | None = None) -> Observed:
+        files = claim(started(), step="loading", detail=detail)
+        return see_running(started(), files=files, **({} if before is None else {"status": before}))
+
+    first = plan(desired(), starting("Starting to load model")).status
+    assert first is not None
+    assert plan(desired(), starting("Starting to load model", first)).status is None
+    later = plan(desired(), starting("Loading weights took 3 seconds", first))
+    assert "Loading weights" in condition(later.status, "Progressing").message
+    assert later.events == ()
 
 
 def test_progressing_speaks_of_the_slot_that_is_furthest_of_those_not_ready() -> None:
