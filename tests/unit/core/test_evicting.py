@@ -175,7 +175,11 @@ def test_an_engine_that_answers_is_not_gone() -> None:
     assert only(see(missed, files=claim(LAST), probes=answers(LAST)), STOP).gone_at is None
 
 
-@pytest.mark.parametrize("files", [claim(LAST), exited(LAST)], ids=["its node told", "its wrapper told"])
+@pytest.mark.parametrize(
+    "files",
+    [claim(LAST), exited(LAST), revoked(LAST)],
+    ids=["its node told", "its wrapper told", "its claim was removed and revoked"],
+)
 def test_whoever_says_so_an_engine_that_answers_is_not_gone(files: dict[str, JobFiles]) -> None:
     """Wrapper and guard were killed together: Slurm's job has ended, and the engine answers for hours."""
     last = closed(ready(), "Stopped", absent_since=NOW - 30)
