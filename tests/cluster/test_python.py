@@ -15,16 +15,15 @@ from tests.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.cluster
 
-PROGRAMS = ("uname", "date", "sync", "ln", "stat", "rm", "mv")
-
 
 @pytest.fixture
 def bin_folder() -> Iterator[Path]:
-    """All that jobs find on PATH: no Python that will do."""
+    """All that jobs find on PATH: what the machine has, but no Python that will do."""
     folder = Path(tempfile.mkdtemp(prefix="af-bin-"))
     folder.chmod(0o755)
-    for name in PROGRAMS:
-        (folder / name).symlink_to(f"/bin/{name}")
+    for program in (*Path("/usr/bin").iterdir(), *Path("/usr/sbin").iterdir()):
+        if not program.name.startswith("python") and not (folder / program.name).is_symlink():
+            (folder / program.name).symlink_to(program)
     (folder / "python3").write_text("#!/bin/sh\necho 3.6.8; exit 1\n")
     (folder / "python3").chmod(0o755)
     yield folder
