@@ -59,7 +59,7 @@ class Actor:
         self._images = images
         self.sent: dict[str, Sent] = {}
         self.cancelled: dict[str, float] = {}
-        self._probed_as: dict[str, ProbeSpec | None] = {}
+        self._probed_as: dict[str, ProbeSpec] = {}
 
     async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
         """Carry out the actions in their order; raises what the cluster or the file system raises, and DeposedError."""
@@ -86,10 +86,10 @@ class Actor:
                 self.cancelled.pop(attempt.token, None)
                 self._probed_as.pop(attempt.token, None)
             elif attempt.serving_at is not None:
-                if attempt.token not in self._probed_as:
-                    self._probed_as[attempt.token] = await probe_spec(record, attempt, self._run_dirs)
-                spec = self._probed_as[attempt.token]
+                known = self._probed_as.get(attempt.token)
+                spec = known or await probe_spec(record, attempt, self._run_dirs)
                 if spec is not None:
+                    self._probed_as[attempt.token] = spec
                     self._probes.watch(attempt, spec)
 
     async def _submit(self, term: Term, record: Record, attempt: Attempt) -> None:

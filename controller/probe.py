@@ -210,15 +210,21 @@ class HttpProbes:
             told = await self._verdicts.verdict(target.service_id, target.token)
             if told is not None:
                 # Told by a file that stays when its writer is gone: it is as old as that one's last sign of life.
-                at = self._clock.now() - told.quiet_for if told.quiet_for is not None else 0.0
-                return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message)
+                at = self._clock.now() - told.age if told.age is not None else 0.0
+                return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message, is_own=True)
             trouble: str | None = "its job has made no health check yet"
         elif target.health.kind == "tcp":
             trouble = await _connect(target)
         else:
             trouble = await self._ask(target)
         ready = trouble is None
-        return Probe(at=self._clock.now(), ready=ready, failures=0 if ready else failures + 1, message=trouble or "")
+        return Probe(
+            at=self._clock.now(),
+            ready=ready,
+            failures=0 if ready else failures + 1,
+            message=trouble or "",
+            is_own=ready and target.secret is not None and target.model is not None,
+        )
 
     async def _ask(self, target: Target) -> str | None:
         """Ask over HTTP; return what is wrong, `None` if all is well."""

@@ -84,7 +84,7 @@ class SharedRunDirs:
     def _verdict(self, service_id: str, token: str) -> Verdict | None:
         folder = self.folder(service_id, token)
         told = _health(_json(folder / "state.json").get("health"))
-        return replace(told, quiet_for=self._signs.quiet_for(service_id, token)) if told is not None else None
+        return replace(told, age=self._signs.oldest(service_id, token)) if told is not None else None
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""

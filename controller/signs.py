@@ -15,7 +15,11 @@ Sign = int
 
 class _Seen(NamedTuple):
     sign: Sign
-    at: float
+    first_at: float
+    """When it was first seen: it has been the same at least since."""
+    last_at: float
+    after: float | None
+    """When the one before was last seen: it was given after that. `None`: there was none before."""
 
 
 class Signs:
@@ -26,7 +30,7 @@ class Signs:
         self._seen: dict[str, dict[str, _Seen]] = {}
 
     def take(self, service_id: str, signs: Mapping[str, Sign | None]) -> dict[str, float | None]:
-        """Take in the signs of all jobs of a service that matter; return for how many seconds each has been the same.
+        """Take in the signs of all jobs of a service that matter; return for how many seconds at least none was new.
 
         `None`: that job gives no signs. Jobs that are not named any more are forgotten.
         """
@@ -34,13 +38,17 @@ class Signs:
         now = self._monotonic()
         seen = {token: _newer(before.get(token), sign, now) for token, sign in signs.items() if sign is not None}
         self._seen[service_id] = seen
-        return {token: now - seen[token].at if token in seen else None for token in signs}
+        return {token: now - seen[token].first_at if token in seen else None for token in signs}
 
-    def quiet_for(self, service_id: str, token: str) -> float | None:
-        """Return for how many seconds a job that was taken in has given no new sign; `None`: it gives none."""
+    def oldest(self, service_id: str, token: str) -> float | None:
+        """Return how many seconds ago, at most, a job gave the sign that was taken in last; `None`: nobody knows."""
         seen = self._seen.get(service_id, {}).get(token)
-        return self._monotonic() - seen.at if seen is not None else None
+        return self._monotonic() - seen.after if seen is not None and seen.after is not None else None
 
 
 def _newer(before: _Seen | None, sign: Sign, now: float) -> _Seen:
-    return before if before is not None and before.sign == sign else _Seen(sign, now)
+    if before is None:
+        return _Seen(sign, first_at=now, last_at=now, after=None)
+    if before.sign == sign:
+        return before._replace(last_at=now)
+    return _Seen(sign, first_at=now, last_at=now, after=before.last_at)

@@ -34,7 +34,8 @@ PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 SPREAD = ("--dist", "loadgroup")
 """Each test goes to whichever worker is free; those of an `xdist_group` stay together."""
-IN_ORDER = ("--no-loadscope-reorder",)
+IN_ORDER = ("--dist", "loadfile", "--no-loadscope-reorder")
+"""Each file goes to whichever worker is free: its tests share an installation."""
 WITH_PROPERTIES = ("tests/unit", "tests/api", "tests/cli", "tests/simulation")
 SHORT, LONG = ("-m", "not proof"), ("-m", "proof")
 BEHIND = {"CPU": ("nice", "-n", "10")}
@@ -127,7 +128,7 @@ def run(part: Part) -> Result:
     report, log = REPORTS / f"{part.name}.xml", REPORTS / f"{part.name}.log"
     report.unlink(missing_ok=True)
     workers = ("-n", str(part.workers), *SPREAD) if part.workers > 1 else ()
-    command = [*BEHIND.get(part.lane, ()), sys.executable, "-m", "pytest", *part.arguments, *workers]
+    command = [*BEHIND.get(part.lane, ()), sys.executable, "-m", "pytest", *workers, *part.arguments]
     command += ["-q", f"--junitxml={report}"]
     print(f"{part.name}: begins", flush=True)
     began = time.monotonic()

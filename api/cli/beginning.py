@@ -57,8 +57,9 @@ def lost(traces: Traces, database: str) -> tuple[str, str]:
     return (
         f"the database {database} is empty, but installation {_and(ids)} was run from here ({where}): its database is "
         "lost or elsewhere, and a new one would leave its jobs running without an owner",
-        "Correct database_url; or restore a backup: ai-factory restore FILE; or take its jobs up without one: "
-        f"ai-factory migrate --installation {name}; or leave them behind: ai-factory migrate --installation {NEW}. "
+        "Correct database_url; or restore a backup: ai-factory restore FILE; or, if no other controller runs it, take "
+        f"its jobs up without one: ai-factory migrate --installation {name}; or leave them behind: "
+        f"ai-factory migrate --installation {NEW}. "
         "See docs/operation.md, A lost database",
     )
 

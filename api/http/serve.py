@@ -71,9 +71,10 @@ def run(settings: Settings) -> int:
 async def serve(settings: Settings) -> None:
     """Serve until TERM or INT. Raises the errors of `EXIT_CODES`."""
     door = open_door(settings.api, os.getuid())
-    key = load_key(settings.key_file)
     database = await open_database(settings.database_url)
     try:
+        # Made where there is none, so not before the database is known to have an installation.
+        key = load_key(settings.key_file)
         listening = listen(settings.api)
         app = create_app(settings, database, door=door, key=key, environment=process_environment())
         server = Server(

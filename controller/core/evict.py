@@ -49,7 +49,7 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),))
     attempt = replace(attempt, absent_since=evidence.absent_since(attempt, snapshot, seen))
     if files.claim.job_id is None:
-        return Folded(attempt=attempt) if evidence.still_answers(attempt, seen) else gone
+        return Folded(attempt=attempt) if evidence.answers_as_itself(attempt, seen) else gone
     holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
     return gone if evidence.is_over(attempt, holder, files, seen, limits) else Folded(attempt=attempt)
 

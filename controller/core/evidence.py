@@ -60,11 +60,13 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     `job`: how the snapshot shows its end, if it does. Nothing is over while its own engine answers, whoever says so.
     What the job itself wrote is believed next, then two sources that agree, at last time alone.
     """
-    if still_answers(attempt, seen):
+    if answers_as_itself(attempt, seen):
         return False
     if files.exit is not None:
         return True
     waited = missed_for(attempt, seen)
+    if still_answers(attempt, seen):  # or another's that has its port by now
+        return shows_no_life(files, limits) or waited >= limits.doubt_grace
     told_by_its_node = job is not None and job.state != CANCELLED
     if told_by_its_node and (is_silent(attempt, seen) or not can_be_heard(attempt)):
         return True
@@ -91,6 +93,11 @@ def still_answers(attempt: Attempt, seen: Observed) -> bool:
     """Whether the engine has answered since its job was missed: it outlived the job, or the reading is wrong."""
     probe = seen.probes.get(attempt.token)
     return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
+
+
+def answers_as_itself(attempt: Attempt, seen: Observed) -> bool:
+    """Whether what has answered since its job was missed has proved to be its own engine."""
+    return still_answers(attempt, seen) and seen.probes[attempt.token].is_own
 
 
 def is_silent(attempt: Attempt, seen: Observed) -> bool:

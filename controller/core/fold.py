@@ -86,7 +86,7 @@ def _absent(
     if files.claim.job_id is None:
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
     if not evidence.is_over(attempt, None, files, seen, limits):
-        return Folded(attempt=attempt)
+        return Folded(attempt=_as_heard(attempt, seen, now))
     message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
 
@@ -146,8 +146,15 @@ def _ended(
     missed = replace(known, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
     if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
         # A probe that fails wakes us sooner.
-        return Folded(attempt=missed, look_again_at=now + limits.absence_grace)
+        return Folded(attempt=_as_heard(missed, seen, now), look_again_at=now + limits.absence_grace)
     return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+
+
+def _as_heard(attempt: Attempt, seen: Observed, now: float) -> Attempt:
+    """Route prompts to an engine whose job is missed while it answers, and to none that has fallen silent."""
+    if evidence.still_answers(attempt, seen):
+        return replace(attempt, unready_since=None)
+    return _unready(attempt, now) if evidence.is_silent(attempt, seen) else attempt
 
 
 def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float) -> Attempt:

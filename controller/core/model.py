@@ -98,8 +98,8 @@ class Verdict:
     failures: int
     """In a row."""
     message: str = ""
-    quiet_for: float | None = None
-    """As in `JobFiles`: so old may this be."""
+    age: float | None = None
+    """How many seconds ago, at most, its writer gave a sign of life; `None`: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,8 @@ class Probe:
     ready: bool
     failures: int
     message: str = ""
+    is_own: bool = False
+    """Whether what answered proved to be the attempt\'s own engine. Elsewhere another may listen by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ af_search() { echo "slurm.python is $af_python. Found: ${af_tried:-none}. Not fo
 # No Python will do. So do here what the wrapper does: claim the attempt (link(2), see claim.py), and only then say how
 # it ended. Who does not get the claim leaves no trace.
 af_give_up() {
-  local host draft message LC_ALL=C
+  local host draft message LC_ALL=C PATH=$PATH:/usr/local/bin:/usr/bin:/bin
   host=$(uname -n)
   message="No Python 3.9 or later was found on $host. $(af_search)"
   [ "$1" = 0 ] || message+=" The prologue ended with $1."

@@ -15,8 +15,6 @@ import pytest
 from tests.cluster.system import System, running
 from tests.slurm_cluster import SlurmCluster
 
-SHARED = {"system", "journal_and_load", "installation"}
-"""The fixtures that make an installation for a whole file."""
 LONG = ("test_failpoints.py", "test_pages.py", "test_two_controllers.py", "test_failures.py")
 """They come first, so that no worker is left with one of them at the end."""
 
@@ -24,9 +22,6 @@ LONG = ("test_failpoints.py", "test_pages.py", "test_two_controllers.py", "test_
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
-    for item in items:
-        if SHARED & set(getattr(item, "fixturenames", ())) and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="module")

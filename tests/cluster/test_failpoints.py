@@ -77,14 +77,7 @@ def journal_and_load(slurm_cluster: SlurmCluster) -> Iterator[tuple[Journal, Loa
     shutil.rmtree(folder)
 
 
-HALVES = [
-    pytest.param(effect, marks=pytest.mark.xdist_group(f"failpoints {number % 2}"))
-    for number, effect in enumerate(EFFECTS)
-]
-"""Two workers may share them, each with an installation and a load of its own."""
-
-
-@pytest.mark.parametrize("effect", HALVES)
+@pytest.mark.parametrize("effect", EFFECTS)
 def test_killed_before_and_after(journal_and_load: tuple[Journal, Load], effect: str) -> None:
     journal, load = journal_and_load
     system = load.system

@@ -42,7 +42,7 @@ def test_killed_while_a_dead_job_is_replaced(system: System) -> None:
     key = system.create()
     system.wait_status(key, "running")
     system.slurm("scancel", str(system.open_attempt(key)["job_id"]))
-    wait_for(has(system, key, "closed_at"), "its end is seen", PATIENCE, lambda: system.story(key))
+    wait_for(lambda: system.attempts(key)[0]["closed_at"], "its end is seen", PATIENCE, lambda: system.story(key))
     system.kill("controller")
     system.start("controller")
     wait_for(lambda: len(system.attempts(key)) == 2, "it is replaced", PATIENCE, lambda: system.story(key))

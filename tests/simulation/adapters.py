@@ -288,7 +288,7 @@ class SimProbes:
             before = self._latest.get(token)
             ready = self.believes(self._world.listener(attempt.host, attempt.port), token)
             failures = 0 if ready else (before.failures if before else 0) + 1
-            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures)
+            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures, is_own=ready)
             if before is None or before.ready != ready or not ready:
                 changed.append(attempt.service_id)
         return changed

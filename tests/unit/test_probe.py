@@ -409,12 +409,10 @@ async def test_an_engine_whose_job_is_missed_is_asked_at_once_and_closely(engine
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize(("quiet_for", "age"), [(30.0, 30.0), (None, None)], ids=["signs", "gives none"])
-async def test_a_verdict_is_no_younger_than_its_writers_last_sign(
-    watch: Watch, quiet_for: float | None, age: float | None
-) -> None:
+@pytest.mark.parametrize("age", [30.0, None], ids=["signs", "gives none"])
+async def test_a_verdict_is_no_younger_than_its_writers_last_sign(watch: Watch, age: float | None) -> None:
     """The file stays when its writer is gone; of a writer that gives no signs nobody knows how old it is."""
-    watch.told = Verdict(ok=True, failures=0, quiet_for=quiet_for)
+    watch.told = Verdict(ok=True, failures=0, age=age)
     found = await watch.probes.once(attempt(1), ProbeSpec.of(spec("generic", replace(HEALTH, kind="command"))))
     assert found is not None
     assert found.at == (1.0 - age if age is not None else 0.0)

@@ -338,10 +338,19 @@ async def test_a_wrapper_is_quiet_only_if_it_is_one_that_gives_signs(run_dirs: S
     assert (await read(run_dirs)).quiet_for == 0.0
 
 
-async def test_a_verdict_is_as_old_as_the_last_sign_of_life(run_dirs: SharedRunDirs, folder: Path) -> None:
-    Report(folder).health(controller.wrapper.report.Verdict(ok=True, failures=0, message=""))
+async def test_a_verdict_may_be_as_old_as_the_last_look_at_the_sign_before(
+    run_dirs: SharedRunDirs, folder: Path
+) -> None:
+    """A sign that is new to us may have been given long ago: whoever looks seldom does not know when."""
+    report = Report(folder)
+    report.health(controller.wrapper.report.Verdict(ok=True, failures=0, message=""))
     await read(run_dirs)
-    verdict = await run_dirs.verdict("one", TOKEN)
-    assert verdict is not None
-    assert verdict.quiet_for is not None
-    assert verdict.quiet_for > 0.0
+    first = await run_dirs.verdict("one", TOKEN)
+    assert first is not None
+    assert first.age is None
+    report.sign()
+    await read(run_dirs)
+    second = await run_dirs.verdict("one", TOKEN)
+    assert second is not None
+    assert second.age is not None
+    assert second.age > 0.0

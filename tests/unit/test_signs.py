@@ -17,15 +17,17 @@ def test_a_sign_that_stays_the_same_grows_old_and_a_new_one_is_young() -> None:
     assert signs.take("one", {"a": 7}) == {"a": 0.0}
     clock.now += 30
     assert signs.take("one", {"a": 7}) == {"a": 30.0}
-    assert signs.quiet_for("one", "a") == 30.0
+    assert signs.oldest("one", "a") is None, "when the first one was given nobody knows"
+    clock.now += 5
     assert signs.take("one", {"a": 3}) == {"a": 0.0}, "a file server's clock may be put back"
+    assert signs.oldest("one", "a") == 5.0, "it was given after the one before was last seen"
 
 
 def test_who_gives_no_signs_is_not_quiet() -> None:
     signs, _ = made_signs()
     assert signs.take("one", {"a": None, "b": 1}) == {"a": None, "b": 0.0}
-    assert signs.quiet_for("one", "a") is None
-    assert signs.quiet_for("two", "b") is None
+    assert signs.oldest("one", "a") is None
+    assert signs.oldest("two", "b") is None
 
 
 def test_what_is_not_asked_for_any_more_is_forgotten() -> None:

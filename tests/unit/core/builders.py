@@ -154,7 +154,7 @@ def revoked(attempt: Attempt) -> dict[str, JobFiles]:
 
 
 def answers(attempt: Attempt, at: float = NOW - 0.5) -> dict[str, Probe]:
-    return {attempt.token: Probe(at=at, ready=True, failures=0)}
+    return {attempt.token: Probe(at=at, ready=True, failures=0, is_own=True)}
 
 
 def fails(attempt: Attempt, failures: int = 2, at: float = NOW - 0.5) -> dict[str, Probe]:

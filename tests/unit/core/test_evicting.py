@@ -188,6 +188,26 @@ def test_whoever_says_so_an_engine_that_answers_is_not_gone(files: dict[str, Job
     assert only(replace(seen, probes=fails(last)), STOP).gone_at == NOW
 
 
+@pytest.mark.parametrize(
+    ("files", "waited", "is_gone"),
+    [
+        (exited(LAST), 30.0, True),
+        (claim(LAST), 30.0, False),
+        (claim(LAST, quiet_for=LIMITS.sign_grace), 30.0, True),
+        (claim(LAST), LIMITS.doubt_grace, True),
+    ],
+    ids=["its wrapper told", "nobody told", "its wrapper is silent", "for long"],
+)
+def test_what_may_be_another_s_answer_holds_nothing_against_better_knowledge(
+    files: dict[str, JobFiles], waited: float, is_gone: bool
+) -> None:
+    """An engine that can't prove who it is: its port may be another's by now."""
+    last = closed(ready(), "Stopped", absent_since=NOW - 1 - waited)
+    answer = {last.token: replace(answers(last)[last.token], is_own=False)}
+    seen = see(last, snapshot=snapshot(job(last, ENDED)), files=files, probes=answer)
+    assert (only(seen, STOP).gone_at is not None) is is_gone
+
+
 def test_an_engine_that_could_answer_is_asked_before_its_node_is_believed() -> None:
     last = closed(ready(), "Stopped")
     first = only(see(last, snapshot=snapshot(job(last, ENDED)), files=claim(last)), STOP)
