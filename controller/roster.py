@@ -5,7 +5,7 @@ Filled at the beginning of a term, then kept up to date by every pass; only the 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
 from controller.core.model import Attempt
@@ -16,28 +16,45 @@ class Roster:
     """All tracked attempts, by token."""
 
     def __init__(self, tracked: Iterable[Tracked] = ()) -> None:
-        self._tracked = {t.token: t for t in tracked}
+        self._tracked: dict[str, Tracked] = {}
+        self._tokens: defaultdict[str, set[str]] = defaultdict(set)
+        """By service."""
         self._gpus: Counter[str] = Counter()
-        for each in self._tracked.values():
-            self._gpus[each.service_id] += each.gpus
-        self._changing = {t.token for t in self._tracked.values() if _is_changing(t)}
+        self._changing: set[str] = set()
+        for each in tracked:
+            self._take(each)
 
     async def tracked(self) -> Collection[Tracked]:
         """Return all of them."""
         return list(self._tracked.values())
 
     def update(self, attempts: Iterable[Attempt]) -> None:
-        """Take in the attempts of one service as they were recorded."""
-        for attempt in attempts:
-            old = self._tracked.pop(attempt.token, None)
-            self._gpus[attempt.service_id] -= old.gpus if old is not None else 0
-            if attempt.gone_at is not None:
-                self._changing.discard(attempt.token)
-                continue
-            tracked = track(attempt)
-            self._tracked[attempt.token] = tracked
-            self._gpus[attempt.service_id] += tracked.gpus
-            (self._changing.add if _is_changing(tracked) else self._changing.discard)(attempt.token)
+        """Take in all attempts of one service that the database still tracks, as they were recorded.
+
+        What is tracked here of that service and not among them has gone unnoticed: the answer of a commit was lost.
+        """
+        recorded = {attempt.token: attempt for attempt in attempts}
+        for service_id in {attempt.service_id for attempt in recorded.values()}:
+            for token in self._tokens[service_id] - recorded.keys():
+                self._drop(token)
+        for attempt in recorded.values():
+            self._drop(attempt.token)
+            if attempt.gone_at is None:
+                self._take(track(attempt))
+
+    def _take(self, tracked: Tracked) -> None:
+        self._tracked[tracked.token] = tracked
+        self._tokens[tracked.service_id].add(tracked.token)
+        self._gpus[tracked.service_id] += tracked.gpus
+        if _is_changing(tracked):
+            self._changing.add(tracked.token)
+
+    def _drop(self, token: str) -> None:
+        old = self._tracked.pop(token, None)
+        if old is not None:
+            self._tokens[old.service_id].discard(token)
+            self._gpus[old.service_id] -= old.gpus
+            self._changing.discard(token)
 
     @property
     def is_changing(self) -> bool:

@@ -67,3 +67,13 @@ def test_others_keep_it_changing() -> None:
     assert roster.is_changing
     roster.update([replace(READY, token="af-i-t-0-1")])
     assert not roster.is_changing
+
+
+async def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
+    """A commit's answer was lost, and the next reading of the database knows that attempt no more."""
+    closing = replace(CLOSED, token="af-i-s-0-1", gpus=1)
+    others = replace(READY, token="af-i-t-0-1", service_id="t", gpus=1)
+    roster = Roster([track(closing), track(others)])
+    roster.update([replace(READY, token="af-i-s-0-2", gpus=1)])
+    assert {tracked.token for tracked in await roster.tracked()} == {"af-i-s-0-2", "af-i-t-0-1"}
+    assert (roster.gpus("s"), roster.gpus(), roster.is_changing) == (1, 2, False)
