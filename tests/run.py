@@ -64,7 +64,7 @@ PARTS = (
     Part("api", "test", "CPU", 3, "the REST contract", ("tests/api",)),
     Part("cli", "test", "CPU", 3, "the command line", ("tests/cli",)),
     Part("local", "test", "machine", 2, "the scripts that set a machine up", ("tests/local",)),
-    Part("cluster", "test", "Slurm", 3, "the whole system on a real Slurm", ("tests/cluster", *SHORT, *IN_ORDER)),
+    Part("cluster", "test", "Slurm", 2, "the whole system on a real Slurm", ("tests/cluster", *SHORT, *IN_ORDER)),
     Part("e2e", "test", "machine", 1, "real Slurm, real Apptainer, real vLLM", ("tests/e2e",)),
     Part("search", "proof", "CPU", 2, "ten thousand schedules, each rule taken out", ("tests/simulation", *LONG)),
     Part("properties", "proof", "CPU", 2, "ten times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
