@@ -185,17 +185,22 @@ def burst_during_a_reading() -> None:
         (controller,) = world.controllers
         go_on(world, lambda: controller.snapshot is not None)
         go_on(world, lambda: any(t.at == "after squeue" for t in controller.threads))
-        controller.waits, first = "read", controller.snapshot
+        controller.waits = "read"
         for key in world.keys:
             world.database.change(key, replicas=2)
         go_on(world, lambda: sum(a.submitted_at is not None for a in world.database.attempts.values()) == 6)
         pass_time(world, 20)
-        controller.waits = ""
-        go_on(world, lambda: controller.snapshot is not first)
-        controller.waits = "read"
-        pass_time(world, 20)
-        controller.waits = ""
+        decide_on_the_next_reading(world, controller)
         world.settle()
+
+
+def decide_on_the_next_reading(world: World, controller: SimController) -> None:
+    """Let the reading that was held up end, and passes see it before there is another one."""
+    before, controller.waits = controller.snapshot, ""
+    go_on(world, lambda: controller.snapshot is not before)
+    controller.waits = "read"
+    pass_time(world, 20)
+    controller.waits = ""
 
 
 def interrupted_while_read() -> None:
@@ -220,13 +225,9 @@ def listed_before_it_was_sent() -> None:
         go_on(world, lambda: any(t.at == "before sbatch" for t in controller.threads))
         controller.waits = "pass"
         go_on(world, lambda: any(t.at == "after squeue" for t in controller.threads))
-        controller.waits, first = "read", controller.snapshot
-        go_on(world, lambda: any(a.job_id is not None for a in world.database.attempts.values()))
-        controller.waits = ""
-        go_on(world, lambda: controller.snapshot is not first)
         controller.waits = "read"
-        pass_time(world, 20)
-        controller.waits = ""
+        go_on(world, lambda: any(a.job_id is not None for a in world.database.attempts.values()))
+        decide_on_the_next_reading(world, controller)
         world.settle()
 
 
