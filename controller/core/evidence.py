@@ -45,9 +45,9 @@ def is_claimed(files: JobFiles) -> bool:
     return files.claim is not None and files.claim.job_id not in (None, UNREADABLE)
 
 
-def has_begun(attempt: Attempt, job: Job, files: JobFiles, seen: Observed) -> bool:
-    """Whether a job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
-    if attempt.started_at is not None and attempt.job_id in (None, job.job_id):
+def has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """Whether its job was seen to run, or to claim, before the snapshot that shows it pending: then it was requeued."""
+    if attempt.started_at is not None:
         return True
     if not is_claimed(files) or attempt.claimed_at is None or seen.snapshot is None:
         return False

@@ -115,7 +115,8 @@ def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
 def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
     """Fold in a job that the snapshot shows."""
     files = seen.files.get(attempt.token, JobFiles())
-    has_begun = evidence.has_begun(attempt, job, files, seen)
+    attempt = _of_this_job(attempt, job)
+    has_begun = evidence.has_begun(attempt, files, seen)
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now)
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
@@ -135,6 +136,13 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     if job.phase is not JobPhase.RUNNING:
         return Folded(attempt=_unready(attempt, now))
     return _running(attempt, files, seen, spec, now, limits)
+
+
+def _of_this_job(attempt: Attempt, job: Job) -> Attempt:
+    """Forget when and where another job of this attempt ran: that one did not get the claim."""
+    if attempt.job_id in (None, job.job_id):
+        return attempt
+    return replace(attempt, started_at=None, ends_at=None, node=None, host=None)
 
 
 def _ended(

@@ -226,7 +226,7 @@ def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Obser
     return (job is not None and job.state == "CANCELLED") or IS_OVER(attempt, job, files, seen, limits)
 
 
-def begun_once_claimed(attempt: Attempt, job: Any, files: JobFiles, seen: Observed) -> bool:
+def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
     """A claim counts as older than the snapshot that shows its job pending."""
     return attempt.started_at is not None or evidence.is_claimed(files)
 

@@ -75,6 +75,15 @@ def test_the_attempts_job_id_follows_the_claim() -> None:
     assert only(seen).job_id == 2
 
 
+def test_a_twin_that_gets_the_claim_did_not_run_when_the_other_did() -> None:
+    """The start of the other would make it a job that ran and is pending again: requeued."""
+    attempt = started(job_id=1, claimed_at=None)
+    files = {TOKEN: JobFiles(claim=Claim(job_id=2))}
+    for _ in range(2):
+        attempt = only(see(attempt, snapshot=snapshot(*jobs(ENDED, PENDING)), files=files))
+        assert (attempt.open, attempt.job_id, attempt.started_at, attempt.node) == (True, 2, None, None)
+
+
 @pytest.mark.parametrize("phase", [PENDING, RUNNING, SUSPENDED, COMPLETING])
 def test_other_live_jobs_of_the_token_are_cancelled(phase: JobPhase) -> None:
     files = {TOKEN: JobFiles(claim=Claim(job_id=2))}
