@@ -62,8 +62,7 @@ def call(argv: list[str], pause: float) -> tuple[int, str, str]:
     """Run the real command, perhaps after a pause. A late one is done even if its caller has given up by then."""
     if pause:
         late = FOLDER / f"late.{os.getpid()}.{time.time_ns()}"
-        late.touch()
-        argv = ["/bin/sh", "-c", f'sleep {pause}; "$@"; code=$?; rm "$0"; exit $code', str(late), *argv]
+        argv = ["/bin/sh", "-c", f': >"$0"; sleep {pause}; "$@"; code=$?; rm "$0"; exit $code', str(late), *argv]
     done = subprocess.run(argv, check=False, capture_output=True, text=True, start_new_session=bool(pause))
     return done.returncode, done.stdout, done.stderr
 
