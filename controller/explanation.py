@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobFiles
+from controller.core.model import Attempt, Claim, Job, JobFiles, Revoked, Unreadable
 from controller.explain import Explanation
 
 ALONE = "What the leader has sent in its term it alone knows: a job that is just being submitted may look absent here."
@@ -113,9 +113,9 @@ def _files(told: Explanation, token: str) -> str:
 
 
 def _claim(claim: Claim) -> str:
-    if claim.job_id is None:
+    if isinstance(claim, Revoked):
         return "its claim is revoked"
-    if claim.job_id == UNREADABLE:
+    if isinstance(claim, Unreadable):
         return "claimed, but the claim can't be read: which job has it is not known"
     return f"claimed by job {claim.job_id}"
 

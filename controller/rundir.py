@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from controller.bundle import bundle, file_name, launch_script
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
+from controller.core.model import Claim, Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.signs import Sign, Signs
 
@@ -162,10 +162,10 @@ def _claim(path: Path) -> Claim | None:
     value = _json(path)
     job_id = value.get("job_id")
     if value.get("revoked") is True:
-        return Claim(job_id=None)
+        return Revoked()
     if _is_number(job_id, 1, 2**63 - 1):
-        return Claim(job_id=job_id)
-    return Claim(job_id=UNREADABLE) if path.exists() else None
+        return Held(job_id=job_id)
+    return Unreadable() if path.exists() else None
 
 
 def _exit(value: dict[str, Any]) -> JobExit | None:

@@ -14,6 +14,7 @@ from controller.core.model import (
     Limits,
     Observed,
     Revoke,
+    Revoked,
     SendOutcome,
 )
 
@@ -48,10 +49,10 @@ def _settle(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Fol
     if files.claim is None:
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),))
     attempt = replace(attempt, absent_since=evidence.absent_since(attempt, snapshot, seen))
-    if files.claim.job_id is None:
+    if isinstance(files.claim, Revoked):
         return Folded(attempt=attempt) if evidence.answers_as_itself(attempt, seen) else gone
-    holder = next((j for j in snapshot.jobs.get(attempt.token, ()) if j.job_id == files.claim.job_id), None)
-    return gone if evidence.is_over(attempt, holder, files, seen, limits) else Folded(attempt=attempt)
+    job = evidence.claimant(files, snapshot.jobs.get(attempt.token, ()))
+    return gone if evidence.is_over(attempt, job, files, seen, limits) else Folded(attempt=attempt)
 
 
 def _never_created(attempt: Attempt, seen: Observed) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.core.model import UNREADABLE, Attempt, Job, JobFiles, JobPhase, Limits, Observed, Snapshot
+from controller.core.model import Attempt, Held, Job, JobFiles, JobPhase, Limits, Observed, Revoked, Snapshot
 
 CLOCKS_APART = 5.0
 """Seconds by which the clocks of two hosts may differ without being called wrong."""
@@ -14,11 +14,16 @@ CANCELLED = "CANCELLED"
 
 def holder(attempt: Attempt, jobs: tuple[Job, ...], files: JobFiles) -> Job | None:
     """Return the job that is the attempt's: whoever holds the claim, or was seen to run; else the lowest id."""
-    if files.claim is not None and files.claim.job_id != UNREADABLE:
-        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
+    if isinstance(files.claim, Held | Revoked):
+        return claimant(files, jobs)
     if attempt.started_at is not None and attempt.job_id is not None:
-        return next((j for j in jobs if j.job_id == attempt.job_id), None)
+        return _of_id(attempt.job_id, jobs)
     return min((j for j in jobs if is_alive(j)), key=_id, default=min(jobs, key=_id, default=None))
+
+
+def claimant(files: JobFiles, jobs: tuple[Job, ...]) -> Job | None:
+    """Return the job that is known to have the claim, if it is among these."""
+    return _of_id(files.claim.job_id, jobs) if isinstance(files.claim, Held) else None
 
 
 def is_alive(job: Job) -> bool:
@@ -41,8 +46,8 @@ def absent_since(attempt: Attempt, snapshot: Snapshot, seen: Observed) -> float:
 
 
 def is_claimed(files: JobFiles) -> bool:
-    """Whether a job is known to have the claim. One that can't be read may be a revocation."""
-    return files.claim is not None and files.claim.job_id not in (None, UNREADABLE)
+    """Whether a job is known to have the claim."""
+    return isinstance(files.claim, Held)
 
 
 def has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
@@ -116,6 +121,10 @@ def shows_no_life(files: JobFiles, limits: Limits) -> bool:
 def can_be_heard(attempt: Attempt) -> bool:
     """Whether a probe may tell that its engine lives: it has come to listen, and it is known where."""
     return attempt.serving_at is not None and attempt.port is not None and attempt.host is not None
+
+
+def _of_id(job_id: int, jobs: tuple[Job, ...]) -> Job | None:
+    return next((j for j in jobs if j.job_id == job_id), None)
 
 
 def _id(job: Job) -> int:

@@ -9,16 +9,17 @@ from api.contract.launch import Health, LaunchSpec
 from controller.core import evidence
 from controller.core.evidence import CLOCKS_APART
 from controller.core.model import (
-    UNREADABLE,
     Action,
     Attempt,
     Cancel,
+    Held,
     Job,
     JobFiles,
     JobPhase,
     Limits,
     Observed,
     Revoke,
+    Revoked,
     SendOutcome,
 )
 from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
@@ -60,11 +61,10 @@ def fold(attempt: Attempt, seen: Observed, spec: LaunchSpec | None, now: float, 
 
 def _losers(jobs: tuple[Job, ...], files: JobFiles) -> tuple[Action, ...]:
     """Cancel the jobs that did not get the claim, once somebody has it: until then any of them may still win."""
-    if files.claim is None or files.claim.job_id in (None, UNREADABLE):
+    if not isinstance(files.claim, Held):
         return ()
-    return tuple(
-        Cancel(token=j.token, job_id=j.job_id) for j in jobs if j.job_id != files.claim.job_id and evidence.is_alive(j)
-    )
+    losers = (j for j in jobs if j.job_id != files.claim.job_id and evidence.is_alive(j))
+    return tuple(Cancel(token=j.token, job_id=j.job_id) for j in losers)
 
 
 def _absent(
@@ -83,11 +83,12 @@ def _absent(
         is_listed = any(evidence.is_alive(j) for j in snapshot.jobs.get(attempt.token, ()))
         revoke = not is_listed and evidence.missed_for(attempt, seen) >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
-    if files.claim.job_id is None:
+    if isinstance(files.claim, Revoked):
         return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
     if not evidence.is_over(attempt, None, files, seen, limits):
         return Folded(attempt=_as_heard(attempt, seen, now))
-    message = f"The job {files.claim.job_id or attempt.job_id or ''} left the cluster without a trace."
+    job_id = files.claim.job_id if isinstance(files.claim, Held) else attempt.job_id or ""
+    message = f"The job {job_id} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
 
 

@@ -68,16 +68,22 @@ class Snapshot:
     """Node name -> the address it answers under (NodeAddr)."""
 
 
-UNREADABLE = 0
-"""No Slurm job has this id."""
+class Held(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag=str.lower):
+    """A job has the attempt's claim."""
+
+    job_id: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """Who won an attempt's claim: a job, or the controller, which revoked it (`job_id` None)."""
+class Revoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag=str.lower):
+    """The controller has it: no job of this attempt can run any more."""
 
-    job_id: int | None
-    """`UNREADABLE`: somebody has it, but what it says can't be read."""
+
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag_field="claim", tag=str.lower):
+    """Somebody has it, but what it says can't be read. It may be a revocation."""
+
+
+Claim = Held | Revoked | Unreadable
+"""Who won an attempt's claim. One that is absent may still be won."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

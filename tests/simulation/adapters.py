@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 
 from api.contract.identity import prefix
 from api.contract.launch import Health
-from controller.core.model import UNREADABLE, Attempt, Claim, Job, JobExit, JobFiles, Plan, Probe, ProbeSpec, Sent
+from controller.core.model import (
+    Attempt,
+    Claim,
+    Held,
+    Job,
+    JobExit,
+    JobFiles,
+    Plan,
+    Probe,
+    ProbeSpec,
+    Revoked,
+    Sent,
+    Unreadable,
+)
 from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError, UsedTokenError
 from controller.signs import Sign, Signs
 from controller.slurm import errors, scheduler
@@ -236,10 +249,10 @@ class SimRunDirs:
         if found is None or world.now < world.folder_fails_until:
             return JobFiles()
         if world.now < world.files_garbled_until:
-            return JobFiles(claim=None if found.claim is None else Claim(job_id=UNREADABLE))
+            return JobFiles(claim=None if found.claim is None else Unreadable())
         late = world.now < world.files_late_until
         claim_hidden = late and world.now - found.claim_at < 30 and found.claim != REVOKED
-        claim = None if found.claim is None or claim_hidden else Claim(job_id=None if found.claim < 0 else found.claim)
+        claim = None if found.claim is None or claim_hidden else _claim(found.claim)
         if late and world.now - found.written_at < 30:
             return JobFiles(claim=claim)
         left = JobExit(code=found.exit[0], reason=found.exit[1], message="") if found.exit else None
@@ -303,3 +316,7 @@ class SimClock:
 
     def now(self) -> float:
         return self._world.now + self._controller.clock_offset
+
+
+def _claim(said: int) -> Claim:
+    return Revoked() if said == REVOKED else Held(job_id=said)

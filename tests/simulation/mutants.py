@@ -14,7 +14,17 @@ from unittest import mock
 
 from controller.core import drive, evidence
 from controller.core.fold import Folded
-from controller.core.model import Attempt, Cancel, Claim, JobFiles, JobPhase, Limits, Observed, SendOutcome, Sent
+from controller.core.model import (
+    Attempt,
+    Cancel,
+    JobFiles,
+    JobPhase,
+    Limits,
+    Observed,
+    Revoked,
+    SendOutcome,
+    Sent,
+)
 from controller.core.outcomes import Outcome
 from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_options
@@ -123,7 +133,7 @@ def read_what_was_believed(self: Any, token: str) -> JobFiles:
     """Beside the file another one that only the controller reads."""
     files = FILES(self, token)
     if files.claim is None and token in self.__dict__.get("believed", ()):
-        return replace(files, claim=Claim(job_id=None))
+        return replace(files, claim=Revoked())
     return files
 
 
@@ -172,9 +182,7 @@ def vanished_at_once(*arguments: Any) -> bool:
 
 def never_adopted(jobs: tuple[Any, ...], files: JobFiles) -> Any:
     """Only a job whose id was answered is ours."""
-    if files.claim is not None:
-        return next((j for j in jobs if j.job_id == files.claim.job_id), None)
-    return None
+    return evidence.claimant(files, jobs)
 
 
 def cancels_nothing(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:

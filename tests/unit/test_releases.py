@@ -14,7 +14,7 @@ import pytest
 
 import controller.wrapper.volumes
 from api.contract.launch import Health, Image, LaunchSpec, Resources, Volume
-from controller.core.model import Claim, JobExit
+from controller.core.model import Held, JobExit
 from controller.core.script import Site, parameters
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
@@ -86,7 +86,7 @@ def missing(old: Any, new: Any, where: str) -> list[str]:
 def test_what_its_jobs_write_is_understood(release: Path) -> None:
     files = read_job_files(release)
     state = json.loads((release / "state.json").read_text())
-    assert files.claim == Claim(job_id=json.loads((release / "claim").read_text())["job_id"])
+    assert files.claim == Held(job_id=json.loads((release / "claim").read_text())["job_id"])
     assert (files.step, files.port) == ("serving", state["port"])
     assert isinstance(files.exit, JobExit)
     assert (files.exit.code, files.exit.reason) == (0, "Terminated")

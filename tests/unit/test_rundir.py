@@ -17,7 +17,7 @@ import controller.rundir
 import controller.wrapper.report
 from api.contract.launch import Health
 from controller.bundle import bundle, launch_script
-from controller.core.model import UNREADABLE, Claim, JobExit, JobFiles, ProbeSpec, Verdict
+from controller.core.model import Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import claim
@@ -170,7 +170,7 @@ class TestReading:
         (folder / "state.json").write_text('{"step": "serving", "detail": "KV cache\\nsize: 9 tokens", "port": 8123}')
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
         assert await read(run_dirs) == JobFiles(
-            claim=Claim(job_id=42),
+            claim=Held(job_id=42),
             step="serving",
             detail="KV cache size: 9 tokens",
             port=8123,
@@ -193,7 +193,7 @@ class TestReading:
     )  # fmt: skip
     def test_a_garbled_claim_is_still_somebodys(self, folder: Path, content: str) -> None:
         (folder / "claim").write_text(content)
-        assert read_job_files(folder).claim == Claim(job_id=UNREADABLE)
+        assert read_job_files(folder).claim == Unreadable()
 
     @pytest.mark.parametrize("port", ["0", "65536", "-1", "true", '"80"', "80.5", "null", str(10**30)])
     def test_a_port_that_is_none_reads_as_absent(self, folder: Path, port: str) -> None:
@@ -228,13 +228,13 @@ class TestReading:
     def test_a_folder_in_place_of_a_file_reads_as_absent(self, folder: Path) -> None:
         for name in ("state.json", "exit.json", "claim"):
             (folder / name).mkdir()
-        assert read_job_files(folder) == JobFiles(claim=Claim(job_id=UNREADABLE))
+        assert read_job_files(folder) == JobFiles(claim=Unreadable())
 
 
 class TestRevoking:
     async def test_takes_a_free_claim(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         await run_dirs.revoke("one", TOKEN)
-        assert (await read(run_dirs)).claim == Claim(job_id=None)
+        assert (await read(run_dirs)).claim == Revoked()
         assert names(folder) == ["claim"]
         assert stat.S_IMODE((folder / "claim").stat().st_mode) == 0o600
         with pytest.raises(claim.ClaimLostError):
@@ -243,13 +243,13 @@ class TestRevoking:
     async def test_leaves_a_taken_one(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 7)
         await run_dirs.revoke("one", TOKEN)
-        assert (await read(run_dirs)).claim == Claim(job_id=7)
+        assert (await read(run_dirs)).claim == Held(job_id=7)
         assert names(folder) == ["claim"]
 
     async def test_twice_is_fine(self, run_dirs: SharedRunDirs) -> None:
         await run_dirs.revoke("one", TOKEN)
         await run_dirs.revoke("one", TOKEN)
-        assert (await read(run_dirs)).claim == Claim(job_id=None)
+        assert (await read(run_dirs)).claim == Revoked()
 
     async def test_makes_the_folder_that_was_never_made(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
         await run_dirs.revoke("one", TOKEN)
@@ -283,11 +283,12 @@ class TestRevoking:
             for contender in contenders:
                 contender.join(10)
             found = read_job_files(folder).claim
-            assert found is not None
-            assert won.get() == (found.job_id or 0)
+            winner = found.job_id if isinstance(found, Held) else None
+            assert winner is not None or found == Revoked()
+            assert won.get() == (winner or 0)
             assert won.empty()
             assert names(folder) == ["claim"]
-            winners.add(found.job_id)
+            winners.add(winner)
         assert winners <= {None, 1, 2, 3}
 
 
@@ -296,7 +297,7 @@ def _contend(run_dirs: SharedRunDirs, folder: Path, job_id: int, start: Any, won
     start.wait()
     if job_id == 0:
         run_dirs._revoke(folder)
-        if read_job_files(folder).claim == Claim(job_id=None):
+        if read_job_files(folder).claim == Revoked():
             won.put(0)
         return
     try:

@@ -13,9 +13,9 @@ from controller.core.decide import decide
 from controller.core.model import (
     Action,
     Attempt,
-    Claim,
     Desired,
     Endpoint,
+    Held,
     Job,
     JobExit,
     JobFiles,
@@ -26,6 +26,7 @@ from controller.core.model import (
     Probe,
     ReadingFailure,
     Refusal,
+    Revoked,
     SendOutcome,
     Sent,
     Snapshot,
@@ -141,7 +142,7 @@ def snapshot(*jobs: Job, **changes: Any) -> Snapshot:
 
 def claim(attempt: Attempt, **changes: Any) -> dict[str, JobFiles]:
     """The files of an attempt whose own job has claimed it."""
-    values: dict[str, Any] = {"claim": Claim(job_id=attempt.job_id), "step": "claimed"}
+    values: dict[str, Any] = {"claim": Held(job_id=attempt.job_id), "step": "claimed"}
     return {attempt.token: JobFiles(**{**values, **changes})}
 
 
@@ -150,7 +151,7 @@ def exited(attempt: Attempt, code: int = 1, reason: str = "EngineExited", messag
 
 
 def revoked(attempt: Attempt) -> dict[str, JobFiles]:
-    return {attempt.token: JobFiles(claim=Claim(job_id=None))}
+    return {attempt.token: JobFiles(claim=Revoked())}
 
 
 def answers(attempt: Attempt, at: float = NOW - 0.5) -> dict[str, Probe]:

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 
 from controller.core.model import (
-    UNREADABLE,
     Attempt,
     Cancel,
-    Claim,
     JobExit,
     JobFiles,
     Observed,
     Revoke,
     SendOutcome,
     Snapshot,
+    Unreadable,
 )
 
 from .builders import (
@@ -118,7 +117,7 @@ def test_the_grace_is_the_snapshots_not_the_clocks() -> None:
 
 def test_a_claimed_attempt_is_never_revoked() -> None:
     attempt = queued()
-    for files in (claim(attempt), revoked(attempt), {attempt.token: JobFiles(claim=Claim(job_id=UNREADABLE))}):
+    for files in (claim(attempt), revoked(attempt), {attempt.token: JobFiles(claim=Unreadable())}):
         for waited in (0.0, GRACE, ACCOUNTING, 9999.0):
             assert not any(isinstance(a, Revoke) for a in actions(absent_for(attempt, waited, files=files)))
 
@@ -157,7 +156,7 @@ def test_a_claimed_attempt_absent_past_the_grace_of_accounting_has_vanished() ->
 
 
 def test_an_unreadable_claim_counts_as_claimed() -> None:
-    files = {queued().token: JobFiles(claim=Claim(job_id=UNREADABLE))}
+    files = {queued().token: JobFiles(claim=Unreadable())}
     assert only(absent_for(queued(), ACCOUNTING - 1, files=files)).open
     result = only(absent_for(queued(), ACCOUNTING, files=files))
     assert (result.outcome, result.message) == ("Vanished", f"The job {JOB} left the cluster without a trace.")

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from controller.core.model import (
-    UNREADABLE,
     Attempt,
     Cancel,
     Claim,
+    Held,
     JobFiles,
     JobPhase,
     Revoke,
     SendOutcome,
+    Unreadable,
 )
 
 from .builders import (
@@ -155,9 +156,9 @@ def test_the_end_of_another_job_than_the_holder_proves_nothing() -> None:
     assert only(seen, STOP).gone_at is None
 
 
-@pytest.mark.parametrize("holder", [JOB, UNREADABLE])
-def test_a_claimed_attempt_that_is_absent_waits_for_accounting(holder: int) -> None:
-    files = {LAST.token: JobFiles(claim=Claim(job_id=holder))}
+@pytest.mark.parametrize("claim", [Held(job_id=JOB), Unreadable()])
+def test_a_claimed_attempt_that_is_absent_waits_for_accounting(claim: Claim) -> None:
+    files = {LAST.token: JobFiles(claim=claim)}
     first = only(see(LAST, files=files), STOP)
     assert (first.gone_at, first.absent_since) == (None, NOW - 1)
     for waited, is_gone in ((LIMITS.accounting_grace - 1, False), (LIMITS.accounting_grace, True)):

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from api.contract.status import word
 from controller.core.evidence import holder
 from controller.core.model import (
-    UNREADABLE,
     Attempt,
     Cancel,
-    Claim,
     Desired,
+    Held,
     Job,
     JobExit,
     JobFiles,
@@ -27,10 +26,12 @@ from controller.core.model import (
     Probe,
     ReadingFailure,
     Revoke,
+    Revoked,
     SendOutcome,
     Sent,
     Snapshot,
     Submit,
+    Unreadable,
 )
 from tests.examples import examples
 
@@ -108,7 +109,7 @@ def snapshots(draw: st.DrawFn, tokens: list[str]) -> Snapshot:
     )
 
 
-claims = st.builds(Claim, job_id=st.none() | st.just(UNREADABLE) | job_ids)
+claims = st.builds(Held, job_id=job_ids) | st.just(Revoked()) | st.just(Unreadable())
 exits = st.builds(
     JobExit, code=st.integers(0, 2), reason=some(["EngineExited", "Terminated", "TimeLimit"]), message=st.just("")
 )

@@ -9,7 +9,7 @@ import pytest
 
 from api.contract.launch import LaunchSpec
 from controller.core.evidence import CLOCKS_APART
-from controller.core.model import Attempt, Claim, Endpoint, JobFiles, JobPhase, Observed
+from controller.core.model import Attempt, Endpoint, JobFiles, JobPhase, Observed, Unreadable
 
 from .builders import (
     COMPLETING,
@@ -386,7 +386,7 @@ def test_a_mass_vanishing_leaves_endpoints_as_they_are() -> None:
 
 
 def test_a_garbled_claim_does_not_end_a_running_job() -> None:
-    files = {ready().token: JobFiles(claim=Claim(job_id=0), step="serving", port=8000)}
+    files = {ready().token: JobFiles(claim=Unreadable(), step="serving", port=8000)}
     assert only(see_running(ready(), files=files)).ready
 
 

@@ -13,10 +13,10 @@ from controller.core.decide import decide
 from controller.core.model import (
     Attempt,
     Cancel,
-    Claim,
     Desired,
     Endpoint,
     Event,
+    Held,
     Job,
     JobExit,
     JobFiles,
@@ -26,6 +26,7 @@ from controller.core.model import (
     Plan,
     Probe,
     Revoke,
+    Revoked,
     SendOutcome,
     Sent,
     Snapshot,
@@ -96,7 +97,7 @@ class World:
         job = job or self.job
         self.put(JobPhase.RUNNING, job, node="n1", started_at=job.started_at or self.now)
         files = self.files.get(job.token, JobFiles())
-        self.files[job.token] = replace(files, claim=Claim(job_id=job.job_id), step=step, port=port)
+        self.files[job.token] = replace(files, claim=Held(job_id=job.job_id), step=step, port=port)
         self.look()
 
     def serve(self, job: Job | None = None) -> None:
@@ -173,7 +174,7 @@ class World:
                 self.terminate(self.jobs[action.job_id])
             self.jobs[action.job_id] = replace(self.jobs[action.job_id], phase=JobPhase.ENDED, state="CANCELLED")
         elif self.files.get(action.token, JobFiles()).claim is None:
-            self.files[action.token] = JobFiles(claim=Claim(job_id=None))
+            self.files[action.token] = JobFiles(claim=Revoked())
 
     def _submit(self, token: str) -> None:
         self._sequence += 1

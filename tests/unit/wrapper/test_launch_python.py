@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller.bundle import launch_script
-from controller.core.model import Claim
+from controller.core.model import Held
 from controller.rundir import read_job_files
 
 from .jobs import Job
@@ -73,7 +73,7 @@ def test_where_none_will_do_the_job_claims_and_says_what_was_found(node: Node) -
     old = node.python("python3", "3.8.18")
     assert node.launch("/opt/none/python3.9") == 1
     files = read_job_files(node.job.folder)
-    assert files.claim == Claim(job_id=77)
+    assert files.claim == Held(job_id=77)
     assert files.exit is not None
     assert (files.exit.code, files.exit.reason) == (1, "PythonMissing")
     assert f"slurm.python is /opt/none/python3.9. Found: {old} (3.8.18). " in files.exit.message
