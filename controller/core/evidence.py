@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from controller.core.model import Attempt, Held, Job, JobFiles, JobPhase, Limits, Observed, Revoked, Snapshot
+from controller.core.model import Attempt, Held, Job, JobEnd, JobFiles, JobPhase, Limits, Observed, Revoked, Snapshot
 
 CLOCKS_APART = 5.0
 """Seconds by which the clocks of two hosts may differ without being called wrong."""
 UNREADY_AFTER = 2
 """Failed probes in a row after which a ready replica gets no more prompts."""
-CANCELLED = "CANCELLED"
-"""The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured)."""
 
 
 def holder(attempt: Attempt, jobs: tuple[Job, ...], files: JobFiles) -> Job | None:
@@ -72,7 +70,8 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     waited = missed_for(attempt, seen)
     if still_answers(attempt, seen):  # or another's that has its port by now
         return shows_no_life(files, limits) or waited >= limits.doubt_grace
-    told_by_its_node = job is not None and job.state != CANCELLED
+    # The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured).
+    told_by_its_node = job is not None and job.end is not JobEnd.CANCELLED
     if told_by_its_node and (is_silent(attempt, seen) or not can_be_heard(attempt)):
         return True
     if (attempt.ready_at is not None and is_silent(attempt, seen)) or shows_no_life(files, limits):

@@ -17,7 +17,7 @@ from api.contract.status import Condition
 
 
 class JobPhase(StrEnum):
-    """What a Slurm job state means to us; `controller.slurm.states` holds the one table."""
+    """Where a job is on its way."""
 
     PENDING = "pending"
     """Queued, held or configuring: its script has not begun."""
@@ -28,6 +28,21 @@ class JobPhase(StrEnum):
     ENDED = "ended"
 
 
+class JobEnd(StrEnum):
+    """How a cluster says that a job ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """With an exit code or by a signal of its own."""
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    TIME_LIMIT = "time limit"
+    DEADLINE = "deadline"
+    NODE_FAILED = "node failed"
+    BOOT_FAILED = "boot failed"
+    OUT_OF_MEMORY = "out of memory"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One Slurm job under one of our tokens, as squeue or sacct shows it."""
@@ -36,9 +51,15 @@ class Job:
     token: str
     phase: JobPhase
     state: str
-    """Slurm's own word (`NODE_FAIL`, `CANCELLED`, …), without what may follow it."""
+    """The cluster's own word, for people; deciding reads `phase` and `end`."""
+    end: JobEnd | None = None
+    """`None` while it has not ended."""
     reason: str = ""
-    """Why it is pending, or why it ended, in Slurm's words."""
+    """Why it is pending, or why it ended, in the cluster's words, for people."""
+    advice: str = ""
+    """What to do about a job that does not run."""
+    is_kept_back: bool = False
+    """Whether it waits for another job to end."""
     node: str | None = None
     """The first node of its allocation: where the batch script runs."""
     started_at: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from controller.core.model import Attempt, Job, JobExit
+from controller.core.model import Attempt, Job, JobEnd, JobExit
 
 
 class Outcome(StrEnum):
@@ -37,15 +37,17 @@ class Outcome(StrEnum):
 TERMINATED = "Terminated"
 """The wrapper's word for: a signal told it to end."""
 
-_BY_STATE = {
-    "CANCELLED": (Outcome.CANCELLED, "The job was cancelled by hand."),
-    "PREEMPTED": (Outcome.PREEMPTED, "The job was preempted."),
-    "TIMEOUT": (Outcome.TIME_LIMIT, "The job came to its time limit."),
-    "DEADLINE": (Outcome.TIME_LIMIT, "The job came to its deadline."),
-    "NODE_FAIL": (Outcome.NODE_FAILED, "The job's node failed."),
-    "BOOT_FAIL": (Outcome.NODE_FAILED, "The job's node did not come up."),
-    "LAUNCH_FAILED": (Outcome.NODE_FAILED, "The job could not be launched on its node."),
-    "OUT_OF_MEMORY": (Outcome.OUT_OF_MEMORY, "The job used more memory than it had asked for. Raise resources.memory."),
+_BY_CLUSTER = {
+    JobEnd.CANCELLED: (Outcome.CANCELLED, "The job was cancelled by hand."),
+    JobEnd.PREEMPTED: (Outcome.PREEMPTED, "The job was preempted."),
+    JobEnd.TIME_LIMIT: (Outcome.TIME_LIMIT, "The job came to its time limit."),
+    JobEnd.DEADLINE: (Outcome.TIME_LIMIT, "The job came to its deadline."),
+    JobEnd.NODE_FAILED: (Outcome.NODE_FAILED, "The job's node failed."),
+    JobEnd.BOOT_FAILED: (Outcome.NODE_FAILED, "The job's node did not come up."),
+    JobEnd.OUT_OF_MEMORY: (
+        Outcome.OUT_OF_MEMORY,
+        "The job used more memory than it asked for. Raise resources.memory.",
+    ),
 }
 
 NOT_A_FAULT = frozenset(
@@ -74,15 +76,15 @@ WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outc
 
 
 def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
-    """Return outcome, message and exit code of a job that ended, from Slurm's state and the wrapper's record."""
-    if job.state in _BY_STATE:
-        outcome, message = _BY_STATE[job.state]
+    """Return outcome, message and exit code of a job that ended, by what the cluster and its wrapper say of it."""
+    if job.end in _BY_CLUSTER:
+        outcome, message = _BY_CLUSTER[job.end]
         return outcome, message, told.code if told else job.exit_code
     if told is not None:
         return of_exit(told, ends_by_itself=ends_by_itself)
-    if job.state == "COMPLETED" and ends_by_itself:
+    if job.end is JobEnd.COMPLETED and ends_by_itself:
         return Outcome.COMPLETED, "The job completed.", job.exit_code
-    if job.state == "COMPLETED":
+    if job.end is JobEnd.COMPLETED:
         return Outcome.EXITED, "The job ended without leaving a record of why.", job.exit_code
     how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
     return Outcome.FAILED, f"The job ended as {job.state} with {how}. Its logs may say why.", job.exit_code

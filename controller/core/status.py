@@ -11,6 +11,7 @@ from controller.core.model import (
     Attempt,
     Desired,
     Event,
+    Job,
     JobFiles,
     JobPhase,
     Limits,
@@ -154,9 +155,10 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     files = seen.files.get(attempt.token, JobFiles())
     if attempt.started_at is None:
         return _queued(attempt, seen)
-    if _is_suspended(attempt, seen):
+    suspended = _suspended(attempt, seen)
+    if suspended is not None:
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
-        return 4, Progress.STARTING, f"{message} `scontrol show job {attempt.job_id}` may say why."
+        return 4, Progress.STARTING, f"{message} {suspended.advice}".rstrip()
     where = f"The job {attempt.job_id} runs on {attempt.node}"
     if files.step == "image":
         detail = f": {files.detail}" if files.detail else ""
@@ -168,9 +170,9 @@ def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
     return 4, Progress.STARTING, f"{where}; its engine is starting."
 
 
-def _is_suspended(attempt: Attempt, seen: Observed) -> bool:
+def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
     jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
-    return any(j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED for j in jobs)
+    return next((j for j in jobs if j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED), None)
 
 
 def _between(attempt: Attempt) -> tuple[int, Progress, str]:
@@ -187,24 +189,10 @@ def _queued(attempt: Attempt, seen: Observed) -> tuple[int, Progress, str]:
         if attempt.job_id is None:
             return 0, Progress.SUBMITTING, "It is being submitted."
         return 2, Progress.QUEUED, f"The job {attempt.job_id} is queued."
-    if job.reason == "Dependency" and len(jobs) == 1:  # an earlier job of its name, for which it waits too, is listed
-        message = f"The job {job.job_id} waits for one without GPUs (af-image-…) that makes its image: squeue --me"
-        return 2, Progress.BUILDING_IMAGE, message
-    advice = _PENDING_ADVICE.get(job.reason, "")
-    reason = f" ({job.reason})" if job.reason not in ("", "None") else ""
-    return 2, Progress.QUEUED, f"The job {job.job_id} is queued{reason}.{advice}"
-
-
-_PENDING_ADVICE = {
-    "PartitionTimeLimit": " It asks for more time than its partition allows: lower resources.time_limit.",
-    "PartitionConfig": " It asks for more than its partition has: lower its resources, or choose another partition.",
-    "PartitionDown": " Its partition is down: choose another one, or ask the site.",
-    "PartitionInactive": " Its partition is inactive: choose another one, or ask the site.",
-    "JobHeldUser": " It is held: `scontrol release` lets it go.",
-    "JobHeldAdmin": " An administrator holds it.",
-    "QOSMaxJobsPerUserLimit": " The QOS allows no more jobs of this user at a time.",
-    "AssocGrpCpuLimit": " The account's CPUs are used up.",
-}
+    if job.is_kept_back and len(jobs) == 1:  # an earlier job of its name, for which it waits too, is listed
+        return 2, Progress.BUILDING_IMAGE, f"The job {job.job_id} waits for another one, which makes its image."
+    reason = f" ({job.reason})" if job.reason else ""
+    return 2, Progress.QUEUED, f"The job {job.job_id} is queued{reason}. {job.advice}".rstrip()
 
 
 def _condition(draft: Draft, before: Condition | None, generation: int, now: float) -> Condition:

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from controller.core.model import Job, JobPhase
 from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
 from controller.slurm.hostlist import first_host
-from controller.slurm.states import phase_of, state_word
+from controller.slurm.reasons import KEPT_BACK, advice
+from controller.slurm.states import end_of, phase_of, state_word
 
 Record = tuple[str, ...]
 """The fields of one line."""
@@ -59,7 +60,10 @@ def _listed(record: Record) -> Job:
         token=name,
         phase=phase,
         state=word,
+        end=end_of(word),
         reason="" if reason == "None" else reason,
+        advice=advice(phase, reason, job_id),
+        is_kept_back=reason == KEPT_BACK,
         node=node,
         # of jobs without a node these are forecasts, or the times of an earlier run
         started_at=read_time(start) if node is not None else None,
@@ -85,6 +89,7 @@ def _accounted(row: tuple[str, ...]) -> Job:
         token=name,
         phase=phase_of(word),
         state=word,
+        end=end_of(word),
         reason="" if reason == "None" else reason,
         node=first_host(nodes),
         started_at=read_time(start),

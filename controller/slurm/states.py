@@ -1,4 +1,4 @@
-"""The one table from Slurm's state words to what they mean to us.
+"""The tables from Slurm's state words to what they mean to us.
 
 The words are the long forms of squeue's `%T` and sacct's `State`, from "JOB STATE CODES" of squeue(1) and sacct(1)
 of 22.05, 24.11 and 26.05; those that only show for a moment, or with features that few sites use, are there too.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from controller.core.model import JobPhase
+from controller.core.model import JobEnd, JobPhase
 
 PHASES: Mapping[str, JobPhase] = MappingProxyType(
     {
@@ -33,15 +33,19 @@ PHASES: Mapping[str, JobPhase] = MappingProxyType(
         "STOPPED": JobPhase.SUSPENDED,
         "COMPLETING": JobPhase.COMPLETING,
         "STAGE_OUT": JobPhase.COMPLETING,
-        "BOOT_FAIL": JobPhase.ENDED,
-        "CANCELLED": JobPhase.ENDED,
-        "COMPLETED": JobPhase.ENDED,
-        "DEADLINE": JobPhase.ENDED,
-        "FAILED": JobPhase.ENDED,
-        "NODE_FAIL": JobPhase.ENDED,
-        "OUT_OF_MEMORY": JobPhase.ENDED,
-        "PREEMPTED": JobPhase.ENDED,
-        "TIMEOUT": JobPhase.ENDED,
+    }
+)
+ENDS: Mapping[str, JobEnd] = MappingProxyType(
+    {
+        "BOOT_FAIL": JobEnd.BOOT_FAILED,
+        "CANCELLED": JobEnd.CANCELLED,
+        "COMPLETED": JobEnd.COMPLETED,
+        "DEADLINE": JobEnd.DEADLINE,
+        "FAILED": JobEnd.FAILED,
+        "NODE_FAIL": JobEnd.NODE_FAILED,
+        "OUT_OF_MEMORY": JobEnd.OUT_OF_MEMORY,
+        "PREEMPTED": JobEnd.PREEMPTED,
+        "TIMEOUT": JobEnd.TIME_LIMIT,
     }
 )
 
@@ -58,4 +62,9 @@ def state_word(text: str) -> str:
 
 def phase_of(word: str) -> JobPhase:
     """Return what a state word means; a word that nobody knows is `UNKNOWN`, never ended."""
-    return PHASES.get(word, UNKNOWN)
+    return JobPhase.ENDED if word in ENDS else PHASES.get(word, UNKNOWN)
+
+
+def end_of(word: str) -> JobEnd | None:
+    """Return how a job ended; `None` if its state is no end."""
+    return ENDS.get(word)

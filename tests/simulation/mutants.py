@@ -17,6 +17,7 @@ from controller.core.fold import Folded
 from controller.core.model import (
     Attempt,
     Cancel,
+    JobEnd,
     JobFiles,
     JobPhase,
     Limits,
@@ -231,7 +232,7 @@ def without_singleton(*arguments: Any, **named: Any) -> tuple[str, ...]:
 
 def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Observed, limits: Limits) -> bool:
     """slurmctld's word that a job was cancelled is taken for its node's."""
-    return (job is not None and job.state == "CANCELLED") or IS_OVER(attempt, job, files, seen, limits)
+    return (job is not None and job.end is JobEnd.CANCELLED) or IS_OVER(attempt, job, files, seen, limits)
 
 
 def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:

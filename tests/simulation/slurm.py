@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass, field, replace
 
 from controller.core.model import Job, JobPhase
+from controller.slurm.reasons import KEPT_BACK
+from controller.slurm.states import end_of
 
 MIN_JOB_AGE = 30.0
 TIME_LIMIT = 86_400.0
@@ -108,7 +110,9 @@ class SimJob:
             token=self.name,
             phase=PHASES.get(self.state, JobPhase.ENDED),
             state=self.state,
+            end=end_of(self.state),
             reason=reason,
+            is_kept_back=reason == KEPT_BACK,
             node=self.node,
             started_at=self.started_at,
             ends_at=self.started_at + TIME_LIMIT if lasts and self.started_at is not None else None,

@@ -32,6 +32,8 @@ from controller.core.model import (
     Snapshot,
     Status,
 )
+from controller.slurm.reasons import KEPT_BACK
+from controller.slurm.states import end_of
 
 NOW = 100_000.0
 JOB = 501
@@ -128,7 +130,8 @@ def job(attempt: Attempt, phase: JobPhase, **changes: Any) -> Job:
     if phase in (RUNNING, SUSPENDED, COMPLETING):
         values |= {"node": "n1", "started_at": NOW - 91}
     values["state"] = {ENDED: "FAILED"}.get(phase, phase.name)
-    return Job(**{**values, **changes})
+    values |= changes
+    return Job(**{"end": end_of(values["state"]), "is_kept_back": values.get("reason") == KEPT_BACK, **values})
 
 
 def snapshot(*jobs: Job, **changes: Any) -> Snapshot:

@@ -18,6 +18,7 @@ from controller.core.model import (
     Desired,
     Held,
     Job,
+    JobEnd,
     JobExit,
     JobFiles,
     JobPhase,
@@ -39,7 +40,6 @@ from .builders import JOB_SPEC, LIMITS, NOW, desired, intended, plan, record, re
 
 WORDS = {"pending", "building", "starting", "running", "completed", "failed", "cancelled"}
 OUTCOMES = ["EngineExited", "Stopped", "Completed", "NodeFailed", "SubmitRejected", "SubmitDeferred", "Vanished"]
-STATES = ["COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT", "STRANGE"]
 
 some = st.sampled_from
 past = st.floats(min_value=0.0, max_value=2_000.0).map(lambda ago: NOW - ago)
@@ -93,7 +93,9 @@ def snapshots(draw: st.DrawFn, tokens: list[str]) -> Snapshot:
                 job_id=job_id,
                 token=each,
                 phase=(phase := draw(some(list(JobPhase)))),
-                state=draw(some(STATES)) if phase is JobPhase.ENDED else phase.name,
+                state=phase.name,
+                end=draw(some(list(JobEnd))) if phase is JobPhase.ENDED else None,
+                is_kept_back=draw(st.booleans()) if phase is JobPhase.PENDING else False,
                 node=draw(some([None, "n1", "n2"])),
                 started_at=draw(maybe_past),
                 ends_at=draw(maybe_past),

@@ -152,12 +152,19 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see(strays=(STRAY,)), "Submitting", f"The cluster runs {STRAY} for it"),
         (see(gone(started(), "NodeFailed"), strays=(STRAY,)), "Submitting", "it waits for its end"),
         (see(queued(), snapshot=None, strays=(STRAY,)), "Queued", f"The job {JOB} is queued."),
-        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="None"))), "Queued", f"job {JOB} is queued."),
+        (see(queued(), snapshot=snapshot(job(queued(), PENDING))), "Queued", f"job {JOB} is queued."),
         (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Resources"))), "Queued", "(Resources)"),
-        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser"))), "Queued", "scontrol release"),
-        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Dependency"))), "BuildingImage", "af-image-…"),
+        (
+            see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="JobHeldUser", advice="Let it go."))),
+            "Queued",
+            "(JobHeldUser). Let it go.",
+        ),
+        (
+            see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="Dependency"))),
+            "BuildingImage",
+            "which makes its image",
+        ),
         (see(queued(), snapshot=snapshot(*TWINS)), "Queued", "(Dependency)"),
-        (see(queued(), snapshot=snapshot(job(queued(), PENDING, reason="PartitionConfig"))), "Queued", "lower its res"),
         (see_running(started(), files=claim(started(), step="image")), "BuildingImage", "its image is being made"),
         (
             see_running(started(), files=claim(started(), step="image", detail="apptainer build")),

@@ -18,6 +18,7 @@ from controller.core.model import (
     Event,
     Held,
     Job,
+    JobEnd,
     JobExit,
     JobFiles,
     JobPhase,
@@ -34,6 +35,7 @@ from controller.core.model import (
     Submit,
 )
 from controller.core.outcomes import TERMINATED
+from controller.slurm.states import end_of
 
 from .builders import desired
 
@@ -124,7 +126,9 @@ class World:
 
     def put(self, phase: JobPhase, job: Job | None = None, **changes: Any) -> None:
         job = job or self.job
-        self.jobs[job.job_id] = replace(job, **{"phase": phase, "state": phase.name, **changes})
+        self.jobs[job.job_id] = replace(
+            job, **{"phase": phase, "state": phase.name, "end": end_of(changes.get("state", "")), **changes}
+        )
 
     def terminate(self, job: Job) -> None:
         """A job that has begun says that it was told to end."""
@@ -172,7 +176,9 @@ class World:
             self.cancelled[action.token] = self.now
             if self.jobs[action.job_id].phase is JobPhase.RUNNING:
                 self.terminate(self.jobs[action.job_id])
-            self.jobs[action.job_id] = replace(self.jobs[action.job_id], phase=JobPhase.ENDED, state="CANCELLED")
+            self.jobs[action.job_id] = replace(
+                self.jobs[action.job_id], phase=JobPhase.ENDED, state="CANCELLED", end=JobEnd.CANCELLED
+            )
         elif self.files.get(action.token, JobFiles()).claim is None:
             self.files[action.token] = JobFiles(claim=Revoked())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.model import Job, JobPhase
+from controller.core.model import Job, JobEnd, JobPhase
 from controller.slurm import argv, parse
 from controller.slurm.hostlist import first_host
 
@@ -47,9 +47,15 @@ def test_a_running_job(listed: dict[int, Job]) -> None:
 
 def test_a_pending_job_has_a_reason_but_neither_node_nor_times(listed: dict[int, Job]) -> None:
     assert listed[4] == Job(
-        job_id=4, token="af-k3x9q2-run-0-1", phase=JobPhase.PENDING, state="PENDING", reason="Dependency"
+        job_id=4,
+        token="af-k3x9q2-run-0-1",
+        phase=JobPhase.PENDING,
+        state="PENDING",
+        reason="Dependency",
+        is_kept_back=True,
     )
-    assert listed[5].reason == "PartitionTimeLimit"
+    assert (listed[5].reason, listed[5].is_kept_back) == ("PartitionTimeLimit", False)
+    assert "lower resources.time_limit" in listed[5].advice
 
 
 def test_forecasts_of_a_requeued_job_are_not_times_of_a_run(listed: dict[int, Job]) -> None:
@@ -62,7 +68,7 @@ def test_two_jobs_of_one_token_both_show(listed: dict[int, Job]) -> None:
 
 
 def test_ended_jobs_keep_their_start_but_have_no_limit_to_come(listed: dict[int, Job]) -> None:
-    assert (listed[6].phase, listed[6].state, listed[6].reason) == (JobPhase.ENDED, "FAILED", "NonZeroExitCode")
+    assert (listed[6].phase, listed[6].end, listed[6].reason) == (JobPhase.ENDED, JobEnd.FAILED, "NonZeroExitCode")
     assert (listed[6].started_at, listed[6].ends_at) == (1795422125.0, None)
     assert (listed[14].started_at, listed[14].node) == (None, None)  # cancelled before it got a node
 

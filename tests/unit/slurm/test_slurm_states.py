@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from controller.core.model import JobPhase
-from controller.slurm.states import PHASES, phase_of, state_word
+from controller.slurm.states import ENDS, PHASES, end_of, phase_of, state_word
 
 SAMPLES = Path(__file__).parent / "samples"
 VERSIONS = ("22.05", "24.11", "26.05")
@@ -17,7 +17,7 @@ def rows(version: str, command: str) -> list[list[str]]:
 def test_every_state_that_a_real_slurm_printed_is_in_the_table(version: str) -> None:
     words = {state_word(row[1]) for row in rows(version, "squeue")} | {state_word(r[3]) for r in rows(version, "sacct")}
     assert {"PENDING", "RUNNING", "CANCELLED", "COMPLETING", "SPECIAL_EXIT", "NODE_FAIL", "PREEMPTED"} <= words
-    assert words <= PHASES.keys()
+    assert words <= PHASES.keys() | ENDS.keys()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -47,6 +47,7 @@ def test_squeue_s_short_codes_agree_with_the_phases(version: str) -> None:
 def test_words(text: str, word: str, phase: JobPhase) -> None:
     assert state_word(text) == word
     assert phase_of(word) is phase
+    assert (end_of(word) is not None) is (phase is JobPhase.ENDED)
 
 
 @pytest.mark.parametrize("word", ["", "REVOKED", "TELEPORTING", "completed?"])
