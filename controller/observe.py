@@ -91,7 +91,7 @@ async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> Pro
 def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
     """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
     desired = record.desired
-    if snapshot is None or sum(a.open for a in record.attempts) >= desired.replicas:
+    if snapshot is None or len({a.replica for a in record.attempts if a.open}) >= desired.replicas:
         return ()
     known = {a.token for a in record.attempts if a.gone_at is None}
     return tuple(

@@ -8,16 +8,13 @@ from dataclasses import replace
 from api.contract.log import about
 from controller.act import Actor
 from controller.core.decide import decide
-from controller.core.model import Attempt, Cancel, Limits, Plan, Submit
+from controller.core.model import Attempt, Limits, Plan, Submit
 from controller.observe import Cluster, observe
 from controller.pace import Pace
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
 from controller.quotas import Quotas
 from controller.report import Pass, report
 from controller.roster import Roster
-
-SOON = 0.2
-"""Seconds until what was sent or revoked is looked at. What was cancelled only the next reading shows."""
 
 
 class Reconciler:
@@ -95,11 +92,6 @@ class Reconciler:
         self._report(done)
         if plan.attempts or plan.actions:
             self._hurry()
-        if any(not isinstance(action, Cancel) for action in plan.actions):
-            return now + SOON
-        if any(not attempt.open and attempt.gone_at is None for attempt in plan.attempts):
-            # What was closed in this pass is evicted by the next one, at once.
-            return now
         return min((t for t in (plan.look_again_at, turn) if t is not None), default=None)
 
     def _take_turn(self, key: str, plan: Plan) -> float | None:

@@ -103,7 +103,9 @@ class Retention:
 
 
 def _is_not_newest() -> ColumnElement[bool]:
-    same = (_newer.service_id == AttemptRow.service_id, _newer.replica == AttemptRow.replica)
+    """Incarnations are numbered on from the newest of a replica, and its back-off goes by the newest of each lane."""
+    of_replica = (_newer.service_id == AttemptRow.service_id, _newer.replica == AttemptRow.replica)
+    same = (*of_replica, _newer.lane == AttemptRow.lane)
     return exists().where(*same, _newer.incarnation > AttemptRow.incarnation)
 
 

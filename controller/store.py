@@ -31,7 +31,7 @@ from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
-from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.core.model import Attempt, Endpoint, Event, Lane, Plan, SendOutcome, Sent, Status
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked
@@ -52,7 +52,7 @@ _SERVICE = (
 _newest = (
     select(AttemptRow.replica, func.max(AttemptRow.incarnation).label("incarnation"))
     .where(AttemptRow.service_id == _KEY)
-    .group_by(AttemptRow.replica)
+    .group_by(AttemptRow.replica, AttemptRow.lane)
     .subquery()
 )
 _ATTEMPTS = (
@@ -61,8 +61,10 @@ _ATTEMPTS = (
     .where(AttemptRow.service_id == _KEY, or_(AttemptRow.gone_at.is_(None), _newest.c.replica.is_not(None)))
     .order_by(AttemptRow.replica, AttemptRow.incarnation)
 )
-"""The attempts that are not gone, and the newest of each replica."""
-_ENDPOINTS = select(EndpointRow.__table__).where(EndpointRow.service_id == _KEY).order_by(EndpointRow.replica)
+"""The attempts that are not gone, and the newest of each replica's lane."""
+_ENDPOINTS = (
+    select(EndpointRow.__table__).where(EndpointRow.service_id == _KEY).order_by(EndpointRow.replica, EndpointRow.token)
+)
 
 _attempts, _statuses, _events = (cast(Table, kind.__table__) for kind in (AttemptRow, ServiceStatus, EventRow))
 _ADD_ATTEMPT = insert(_attempts)
@@ -228,6 +230,7 @@ def _status(row: Any) -> Status:
     return Status(
         observed_generation=row.observed_generation,
         replicas=row.wanted_replicas,
+        target=row.target or 0,
         ready_replicas=row.ready_replicas,
         conditions=msgspec.convert(row.conditions, tuple[Condition, ...]),
     )
@@ -245,7 +248,7 @@ def _endpoint(row: Any) -> Endpoint:
 
 
 def _attempt(row: Mapping[Any, Any]) -> Attempt:
-    return Attempt(**{name: row[name] for name in ATTEMPT_FIELDS})
+    return Attempt(**{name: row[name] for name in ATTEMPT_FIELDS} | {"lane": Lane(row["lane"])})
 
 
 async def _write_attempt(connection: AsyncConnection, attempt: Attempt, *, exists: bool) -> None:
@@ -285,6 +288,7 @@ async def _write_status(connection: AsyncConnection, record: Record, status: Sta
     values = {
         "observed_generation": status.observed_generation,
         "wanted_replicas": status.replicas,
+        "target": status.target,
         "ready_replicas": status.ready_replicas,
         "conditions": msgspec.to_builtins(status.conditions),
         "spec": encode_spec(desired.spec).decode() if desired.spec is not None else None,

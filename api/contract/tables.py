@@ -180,6 +180,8 @@ class ServiceStatus(Base):
     observed_generation: Mapped[int]
     wanted_replicas: Mapped[int]
     """Resolved: the service's own number, its config's or its recipe's."""
+    target: Mapped[int | None]
+    """How many there are to be, as the controller decided; NULL: it has not since this column is there."""
     ready_replicas: Mapped[int]
     conditions: Mapped[list[Any]]
     spec: Mapped[str | None] = mapped_column(Text)
@@ -221,6 +223,9 @@ class AttemptRow(Base):
     replica: Mapped[int]
     incarnation: Mapped[int]
     lane: Mapped[str] = mapped_column(String(16))
+    """Where it stands beside another attempt of its replica: `main` or `b`."""
+    beside: Mapped[str | None] = mapped_column(String(64))
+    """Why it may live beside what is left of the other lane; NULL: it may not."""
     generation: Mapped[int]
     digest: Mapped[str] = mapped_column(String(64))
     gpus: Mapped[int] = mapped_column(server_default="0")

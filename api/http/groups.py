@@ -68,7 +68,8 @@ def _one(connection: Connection, key: str, book: Book) -> tuple[Row[Any], _Rows]
 
 def group_response(row: Row[Any], size: int, attempts: Sequence[Row[Any]]) -> dict[str, Any]:
     """Show a group: each replica is a job of its own, on whichever node that runs."""
-    known = {attempt.replica: attempt for attempt in attempts}
+    # Of several attempts at a replica one that is ready speaks for it, else the newest.
+    known = {a.replica: a for a in sorted(attempts, key=lambda a: (attempt_state(a) == "ready", a.incarnation))}
     return {
         "id": row.id,
         "name": row.name,
@@ -125,17 +126,18 @@ def _size(row: Row[Any], book: Book) -> int:
 
 
 def _attempts(ids: list[str]) -> Select[Any]:
-    """Select the newest attempt of each replica of these services."""
+    """Select the attempts of these services that speak for their replicas: open ones, and the newest of each."""
     attempts = AttemptRow.__table__
+    is_newest = (
+        (attempts.c.service_id == _NEWEST.c.service_id)
+        & (attempts.c.replica == _NEWEST.c.replica)
+        & (attempts.c.incarnation == _NEWEST.c.incarnation)
+    )
     return (
         select(attempts)
-        .join(
-            _NEWEST,
-            (attempts.c.service_id == _NEWEST.c.service_id)
-            & (attempts.c.replica == _NEWEST.c.replica)
-            & (attempts.c.incarnation == _NEWEST.c.incarnation),
-        )
+        .outerjoin(_NEWEST, is_newest)
         .where(attempts.c.service_id.in_(ids))
+        .where(attempts.c.closed_at.is_(None) | _NEWEST.c.replica.is_not(None))
     )
 
 

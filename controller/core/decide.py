@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from controller.core.drive import Driven, drive
 from controller.core.evict import evict
 from controller.core.fold import Folded, fold, not_ahead
-from controller.core.model import Attempt, Desired, Endpoint, Limits, Observed, Plan
+from controller.core.model import Attempt, Cancel, Desired, Endpoint, Limits, Observed, Plan
+from controller.core.openings import Waits
+from controller.core.situation import Situation
 from controller.core.status import events, status
+from controller.core.target import target
 
 
 def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan:
     """Return what one service needs now.
 
-    Fold observations into the record, evict what nobody owns, drive open slots to what is wanted.
+    Fold observations into the record, evict what nobody owns, drive replicas to what is wanted.
     """
     folded = [_look(attempt, desired, seen, now, limits) for attempt in seen.attempts]
-    driven = drive(desired, [f.attempt for f in folded], seen, now, limits)
-    new_status = status(desired, driven.attempts, driven.slots, seen, now, limits)
+    situation = Situation(desired, [f.attempt for f in folded], seen, now, limits, target(desired))
+    driven = drive(situation)
+    new_status = status(situation, driven.standings)
     endpoints = _endpoints(desired, driven.attempts, seen.endpoints)
-    return Plan(
+    plan = Plan(
         attempts=_changed(seen.attempts, driven.attempts),
         endpoints=None if endpoints == seen.endpoints else endpoints,
         status=None if new_status == seen.status else new_status,
         events=events(seen.attempts, driven.attempts, seen.status, new_status),
         # What is to be sent is recorded: a cancel that fails must not keep it from being sent.
         actions=(*driven.submits, *(a for f in folded for a in f.actions)),
-        look_again_at=_look_again_at(folded, driven, seen, now, limits),
-        wants_turn=any(s.wants_turn for s in driven.slots),
+        wants_turn=any(s.hold is not None and s.hold.waits is Waits.TURN for s in driven.standings),
         wants_gpus=driven.wants_gpus,
     )
+    return replace(plan, look_again_at=_look_again_at(plan, folded, driven, situation))
 
 
 def _look(attempt: Attempt, desired: Desired, seen: Observed, now: float, limits: Limits) -> Folded:
@@ -64,17 +69,21 @@ def _endpoints(desired: Desired, attempts: Iterable[Attempt], before: Iterable[E
             port=a.port,
             ready=a.ready,
         )
-        for a in sorted(attempts, key=lambda a: a.replica)
+        for a in sorted(attempts, key=lambda a: (a.replica, a.token))
         if a.open and a.ready_at is not None and a.host is not None and a.port is not None
     )
 
 
-def _look_again_at(
-    folded: Iterable[Folded], driven: Driven, seen: Observed, now: float, limits: Limits
-) -> float | None:
-    """Return when to look again by ourselves; a snapshot, a probe or a change of what is wanted may come first."""
+def _look_again_at(plan: Plan, folded: Iterable[Folded], driven: Driven, situation: Situation) -> float | None:
+    now, seen, limits = situation.now, situation.seen, situation.limits
+    if any(not isinstance(action, Cancel) for action in plan.actions):
+        return now + limits.soon
+    open_before = {a.token for a in seen.attempts if a.open}
+    if any(not attempt.open and attempt.token in open_before for attempt in plan.attempts):
+        # What was closed in this pass is evicted by the next one.
+        return now
     times = [f.look_again_at for f in folded if f.look_again_at is not None]
-    times += [s.waits_until for s in driven.slots if s.waits_until is not None and s.given_up is None]
+    times += [s.hold.until for s in driven.standings if s.hold is not None and s.hold.until is not None]
     if seen.reading_failure is not None:
         times.append(seen.reading_failure.since + limits.silence)
     # What was due already waits for something else: for the cluster, or for people. That wakes us.

@@ -16,6 +16,13 @@ from api.contract.launch import Health, LaunchSpec
 from api.contract.status import Condition
 
 
+class Lane(StrEnum):
+    """Where an attempt stands beside another of its replica. One open attempt a replica and lane."""
+
+    MAIN = "main"
+    B = "b"
+
+
 class JobPhase(StrEnum):
     """Where a job is on its way."""
 
@@ -200,7 +207,9 @@ class Attempt:
     service_id: str
     replica: int
     incarnation: int
-    lane: str = "main"
+    lane: Lane = Lane.MAIN
+    beside: str | None = None
+    """Why it may live beside what is left of its replica's other lane, in one CamelCase word; `None`: it may not."""
     generation: int
     digest: str
     """Of the launch spec it runs."""
@@ -299,7 +308,9 @@ class Status:
 
     observed_generation: int = 0
     replicas: int = 0
-    """How many are wanted."""
+    """How many people want."""
+    target: int = 0
+    """How many there are to be."""
     ready_replicas: int = 0
     conditions: tuple[Condition, ...] = ()
 
@@ -326,7 +337,7 @@ class Observed:
     """All that is seen of one service in one pass."""
 
     attempts: tuple[Attempt, ...]
-    """Those not gone, and the newest of each replica."""
+    """Those not gone, and the newest of each replica's lane."""
     endpoints: tuple[Endpoint, ...]
     status: Status
     snapshot: Snapshot | None
@@ -392,6 +403,7 @@ class Plan:
     events: tuple[Event, ...] = ()
     actions: tuple[Action, ...] = ()
     look_again_at: float | None = None
+    """When to look again by ourselves; a snapshot, a probe or a change of what is wanted may come first."""
     wants_turn: bool = False
     """Whether a job would be submitted, did the pace of submissions allow it."""
     wants_gpus: int = 0
@@ -430,5 +442,7 @@ class Limits:
     """How long a cancelled job may take before it is cancelled again."""
     silence: float = 20.0
     """How long readings may fail before services say so."""
+    soon: float = 0.2
+    """How long to wait until what was sent or revoked is looked at. What was cancelled only the next reading shows."""
     glance: float = 1.0
     """How often the files of a starting job are read."""

@@ -1,11 +1,9 @@
-"""Small policies, each of one question: how long to wait after failures, when to give up, what may be rolled out."""
+"""How often a replica may fail: how long to wait after failures, and when to give up."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 
-from api.contract.launch import UpdateStrategy
 from controller.core.model import Attempt, Desired, Limits
 from controller.core.outcomes import WISHED, Outcome, is_fault
 
@@ -49,23 +47,6 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
     if is_fault(last) and never_ready and failures_after(last, limits) >= desired.spec.max_failures:
         return f"It failed {failures_after(last, limits)} times in a row. The last time: {last.outcome}: {last.message}"
     return None
-
-
-def may_replace(attempt: Attempt, others: Sequence[Attempt], replicas: int, strategy: UpdateStrategy) -> bool:
-    """Whether an outdated attempt may be closed now.
-
-    `rolling`: one at a time, and one that serves only if all others do. `recreate`: all at once.
-    """
-    if strategy == "recreate" or not attempt.ready:
-        return True
-    return sum(o.ready for o in others) >= replicas - 1
-
-
-def may_begin(desired: Desired, attempts: Sequence[Attempt]) -> bool:
-    """Whether a launch may begin beside what is there: with `recreate` only once nothing of another launch is left."""
-    if desired.spec is None or desired.spec.update_strategy == "rolling":
-        return True
-    return all(a.gone_at is not None or a.digest == desired.digest for a in attempts)
 
 
 def _was_steady(last: Attempt, limits: Limits) -> bool:

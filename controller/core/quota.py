@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from api.contract.launch import Resources
-from controller.core.model import Attempt, Quota
+from controller.core.model import Quota
 
 
 def spent(quota: Quota | None) -> str | None:
@@ -31,11 +30,10 @@ class Excess:
     """Whether it has only to wait for GPUs that other services hold."""
 
 
-def excess(quota: Quota | None, needed: int, attempts: Iterable[Attempt]) -> Excess | None:
-    """Say why a replica that needs so many GPUs may not be tried now; `None` if it may."""
+def excess(quota: Quota | None, needed: int, held: int) -> Excess | None:
+    """Say why a replica that needs so many GPUs may not be tried beside those its service holds; `None` if it may."""
     if quota is None or needed == 0:
         return None
-    held = sum(a.gpus for a in attempts if a.gone_at is None)
     if 0 < quota.gpus_per_service < held + needed:
         allowed = f"a service may hold {quota.gpus_per_service} (quota.gpus_per_service)"
         return Excess(message=f"A replica needs {_gpus(needed)}, and {allowed}.")

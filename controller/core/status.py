@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 from api.contract.status import Condition, Progress, Truth
 from controller.core import evidence
-from controller.core.drive import Slot
+from controller.core.drive import Standing
 from controller.core.model import (
     Attempt,
     Desired,
@@ -18,35 +20,32 @@ from controller.core.model import (
     Observed,
     Status,
 )
+from controller.core.openings import Waits
 from controller.core.outcomes import Outcome, is_fault
+from controller.core.situation import Situation
 
 Draft = tuple[str, Truth, str, str]
 """Type, status, reason, message of a condition."""
 
 
-def status(
-    desired: Desired,
-    attempts: Sequence[Attempt],
-    slots: Sequence[Slot],
-    seen: Observed,
-    now: float,
-    limits: Limits,
-) -> Status:
+def status(situation: Situation, standings: Sequence[Standing]) -> Status:
     """Return the status of a service after this pass; conditions keep their time while their truth stays."""
-    ready = sum(a.ready for a in attempts if a.replica < desired.replicas)
+    desired, seen, target = situation.desired, situation.seen, situation.target
+    ready = situation.ready_replicas
     drafts: list[Draft] = [
         _accepted(desired),
-        _observed(attempts, seen, now, limits),
-        _ready(desired, ready),
+        _observed(situation),
+        _ready(desired, target, ready),
         _available(desired, ready),
-        _progressing(desired, attempts, slots, seen, ready),
+        _progressing(situation, standings),
     ]
     before = {c.type: c for c in seen.status.conditions}
     return Status(
         observed_generation=desired.generation,
         replicas=desired.replicas,
+        target=target,
         ready_replicas=ready,
-        conditions=tuple(_condition(draft, before.get(draft[0]), desired.generation, now) for draft in drafts),
+        conditions=tuple(_condition(d, before.get(d[0]), desired.generation, situation.now) for d in drafts),
     )
 
 
@@ -67,14 +66,15 @@ def _accepted(desired: Desired) -> Draft:
     return "Accepted", Truth.TRUE, "Valid", ""
 
 
-def _observed(attempts: Sequence[Attempt], seen: Observed, now: float, limits: Limits) -> Draft:
+def _observed(situation: Situation) -> Draft:
+    seen, limits = situation.seen, situation.limits
     failure = seen.reading_failure
-    if failure is not None and (seen.snapshot is None or now >= failure.since + limits.silence):
+    if failure is not None and (seen.snapshot is None or situation.now >= failure.since + limits.silence):
         message = f"The cluster can't be read: {failure.message} Nothing is lost; work goes on when it answers."
         return "Observed", Truth.UNKNOWN, failure.reason, message
     if seen.snapshot is None:
         return "Observed", Truth.UNKNOWN, "NotYet", ""
-    outlived = next((a for a in attempts if _outlives_its_job(a, seen, limits)), None)
+    outlived = next((a for a in situation.attempts if _outlives_its_job(a, seen, limits)), None)
     if outlived is not None:
         message = (
             f"Slurm lists the job {outlived.job_id} of replica {outlived.replica} no more, but its engine still answers"
@@ -94,17 +94,14 @@ def _outlives_its_job(attempt: Attempt, seen: Observed, limits: Limits) -> bool:
     return evidence.missed_for(attempt, seen) >= limits.absence_grace
 
 
-def _ready(desired: Desired, ready: int) -> Draft:
+def _ready(desired: Desired, target: int, ready: int) -> Draft:
     if not desired.running:
         return "Ready", Truth.FALSE, "Stopped", ""
-    message = f"{ready} of {desired.replicas} replicas are ready."
-    if desired.replicas == 0:
+    message = f"{ready} of {target} replicas are ready."
+    if target == 0:
         return "Ready", Truth.FALSE, "ScaledToZero", message
-    return (
-        ("Ready", Truth.TRUE, "AllReady", message)
-        if ready >= desired.replicas
-        else ("Ready", Truth.FALSE, "NotAllReady", message)
-    )
+    is_ready = ready >= target
+    return "Ready", Truth.TRUE if is_ready else Truth.FALSE, "AllReady" if is_ready else "NotAllReady", message
 
 
 def _available(desired: Desired, ready: int) -> Draft:
@@ -113,61 +110,86 @@ def _available(desired: Desired, ready: int) -> Draft:
     return "Available", Truth.FALSE, "NobodyAnswers", ""
 
 
-def _progressing(
-    desired: Desired, attempts: Sequence[Attempt], slots: Sequence[Slot], seen: Observed, ready: int
-) -> Draft:
-    """Say how far it is, by the slot that is furthest of those that are not ready yet."""
+def _progressing(situation: Situation, standings: Sequence[Standing]) -> Draft:
+    """Say how far it is, by the replica that is least far: it is the one that keeps the service waiting."""
+    desired = situation.desired
     if not desired.running:
-        if all(a.gone_at is not None for a in attempts):
+        if all(a.gone_at is not None for a in situation.attempts):
             return "Progressing", Truth.FALSE, Progress.STOPPED, "Nothing of it is left on the cluster."
         return "Progressing", Truth.TRUE, Progress.STOPPING, "Its jobs are being ended."
     if desired.refusal is not None:
         return "Progressing", Truth.FALSE, Progress.FAILED, desired.refusal.message
-    given_up = [s.given_up for s in slots if s.given_up is not None]
-    if slots and len(given_up) == len(slots) and all(word == Outcome.COMPLETED for word in given_up):
+    given_up = [s.given_up for s in standings if s.given_up is not None]
+    if standings and len(given_up) == len(standings) and all(word == Outcome.COMPLETED for word in given_up):
         return "Progressing", Truth.FALSE, Progress.COMPLETED, "It completed."
     failed = next((word for word in given_up if word != Outcome.COMPLETED), None)
     if failed is not None:
         remedy = "Change the service to have it tried again."
         return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed} {remedy}"
-    if ready + len(given_up) >= desired.replicas:
+    if situation.ready_replicas + len(given_up) >= situation.target:
         return "Progressing", Truth.FALSE, Progress.AS_WANTED, ""
-    stages = [_stage(s, seen) for s in slots if s.given_up is None and (s.newest is None or not s.newest.ready)]
-    _, progress, message = max(stages, default=(0, Progress.SUBMITTING, ""))
-    return "Progressing", Truth.TRUE, progress, message
+    waiting = [s for s in standings if s.given_up is None and not s.replica.is_ready]
+    stage, replica = min((_stage(s, situation.seen), s.replica.number) for s in waiting)
+    which = f"Replica {replica}: " if situation.target > 1 else ""
+    return "Progressing", Truth.TRUE, stage.progress, f"{which}{stage.message}"
 
 
-def _stage(slot: Slot, seen: Observed) -> tuple[int, Progress, str]:
-    """Return how far a slot is (more is further), the word for it and what there is to say."""
-    attempt = slot.newest
-    stray = next((s for s in seen.strays if s.replica == slot.replica), None)
-    if stray is not None and (attempt is None or not attempt.open):
-        message = f"The cluster runs {stray} for it, of which the database knows nothing more: it waits for its end."
-        return 1, Progress.SUBMITTING, message
-    if slot.over_quota is not None:
-        return 0, Progress.QUOTA_EXCEEDED, slot.over_quota.message
-    if slot.wants_turn:
-        return 0, Progress.SUBMITTING, "It waits for its turn to be submitted: many are at once."
+class Rank(IntEnum):
+    """How far a replica is on its way to be ready."""
+
+    HELD = 0
+    """Nothing of it is there."""
+    ENDING = 1
+    """Something of an earlier attempt is to end before."""
+    QUEUED = 2
+    BUILDING = 3
+    STARTING = 4
+    UNANSWERED = 5
+    """It was ready before."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stage:
+    """How far a replica is, the word for it, and what there is to say."""
+
+    rank: Rank
+    progress: Progress = field(compare=False)
+    message: str = field(compare=False)
+
+
+def _stage(standing: Standing, seen: Observed) -> Stage:
+    attempt, held = standing.replica.newest, standing.hold
+    if held is not None and held.waits is Waits.STRAY:
+        return Stage(Rank.ENDING, Progress.SUBMITTING, held.message)
+    if held is not None and held.waits is Waits.QUOTA:
+        return Stage(Rank.HELD, Progress.QUOTA_EXCEEDED, held.message)
+    if held is not None and held.waits is Waits.TURN:
+        message = "It waits for its turn to be submitted: many are at once."
+        return Stage(Rank.HELD, Progress.SUBMITTING, message)
     if attempt is None:
-        return 0, Progress.SUBMITTING, "It is about to be submitted."
+        return Stage(Rank.HELD, Progress.SUBMITTING, "It is about to be submitted.")
     if not attempt.open:
         return _between(attempt)
-    files = seen.files.get(attempt.token, JobFiles())
     if attempt.started_at is None:
         return _queued(attempt, seen)
+    return _running(attempt, seen)
+
+
+def _running(attempt: Attempt, seen: Observed) -> Stage:
+    files = seen.files.get(attempt.token, JobFiles())
     suspended = _suspended(attempt, seen)
     if suspended is not None:
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
-        return 4, Progress.STARTING, f"{message} {suspended.advice}".rstrip()
+        return Stage(Rank.STARTING, Progress.STARTING, f"{message} {suspended.advice}".rstrip())
     where = f"The job {attempt.job_id} runs on {attempt.node}"
     if files.step == "image":
         detail = f": {files.detail}" if files.detail else ""
-        return 3, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}."
+        return Stage(Rank.BUILDING, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}.")
     if attempt.ready_at is not None:
-        return 5, Progress.STARTING, f"{where}, but its engine does not answer."
+        return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine does not answer.")
     if files.detail:
-        return 4, Progress.STARTING, f"{files.detail} (job {attempt.job_id} on {attempt.node})."
-    return 4, Progress.STARTING, f"{where}; its engine is starting."
+        return Stage(Rank.STARTING, Progress.STARTING, f"{files.detail} (job {attempt.job_id} on {attempt.node}).")
+    return Stage(Rank.STARTING, Progress.STARTING, f"{where}; its engine is starting.")
 
 
 def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
@@ -175,24 +197,26 @@ def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
     return next((j for j in jobs if j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED), None)
 
 
-def _between(attempt: Attempt) -> tuple[int, Progress, str]:
+def _between(attempt: Attempt) -> Stage:
     if attempt.gone_at is None:
-        return 1, Progress.SUBMITTING, f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
+        message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
+        return Stage(Rank.ENDING, Progress.SUBMITTING, message)
     fault = f" {attempt.message}" if is_fault(attempt) or attempt.outcome == Outcome.SUBMIT_DEFERRED else ""
-    return 1, Progress.BACK_OFF, f"It will be tried again after {attempt.outcome}.{fault}"
+    return Stage(Rank.ENDING, Progress.BACK_OFF, f"It will be tried again after {attempt.outcome}.{fault}")
 
 
-def _queued(attempt: Attempt, seen: Observed) -> tuple[int, Progress, str]:
+def _queued(attempt: Attempt, seen: Observed) -> Stage:
     jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
     job = next((j for j in jobs if j.phase is JobPhase.PENDING), None)
     if job is None:
         if attempt.job_id is None:
-            return 0, Progress.SUBMITTING, "It is being submitted."
-        return 2, Progress.QUEUED, f"The job {attempt.job_id} is queued."
+            return Stage(Rank.HELD, Progress.SUBMITTING, "It is being submitted.")
+        return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {attempt.job_id} is queued.")
     if job.is_kept_back and len(jobs) == 1:  # an earlier job of its name, for which it waits too, is listed
-        return 2, Progress.BUILDING_IMAGE, f"The job {job.job_id} waits for another one, which makes its image."
+        message = f"The job {job.job_id} waits for another one, which makes its image."
+        return Stage(Rank.QUEUED, Progress.BUILDING_IMAGE, message)
     reason = f" ({job.reason})" if job.reason else ""
-    return 2, Progress.QUEUED, f"The job {job.job_id} is queued{reason}. {job.advice}".rstrip()
+    return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {job.job_id} is queued{reason}. {job.advice}".rstrip())
 
 
 def _condition(draft: Draft, before: Condition | None, generation: int, now: float) -> Condition:

@@ -98,7 +98,7 @@ async def test_the_next_attempt_is_followed_from_its_beginning(world: World) -> 
             event = await listener.next()
         assert (event.data["attempt"], event.data["text"]) == (2, "new\n")
         last = listener.last_id
-    third = world.job_folder(await world.attempt(service, 0, 3, lane="successor"))
+    third = world.job_folder(await world.attempt(service, 0, 3, lane="b"))
     append(third / "stdout.log", "newest\n")
     async with world.listen(f"{SERVICES}/mine/logs?follow=true", last) as listener:
         while (event := await listener.next()).name != "log":

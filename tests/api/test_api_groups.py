@@ -14,6 +14,14 @@ SERVICES = "/api/v1/services"
 GROUPS = "/api/v1/service-groups"
 
 
+async def test_of_two_lanes_the_one_that_is_ready_speaks(world: World) -> None:
+    service = await world.create(name="many", config={"replicas": 2})
+    await world.attempt(service, 0, 1, job_id=7, started_at=1.0, ready_at=2.0, port=8000, node="n1")
+    await world.attempt(service, 0, 2, lane="b", job_id=8, started_at=1.0)
+    jobs = (await world.get(f"{GROUPS}/many")).json()["node_jobs"]
+    assert jobs[0] == job(service, 0, "7", "n1", 8000, "ready")
+
+
 async def test_a_service_of_several_replicas_is_a_group(anywhere: World) -> None:
     world = anywhere
     await world.create(name="alone")

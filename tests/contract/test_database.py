@@ -377,14 +377,14 @@ class TestAttempts:
         await one.run(attempt("t1"))
         with pytest.raises(Refused, match=r"uq_attempts_open|attempts.lane"):
             await one.run(attempt("t2", incarnation=2))
-        await one.run(attempt("t2", incarnation=2, lane="successor"), attempt("t3", replica=1))
+        await one.run(attempt("t2", incarnation=2, lane="b"), attempt("t3", replica=1))
         await one.run("UPDATE attempts SET closed_at = 1, outcome = 'X' WHERE token = 't1'")
         await one.run(attempt("t4", incarnation=3))
 
     async def test_an_incarnation_comes_once(self, one: Backend) -> None:
         await one.run(attempt("t1"))
         with pytest.raises(Refused, match=r"uq_attempts_incarnation|attempts.incarnation"):
-            await one.run(attempt("t2", lane="successor"))
+            await one.run(attempt("t2", lane="b"))
 
     async def test_a_closed_one_stays_closed(self, one: Backend) -> None:
         await one.run(attempt(), "UPDATE attempts SET closed_at = 1, outcome = 'Stopped'")

@@ -45,13 +45,15 @@ class Site:
         if deleted_at is not None:
             await self.backend.run(f"UPDATE services SET deletion_requested_at = {deleted_at} WHERE id = '{key}'")
 
-    async def attempt(self, key: str, incarnation: int, gone_at: float | None, replica: int = 0) -> str:
+    async def attempt(
+        self, key: str, incarnation: int, gone_at: float | None, replica: int = 0, lane: str = "main"
+    ) -> str:
         token = f"af-i-{key}-{replica}-{incarnation}"
         closed = f"1.0, 'Failed', {gone_at}" if gone_at is not None else "NULL, NULL, NULL"
         await self.backend.run(
             "INSERT INTO attempts (token, service_id, replica, incarnation, lane, generation, digest, failures,"
             " intent_at, message, closed_at, outcome, gone_at)"
-            f" VALUES ('{token}', '{key}', {replica}, {incarnation}, 'main', 1, 'd', 0, 1.0, '', {closed})"
+            f" VALUES ('{token}', '{key}', {replica}, {incarnation}, '{lane}', 1, 'd', 0, 1.0, '', {closed})"
         )
         return token
 
@@ -97,11 +99,13 @@ async def test_events_go_by_their_age(site: Site) -> None:
     assert await site.of("at", "user_events") == [NEW]
 
 
-async def test_attempts_go_but_the_newest_of_each_replica(site: Site) -> None:
+async def test_attempts_go_but_the_newest_of_each_replicas_lane(site: Site) -> None:
     await site.service("a")
     await site.attempt("a", 1, OLD)
     kept = [await site.attempt("a", 2, NEW), await site.attempt("a", 3, OLD)]
     kept += [await site.attempt("a", 1, None, replica=1), await site.attempt("a", 1, OLD, replica=2)]
+    await site.attempt("a", 1, OLD, replica=3, lane="b")
+    kept += [await site.attempt("a", n, OLD, replica=3, lane=lane) for n, lane in ((2, "b"), (3, "main"))]
     await site.sweep()
     assert await site.of("token", "attempts") == sorted(kept)
 

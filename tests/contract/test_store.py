@@ -21,6 +21,7 @@ from controller.core.model import (
     Attempt,
     Endpoint,
     Event,
+    Lane,
     Plan,
     SendOutcome,
     Sent,
@@ -44,7 +45,8 @@ FULL = attempt(
     "af-x-one-2-7",
     replica=2,
     incarnation=7,
-    lane="successor",
+    lane=Lane.B,
+    beside="HandOver",
     generation=4,
     digest="0123456789abcdef",
     gpus=4,
@@ -147,7 +149,7 @@ class TestRoundTrips:
             Condition(type=f"T{n}", status=truth, reason="R", message="why „so“", since=n + 0.5, generation=n)
             for n, truth in enumerate(Truth)
         )
-        status = Status(observed_generation=1, ready_replicas=2, conditions=conditions)
+        status = Status(observed_generation=1, replicas=3, target=2, ready_replicas=2, conditions=conditions)
         assert (await carry_out(store, term, Plan(status=status))).status == status
         again = replace(status, ready_replicas=3, conditions=conditions[:1])
         assert (await carry_out(store, term, Plan(status=again))).status == again
@@ -269,6 +271,17 @@ class TestNote:
         monkeypatch.setattr(database, "write", away)
         await store.note(term, attempt().token, Sent(outcome=SendOutcome.ACCEPTED, sequence=1, job_id=42), 9.0)
         assert (await load(store)).attempts == (attempt(),)
+
+
+async def test_what_is_loaded_is_what_is_left_and_the_newest_of_each_lane(store: SqlStore, term: Term) -> None:
+    gone: dict[str, Any] = {"closed_at": 1.0, "outcome": "Stopped", "gone_at": 2.0}
+    forgotten = (attempt("a", incarnation=1, **gone), attempt("b", incarnation=2, lane=Lane.B, **gone))
+    kept = (
+        attempt("c", incarnation=3, lane=Lane.B, **gone),
+        attempt("d", incarnation=4, closed_at=1.0, outcome="Stopped"),
+        attempt("e", incarnation=5, **gone),
+    )
+    assert (await carry_out(store, term, Plan(attempts=(*forgotten, *kept)))).attempts == kept
 
 
 class TestTracked:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
-from controller.core import drive, evidence
+from controller.core import evidence, openings
 from controller.core.fold import Folded
 from controller.core.model import (
     Attempt,
@@ -200,15 +200,9 @@ def evicts_the_open_too(attempt: Attempt, seen: Observed, spec: Any, now: float,
     return replace(folded, actions=tuple(Cancel(token=j.token, job_id=j.job_id) for j in jobs))
 
 
-def opens_beside(slot: Any, desired: Any, attempts: Any, seen: Observed, now: float) -> bool:
-    """The next attempt is opened although something of the last one may be left."""
-    if desired.spec is None or seen.snapshot is None or seen.reading_failure is not None:
-        return False
-    return (
-        slot.given_up is None
-        and (slot.waits_until is None or now >= slot.waits_until)
-        and (slot.newest is None or not slot.newest.open)
-    )
+def without(policy: openings.HoldPolicy) -> tuple[openings.HoldPolicy, ...]:
+    """Return what holds an opening back, but for this."""
+    return tuple(each for each in openings.HOLDS if each is not policy)
 
 
 @contextmanager
@@ -359,7 +353,7 @@ MUTANTS = (
     Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
-    Mutant("one attempt at a time", patched("controller.core.drive._may_open", opens_beside)),
+    Mutant("one attempt at a time", patched("controller.core.openings.HOLDS", without(openings.left_over))),
     Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
     Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
@@ -382,7 +376,7 @@ MUTANTS = (
     ),
     Mutant(
         "nothing outdated is closed in a mass vanishing",
-        patched("controller.core.drive._is_certain", lambda attempt, seen: drive._readable(seen)),
+        patched("controller.core.situation.Situation.is_certain", lambda self, _attempt: self.is_readable),
         scenarios.changed_in_a_mass_vanishing,
     ),
     Mutant(

@@ -23,7 +23,6 @@ from controller.core.model import (
     Probe,
     Quota,
     ReadingFailure,
-    Revoke,
     SendOutcome,
     Sent,
     Snapshot,
@@ -33,7 +32,7 @@ from controller.core.model import (
 from controller.pace import Pace
 from controller.ports import DeposedError, Record, Term, UnreadableError
 from controller.quotas import Quotas
-from controller.reconciler import SOON, Reconciler
+from controller.reconciler import Reconciler
 from controller.report import Pass
 from controller.roster import Roster
 
@@ -291,9 +290,6 @@ async def test_the_roster_knows_an_attempt_before_its_job_can_be(
         (Plan(look_again_at=NOW + 30), NOW + 30, False),
         (Plan(status=Status(), look_again_at=NOW + 30), NOW + 30, False),
         (Plan(attempts=(FRESH,), look_again_at=NOW + 30), NOW + 30, True),
-        (Plan(attempts=(CLOSED,), look_again_at=NOW + 30), NOW, True),
-        (Plan(attempts=(GONE,), look_again_at=NOW + 30), NOW + 30, True),
-        (Plan(actions=(Revoke(token="c"),), look_again_at=NOW + 30), NOW + SOON, True),
         (Plan(actions=(Cancel(token="c", job_id=1),), look_again_at=NOW + 30), NOW + 30, True),
         (BUSY, None, True),
     ],

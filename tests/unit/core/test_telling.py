@@ -204,9 +204,17 @@ def test_how_far_an_engine_is_is_written_when_the_words_change_and_is_no_event()
     assert later.events == ()
 
 
-def test_progressing_speaks_of_the_slot_that_is_furthest_of_those_not_ready() -> None:
-    seen = see_running(ready(0), started(1), snapshot=snapshot(job(ready(0), RUNNING), job(started(1), RUNNING)))
-    assert said(seen, "Progressing", replicas=3).reason == "Starting"
+def test_progressing_speaks_of_the_replica_that_is_least_far() -> None:
+    """Of three replicas one is ready, one starts, and one is stuck in the queue."""
+    jobs = (job(ready(0), RUNNING), job(started(1), RUNNING), job(queued(2), PENDING, reason="Resources"))
+    found = said(see_running(ready(0), started(1), queued(2), snapshot=snapshot(*jobs)), "Progressing", replicas=3)
+    assert (found.reason, found.message) == ("Queued", f"Replica 2: The job {JOB + 2} is queued (Resources).")
+
+
+def test_of_two_that_are_equally_far_the_first_speaks() -> None:
+    seen = see_running(gone(started(0), "NodeFailed"), gone(started(1), "Preempted"))
+    held = replace(seen, reading_failure=ReadingFailure(since=NOW - 1, reason="SlurmSilent", message="No answer."))
+    assert said(held, "Progressing", replicas=2).message == "Replica 0: It will be tried again after NodeFailed."
 
 
 def test_replicas_that_completed_are_not_waited_for() -> None:
