@@ -155,6 +155,8 @@ def write_config(wanted: Choices) -> None:
             table(f"{recipe}.parameters.model", default=str(Tools.model)),
             table(f"{recipe}.parameters.served_model_name", default="smollm2-135m-instruct"),
             table(f"{recipe}.parameters.max_model_len", default=2048),
+            # Half precision makes so small a model talk nonsense on some processors.
+            table(f"{recipe}.parameters.dtype", default="float32"),
             table(
                 f"{recipe}.parameters.extra_args",
                 default=["--enforce-eager", "--distributed-executor-backend", "uni"],
