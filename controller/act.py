@@ -132,7 +132,9 @@ class Actor:
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
-        values = parameters(record.desired.spec, attempt.token, attempt.digest, self._secret(attempt.token), self._site)
+        values = parameters(
+            record.desired.spec, attempt.token, attempt.digest, attempt.lane, self._secret(attempt.token), self._site
+        )
         reach("before prepare")
         encoded, probe = msgspec.json.encode(values), ProbeSpec.of(record.desired.spec)
         folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, encoded, probe)

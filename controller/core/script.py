@@ -25,12 +25,13 @@ class Site:
     """How long each log of a job may grow before it is rotated; 0: for ever."""
 
 
-def parameters(spec: LaunchSpec, token: str, digest: str, secret: str, site: Site) -> dict[str, Any]:
+def parameters(spec: LaunchSpec, token: str, digest: str, lane: str, secret: str, site: Site) -> dict[str, Any]:
     """Return the parameter file of an attempt. It holds the attempt's secret: mode 0600, removed by the job."""
     return {
         "version": PARAMETERS_VERSION,
         "token": token,
         "digest": digest,
+        "lane": lane,
         "image": {"source": spec.image.source, "definition": spec.image.definition} if spec.image else None,
         "image_cache": site.image_cache,
         "apptainer": site.apptainer,

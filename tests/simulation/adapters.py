@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -224,6 +225,7 @@ class SimRunDirs:
         if self._world.slurm.folder(token).claim is not None:
             self._world.reach("a token was used before")
             raise UsedTokenError(token)
+        self._world.slurm.folder(token).lane = json.loads(parameters).get("lane", "main")
         await Boundary("after prepare")
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 

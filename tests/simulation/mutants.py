@@ -20,6 +20,7 @@ from controller.core.model import (
     JobEnd,
     JobFiles,
     JobPhase,
+    Lane,
     Limits,
     Observed,
     Revoked,
@@ -121,7 +122,7 @@ def claims_ignored() -> Iterator[None]:
 
 def start_beside(self: Any, job: Any, now: float) -> None:
     """An engine asks nobody whether another one of its replica lives."""
-    self.slots[job.name.rpartition("-")[0]] = Slot(job, float("inf"))
+    self.slots[self.place(job)] = Slot(job, float("inf"))
     job.stage = "slot"
 
 
@@ -203,6 +204,19 @@ def evicts_the_open_too(attempt: Attempt, seen: Observed, spec: Any, now: float,
 def without(policy: openings.HoldPolicy) -> tuple[openings.HoldPolicy, ...]:
     """Return what holds an opening back, but for this."""
     return tuple(each for each in openings.HOLDS if each is not policy)
+
+
+def missing_in_the_other_lane(replica: Any, situation: Any) -> openings.Opening | None:
+    """What is missing opens where nothing was."""
+    found = openings.missing(replica, situation)
+    if found is None or replica.newest is None:
+        return found
+    return replace(found, lane=Lane.B if found.lane is Lane.MAIN else Lane.MAIN)
+
+
+def left_without_reason(replica: Any, opening: openings.Opening, situation: Any) -> openings.Hold | None:
+    """With a reason an attempt is opened whatever is left."""
+    return None if opening.beside is not None else openings.left_over(replica, opening, situation)
 
 
 @contextmanager
@@ -354,6 +368,14 @@ MUTANTS = (
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
     Mutant("one attempt at a time", patched("controller.core.openings.HOLDS", without(openings.left_over))),
+    Mutant(
+        "a replacement opens in the lane of what it replaces",
+        patched("controller.core.openings.OPENINGS", (missing_in_the_other_lane,)),
+    ),
+    Mutant(
+        "a lane opens only once nothing of it is left",
+        patched("controller.core.openings.HOLDS", (*without(openings.left_over), left_without_reason)),
+    ),
     Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
     Mutant("singleton", patched("controller.act.submit_options", without_singleton)),

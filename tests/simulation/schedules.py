@@ -39,7 +39,7 @@ class Outcome:
 
 
 def plan_of(seed: int) -> Plan:
-    """Derive a schedule's shape from its seed: some large, half with two controllers, half with slots."""
+    """Derive a schedule's shape from its seed: some large, half with two controllers, with slots, with lanes."""
     large = seed % 10 == 0
     return Plan(
         seed=seed,
@@ -50,6 +50,7 @@ def plan_of(seed: int) -> Plan:
         steps=600 if large else 250,
         gpus=2 if seed % 30 == 0 else 0,
         slots=seed // 2 % 2 == 0,
+        lanes=seed // 4 % 2 == 0,
     )
 
 

@@ -134,6 +134,8 @@ class JobFolder:
     port: int | None = None
     exit: tuple[int, str] | None = None
     written_at: float = 0.0
+    lane: str = "main"
+    """Where its attempt stands beside another of its replica."""
     signed_at: float | None = None
     """When its wrapper last gave a sign of life."""
 
@@ -169,7 +171,7 @@ class SimSlurm:
     slow_until: float = 0.0
     """Until then no engine comes to serve."""
     slots: dict[str, Slot] = field(default_factory=dict)
-    """By replica, as its token less the incarnation."""
+    """By replica and lane."""
     slots_lost: int = 0
     blind_until: float = 0.0
     """Until then nodes don't see RUN_DIR: what starts there can't claim."""
@@ -231,6 +233,10 @@ class SimSlurm:
         job.state, job.ended_at, job.exit_code, job.stage = state, now, code, "over"
         if self.has_accounting:
             self.accounting[job.job_id] = (now + self.rng.choice((0.1, 0.1, 2.0, 6.0)), replace(job))
+
+    def place(self, job: SimJob) -> str:
+        """Name the lane of the replica that a job is for: where its slot is."""
+        return f"{job.name.rpartition('-')[0]} {self.folder(job.name).lane}"
 
     def folder(self, token: str) -> JobFolder:
         """Return an attempt's folder."""
@@ -328,13 +334,13 @@ class SimSlurm:
         job.stage = "slot"
         if not self.has_slots:
             return
-        replica = job.name.rpartition("-")[0]
+        replica = self.place(job)
         before = self.slots.get(replica)
         self.slots[replica] = Slot(job, now)
         job.slot_at = now + HANDOVER if before is not None and before.job is not None else now
 
     def _give_back(self, job: SimJob, now: float) -> None:
-        replica = job.name.rpartition("-")[0]
+        replica = self.place(job)
         slot = self.slots.get(replica)
         if slot is not None and slot.job is job and job.stage != "slot":  # who waited for another gives nothing back
             self.slots[replica] = Slot(None, now)
@@ -345,7 +351,7 @@ class SimSlurm:
             job.lives_until, job.stage = 0.0, "over"
         if not self.has_slots or not job.gives_signs or job.stage == "claimed":
             return
-        slot = self.slots[job.name.rpartition("-")[0]]
+        slot = self.slots[self.place(job)]
         if slot.job is job or now < slot.since + self.rng.uniform(0.0, LOOKS):
             return
         self.slots_lost += 1
@@ -378,7 +384,7 @@ class SimSlurm:
         """
         if job.state == "SUSPENDED":
             job.state = "RUNNING"
-            slot = self.slots.get(job.name.rpartition("-")[0])
+            slot = self.slots.get(self.place(job))
             if job.has_engine and slot is not None and slot.job is not job:
                 self.end(job, "FAILED", now, code=1, reason="SlotLost")
 

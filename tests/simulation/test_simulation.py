@@ -24,6 +24,8 @@ REACHED_AT_LEAST = {
     "revoke won": 1_000,
     "revoke lost": 500,
     "cancel": 1_000,
+    "other lane opened": 500,
+    "handed over": 80,
     "commit failed": 500,
     "commit's answer lost": 500,
     "database put back": 500,

@@ -15,6 +15,7 @@ from controller.core.outcomes import Outcome
 from controller.lease import LeaseRecords
 from controller.ports import Record, Store, Term
 from controller.report import Pass
+from tests.simulation import lanes
 from tests.simulation.controller import SimController
 from tests.simulation.database import MemoryDatabase, SimService
 from tests.simulation.faults import FAULTS, FAULTS_WITHOUT_SLOTS
@@ -82,6 +83,8 @@ class Plan:
     """That all services together may hold; each replica asks for one. 0: any number."""
     slots: bool = True
     """Whether engines need the slot of their replica. It must not hide what the other rules have to hold."""
+    lanes: bool = False
+    """Whether attempts are replaced in time, by one in the other lane of their replica."""
 
 
 class World:
@@ -101,6 +104,10 @@ class World:
         self.database_fails_until = self.folder_fails_until = self.files_late_until = self.files_garbled_until = 0.0
         self.calm = self.restored = False
         self.newest_epoch = 0
+        self.opened_beside: set[str] = set()
+        """Tokens of attempts that were opened in the other lane, with a reason."""
+        self.handed_over: set[str] = set()
+        """Tokens of attempts that another one took over from."""
         self.next_fate: str | None = None
         """What becomes of the next sbatch, if it is not to be drawn."""
         self.calm_since = float("inf")
@@ -236,6 +243,12 @@ class World:
     def judge_plan(self, plan: ServicePlan) -> None:
         """Ready is only what has answered as itself."""
         for attempt in plan.attempts:
+            if attempt.beside is not None and attempt.token not in self.opened_beside:
+                self.opened_beside.add(attempt.token)
+                self.reach("other lane opened")
+            if attempt.outcome == Outcome.SUPERSEDED and attempt.token not in self.handed_over:
+                self.handed_over.add(attempt.token)
+                self.reach("handed over")
             if attempt.ready and attempt.token not in self.slurm.served:
                 raise ViolationError(f"{attempt.token} is called ready, and has never served its model")
             if attempt.outcome == Outcome.REQUEUED and attempt.token not in self.slurm.requeued:
@@ -272,14 +285,27 @@ class World:
         # A requeued job has no dependency left; what keeps it from its GPU is its restart count.
         twins = Counter(j.name for j in mine if j.state == "RUNNING" and not j.restarts)
         by_token = Counter(j.name for j in mine if j.has_claimed)
-        by_replica = Counter(j.name.rpartition("-")[0] for j in mine if j.has_engine and j.state != "SUSPENDED")
+        engines = [j for j in mine if j.has_engine and j.state != "SUSPENDED"]
+        by_lane = Counter(map(self.slurm.place, engines))
         for name, count in twins.items():
             if count > 1:
                 raise ViolationError(f"{count} jobs run at a time for one attempt: {name}")
-        for what, counts in (("attempt", by_token), ("replica", by_replica)):
+        for what, counts in (("attempt", by_token), ("replica's lane", by_lane)):
             for name, count in counts.items():
                 if count > 1:
                     raise ViolationError(f"{count} engines for one {what}: {name}")
+
+        self._judge_lanes(engines)
+
+    def _judge_lanes(self, engines: list[SimJob]) -> None:
+        """Of two engines of a replica the younger one was opened beside the other, with a reason."""
+        by_replica: dict[str, list[SimJob]] = {}
+        for job in engines:
+            by_replica.setdefault(job.name.rpartition("-")[0], []).append(job)
+        for replica, jobs in by_replica.items():
+            youngest = max(jobs, key=lambda j: int(j.name.rpartition("-")[2]))
+            if len(jobs) > 1 and youngest.name not in self.opened_beside:
+                raise ViolationError(f"{len(jobs)} engines for one replica: {replica}, without a reason")
 
     def unsettled(self) -> str | None:
         """Say what is not yet as it should be; `None` once all is."""
@@ -291,6 +317,8 @@ class World:
         services, attempts = self.database.services, self.database.attempts
         wanted = {(s.id, r) for s in services.values() if s.running and not s.deleted for r in range(s.replicas)}
         open_ = {(a.service_id, a.replica): a for a in attempts.values() if a.open}
+        if len(open_) < sum(a.open for a in attempts.values()):
+            return "a replica that is handed over"
         missing = wanted - open_.keys()
         if not open_.keys() <= wanted or (missing and len(open_) != self.plan.gpus):
             return f"open attempts {sorted(open_)} for wanted {sorted(wanted)}"
@@ -313,6 +341,10 @@ class World:
 
     def run(self) -> None:
         """Run the schedule: faults first, then calm, then everything must be as wanted."""
+        with lanes.in_use(lambda: self.plan.lanes and not self.calm):
+            self._run()
+
+    def _run(self) -> None:
         self.user_action()
         left = self.plan.faults + self.plan.user_actions
         for step in range(self.plan.steps):
