@@ -25,8 +25,8 @@ sys.exit(main(sys.argv[1:]))
 def bundle() -> bytes:
     """Return a zip file with a `__main__.py`; the same source gives the same bytes."""
     files = {"__main__.py": MAIN, "controller/__init__.py": ""}
-    for path in sorted(WRAPPER.glob("*.py")):
-        files[f"controller/wrapper/{path.name}"] = path.read_text(encoding="utf-8")
+    for path in sorted(WRAPPER.rglob("*.py")):
+        files[path.relative_to(WRAPPER.parents[1]).as_posix()] = path.read_text(encoding="utf-8")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

@@ -23,7 +23,7 @@ from controller.site import runner
 from controller.slurm.environment import FAMILIES
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry
-from controller.wrapper.logs import NAMES
+from controller.wrapper.logs.reading import NAMES
 
 LOOK_SECONDS = 0.2
 SQUEUE_SECONDS = 2.0

@@ -8,15 +8,16 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from controller.wrapper import claim, parameters
+from controller.wrapper import parameters
 from controller.wrapper.files import remove, say
-from controller.wrapper.logs import Logs
+from controller.wrapper.locks import claim
+from controller.wrapper.logs.reading import Logs
+from controller.wrapper.logs.telling import reason
 from controller.wrapper.process import adopt_orphans
 from controller.wrapper.report import Ending, FailedError, Report
-from controller.wrapper.scratch import scratch
+from controller.wrapper.sandbox.scratch import scratch
 from controller.wrapper.signals import Signals, StoppedError
 from controller.wrapper.supervisor import Supervisor, stop_reason
-from controller.wrapper.telling import reason
 
 
 def main(arguments: Sequence[str]) -> int:

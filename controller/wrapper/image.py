@@ -16,12 +16,12 @@ from pathlib import Path
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry, Record
 from controller.wrapper.files import remove, say, write_new
-from controller.wrapper.logs import Logs
+from controller.wrapper.logs.reading import Logs
+from controller.wrapper.logs.telling import reason
 from controller.wrapper.parameters import Image
 from controller.wrapper.process import Child
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import Signals
-from controller.wrapper.telling import reason
 
 LOCK_INTERVAL = 0.5
 """Seconds between two tries at the lock."""

@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controller.wrapper import environment, ports, slot, telling
+from controller.wrapper import ports
 from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
 from controller.wrapper.image import Images, cannot_start
-from controller.wrapper.logs import Logs
+from controller.wrapper.locks import slot
+from controller.wrapper.locks.volumes import Held, held
+from controller.wrapper.logs import telling
+from controller.wrapper.logs.reading import Logs
 from controller.wrapper.parameters import Parameters
-from controller.wrapper.place import Place
 from controller.wrapper.process import Child
 from controller.wrapper.report import Ending, FailedError, Report
+from controller.wrapper.sandbox import environment
+from controller.wrapper.sandbox.place import Place
 from controller.wrapper.signals import Signals
-from controller.wrapper.volumes import Held, held
 
 PORT_TRIES = 5
 PORT_WINDOW = 3600.0

@@ -20,7 +20,7 @@ from api.contract.find_python import OLDEST
 from tests.pages import ROOT
 
 VERMIN = Path(sys.executable).with_name("vermin")
-SHIPPED = sorted((ROOT / "controller/wrapper").glob("*.py"))
+SHIPPED = sorted((ROOT / "controller/wrapper").rglob("*.py"))
 FILES = [*SHIPPED, *sorted((ROOT / "recipes").rglob("*.py"))]
 
 

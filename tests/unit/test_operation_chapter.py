@@ -25,7 +25,7 @@ def named(heading: str) -> set[str]:
 
 
 def test_each_end_of_an_attempt_is_explained() -> None:
-    wrapper = "".join(file.read_text() for file in (ROOT / "controller" / "wrapper").glob("*.py"))
+    wrapper = "".join(file.read_text() for file in (ROOT / "controller" / "wrapper").rglob("*.py"))
     wrapper += (ROOT / "controller" / "wrapper" / "launch.sh").read_text()
     wrappers = {TERMINATED, *re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', wrapper)}
     assert {"SecretMissing", "VolumeLost", "EngineExited", "PythonMissing"} < wrappers

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-import controller.wrapper.volumes
+import controller.wrapper.locks.volumes
 from api.contract.launch import Health, Image, LaunchSpec, Resources, Volume
 from controller.core.model import Held, JobExit
 from controller.core.script import Site, parameters
 from controller.rundir import SharedRunDirs, read_job_files
-from controller.wrapper import claim
 from controller.wrapper import parameters as wrapper
+from controller.wrapper.locks import claim
+from controller.wrapper.locks.volumes import held
 from controller.wrapper.report import Ending, FailedError, Report, Verdict
 from controller.wrapper.signals import Signals
-from controller.wrapper.volumes import held
 
 RELEASES = sorted(state.parent for state in (Path(__file__).parents[1] / "releases").glob("*/state.json"))
 LOCKED = [release for release in RELEASES if (release / "lock").exists()]
@@ -131,7 +131,7 @@ async def test_its_health_checks_are_understood(release: Path, tmp_path: Path) -
 
 @every_locked
 def test_its_locks_are_heeded(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller.wrapper.volumes, "PATIENCE", 0)
+    monkeypatch.setattr(controller.wrapper.locks.volumes, "PATIENCE", 0)
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / "lock.1").write_bytes((release / "lock").read_bytes())
     volume = wrapper.Volume(source=str(tmp_path / "volume"), target="/data", root=None)

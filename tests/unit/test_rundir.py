@@ -20,7 +20,7 @@ from controller.bundle import bundle, launch_script
 from controller.core.model import Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
-from controller.wrapper import claim
+from controller.wrapper.locks import claim
 from controller.wrapper.report import Report
 
 TOKEN = "af-x-one-0-1"

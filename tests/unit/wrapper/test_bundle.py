@@ -10,7 +10,7 @@ import pytest
 from controller import wrapper
 from controller.bundle import bundle, file_name
 
-SOURCES = sorted(Path(wrapper.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(wrapper.__file__).parent.rglob("*.py"))
 
 
 def test_the_same_source_gives_the_same_bytes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.wrapper import claim
+from controller.wrapper.locks import claim
 
 
 def contend(folder: Path, job_id: int, start: object, won: object) -> None:

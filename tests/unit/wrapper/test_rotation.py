@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import controller.wrapper.rotation
-from controller.wrapper.logs import Logs
-from controller.wrapper.rotation import Rotation
+import controller.wrapper.logs.rotation
+from controller.wrapper.logs.reading import Logs
+from controller.wrapper.logs.rotation import Rotation
 
 from .jobs import Job, until
 
@@ -25,7 +25,7 @@ for number in range(10**9):
 @pytest.fixture
 def appending(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let our own output count as a job's."""
-    monkeypatch.setattr(controller.wrapper.rotation, "_appends", lambda number: True)
+    monkeypatch.setattr(controller.wrapper.logs.rotation, "_appends", lambda number: True)
 
 
 def numbers(path: Path) -> list[int]:
@@ -52,8 +52,8 @@ def test_an_engine_writes_on_while_its_log_is_rotated(job: Job, python: str) -> 
 def test_a_copy_that_takes_long_goes_on_at_the_next_look(
     tmp_path: Path, appending: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller.wrapper.rotation, "BLOCK", 100)
-    monkeypatch.setattr(controller.wrapper.rotation, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(controller.wrapper.logs.rotation, "BLOCK", 100)
+    monkeypatch.setattr(controller.wrapper.logs.rotation, "MOST_SECONDS", 0.0)
     log, before = tmp_path / "stdout.log", tmp_path / "stdout.log.1"
     log.write_text("x" * 250)
     rotation = Rotation([log], 200)
@@ -74,7 +74,7 @@ def test_a_log_that_may_grow_is_left_alone(tmp_path: Path, appending: None, most
 
 
 def test_nothing_is_truncated_that_is_not_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller.wrapper.rotation, "_appends", lambda number: False)
+    monkeypatch.setattr(controller.wrapper.logs.rotation, "_appends", lambda number: False)
     (tmp_path / "stdout.log").write_text("x\n" * 1000)
     Rotation([tmp_path / "stdout.log"], 10).look()
     assert (tmp_path / "stdout.log").stat().st_size == 2000

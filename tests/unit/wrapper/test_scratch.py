@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.wrapper import scratch as module
-from controller.wrapper.scratch import scratch
+from controller.wrapper.sandbox import scratch as module
+from controller.wrapper.sandbox.scratch import scratch
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from controller.wrapper import lock
-from controller.wrapper import slot as module
+from controller.wrapper.locks import lock
+from controller.wrapper.locks import slot as module
+from controller.wrapper.locks.slot import Slot
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
-from controller.wrapper.slot import Slot
 
 from .jobs import Calm, Job, alive, until
 

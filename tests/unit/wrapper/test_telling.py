@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.wrapper import telling
+from controller.wrapper.logs import telling
 
 LOGS = Path(__file__).parent / "logs"
 

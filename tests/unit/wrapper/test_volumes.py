@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from controller.wrapper import lock
-from controller.wrapper import volumes as module
-from controller.wrapper.lock import Holder
+from controller.wrapper.locks import lock
+from controller.wrapper.locks import volumes as module
+from controller.wrapper.locks.lock import Holder
+from controller.wrapper.locks.volumes import Held
 from controller.wrapper.parameters import Volume
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
-from controller.wrapper.volumes import Held
 
 from .jobs import Calm, Job
 

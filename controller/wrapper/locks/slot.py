@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from controller.wrapper import lock
 from controller.wrapper.files import say
-from controller.wrapper.lock import Holder
+from controller.wrapper.locks import lock
+from controller.wrapper.locks.lock import Holder
 from controller.wrapper.process import descendants
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import Signals

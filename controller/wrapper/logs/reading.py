@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from controller.wrapper.rotation import Rotation, before
+from controller.wrapper.logs.rotation import Rotation, before
 
 NAMES = ("stdout.log", "stderr.log")
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controller.wrapper import command, environment
-from controller.wrapper.environment import Runtime
 from controller.wrapper.parameters import Parameters
 from controller.wrapper.report import FailedError
+from controller.wrapper.sandbox import command, environment
+from controller.wrapper.sandbox.environment import Runtime
 
 if TYPE_CHECKING:
     from controller.wrapper.parameters import Text
