@@ -16,7 +16,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from api.contract.identity import Token, new_id
+from api.contract.identity import new_id
+from api.contract.job.token import Token
 from bench.figures import Table, cpu_seconds, load, median, ms, percentile
 from bench.installation import Installation
 from tests.cluster.system import ROOT

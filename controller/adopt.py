@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import insert, update
 
 from api.contract.database import Database
-from api.contract.identity import Token, parse_token, prefix
+from api.contract.job.token import Token, parse_token, prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import AttemptRow

@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import Database, cause
 from api.contract.feed import wakeups
-from api.contract.identity import load_key, prefix, secret
+from api.contract.identity import load_key, secret
+from api.contract.job.token import prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from controller import failpoints

@@ -13,7 +13,8 @@ from pathlib import Path
 from sqlalchemy import select
 
 from api.contract.database import Database
-from api.contract.identity import KeyFileError, load_key, prefix, secret
+from api.contract.identity import KeyFileError, load_key, secret
+from api.contract.job.token import prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from api.contract.identity import ANY_PREFIX, parse_token
+from api.contract.job.token import ANY_PREFIX, parse_token
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase
 from controller.site import runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.model import Attempt, JobPhase, Observed, ProbeSpec, ReadingFailure, Sent, Snapshot
 from controller.ports import Probes, Record, RunDirs
 

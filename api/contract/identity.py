@@ -1,4 +1,4 @@
-"""Names of things: installation, services, tokens, and the secret that belongs to a token."""
+"""Names of things: ids, services; the installation's key, and the secret that it gives to a token."""
 
 from __future__ import annotations
 
@@ -8,48 +8,16 @@ import hmac
 import os
 import re
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 """Easy to read and to type: no 0/o, 1/i/l, u."""
 SERVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(
-    r"af-(?P<installation>[0-9a-z]+)-(?P<service>[0-9a-zA-Z_]+)-(?P<replica>[0-9]+)-(?P<incarnation>[0-9]+)"
-)
-ANY_PREFIX = "af-"
-"""What every token begins with, of whatever installation."""
 KEY_BYTES = 32
 
 
 class KeyFileError(Exception):
     """The installation's key file is missing, unreadable, too open or of the wrong size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """The parts of a token, the unique name under which an attempt's job is submitted."""
-
-    installation: str
-    service: str
-    replica: int
-    incarnation: int
-
-    def __str__(self) -> str:
-        return f"{prefix(self.installation)}{self.service}-{self.replica}-{self.incarnation}"
-
-
-def prefix(installation: str) -> str:
-    """Return what every token of an installation begins with."""
-    return f"{ANY_PREFIX}{installation}-"
-
-
-def parse_token(text: str) -> Token | None:
-    """Read a token; `None` if the text is none."""
-    match = _TOKEN.fullmatch(text)
-    if match is None:
-        return None
-    return Token(match["installation"], match["service"], int(match["replica"]), int(match["incarnation"]))
 
 
 def new_id(length: int = 8) -> str:

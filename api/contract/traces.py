@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from api.contract.identity import parse_token
+from api.contract.job.token import parse_token
 from api.contract.settings import Settings
 
 PLANS = "plans.jsonl"

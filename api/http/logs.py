@@ -8,7 +8,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from api.contract.identity import parse_token
+from api.contract.job.token import parse_token
 
 MOST_OF_A_FILE = 256 * 1024
 MOST_OF_ALL = 8 * 1024 * 1024

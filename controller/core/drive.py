@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.closings import closing
 from controller.core.fold import close
 from controller.core.model import Attempt, Submit

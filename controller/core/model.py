@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from api.contract.launch import Health, LaunchSpec
 from api.contract.status import Condition
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import cause
-from api.contract.identity import parse_token
+from api.contract.job.token import parse_token
 from api.contract.log import about
 from controller.images.retention import ImageRetention
 from controller.lease import Lease

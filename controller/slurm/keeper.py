@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.model import Job, ReadingFailure, Snapshot
 from controller.ports import Clock, Scheduler, Tracked, UnreadableError
 from controller.slurm.snapshot import (

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from api.contract.identity import Token, parse_token
+from api.contract.job.token import Token, parse_token
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import Listing, Tracked
 

@@ -17,7 +17,8 @@ from litestar import Litestar
 from sqlalchemy import insert, select, update
 
 from api.contract.database import Database
-from api.contract.identity import Token, secret
+from api.contract.identity import secret
+from api.contract.job.token import Token
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import digest, encode_spec, resolve
 from api.contract.settings import Settings, load

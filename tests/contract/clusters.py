@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from api.contract.identity import prefix
+from api.contract.job.token import prefix
 from api.contract.launch import Resources
 from controller.core.model import Job, JobPhase, Sent
 from controller.ports import Listing

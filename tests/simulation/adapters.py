@@ -7,7 +7,7 @@ from collections.abc import Collection, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from api.contract.identity import prefix
+from api.contract.job.token import prefix
 from api.contract.launch import Health
 from controller.core.model import (
     Attempt,

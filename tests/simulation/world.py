@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from api.contract.identity import parse_token
+from api.contract.job.token import parse_token
 from controller.core.model import Attempt, Revoke
 from controller.core.model import Plan as ServicePlan
 from controller.core.outcomes import Outcome

@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GRAPH = grimp.build_graph("api", "controller", include_external_packages=True, cache_dir=None)
 OURS = sorted(name for name in GRAPH.modules if not GRAPH.is_module_squashed(name))
 CONTROLLER = [name for name in OURS if name.startswith("controller.")]
-CORE, WRAPPER = "controller.core.policies", "controller.wrapper.files"
+CORE, WRAPPER, SHARED = "controller.core.policies", "controller.wrapper.files", "api.contract.job.token"
 PACKAGES = sorted(
     {"ruamel.yaml": "ruamel"}.get(name, name.replace("-", "_"))
     for line in PYPROJECT["project"]["dependencies"]
@@ -52,13 +52,15 @@ def lies_in(name: str, *packages: str) -> bool:
 def planted() -> Iterator[tuple[str, str]]:
     """Imports that are not there and must never be, as (who, whom)."""
     api = [name for name in OURS if name.startswith("api.")]
-    pure = ("api.contract.identity", "api.contract.launch", "api.contract.status")
+    pure = ("api.contract.job.token", "api.contract.launch", "api.contract.status")
     for name in (*CONTROLLER, *api, *IMPURE, *PACKAGES, *UNSEEN):
         if not lies_in(name, "controller.core", "msgspec", *pure):
             yield CORE, name
-        if not lies_in(name, "controller.wrapper", *IMPURE):
+        if not lies_in(name, "controller.wrapper", "api.contract.job", *IMPURE):
             yield WRAPPER, name
+            yield SHARED, name
     yield WRAPPER, "tomllib"
+    yield SHARED, "tomllib"
     for name in OURS:
         if name != "controller.runtime.timers":
             yield name, "apscheduler"
@@ -167,7 +169,7 @@ def test_a_new_module_must_be_given_its_place(contracts: list[Contract], name: s
     assert broken(contracts, lambda graph: graph.add_module(name)) is not None
 
 
-@pytest.mark.parametrize("name", ["controller.core.fresh", "controller.wrapper.fresh"])
+@pytest.mark.parametrize("name", ["controller.core.fresh", "controller.wrapper.fresh", "api.contract.job.fresh"])
 def test_a_new_module_in_a_package_is_under_its_rules(contracts: list[Contract], name: str) -> None:
     assert broken(contracts, lambda graph: graph.add_module(name)) is None
     assert broken(contracts, lambda graph: (graph.add_module(name), plant(graph, name, "aiohttp"))) is not None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 import controller.reconciler
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.model import (
     Action,
     Attempt,

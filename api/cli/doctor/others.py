@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from api.cli.doctor.check import Check, FailedError, SkippedError
 from api.cli.doctor.slurm import Slurm
 from api.contract.database import Database, SchemaError
-from api.contract.identity import parse_token
+from api.contract.job.token import parse_token
 from api.contract.settings import Settings
 from api.contract.traces import find_traces
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.status import Condition, find
 from controller.core.decide import decide

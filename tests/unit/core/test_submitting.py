@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.model import Cancel, Observed, SendOutcome, Submit
 
 from .builders import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from api.contract.status import Condition, Truth
 from controller.core.model import Limits, Observed, ReadingFailure, SendOutcome, Status
 

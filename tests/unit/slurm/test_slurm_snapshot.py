@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.contract.identity import Token
+from api.contract.job.token import Token
 from controller.core.model import Job, JobPhase, Sent, Snapshot
 from controller.ports import Listing, Tracked, UnreadableError
 from controller.slurm.keeper import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotKeeper
