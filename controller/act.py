@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from api.contract.job.folder import STDERR, STDOUT
 from api.contract.log import about
 from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, SendOutcome, Sent, Submit
 from controller.core.script import Site, parameters
@@ -146,8 +147,8 @@ class Actor:
         return submit_options(
             attempt.token,
             record.desired.spec.resources,
-            output=f"{folder.path}/stdout.log",
-            error=f"{folder.path}/stderr.log",
+            output=f"{folder.path}/{STDOUT}",
+            error=f"{folder.path}/{STDERR}",
             chdir=folder.path,
             warning_seconds=self._time_warning,
             comment=record.desired.name,

@@ -5,7 +5,6 @@ The controller leaves such jobs alone. It opens no replica beside them, either: 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from sqlalchemy import insert, update
 
 from api.contract.database import Database
+from api.contract.job.folder import CLAIM, PARAMETERS, STATE, read_object
 from api.contract.job.token import Token, parse_token, prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
@@ -135,24 +135,16 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
 
 def _digest(folder: Path) -> str | None:
     """Read it from what the job has written, or, if it has not begun, from what it will read."""
-    for name in ("state.json", "params.json"):
-        digest = _read(folder / name).get("digest")
+    for name in (STATE, PARAMETERS):
+        digest = read_object(folder / name).get("digest")
         if isinstance(digest, str):
             return digest
     return None
 
 
 def _job_of(folder: Path) -> int | None:
-    job_id = _read(folder / "claim").get("job_id")
+    job_id = read_object(folder / CLAIM).get("job_id")
     return job_id if isinstance(job_id, int) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def listed(stray: Stray, taken: bool) -> dict[str, Any]:

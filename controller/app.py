@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.contract.database import Database, cause
 from api.contract.feed import wakeups
 from api.contract.identity import load_key, secret
+from api.contract.job.folder import jobs_folder
 from api.contract.job.token import prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
@@ -187,7 +188,7 @@ class Controller:
         if not settings.controller.keep_days:
             return None
         keep = settings.controller.keep_days * 86400
-        jobs = settings.run_dir / self._installation
+        jobs = jobs_folder(settings.run_dir, self._installation)
         counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
         return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
 
@@ -197,7 +198,7 @@ class Controller:
             self._database,
             self._wanted,
             cache=settings.run_dir / "images",
-            jobs=settings.run_dir / self._installation,
+            jobs=jobs_folder(settings.run_dir, self._installation),
             keep=settings.images.keep_days * 86400 or None,
             clock=clock,
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from pathlib import Path
 
 from api.contract.find_python import shell
+from api.contract.job.folder import name_of
 
-WRAPPER = Path(__file__).with_name("wrapper")
+ROOT = Path(__file__).parents[1]
+WRAPPER = ROOT / "controller" / "wrapper"
+SHARED = ROOT / "api" / "contract" / "job"
+ABOVE = ("api", "api/contract", "controller")
+"""The packages that these two lie in; nothing of them travels but their names."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The oldest time that a zip file can hold."""
 
@@ -24,9 +28,9 @@ sys.exit(main(sys.argv[1:]))
 
 def bundle() -> bytes:
     """Return a zip file with a `__main__.py`; the same source gives the same bytes."""
-    files = {"__main__.py": MAIN, "controller/__init__.py": ""}
-    for path in sorted(WRAPPER.rglob("*.py")):
-        files[path.relative_to(WRAPPER.parents[1]).as_posix()] = path.read_text(encoding="utf-8")
+    files = {"__main__.py": MAIN, **{f"{package}/__init__.py": "" for package in ABOVE}}
+    for path in (*SHARED.rglob("*.py"), *WRAPPER.rglob("*.py")):
+        files[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
@@ -35,8 +39,8 @@ def bundle() -> bytes:
 
 
 def file_name(content: bytes) -> str:
-    """Return the name that a bundle lies under: another content never gets the same one."""
-    return f"wrapper-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
+    """Return the name that a bundle lies under."""
+    return name_of(content, "wrapper", ".pyz")
 
 
 def launch_script() -> str:

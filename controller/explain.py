@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from api.contract.database import Database
 from api.contract.identity import KeyFileError, load_key, secret
+from api.contract.job.folder import CLAIM, EXIT, LOGS, STATE
 from api.contract.job.token import prefix
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
@@ -37,7 +38,7 @@ from controller.store import SqlStore, installation_id
 from controller.usage import gpu_hours
 from controller.wanted import Wanted
 
-FILES = ("claim", "state.json", "exit.json", "stdout.log", "stderr.log")
+FILES = (CLAIM, STATE, EXIT, *LOGS)
 
 
 class UnknownServiceError(Exception):

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from api.contract.job.folder import PARAMETERS, PROLOGUE, STDERR, STDOUT
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
@@ -35,8 +36,8 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     options = submit_options(
         TOKEN,
         spec.resources,
-        output=f"{folder.path}/stdout.log",
-        error=f"{folder.path}/stderr.log",
+        output=f"{folder.path}/{STDOUT}",
+        error=f"{folder.path}/{STDERR}",
         chdir=folder.path,
         warning_seconds=settings.slurm.time_warning,
         comment="NAME",
@@ -47,8 +48,8 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     parts = (
         ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
         (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),
-        ("prologue.sh (the site's)", prologue.rstrip() or "# none"),
-        ("params.json (mode 0600)", json.dumps(values, indent=2, ensure_ascii=False)),
+        (f"{PROLOGUE} (the site's)", prologue.rstrip() or "# none"),
+        (f"{PARAMETERS} (mode 0600)", json.dumps(values, indent=2, ensure_ascii=False)),
     )
     return "\n\n".join(f"# --- {title}\n{text}" for title, text in parts)
 

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select, update
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from api.contract.database import Database
+from api.contract.job.folder import is_slot
 from api.contract.tables import AttemptRow, EventRow, Service, UserEvent
 from controller.core.model import Snapshot
 from controller.lease import fence
@@ -118,7 +119,7 @@ def _untouched_since(jobs: Path, before: float) -> Iterator[Path]:
     for folder in jobs.glob("*/*"):
         if (
             folder.is_dir()
-            and not _is_slot(folder)
+            and not is_slot(folder)
             and max(path.lstat().st_mtime for path in (folder, *folder.iterdir())) < before
         ):
             yield folder
@@ -127,10 +128,5 @@ def _untouched_since(jobs: Path, before: float) -> Iterator[Path]:
 def _remove(folder: Path) -> None:
     """Remove it, and its service's folder with the last one: slots are for jobs that live."""
     shutil.rmtree(folder)
-    if all(map(_is_slot, folder.parent.iterdir())):
+    if all(map(is_slot, folder.parent.iterdir())):
         shutil.rmtree(folder.parent)
-
-
-def _is_slot(folder: Path) -> bool:
-    """Whether it is where the wrappers of one replica settle whose engine may live."""
-    return folder.suffix == ".slot"

@@ -1,4 +1,4 @@
-"""The job folders on the shared file system: RUN_DIR/<installation>/<service>/<token>/.
+"""The job folders on the shared file system: `api.contract.job.folder` says where they lie.
 
 Files here are the only channel from job to controller. They come late on NFS, and may be garbled: both read as absent.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import secrets
 from collections.abc import Collection, Mapping
@@ -18,6 +16,19 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from api.contract.job.folder import (
+    CLAIM,
+    EXIT,
+    PARAMETERS,
+    PROBE,
+    PROLOGUE,
+    STATE,
+    job_folder,
+    jobs_folder,
+    library,
+    name_of,
+    read_object,
+)
 from controller.bundle import bundle, file_name, launch_script
 from controller.core.model import Claim, Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
 from controller.ports import JobFolder, UsedTokenError
@@ -27,8 +38,6 @@ LARGEST_FILE = 1_000_000
 
 LONGEST_DETAIL = 200
 """Characters of what a job says of its step."""
-PROBE = "probe.json"
-"""Our own note in a job's folder: how its engine is probed. What the service is later says nothing of that."""
 
 
 class SharedRunDirs:
@@ -36,8 +45,8 @@ class SharedRunDirs:
 
     def __init__(self, run_dir: Path, installation: str, prologue: str) -> None:
         self._run_dir = run_dir
-        self._jobs = run_dir / installation
-        self._library = run_dir / "lib"
+        self._jobs = jobs_folder(run_dir, installation)
+        self._library = library(run_dir)
         self._prologue = prologue
         self._bundle = bundle()
         self._launch = launch_script().encode()
@@ -45,13 +54,13 @@ class SharedRunDirs:
 
     def folder(self, service_id: str, token: str) -> Path:
         """Return the folder of an attempt's job."""
-        return self._jobs / service_id / token
+        return job_folder(self._jobs, service_id, token)
 
     def job_folder(self, service_id: str, token: str) -> JobFolder:
         """Return where an attempt's job finds its things, none of which this makes."""
         return JobFolder(
             path=str(self.folder(service_id, token)),
-            launch_script=str(self._library / f"launch-{hashlib.sha256(self._launch).hexdigest()[:12]}.sh"),
+            launch_script=str(self._library / name_of(self._launch, "launch", ".sh")),
             wrapper=str(self._library / file_name(self._bundle)),
         )
 
@@ -83,7 +92,7 @@ class SharedRunDirs:
 
     def _verdict(self, service_id: str, token: str) -> Verdict | None:
         folder = self.folder(service_id, token)
-        told = _health(_json(folder / "state.json").get("health"))
+        told = _health(_json(folder / STATE).get("health"))
         return replace(told, age=self._signs.oldest(service_id, token)) if told is not None else None
 
     async def revoke(self, service_id: str, token: str) -> None:
@@ -97,13 +106,13 @@ class SharedRunDirs:
             if not path.exists():
                 _write(path, content)
         _make_private(self._run_dir, folder)
-        if (folder / "claim").exists():
+        if (folder / CLAIM).exists():
             raise UsedTokenError(f"{folder} is claimed")
         if self._prologue:
-            _write(folder / "prologue.sh", (self._prologue.rstrip() + "\n").encode())
+            _write(folder / PROLOGUE, (self._prologue.rstrip() + "\n").encode())
         if probe is not None:
             _write(folder / PROBE, msgspec.json.encode(probe))
-        _write(folder / "params.json", parameters)
+        _write(folder / PARAMETERS, parameters)
         return job
 
     def _revoke(self, folder: Path) -> None:
@@ -112,7 +121,7 @@ class SharedRunDirs:
         _write(draft, b'{"revoked": true}')
         try:
             with contextlib.suppress(FileExistsError):
-                os.link(draft, folder / "claim")
+                os.link(draft, folder / CLAIM)
         finally:
             draft.unlink()
 
@@ -131,13 +140,13 @@ def read_job_files(folder: Path) -> JobFiles:
 
 def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
     """Read a job's files, and its sign of life, if its wrapper gives any."""
-    state, changed = _json(folder / "state.json"), _changed(folder / "state.json")
+    state, changed = _json(folder / STATE), _changed(folder / STATE)
     files = JobFiles(
-        claim=_claim(folder / "claim"),
+        claim=_claim(folder / CLAIM),
         step=_text(state.get("step")) or None,
         detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
-        exit=_exit(_json(folder / "exit.json")),
+        exit=_exit(_json(folder / EXIT)),
     )
     return files, changed if "sign_interval" in state else None
 
@@ -198,12 +207,7 @@ def _text(value: object) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            value = json.loads(file.read(LARGEST_FILE))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return read_object(path, LARGEST_FILE)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -17,9 +17,10 @@ import msgspec
 from sqlalchemy import Connection, bindparam, select
 
 from api.contract.database import Database
+from api.contract.job.folder import STDERR, STDOUT
 from api.contract.tables import AttemptRow, Service
 from api.http.errors import InvalidError, Problem, UnavailableError
-from api.http.logs import job_folder
+from api.http.logs import folder_of
 from api.http.query import bad_header
 from api.http.services import VIEW
 from api.http.tails import NOWHERE, Mark, Tail, Tails
@@ -32,7 +33,7 @@ LOOK_SECONDS = 1.0
 HEARTBEAT_SECONDS = 15.0
 PASSES_AFTER_END = 3
 """So often a file is read once its job has gone, before it counts as finished: it may lie on NFS."""
-_STREAMS = {"o": ("stdout", "stdout.log"), "e": ("stderr", "stderr.log")}
+_STREAMS = {"o": ("stdout", STDOUT), "e": ("stderr", STDERR)}
 _MARK = re.compile(r"(\d{1,4})-(\d{1,9})\.([oe])\.(\d{1,18})\.(\d{1,4})\.([0-9a-f]{1,8})")
 _OVER = frozenset({"completed", "failed", "cancelled"})
 
@@ -127,7 +128,7 @@ class Following:
 
     async def tail(self, token: str, stream: str) -> Tail:
         """Return the tail of a file of an attempt."""
-        return await self.tails.follow(job_folder(self._run_dir, token) / _STREAMS[stream][1])
+        return await self.tails.follow(folder_of(self._run_dir, token) / _STREAMS[stream][1])
 
 
 @dataclass(slots=True)

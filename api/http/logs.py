@@ -8,12 +8,13 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from api.contract.job.folder import STDERR, STDOUT, job_folder, jobs_folder, rotated
 from api.contract.job.token import parse_token
 
 MOST_OF_A_FILE = 256 * 1024
 MOST_OF_ALL = 8 * 1024 * 1024
 """Bytes. With many replicas, less of each file is shown."""
-FILES = (("STDOUT", "stdout.log"), ("STDERR", "stderr.log"))
+FILES = (("STDOUT", STDOUT), ("STDERR", STDERR))
 
 
 def read_logs(run_dir: Path, tokens: Sequence[str], lines: int | None = None) -> str:
@@ -25,20 +26,17 @@ def read_logs(run_dir: Path, tokens: Sequence[str], lines: int | None = None) ->
     sections = []
     for token in tokens:
         for title, name in FILES:
-            file = job_folder(run_dir, token) / name
+            file = folder_of(run_dir, token) / name
             sections.append(f"=== SLURM {title} ({file}) ===\n{_end(run_dir, file, most, lines)}")
     return "\n\n".join(sections)
 
 
-def job_folder(run_dir: Path, token: str) -> Path:
+def folder_of(run_dir: Path, token: str) -> Path:
     """Return an attempt's job folder; of a token that is none of ours, one that does not exist."""
     parts = parse_token(token)
-    return run_dir / parts.installation / parts.service / token if parts else run_dir / "no-such-token"
-
-
-def rotated(file: Path) -> Path:
-    """Return where what was in a log before lies, if it was rotated."""
-    return file.with_name(f"{file.name}.1")
+    if parts is None:
+        return run_dir / "no-such-token"
+    return job_folder(jobs_folder(run_dir, parts.installation), parts.service, token)
 
 
 class OutsideError(Exception):

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from api.http.logs import MOST_OF_A_FILE, OutsideError, begin_of_end, open_log, rotated
+from api.contract.job.folder import rotated
+from api.http.logs import MOST_OF_A_FILE, OutsideError, begin_of_end, open_log
 
 BUFFER = 256 * 1024
 """Bytes of each file that are kept in memory; who is further behind reads the file."""

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import Database, SchemaError, cause, open_database
+from api.contract.job.folder import jobs_folder
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from controller.images.make import MakeError, make
@@ -143,7 +144,7 @@ async def _usage(settings: Settings) -> Usage:
     try:
         installation = await installation_id(database)
         wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
-        return await usage(database, wanted, settings.run_dir / installation)
+        return await usage(database, wanted, jobs_folder(settings.run_dir, installation))
     finally:
         await database.close()
 

@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 
 from api.contract.identity import new_id
+from api.contract.job.folder import STDERR, STDOUT
 from api.contract.launch import Image, Resources
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
@@ -74,8 +75,8 @@ class ImageJobs:
         options = submit_options(
             maker.name,
             resources(self._settings),
-            output=f"{folder.path}/stdout.log",
-            error=f"{folder.path}/stderr.log",
+            output=f"{folder.path}/{STDOUT}",
+            error=f"{folder.path}/{STDERR}",
             chdir=folder.path,
             warning_seconds=site.time_warning,
             comment="an image for AI Factory Server",

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from api.contract.job.folder import LOGS
 from api.contract.launch import Image
 from api.contract.settings import Settings, process_environment
 from controller.core.model import Job, JobPhase, SendOutcome
@@ -23,7 +24,6 @@ from controller.site import runner
 from controller.slurm.environment import FAMILIES
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry
-from controller.wrapper.logs.reading import NAMES
 
 LOOK_SECONDS = 0.2
 SQUEUE_SECONDS = 2.0
@@ -70,7 +70,7 @@ async def _here(job: JobFolder) -> None:
     """Run the batch script as a child of ours; the wrapper ends all that it started when it is told to."""
     command = ("/bin/bash", job.launch_script, job.path, job.wrapper, sys.executable)
     environment = _without_slurm(process_environment()) | {"SLURM_JOB_ID": "0"}
-    outputs = [os.open(Path(job.path, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for name in NAMES]
+    outputs = [os.open(Path(job.path, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for name in LOGS]
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=outputs[0], stderr=outputs[1], env=environment,
@@ -168,10 +168,10 @@ async def _cancel(jobs: ImageJobs, name: str, job_id: int | None) -> None:
 @contextlib.asynccontextmanager
 async def _showing(folder: Path, tell: Tell) -> AsyncIterator[None]:
     """Show what is written to the job's logs, to its end."""
-    offsets = dict.fromkeys(NAMES, 0)
+    offsets = dict.fromkeys(LOGS, 0)
 
     def show() -> None:
-        for name in NAMES:
+        for name in LOGS:
             with contextlib.suppress(OSError), (folder / name).open("rb") as file:
                 file.seek(offsets[name])
                 text = file.read()

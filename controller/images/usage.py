@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, exists, or_, select
 
 from api.contract.database import Database
+from api.contract.job.folder import PARAMETERS, STATE, job_folder, read_object
 from api.contract.launch import Image
 from api.contract.tables import AttemptRow, Service, ServiceStatus
 from controller.store import service_row
@@ -70,7 +70,7 @@ def _usage(services: Iterable[Any], attempts: Iterable[Any], wanted: Wanted, job
             by_service[key].append(row.name)
     for row in attempts:
         mine = (row.service_id, row.digest)
-        told = now[mine] if mine in now else _told(jobs / row.service_id / row.token)
+        told = now[mine] if mine in now else _told(job_folder(jobs, row.service_id, row.token))
         if told == "":
             unknown.append(row.token)
         elif told is not None:
@@ -88,7 +88,7 @@ def _told(folder: Path) -> str | None:
 
     `None`: none of the cache. Empty: they do not say (yet).
     """
-    parameters, state = _json(folder / "params.json"), _json(folder / "state.json")
+    parameters, state = read_object(folder / PARAMETERS), read_object(folder / STATE)
     if "image" in state:
         return str(state["image"]) or None
     if "image" not in parameters:
@@ -97,14 +97,6 @@ def _told(folder: Path) -> str | None:
         return key_of(Image(**parameters["image"]) if parameters["image"] is not None else None)
     except TypeError:
         return ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _frozen(found: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:

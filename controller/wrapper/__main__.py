@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from api.contract.job.folder import PARAMETERS
 from controller.wrapper import parameters
 from controller.wrapper.files import remove, say
 from controller.wrapper.locks import claim
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(folder)
     signals.before_waiting = report.sign
     ending = _run(folder, job_id, prologue_code, report, signals)
-    remove(folder / parameters.NAME)
+    remove(folder / PARAMETERS)
     report.end(ending)
     return ending.code
 
@@ -55,8 +56,8 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
         report.step("claimed")
         if prologue_code != 0:
             raise FailedError("PrologueFailed", f"the prologue ended with {prologue_code}\n{_last_lines(folder)}")
-        asked = parameters.read(folder / parameters.NAME)
-        remove(folder / parameters.NAME)  # it holds the secret, and we may be killed at any moment
+        asked = parameters.read(folder / PARAMETERS)
+        remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
         report.digest = asked.digest
         with scratch(job_id) as room:
             return Supervisor(folder, asked, room, report, signals).run()

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from api.contract.job.folder import PARAMETERS
 from controller.wrapper.report import FailedError
 
 if TYPE_CHECKING:
     Piece = str | Mapping[str, str]
     Text = str | tuple[Piece, ...]
 
-NAME = "params.json"
 VERSION = 1
 """The newest version of the file that is understood here."""
 
@@ -108,7 +108,7 @@ def _check_version(raw: object) -> None:
     if not isinstance(version, int):
         raise TypeError("no version")
     if version > VERSION:
-        raise FailedError("ParametersTooNew", f"params.json has version {version}; this wrapper knows {VERSION}")
+        raise FailedError("ParametersTooNew", f"{PARAMETERS} has version {version}; this wrapper knows {VERSION}")
 
 
 def _parse(fields: _Fields) -> Parameters:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.contract.job.folder import EXIT, STATE
 from controller.wrapper.files import replace, say
 
 MESSAGE_LIMIT = 2000
@@ -97,12 +98,12 @@ class Report:
         if now - self._signed_at >= SIGN_INTERVAL:
             self._signed_at = now
             with contextlib.suppress(OSError):  # what can't be written is said where there is something to say
-                os.utime(self._folder / "state.json")
+                os.utime(self._folder / STATE)
 
     def end(self, ending: Ending) -> None:
         """Write the last word."""
         message = clean(ending.message)[:MESSAGE_LIMIT]
-        self._put("exit.json", {"code": ending.code, "reason": ending.reason, "message": message})
+        self._put(EXIT, {"code": ending.code, "reason": ending.reason, "message": message})
 
     def _write(self) -> None:
         now = (self._step, self._port, self._detail, self._health)
@@ -118,7 +119,7 @@ class Report:
         if self._health is not None:
             told = {"ok": self._health.ok, "failures": self._health.failures, "message": clean(self._health.message)}
             content["health"] = told
-        self._put("state.json", content)
+        self._put(STATE, content)
 
     def _put(self, name: str, content: dict[str, object]) -> None:
         try:

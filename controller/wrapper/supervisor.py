@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.contract.job.folder import RECIPE_FILES
 from controller.wrapper import ports
 from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
@@ -85,7 +86,7 @@ class Supervisor:
         raise FailedError("NoFreePort", f"the engine found each of the ports {sorted(tried)} taken")
 
     def _write_files(self) -> Path:
-        folder = self._folder / "files"
+        folder = self._folder / RECIPE_FILES
         try:
             folder.mkdir(exist_ok=True)
             for name, text in self._parameters.files.items():

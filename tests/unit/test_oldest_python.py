@@ -17,11 +17,11 @@ from ruamel.yaml import YAML
 
 from api.cli.doctor.job import SCRIPT
 from api.contract.find_python import OLDEST
+from controller.bundle import SHARED, WRAPPER
 from tests.pages import ROOT
 
 VERMIN = Path(sys.executable).with_name("vermin")
-SHIPPED = sorted((ROOT / "controller/wrapper").rglob("*.py"))
-FILES = [*SHIPPED, *sorted((ROOT / "recipes").rglob("*.py"))]
+FILES = [*sorted(SHARED.rglob("*.py")), *sorted(WRAPPER.rglob("*.py")), *sorted((ROOT / "recipes").rglob("*.py"))]
 
 
 class Evaluated(ast.NodeTransformer):
@@ -69,7 +69,7 @@ def needs_newer(folder: Path, *texts: str) -> str:
 def test_what_runs_in_jobs_is_for_the_oldest_python(tmp_path: Path) -> None:
     hello = YAML().load((ROOT / "recipes/simple/hello.yaml").read_text())["command"][0]
     within = re.findall(r" -c '([^']*)'", SCRIPT)
-    assert len(FILES) > 20
+    assert len(FILES) > 25
     assert len(within) >= 1
     assert needs_newer(tmp_path, hello, *within, *(file.read_text() for file in FILES)) == ""
 

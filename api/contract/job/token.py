@@ -22,7 +22,12 @@ class Token:
     incarnation: int
 
     def __str__(self) -> str:
-        return f"{prefix(self.installation)}{self.service}-{self.replica}-{self.incarnation}"
+        return f"{self.replica_name}-{self.incarnation}"
+
+    @property
+    def replica_name(self) -> str:
+        """What all tokens of one replica begin with."""
+        return f"{prefix(self.installation)}{self.service}-{self.replica}"
 
 
 def prefix(installation: str) -> str:

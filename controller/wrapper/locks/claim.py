@@ -13,9 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from api.contract.job.folder import CLAIM
 from controller.wrapper.files import is_linked, remove, write_new
-
-NAME = "claim"
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ def take(folder: Path, job_id: int) -> None:
     A job may come twice under one id: a slurmctld that has lost its latest state starts what runs anew, elsewhere.
     """
     holder = Holder(job_id=job_id, restarts=0, host=socket.gethostname(), at=time.time())
-    temporary = folder / f".{NAME}.{job_id}.{holder.host}.{os.getpid()}"
+    temporary = folder / f".{CLAIM}.{job_id}.{holder.host}.{os.getpid()}"
     content = json.dumps(asdict(holder))
     try:
         write_new(temporary, content)
-        _link(temporary, folder / NAME, content)
+        _link(temporary, folder / CLAIM, content)
     except OSError as error:
         raise NoClaimError(f"cannot claim {folder}: {error}") from error
     finally:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from api.contract.job.folder import slot_folder
+from api.contract.job.token import parse_token
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
@@ -58,9 +60,11 @@ def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals
 
     `folder` is the attempt's. Raises `FailedError` (`SlotFailed`, `SlotLost`) or `StoppedError`.
     """
+    parts = parse_token(token)
+    if parts is None:
+        raise FailedError("SlotFailed", f"{token!r} names no replica")
     me = Holder(token, job_id, socket.gethostname(), time.time())
-    replica = token.rpartition("-")[0]
-    slot, before = _take(folder.parent / f"{replica}.slot", me)
+    slot, before = _take(slot_folder(folder, parts), me)
     # Who is ended while it waits gives nothing back: the engine before may live, and the next one has to wait as well.
     if before is None or before.token:
         _wait_for(before, slot, report, signals)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from api.contract.job.token import parse_token
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
@@ -110,9 +111,12 @@ def _may_follow(me: Holder, holder: Holder | None) -> bool:
     """
     if holder is None:
         return False
-    mine, _, now = me.token.rpartition("-")
-    theirs, _, before = holder.token.rpartition("-")
-    return not holder.token or (mine == theirs and now.isdecimal() and before.isdecimal() and int(before) <= int(now))
+    if not holder.token:
+        return True
+    mine, theirs = parse_token(me.token), parse_token(holder.token)
+    if mine is None or theirs is None:
+        return False
+    return mine.replica_name == theirs.replica_name and theirs.incarnation <= mine.incarnation
 
 
 def _in_use(folder: Path, holder: Holder | None) -> str:

@@ -6,9 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from controller.wrapper.logs.rotation import Rotation, before
-
-NAMES = ("stdout.log", "stderr.log")
+from api.contract.job.folder import LOGS, rotated
+from controller.wrapper.logs.rotation import Rotation
 
 READ_LIMIT = 256 * 1024
 """Bytes; of what came in between two looks, or stands before the end, only the newest so many are read."""
@@ -20,7 +19,7 @@ class Logs:
     """Both logs of the job, from the moment of creation on, or from their beginning; rotated above `most` bytes."""
 
     def __init__(self, folder: Path, whole: bool = False, most: int = 0) -> None:
-        self._paths = [folder / name for name in NAMES]
+        self._paths = [folder / name for name in LOGS]
         self._rotation = Rotation(list(self._paths), most)
         self._starts = [0 if whole else _size(path) for path in self._paths]
         self._offsets = list(self._starts)
@@ -42,7 +41,7 @@ class Logs:
         for path, start in zip(self._paths, self._starts):
             text, end = _read(path, start)
             if end < start or (start == 0 and end < READ_LIMIT):
-                text = (_read(before(path), 0)[0] + text)[-READ_LIMIT:]
+                text = (_read(rotated(path), 0)[0] + text)[-READ_LIMIT:]
             lines += re.split(r"[\r\n]+", text)
         return [line for line in lines if line.strip()]
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from api.contract.job.folder import rotated
 from controller.wrapper.files import remove, say
 
 BLOCK = 1024 * 1024
@@ -57,7 +58,7 @@ class Rotation:
             copy.write(block)
             if time.monotonic() > deadline:
                 return
-        _draft(path).replace(before(path))
+        _draft(path).replace(rotated(path))
         while block := log.read(BLOCK):  # what has come meanwhile
             copy.write(block)
         log.truncate(0)
@@ -70,13 +71,8 @@ class Rotation:
         remove(_draft(path))
 
 
-def before(path: Path) -> Path:
-    """Return where what was in a log before lies."""
-    return path.with_name(f"{path.name}.1")
-
-
 def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.1")
+    return path.with_name(f".{rotated(path).name}")
 
 
 def _appends(number: int) -> bool:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import ast
-import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from controller import wrapper
-from controller.bundle import bundle, file_name
+from controller.bundle import SHARED, WRAPPER, bundle, file_name
 
-SOURCES = sorted(Path(wrapper.__file__).parent.rglob("*.py"))
+SOURCES = sorted((*SHARED.rglob("*.py"), *WRAPPER.rglob("*.py")))
 
 
 def test_the_same_source_gives_the_same_bytes() -> None:
@@ -19,11 +19,17 @@ def test_the_same_source_gives_the_same_bytes() -> None:
     assert file_name(b"") == "wrapper-e3b0c44298fc.pyz"
 
 
-def test_holds_the_wrapper_and_nothing_else() -> None:
-    names = zipfile.ZipFile(io.BytesIO(bundle())).namelist()
-    assert names[:2] == ["__main__.py", "controller/__init__.py"]
-    assert "controller/wrapper/__main__.py" in names
-    assert all(name.startswith("controller/wrapper/") for name in names[2:])
+def test_holds_what_the_wrapper_needs_and_nothing_else(tmp_path: Path) -> None:
+    packed = tmp_path / "wrapper.pyz"
+    packed.write_bytes(bundle())
+    needs = f"import sys; sys.path[:0] = [{str(packed)!r}]; import controller.wrapper.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", needs], check=True, capture_output=True, text=True)
+    needed = {name for name in done.stdout.split() if name.partition(".")[0] in ("api", "controller")}
+    names = zipfile.ZipFile(packed).namelist()
+    packages = {name.removesuffix("/__init__.py") for name in names}
+    assert {name.removesuffix(".py").replace("/", ".") for name in packages} == {"__main__"} | needed
+    assert names == sorted(names)
+    assert "controller.wrapper.__main__" in needed
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
@@ -40,5 +46,6 @@ def test_is_written_for_the_standard_library(source: Path) -> None:
             else []
         )
     }
-    assert not {name for name in imported if name.partition(".")[0] in ("api", "msgspec", "pydantic")}
-    assert all(name.startswith("controller.wrapper") for name in imported if name.startswith("controller"))
+    assert not {name for name in imported if name.partition(".")[0] in ("msgspec", "pydantic")}
+    ours = [name for name in imported if name.startswith(("api", "controller"))]
+    assert all(name.startswith(("api.contract.job", "controller.wrapper")) for name in ours)

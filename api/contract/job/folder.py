@@ -1,0 +1,81 @@
+"""Where a job's folder lies on the shared file system, and what is in it.
+
+RUN_DIR/INSTALLATION/SERVICE/TOKEN          the folder of an attempt's job
+RUN_DIR/INSTALLATION/SERVICE/REPLICA.slot   the lock of a replica: whose engine may live
+RUN_DIR/lib                                 what all jobs run, under names that tell its content
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from api.contract.job.token import Token
+
+CLAIM = "claim"
+"""Who runs the attempt, or that it was revoked; made by link(2), once."""
+PARAMETERS = "params.json"
+"""What the job is to run. It holds the attempt's secret, and the job removes it."""
+STATE = "state.json"
+"""How far the job is, and by the time of its last change that its wrapper lives."""
+EXIT = "exit.json"
+"""How it ended."""
+PROBE = "probe.json"
+"""The controller's own note: how the engine is probed. What the service is later says nothing of that."""
+PROLOGUE = "prologue.sh"
+"""The site's own shell text."""
+RECIPE_FILES = "files"
+"""The folder of the files that travel with the recipe."""
+STDOUT = "stdout.log"
+STDERR = "stderr.log"
+LOGS = (STDOUT, STDERR)
+"""What the job writes. What was in one before it was rotated lies beside it."""
+
+_SLOT = ".slot"
+
+
+def jobs_folder(run_dir: Path, installation: str) -> Path:
+    """Return where the jobs of an installation have their folders."""
+    return run_dir / installation
+
+
+def job_folder(jobs: Path, service_id: str, token: str) -> Path:
+    """Return the folder of one job, below those of its installation."""
+    return jobs / service_id / token
+
+
+def slot_folder(job: Path, token: Token) -> Path:
+    """Return where the jobs of one replica settle whose engine may live; `job`: the folder of one of them."""
+    return job.with_name(f"{token.replica_name}{_SLOT}")
+
+
+def is_slot(folder: Path) -> bool:
+    """Whether what lies beside job folders is a slot."""
+    return folder.suffix == _SLOT
+
+
+def library(run_dir: Path) -> Path:
+    """Return the folder of what all jobs run."""
+    return run_dir / "lib"
+
+
+def name_of(content: bytes, stem: str, suffix: str) -> str:
+    """Return the name under which it lies in the library: another content never gets the same one."""
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+
+
+def rotated(log: Path) -> Path:
+    """Return where what was in a log before lies, if it was rotated."""
+    return log.with_name(f"{log.name}.1")
+
+
+def read_object(path: Path, most: int = -1) -> dict[str, Any]:
+    """Read a file that holds a JSON object; what is absent, garbled or longer than `most` bytes is an empty one."""
+    try:
+        with path.open("rb") as file:
+            value = json.loads(file.read(most))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
