@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import msgspec
-
 from api.contract.job.folder import STDERR, STDOUT
 from api.contract.log import about
 from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, SendOutcome, Sent, Submit
@@ -133,12 +131,10 @@ class Actor:
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
-        values = parameters(
-            record.desired.spec, attempt.token, attempt.digest, attempt.lane, self._secret(attempt.token), self._site
-        )
+        told = parameters(record.desired.spec, attempt, self._secret(attempt.token), self._site)
         reach("before prepare")
-        encoded, probe = msgspec.json.encode(values), ProbeSpec.of(record.desired.spec)
-        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, encoded, probe)
+        content, probe = told.to_json().encode(), ProbeSpec.of(record.desired.spec)
+        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, content, probe)
         reach("after prepare")
         return folder
 

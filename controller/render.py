@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from api.contract.job.folder import PARAMETERS, PROLOGUE, STDERR, STDOUT
+from api.contract.job.token import Token
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
 from api.contract.settings import Settings
 from controller.bundle import launch_script
+from controller.core.model import Attempt
 from controller.core.script import parameters
 from controller.images.jobs import has_to_be_made
 from controller.rundir import SharedRunDirs
 from controller.site import site
 from controller.slurm.argv import submit_command, submit_options
 
-TOKEN = "af-INSTALLATION-SERVICE-0-1"  # noqa: S105
+TOKEN = str(Token("INSTALLATION", "SERVICE", 0, 1))
+ATTEMPT = Attempt(token=TOKEN, service_id="SERVICE", replica=0, incarnation=1, generation=1, digest="", intent_at=0.0)
 IMAGE_JOB = "IMAGE-JOB"
 """The id of the job that makes the image, where there is none yet."""
 
@@ -44,12 +48,12 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
         after=IMAGE_JOB if awaits_image else None,
     )
     command = submit_command(folder.launch_script, (folder.path, folder.wrapper, settings.slurm.python), options)
-    values = parameters(spec, TOKEN, digest(spec), "<the attempt's own secret>", site(settings))
+    told = parameters(spec, replace(ATTEMPT, digest=digest(spec)), "<the attempt's own secret>", site(settings))
     parts = (
         ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
         (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),
         (f"{PROLOGUE} (the site's)", prologue.rstrip() or "# none"),
-        (f"{PARAMETERS} (mode 0600)", json.dumps(values, indent=2, ensure_ascii=False)),
+        (f"{PARAMETERS} (mode 0600)", json.dumps(asdict(told), indent=2, ensure_ascii=False)),
     )
     return "\n\n".join(f"# --- {title}\n{text}" for title, text in parts)
 

@@ -6,26 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Piece = str | Mapping[str, str]
-"""A literal string, or `{"runtime": "port"}`: a value that only the running job knows."""
-
-Text = str | tuple[Piece, ...]
-"""One argument or environment value: a literal, or pieces that the job joins. User values are always literals."""
+from api.contract.job.parameters import Image, Text
 
 UpdateStrategy = Literal["rolling", "recreate"]
 """How a change reaches what runs: one replica after another, or all ended before the first new one starts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """Where the container comes from. Exactly one of the two is set.
-
-    `source` is a path to a .sif file, or an OCI reference (`docker://…`, `oras://…`) that is pulled once;
-    `definition` is the text of an Apptainer definition file that is built once.
-    """
-
-    source: str | None = None
-    definition: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from controller.core.decide import decide
 from controller.core.model import Attempt, Desired, Limits, Observed, Plan, Snapshot
 

@@ -6,19 +6,18 @@ Each has a folder of its own, RUN_DIR/images/making/NAME.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import shutil
 from dataclasses import dataclass
 
 from api.contract.identity import new_id
 from api.contract.job.folder import STDERR, STDOUT
-from api.contract.launch import Image, Resources
+from api.contract.job.parameters import Image, Parameters
+from api.contract.launch import Resources
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
-from controller.core.script import PARAMETERS_VERSION
 from controller.ports import JobFolder, UnreadableError
 from controller.rundir import SharedRunDirs
 from controller.slurm.argv import submit_options
@@ -59,15 +58,14 @@ class ImageJobs:
     async def prepare(self, image: Image, *, refresh: bool) -> Maker:
         """Write the folder of a maker; raises `OSError`."""
         name = f"{PREFIX}{cache.key(image)}-{new_id(6)}"
-        values = {
-            "version": PARAMETERS_VERSION,
-            "token": name,
-            "image": {"source": image.source, "definition": image.definition},
-            "refresh": refresh,
-            "image_cache": str(self._settings.run_dir / "images"),
-            "apptainer": self._settings.apptainer.command,
-        }
-        return Maker(name=name, folder=await self._run_dirs.prepare(FOLDER[1], name, json.dumps(values).encode()))
+        told = Parameters(
+            token=name,
+            image=image,
+            refresh=refresh,
+            image_cache=str(self._settings.run_dir / "images"),
+            apptainer=self._settings.apptainer.command,
+        )
+        return Maker(name=name, folder=await self._run_dirs.prepare(FOLDER[1], name, told.to_json().encode()))
 
     async def submit(self, maker: Maker) -> Sent:
         """Submit its job. Raises `ResourcesError`."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from api.contract.job.folder import LOGS
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.settings import Settings, process_environment
 from controller.core.model import Job, JobPhase, SendOutcome
 from controller.images.jobs import ImageJobs, Maker, ResourcesError

@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, exists, or_, select
 
 from api.contract.database import Database
+from api.contract.job import typed
 from api.contract.job.folder import PARAMETERS, STATE, job_folder, read_object
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.tables import AttemptRow, Service, ServiceStatus
 from controller.store import service_row
 from controller.wanted import Wanted
@@ -94,8 +95,8 @@ def _told(folder: Path) -> str | None:
     if "image" not in parameters:
         return ""
     try:
-        return key_of(Image(**parameters["image"]) if parameters["image"] is not None else None)
-    except TypeError:
+        return key_of(None if parameters["image"] is None else typed.read(Image, parameters["image"]))
+    except ValueError:
         return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from controller.wrapper.cache import is_cached

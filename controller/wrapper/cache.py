@@ -24,21 +24,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from api.contract.job.parameters import Image
 from controller.wrapper.files import remove, replace
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class Image(Protocol):
-        """What an image is made of; exactly one of the two is set."""
-
-        @property
-        def source(self) -> str | None: ...  # noqa: D102
-        @property
-        def definition(self) -> str | None: ...  # noqa: D102
-
 
 CHUNK = 1 << 20
 """Bytes that are read at once for a digest."""

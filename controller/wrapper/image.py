@@ -13,12 +13,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from api.contract.job.parameters import Image
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry, Record
 from controller.wrapper.files import remove, say, write_new
 from controller.wrapper.logs.reading import Logs
 from controller.wrapper.logs.telling import reason
-from controller.wrapper.parameters import Image
 from controller.wrapper.process import Child
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import Signals

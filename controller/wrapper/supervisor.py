@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.contract.job.folder import RECIPE_FILES
+from api.contract.job.parameters import Parameters
 from controller.wrapper import ports
 from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
@@ -18,7 +19,6 @@ from controller.wrapper.locks import slot
 from controller.wrapper.locks.volumes import Held, held
 from controller.wrapper.logs import telling
 from controller.wrapper.logs.reading import Logs
-from controller.wrapper.parameters import Parameters
 from controller.wrapper.process import Child
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.sandbox import environment
@@ -64,7 +64,7 @@ class Supervisor:
         if parameters.image is None:
             self._report.image = ""
         else:
-            images = Images(parameters.image_cache, parameters.apptainer, self._report, self._signals)
+            images = Images(Path(parameters.image_cache), parameters.apptainer, self._report, self._signals)
             image = images.prepare(parameters.image, self._folder, self._scratch, refresh=parameters.refresh)
         if not parameters.command:
             return Ending(0, "ImageReady", str(image))

@@ -10,7 +10,7 @@ import pytest
 from backends import Backend
 
 from api.contract.database import Database
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, SlurmSettings, load
 from controller.app import build

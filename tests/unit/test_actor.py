@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from api.contract.launch import Image, LaunchSpec, Resources
+from api.contract.job.parameters import Image
+from api.contract.launch import LaunchSpec, Resources
 from controller.act import Actor
 from controller.core.model import (
     Attempt,

@@ -7,17 +7,20 @@ field is no change; one that goes away, or becomes something else, is.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import controller.wrapper.locks.volumes
-from api.contract.launch import Health, Image, LaunchSpec, Resources, Volume
-from controller.core.model import Held, JobExit
+from api.contract.job.parameters import Image, VolumeMount
+from api.contract.launch import Health, LaunchSpec, Resources, Volume
+from controller.core.model import Attempt, Held, JobExit
 from controller.core.script import Site, parameters
 from controller.rundir import SharedRunDirs, read_job_files
-from controller.wrapper import parameters as wrapper
+from controller.wrapper import parameters as parameters_of
 from controller.wrapper.locks import claim
 from controller.wrapper.locks.volumes import held
 from controller.wrapper.report import Ending, FailedError, Report, Verdict
@@ -26,6 +29,10 @@ from controller.wrapper.signals import Signals
 RELEASES = sorted(state.parent for state in (Path(__file__).parents[1] / "releases").glob("*/state.json"))
 LOCKED = [release for release in RELEASES if (release / "lock").exists()]
 TOKEN = "af-z42chr-7f96e9xf-0-1"
+ATTEMPT = Attempt(
+    token=TOKEN, service_id="7f96e9xf", replica=0, incarnation=1, generation=1, digest="d1", intent_at=0.0
+)
+WRAPPERS = sorted((Path(__file__).parents[1] / "releases").glob("*/wrapper.pyz"))
 
 every_release = pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
 every_locked = pytest.mark.parametrize("release", LOCKED, ids=lambda release: release.name)
@@ -54,14 +61,14 @@ def spec() -> LaunchSpec:
 def written(folder: Path) -> dict[str, Any]:
     """Have each file written as today; return what is in them."""
     site = Site(apptainer="apptainer", image_cache="/i", port_range=(1, 9), volumes="/v", python="python3")
-    (folder / "params.json").write_text(json.dumps(parameters(spec(), TOKEN, "d1", "s", site)))
+    (folder / "params.json").write_text(parameters(spec(), ATTEMPT, "s", site).to_json())
     claim.take(folder, 77)
     report = Report(folder)
     report.digest = "d1"
     report.step("serving", "Application startup complete", port=8000)
     report.health(Verdict(ok=True, failures=0, message="well"))
     report.end(Ending(0, "Terminated", "stopped"))
-    volume = wrapper.Volume(source=str(folder / "volume"), target="/data", root=None)
+    volume = VolumeMount(source=str(folder / "volume"), target="/data", root=None)
     with held([volume], TOKEN, 77, report, Signals()):
         (folder / "lock").write_bytes((folder / "volume" / "lock.1").read_bytes())
     names = ("params.json", "claim", "state.json", "exit.json", "lock")
@@ -95,11 +102,21 @@ def test_what_its_jobs_write_is_understood(release: Path) -> None:
 
 @every_release
 def test_what_its_controller_wrote_is_understood_by_the_wrapper(release: Path) -> None:
-    asked = wrapper.read(release / "params.json")
+    asked = parameters_of.read(release / "params.json")
     assert asked.token == TOKEN
     assert asked.secret is not None
     assert asked.command[0] == "python3"
     assert asked.listens
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS, ids=lambda wrapper: wrapper.parent.name)
+def test_its_wrapper_understands_what_the_controller_writes_now(wrapper: Path, tmp_path: Path) -> None:
+    written(tmp_path)
+    told = "from controller.wrapper import parameters; print(parameters.read(__import__('pathlib').Path(sys.argv[2])))"
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path[:0] = sys.argv[1:2]; {told}"]
+    done = subprocess.run([*command, wrapper, tmp_path / "params.json"], capture_output=True, text=True, check=False)
+    assert "image=Image(source='docker://engine'" in done.stdout, done.stderr
+    assert "command=('engine', ({'runtime': 'port'},))" in done.stdout
 
 
 @every_release
@@ -134,7 +151,7 @@ def test_its_locks_are_heeded(release: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(controller.wrapper.locks.volumes, "PATIENCE", 0)
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume" / "lock.1").write_bytes((release / "lock").read_bytes())
-    volume = wrapper.Volume(source=str(tmp_path / "volume"), target="/data", root=None)
+    volume = VolumeMount(source=str(tmp_path / "volume"), target="/data", root=None)
     holder = json.loads((release / "lock").read_text())
     with (
         pytest.raises(FailedError, match=f"in use by {holder['token']} .job {holder['job_id']} on"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.settings import load
 from controller.render import TOKEN, render
 from controller.rundir import SharedRunDirs

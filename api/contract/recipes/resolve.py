@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from api.contract.launch import Health, Image, LaunchSpec, Piece, Resources, Text
+from api.contract.job.parameters import Image, Piece, Text
+from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe
 from api.contract.recipes.checks import health_kind, placeholders
 from api.contract.recipes.errors import ConfigError as ConfigError

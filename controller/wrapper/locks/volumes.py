@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from api.contract.job.parameters import VolumeMount
 from api.contract.job.token import parse_token
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
-from controller.wrapper.parameters import Volume
 from controller.wrapper.process import descendants
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import Signals
@@ -37,7 +37,7 @@ class Held:
         self._me = me
         self._locks: list[tuple[Path, int]] = []
 
-    def take(self, volume: Volume, report: Report, signals: Signals) -> None:
+    def take(self, volume: VolumeMount, report: Report, signals: Signals) -> None:
         """Take one, once it is free; raises `FailedError` (`VolumeInUse`, `VolumeFailed`) or `StoppedError`."""
         folder = _place(volume)
         deadline = time.monotonic() + PATIENCE
@@ -79,7 +79,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(volumes: Sequence[Volume], token: str, job_id: int, report: Report, signals: Signals) -> Iterator[Held]:
+def held(volumes: Sequence[VolumeMount], token: str, job_id: int, report: Report, signals: Signals) -> Iterator[Held]:
     """Take the volumes, all in the same order, so that no two jobs wait for each other; give them back at the end."""
     taken = Held(Holder(token, job_id, socket.gethostname(), time.time()))
     try:
@@ -90,12 +90,12 @@ def held(volumes: Sequence[Volume], token: str, job_id: int, report: Report, sig
         taken.give_back()
 
 
-def data(volume: Volume) -> Path:
+def data(volume: VolumeMount) -> Path:
     """Return the folder of a volume that the engine sees."""
     return _place(volume) / DATA
 
 
-def _place(volume: Volume) -> Path:
+def _place(volume: VolumeMount) -> Path:
     """Return its folder, links followed; raises `FailedError` where they lead out of where it may lie."""
     folder = Path(os.path.realpath(volume.source))
     root = None if volume.root is None else Path(os.path.realpath(volume.root))

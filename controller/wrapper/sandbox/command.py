@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from api.contract.job.parameters import Parameters
 from controller.wrapper.locks.volumes import data
-from controller.wrapper.parameters import Parameters
 
 RECIPE_FOLDER = "/recipe"
 """Where the recipe's files are inside a container."""

@@ -13,13 +13,9 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from controller.wrapper.parameters import Parameters
+from api.contract.job.parameters import Parameters, Text
 from controller.wrapper.report import FailedError
-
-if TYPE_CHECKING:
-    from controller.wrapper.parameters import Text
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
 """Variables (or beginnings of their names) of the job that tell an engine its GPUs."""

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from controller.wrapper.parameters import Parameters
+from api.contract.job.parameters import Parameters, Text
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import command, environment
 from controller.wrapper.sandbox.environment import Runtime
-
-if TYPE_CHECKING:
-    from controller.wrapper.parameters import Text
 
 
 class Place:

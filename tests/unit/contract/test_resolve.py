@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.contract.launch import Health, Image, LaunchSpec, Resources
+from api.contract.job.parameters import Image
+from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe, read_recipe
 from api.contract.recipes.resolve import (
     FIXED_BY_RECIPE,

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from controller.core import model
 from controller.core.codec import (
     HIDDEN,

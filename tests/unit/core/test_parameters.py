@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from api.contract.launch import Health, Image, LaunchSpec, Resources, Volume
-from controller.core.script import PARAMETERS_VERSION, Site, parameters
+from api.contract.job.parameters import VERSION, Image
+from api.contract.launch import Health, LaunchSpec, Resources, Volume
+from controller.core.model import Attempt
+from controller.core.script import Site, parameters
 
 from .builders import HEALTH, JOB_SPEC, spec
 
 SITE = Site(apptainer="/opt/apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3")
+ATTEMPT = Attempt(token="af-i-s-0-1", service_id="s", replica=0, incarnation=1, generation=1, digest="d", intent_at=0.0)
 
 
-def of(launch: LaunchSpec, site: Site = SITE, secret: str = "hush") -> dict[str, object]:
-    found = parameters(launch, "af-i-s-0-1", "d", secret, site)
-    assert json.loads(json.dumps(found)) == found
+def of(launch: LaunchSpec, site: Site = SITE, secret: str = "hush", attempt: Attempt = ATTEMPT) -> dict[str, object]:
+    found: dict[str, object] = json.loads(parameters(launch, attempt, secret, site).to_json())
     return found
 
 
@@ -36,10 +39,12 @@ def test_all_that_the_wrapper_needs() -> None:
         )
     )
     assert found == {
-        "version": PARAMETERS_VERSION,
+        "version": VERSION,
         "token": "af-i-s-0-1",
         "digest": "d",
+        "lane": "main",
         "image": {"source": "docker://vllm/vllm-openai", "definition": None},
+        "refresh": False,
         "image_cache": "/run/images",
         "apptainer": "/opt/apptainer",
         "command": ["vllm", "serve", '$(reboot); "x"\n'],
@@ -55,6 +60,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "secret_variable": "VLLM_API_KEY",
         "port_range": None,
         "stop_grace": 7.0,
+        "home": None,
         "check": None,
         "log_bytes": 0,
     }
@@ -81,8 +87,7 @@ def test_what_depends(launch: LaunchSpec, key: str, value: object) -> None:
 
 def test_the_jobs_own_check() -> None:
     health = Health(kind="command", command=("ready", ("-p", {"runtime": "port"})), interval=3.0, timeout=2.0)
-    found = parameters(spec(health=health), "af-i-s-0-1", "d", "", SITE)["check"]
-    assert json.loads(json.dumps(found)) == {
+    assert of(spec(health=health))["check"] == {
         "command": ["ready", ["-p", {"runtime": "port"}]],
         "interval": 3.0,
         "timeout": 2.0,
@@ -99,8 +104,10 @@ def test_the_jobs_own_check() -> None:
     ],
 )
 def test_where_a_replica_has_its_volume(volume: Volume, source: str) -> None:
-    found = parameters(spec(volumes=(volume,)), "af-i-s-3-17", "d", "", SITE)["volumes"]
-    assert found == [{"source": source, "target": "/data", "root": volume.root}]
+    attempt = replace(ATTEMPT, token="af-i-s-3-17", replica=3, incarnation=17)
+    assert of(spec(volumes=(volume,)), attempt=attempt)["volumes"] == [
+        {"source": source, "target": "/data", "root": volume.root}
+    ]
 
 
 def test_the_sites_ports() -> None:

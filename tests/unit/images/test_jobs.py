@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image, Parameters
 from api.contract.settings import Settings, load
 from controller.images.jobs import ImageJobs
 from controller.slurm.runner import Completed, NotStartedError
-from controller.wrapper import cache
+from controller.wrapper import cache, parameters
 from controller.wrapper.cache import Entry
 
 IMAGE = Image(source="docker://a/b")
@@ -70,14 +69,10 @@ async def test_a_missing_image_gets_a_job_without_gpus(jobs: ImageJobs, cluster:
     assert not any("gres" in word for word in sent)
     (folder,) = (settings.run_dir / "images" / "making").iterdir()
     assert folder.name.startswith(f"af-image-{KEY}-")
-    assert json.loads((folder / "params.json").read_text()) == {
-        "version": 1,
-        "token": folder.name,
-        "image": {"source": "docker://a/b", "definition": None},
-        "refresh": False,
-        "image_cache": str(settings.run_dir / "images"),
-        "apptainer": "apptainer",
-    }
+    told = Parameters(
+        token=folder.name, image=IMAGE, image_cache=str(settings.run_dir / "images"), apptainer="apptainer"
+    )
+    assert parameters.read(folder / "params.json") == told
 
 
 async def test_many_that_need_it_wait_for_one_job(jobs: ImageJobs, cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.settings import Settings, load
 from controller.images.make import MakeError, make
 from controller.images.stock import Stored

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.launch import Image
+from api.contract.job.parameters import Image
 from api.contract.settings import Settings, load
 from controller.images.wish import UnknownRecipeError, WishError, image_of
 

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from api.contract.job import typed
+from api.contract.job.parameters import HealthCommand, Image, Parameters, VolumeMount
 from controller.wrapper import parameters
 from controller.wrapper.report import FailedError
 
 LEAST: dict[str, Any] = {"version": 1, "command": ["true"]}
 
 
-def read(tmp_path: Path, content: object) -> parameters.Parameters:
+def read(tmp_path: Path, content: object) -> Parameters:
     path = tmp_path / "params.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return parameters.read(path)
@@ -45,11 +51,11 @@ def test_reads_all_of_it(tmp_path: Path) -> None:
             "something_newer": {"is": "ignored"},
         },
     )
-    assert read_back.image == parameters.Image(source="/images/x.sif", definition=None)
+    assert read_back.image == Image(source="/images/x.sif", definition=None)
     assert read_back.command == ("serve", ("--port=", {"runtime": "port"}))
     assert (read_back.port_range, read_back.stop_grace, read_back.home) == ((8000, 8999), 5.0, "/srv/home")
-    assert read_back.volumes == (parameters.Volume("/v/x", "/data", "/v"), parameters.Volume("/v/y", "/more", None))
-    assert read_back.check == parameters.Check(("ready", ({"runtime": "port"},)), 3.0, 2.5)
+    assert read_back.volumes == (VolumeMount("/v/x", "/data", "/v"), VolumeMount("/v/y", "/more", None))
+    assert read_back.check == HealthCommand(("ready", ({"runtime": "port"},)), 3.0, 2.5)
     assert (read_back.nv, read_back.secret_variable) == (True, "VLLM_API_KEY")
 
 
@@ -110,6 +116,66 @@ def test_refuses_nonsense_by_name(tmp_path: Path, wrong: dict[str, Any]) -> None
         read(tmp_path, {**LEAST, **wrong})
     assert failed.value.ending.reason == "ParametersBad"
     assert next(iter(wrong)) in failed.value.ending.message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"nv": 1}, "nv: not true or false"),
+        ({"host": 5}, "host: not a string"),
+        ({"home": "a\0"}, "home: has a NUL character"),
+        ({"log_bytes": True}, "log_bytes: not a whole number"),
+        ({"log_bytes": -1}, "log_bytes: not a number of bytes"),
+        ({"stop_grace": "30"}, "stop_grace: not a number"),
+        ({"stop_grace": -1}, "stop_grace: not a number of seconds"),
+        ({"port_range": [10]}, "port_range: not a list of 2"),
+        ({"port_range": [2000, 1000]}, "port_range: not a range of ports"),
+        ({"binds": {}}, "binds: not a list"),
+        ({"environment": []}, "environment: not an object"),
+        ({"environment": {"A B": ""}}, "environment: 'A B' can't name a variable"),
+        ({"environment_from": {"A": 1}}, "environment_from: A: not a string"),
+        ({"files": {"../x": ""}}, "files: '../x' is not a plain file name"),
+        ({"command": [[{"runtime": "moon"}]]}, "command: unknown runtime value 'moon'"),
+        ({"command": []}, "command: empty"),
+        ({"image": {}}, "image: needs a source or a definition"),
+        ({"volumes": [{"target": "/v"}]}, "volumes: source: missing"),
+        ({"volumes": [{"source": "v", "target": "/v"}]}, "volumes: source: 'v' is no plain absolute path"),
+        ({"check": {"command": []}}, "check: its command is empty"),
+        ({"version": "1"}, "no version"),
+    ],
+)
+def test_says_what_is_wrong_and_where(tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(FailedError) as failed:
+        read(tmp_path, {**LEAST, **wrong})
+    assert failed.value.ending.message == f"{tmp_path}/params.json: {message}"
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(Parameters)]), plain))
+def test_whatever_is_written_there_is_read_or_refused(content: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):
+        assert typed.read(Parameters, json.loads(typed.read(Parameters, content).to_json())) is not None
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    told = Parameters(
+        token="af-i-s-0-1",
+        image=Image(definition="Bootstrap: scratch"),
+        refresh=True,
+        command=("a", ("--port=", {"runtime": "port"})),
+        environment={"A": ("b", {"runtime": "files"})},
+        volumes=(VolumeMount("/v", "/data"), VolumeMount("/w", "/more", "/")),
+        secret="hush",
+        port_range=(1, 9),
+        check=HealthCommand(("true",), timeout=2.0),
+    )
+    assert read(tmp_path, told.to_json()) == told
+    assert "hush" not in repr(told)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "7"])

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from api.contract.job.parameters import VolumeMount
 from controller.wrapper.locks import lock
 from controller.wrapper.locks import volumes as module
 from controller.wrapper.locks.lock import Holder
 from controller.wrapper.locks.volumes import Held
-from controller.wrapper.parameters import Volume
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
 
@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def take(folder: Path, token: str, job_id: int = 7, signals: Any = None, root: str | None = None) -> Held:
     held = Held(Holder(token, job_id, "here", 1.0))
     report = Report(folder.parent)
-    held.take(Volume(str(folder), "/data", root), report, signals or Calm())
+    held.take(VolumeMount(str(folder), "/data", root), report, signals or Calm())
     return held
 
 

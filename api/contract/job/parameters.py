@@ -1,0 +1,159 @@
+"""What a job is told: `params.json`, as the controller writes it and the job reads it."""
+
+# Annotations are evaluated here, for `typed` to read them: no newer spelling than Python 3.9's.
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Optional, Union
+
+VERSION = 1
+"""The newest version of the file that is understood here. What is added and may be ignored does not change it."""
+
+RUNTIME_VALUES = ("port", "host", "files")
+"""What `{"runtime": …}` may stand for."""
+
+
+def _runtime(piece: Mapping[str, str]) -> None:
+    if piece.get("runtime") not in RUNTIME_VALUES:
+        raise ValueError(f"unknown runtime value {piece.get('runtime')!r}")
+
+
+def _variable(name: str) -> None:
+    # Apptainer writes names into shell text, so nothing but a plain identifier may pass.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+        raise ValueError(f"{name!r} can't name a variable")
+
+
+def _file_name(name: str) -> None:
+    if name in ("", ".", "..") or "/" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+
+
+def _folder(path: str) -> None:
+    if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
+        raise ValueError(f"{path!r} is no plain absolute path")
+
+
+def _seconds(number: float) -> None:
+    if not 0 <= number < float("inf"):
+        raise ValueError("not a number of seconds")
+
+
+def _bytes(number: int) -> None:
+    if number < 0:
+        raise ValueError("not a number of bytes")
+
+
+def _ports(ports: tuple[int, int]) -> None:
+    if not 0 < ports[0] <= ports[1] < 65536:
+        raise ValueError("not a range of ports")
+
+
+Piece = Union[str, Annotated[Mapping[str, str], _runtime]]
+"""A literal string, or `{"runtime": "port"}`: a value that only the running job knows."""
+
+Text = Union[str, tuple[Piece, ...]]
+"""One argument or environment value: a literal, or pieces that the job joins. User values are always literals."""
+
+Variable = Annotated[str, _variable]
+FileName = Annotated[str, _file_name]
+Folder = Annotated[str, _folder]
+"""A plain absolute path on the node."""
+Seconds = Annotated[float, _seconds]
+Bytes = Annotated[int, _bytes]
+Ports = Annotated[tuple[int, int], _ports]
+"""Lowest and highest port, both included."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where the container comes from. Exactly one of the two is set.
+
+    `source` is a path to a .sif file, or an OCI reference (`docker://…`, `oras://…`) that is pulled once;
+    `definition` is the text of an Apptainer definition file that is built once.
+    """
+
+    source: Optional[str] = None
+    definition: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.definition is None):
+            raise ValueError("needs a source or a definition")
+
+
+@dataclass(frozen=True)
+class VolumeMount:
+    """A folder that one job at a time may write to."""
+
+    source: Folder
+    target: Folder
+    """Where the engine sees its data."""
+    root: Optional[Folder] = None
+    """Below which it must lie, links followed; `None`: anywhere."""
+
+
+@dataclass(frozen=True)
+class HealthCommand:
+    """A command whose exit code says whether the engine is well."""
+
+    command: tuple[Text, ...]
+    interval: Seconds = 10.0
+    timeout: Seconds = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise ValueError("its command is empty")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All that the controller says about the job; see the launch spec for what each means.
+
+    Later releases may add fields; each has a default, which is what a file without it means.
+    """
+
+    version: int = VERSION
+    token: str = ""
+    digest: Optional[str] = None
+    """What identifies the launch spec; told on, not used."""
+    lane: str = "main"
+    """Where the job stands beside another of its replica."""
+    image: Optional[Image] = None
+    """`None`: the command runs on the node itself."""
+    refresh: bool = False
+    """The image is to be made anew."""
+    image_cache: str = "."
+    apptainer: str = "apptainer"
+    command: tuple[Text, ...] = ()
+    """Empty: the image is to be made, and nothing is run in it."""
+    environment: Mapping[Variable, Text] = field(default_factory=dict)
+    environment_from: Mapping[Variable, str] = field(default_factory=dict)
+    binds: tuple[str, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    files: Mapping[FileName, str] = field(default_factory=dict)
+    nv: bool = False
+    listens: bool = True
+    host: str = "0.0.0.0"  # noqa: S104
+    """Engines are reached from the controller's and the API's hosts."""
+    secret: Optional[str] = field(default=None, repr=False)
+    secret_variable: Optional[Variable] = None
+    port_range: Optional[Ports] = None
+    """`None`: any."""
+    stop_grace: Seconds = 30.0
+    """Between TERM and KILL."""
+    home: Optional[str] = None
+    """The engine's home on the node; `None`: a folder that ends with the job."""
+    check: Optional[HealthCommand] = None
+    """`None`: the controller asks the engine itself."""
+    log_bytes: Bytes = 0
+    """A log that is longer is rotated; 0: none is."""
+
+    def __post_init__(self) -> None:
+        if not self.command and self.image is None:
+            raise ValueError("command: empty")
+
+    def to_json(self) -> str:
+        """Return the text of the file. It holds the attempt's secret: mode 0600, removed by the job."""
+        return json.dumps(asdict(self))
