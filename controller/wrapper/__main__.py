@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from api.contract.job.folder import PARAMETERS
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper import parameters
 from controller.wrapper.files import remove, say
 from controller.wrapper.locks import claim
@@ -53,9 +54,11 @@ def main(arguments: Sequence[str]) -> int:
 def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals: Signals) -> Ending:
     """Do what is between the claim and the last word; whatever goes wrong becomes an ending."""
     try:
-        report.step("claimed")
+        report.step(Step.CLAIMED)
         if prologue_code != 0:
-            raise FailedError("PrologueFailed", f"the prologue ended with {prologue_code}\n{_last_lines(folder)}")
+            raise FailedError(
+                ExitReason.PROLOGUE_FAILED, f"the prologue ended with {prologue_code}\n{_last_lines(folder)}"
+            )
         asked = parameters.read(folder / PARAMETERS)
         remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
         report.digest = asked.digest
@@ -69,7 +72,7 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
         return Ending(code, stop_reason(signals), f"stopped by {stopped} before the engine was started")
     except Exception as error:
         say(traceback.format_exc())
-        return Ending(1, "WrapperError", f"{type(error).__name__}: {error}")
+        return Ending(1, ExitReason.WRAPPER_ERROR, f"{type(error).__name__}: {error}")
 
 
 def _last_lines(folder: Path) -> str:

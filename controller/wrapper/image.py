@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from api.contract.job.parameters import Image
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry, Record
 from controller.wrapper.files import remove, say, write_new
@@ -52,14 +53,16 @@ class Images:
         self._report.image = entry.key
         try:
             while refresh or cache.hold(entry.image, self._wait) is None:
-                self._report.step("image", f"waiting for {entry.image.name}")
+                self._report.step(Step.IMAGE, f"waiting for {entry.image.name}")
                 self._cache.mkdir(parents=True, exist_ok=True)
                 with cache.locked(entry.lock, self._wait):
                     if refresh or not entry.image.exists():
                         self._build(image, entry, job_folder, scratch)
                 refresh = False
         except OSError as error:
-            raise FailedError("ImageFailed", f"cannot make {entry.image}: {error.strerror or error}") from error
+            raise FailedError(
+                ExitReason.IMAGE_FAILED, f"cannot make {entry.image}: {error.strerror or error}"
+            ) from error
         cache.touch(entry)
         return entry.image
 
@@ -72,12 +75,14 @@ class Images:
             command = [self._apptainer, "build", str(partial), str(definition)]
         else:
             command = [self._apptainer, "pull", "--disable-cache", str(partial), str(image.source)]
-        self._report.step("image", " ".join(["apptainer", command[1], image.source or "from a definition"]))
+        self._report.step(Step.IMAGE, " ".join(["apptainer", command[1], image.source or "from a definition"]))
         log = Logs(job_folder)
         try:
             code = self._run(command, {"APPTAINER_TMPDIR": str(scratch), **os.environ}, scratch)
             if code != 0 or not partial.exists():
-                raise FailedError("ImageFailed", f"apptainer {command[1]} ended with {code}\n{reason(log.lines())}")
+                raise FailedError(
+                    ExitReason.IMAGE_FAILED, f"apptainer {command[1]} ended with {code}\n{reason(log.lines())}"
+                )
             cache.publish(entry, self._record(image, partial))
         finally:
             remove(partial)
@@ -96,7 +101,7 @@ class Images:
         try:
             child = Child(command, environment, folder)
         except OSError as error:
-            raise FailedError("ImageFailed", cannot_start(self._apptainer, error)) from error
+            raise FailedError(ExitReason.IMAGE_FAILED, cannot_start(self._apptainer, error)) from error
         try:
             while True:
                 code = child.exit_code()
@@ -127,7 +132,9 @@ def _existing(path: Path) -> Path:
     try:
         path.stat()
     except OSError as error:
-        raise FailedError("ImageFailed", f"image {path} on {socket.gethostname()}: {error.strerror}") from error
+        raise FailedError(
+            ExitReason.IMAGE_FAILED, f"image {path} on {socket.gethostname()}: {error.strerror}"
+        ) from error
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from api.contract.job import typed
 from api.contract.job.parameters import VERSION, Parameters
+from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
 
 
@@ -15,16 +16,18 @@ def read(path: Path) -> Parameters:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise FailedError("ParametersBad", f"cannot read {path}: {error.strerror}") from error
+        raise FailedError(ExitReason.PARAMETERS_BAD, f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise FailedError("ParametersBad", f"{path} is not JSON") from error
+        raise FailedError(ExitReason.PARAMETERS_BAD, f"{path} is not JSON") from error
     version = raw.get("version") if isinstance(raw, dict) else None
     if not isinstance(version, int):
-        raise FailedError("ParametersBad", f"{path}: no version")
+        raise FailedError(ExitReason.PARAMETERS_BAD, f"{path}: no version")
     if version > VERSION:
-        raise FailedError("ParametersTooNew", f"{path.name} has version {version}; this wrapper knows {VERSION}")
+        raise FailedError(
+            ExitReason.PARAMETERS_TOO_NEW, f"{path.name} has version {version}; this wrapper knows {VERSION}"
+        )
     try:
         parameters: Parameters = typed.read(Parameters, raw)
     except ValueError as error:
-        raise FailedError("ParametersBad", f"{path}: {error}") from error
+        raise FailedError(ExitReason.PARAMETERS_BAD, f"{path}: {error}") from error
     return parameters

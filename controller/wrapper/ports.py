@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Collection
 
+from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
 
 CONNECT_TIMEOUT = 0.5
@@ -26,7 +27,7 @@ def pick(host: str, port_range: tuple[int, int] | None, avoid: Collection[int]) 
             if port is not None and port not in avoid:
                 return port
     where = f"in {port_range[0]}-{port_range[1]}" if port_range else "at all"
-    raise FailedError("NoFreePort", f"no free port {where} on {socket.gethostname()}")
+    raise FailedError(ExitReason.NO_FREE_PORT, f"no free port {where} on {socket.gethostname()}")
 
 
 def _bind(host: str, port: int, lenient: bool) -> int | None:
@@ -44,7 +45,7 @@ def _bind(host: str, port: int, lenient: bool) -> int | None:
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 return None
-            raise FailedError("NoFreePort", f"cannot listen on {host}: {error.strerror or error}") from error
+            raise FailedError(ExitReason.NO_FREE_PORT, f"cannot listen on {host}: {error.strerror or error}") from error
         return int(probe.getsockname()[1])
 
 

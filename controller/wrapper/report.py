@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.contract.job.folder import EXIT, STATE
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper.files import replace, say
 
 MESSAGE_LIMIT = 2000
@@ -35,17 +36,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended: the exit code, one CamelCase word, and what tells people why."""
+    """How it ended: the exit code, one word, and what tells people why."""
 
     code: int
-    reason: str
+    reason: ExitReason
     message: str
 
 
 class FailedError(Exception):
     """The job ends here, for a reason of its own rather than the engine's."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: ExitReason, message: str) -> None:
         super().__init__(message)
         self.ending = Ending(1, reason, message)
 
@@ -55,7 +56,7 @@ class Report:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._step = ""
+        self._step: Step | None = None
         self._port: int | None = None
         self.digest: str | None = None
         """What identifies the launch spec; `ai-factory adopt` reads it back."""
@@ -63,12 +64,12 @@ class Report:
         """The key of its image in the cache; empty: it uses none of those."""
         self._detail = ""
         self._health: Verdict | None = None
-        self._written: tuple[str, int | None, str, Verdict | None] | None = None
+        self._written: tuple[Step | None, int | None, str, Verdict | None] | None = None
         self._written_at = 0.0
         self._signed_at = 0.0
         self._complained = False
 
-    def step(self, step: str, detail: str = "", port: int | None = None) -> None:
+    def step(self, step: Step, detail: str = "", port: int | None = None) -> None:
         """Enter a step. A port, once known, stays until another is given."""
         self._step, self._detail = step, detail
         self._port = port if port is not None else self._port

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from api.contract.job.folder import RECIPE_FILES
 from api.contract.job.parameters import Parameters
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper import ports
 from controller.wrapper.check import Check
 from controller.wrapper.files import say, write_new
@@ -67,7 +68,7 @@ class Supervisor:
             images = Images(Path(parameters.image_cache), parameters.apptainer, self._report, self._signals)
             image = images.prepare(parameters.image, self._folder, self._scratch, refresh=parameters.refresh)
         if not parameters.command:
-            return Ending(0, "ImageReady", str(image))
+            return Ending(0, ExitReason.IMAGE_READY, str(image))
         job_id = int(os.environ["SLURM_JOB_ID"])
         me = parameters.token, job_id, self._report, self._signals
         with slot.held(self._folder, *me) as place, held(parameters.volumes, *me) as volumes:
@@ -83,7 +84,7 @@ class Supervisor:
                 return ending
             say(f"port {port} was taken meanwhile; trying another")
             tried.add(port or 0)
-        raise FailedError("NoFreePort", f"the engine found each of the ports {sorted(tried)} taken")
+        raise FailedError(ExitReason.NO_FREE_PORT, f"the engine found each of the ports {sorted(tried)} taken")
 
     def _write_files(self) -> Path:
         folder = self._folder / RECIPE_FILES
@@ -92,17 +93,17 @@ class Supervisor:
             for name, text in self._parameters.files.items():
                 write_new(folder / name, text)
         except OSError as error:
-            raise FailedError("WrapperError", f"cannot write {folder}: {error.strerror}") from error
+            raise FailedError(ExitReason.WRAPPER_ERROR, f"cannot write {folder}: {error.strerror}") from error
         return folder
 
     def _run_engine(self, image: Path | None, files: Path, port: int | None, lost: Lost) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
         self._report.health(None)
-        self._report.step("starting", port=port)
+        self._report.step(Step.STARTING, port=port)
         logs = Logs(self._folder, most=self._parameters.log_bytes)
         place = Place(self._parameters, image, files=files, scratch=self._scratch, port=port, secrets=self._secrets)
-        child = self._spawn(place, "EngineExited" if image is None else "ImageFailed")
+        child = self._spawn(place, ExitReason.ENGINE_EXITED if image is None else ExitReason.IMAGE_FAILED)
         check = self._check(place)
         try:
             stopped = self._watch(child, port, logs, check, lost)
@@ -116,7 +117,7 @@ class Supervisor:
         lines = logs.lines()
         if port is not None and code != 0 and child.age < PORT_WINDOW and telling.port_was_taken(lines):
             return None
-        return Ending(code or 0, "EngineExited", self._redact(_by_signal(code) + telling.reason(lines)))
+        return Ending(code or 0, ExitReason.ENGINE_EXITED, self._redact(_by_signal(code) + telling.reason(lines)))
 
     def _check(self, place: Place) -> Check | None:
         asked = self._parameters.check
@@ -131,7 +132,7 @@ class Supervisor:
             redact=self._redact,
         )
 
-    def _spawn(self, place: Place, reason: str) -> Child:
+    def _spawn(self, place: Place, reason: ExitReason) -> Child:
         arguments = place.arguments(self._parameters.command)
         try:
             return Child(arguments, place.environment(), place.folder)
@@ -142,7 +143,7 @@ class Supervisor:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
         serving = warned = False
         if port is None:
-            self._report.step("serving", "nothing listens")
+            self._report.step(Step.SERVING, "nothing listens")
             serving = True
         while child.exit_code() is None:
             if self._signals.stop is not None:
@@ -154,12 +155,12 @@ class Supervisor:
                 return ending
             detail = telling.progress(logs.new_lines())
             if not serving and port is not None and ports.accepts(self._parameters.host, port):
-                self._report.step("serving", detail or "")
+                self._report.step(Step.SERVING, detail or "")
                 serving = True
             elif detail and serving:
                 self._report.detail(detail)
             elif detail:
-                self._report.step("loading", detail)
+                self._report.step(Step.LOADING, detail)
             if self._signals.warned and not warned:
                 warned = True
                 self._report.detail("time limit near", at_once=True)
@@ -173,7 +174,7 @@ class Supervisor:
 
     def _drain(self, child: Child, number: signal.Signals, logs: Logs, lost: Lost) -> Ending:
         """Pass TERM on until it is heeded, for as long as the grace lasts and nobody takes our place; then kill."""
-        self._report.step("draining", f"{number.name} received")
+        self._report.step(Step.DRAINING, f"{number.name} received")
         began = time.monotonic()
         deadline = began + self._parameters.stop_grace
         deaf, written = child.age < DEAF, logs.size()
@@ -207,15 +208,15 @@ class Supervisor:
 
 
 def _lost(place: slot.Slot, volumes: Held) -> Ending | None:
-    for reason, lost in (("SlotLost", place.lost()), ("VolumeLost", volumes.lost())):
+    for reason, lost in ((ExitReason.SLOT_LOST, place.lost()), (ExitReason.VOLUME_LOST, volumes.lost())):
         if lost is not None:
             return Ending(1, reason, lost)
     return None
 
 
-def stop_reason(signals: Signals) -> str:
+def stop_reason(signals: Signals) -> ExitReason:
     """Name why we were told to stop: after a warning it is the time limit."""
-    return "TimeLimit" if signals.warned else "Terminated"
+    return ExitReason.TIME_LIMIT if signals.warned else ExitReason.TERMINATED
 
 
 def _by_signal(code: int | None) -> str:

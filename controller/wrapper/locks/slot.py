@@ -16,6 +16,7 @@ from pathlib import Path
 
 from api.contract.job.folder import slot_folder
 from api.contract.job.token import parse_token
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
@@ -62,7 +63,7 @@ def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals
     """
     parts = parse_token(token)
     if parts is None:
-        raise FailedError("SlotFailed", f"{token!r} names no replica")
+        raise FailedError(ExitReason.SLOT_FAILED, f"{token!r} names no replica")
     me = Holder(token, job_id, socket.gethostname(), time.time())
     slot, before = _take(slot_folder(folder, parts), me)
     # Who is ended while it waits gives nothing back: the engine before may live, and the next one has to wait as well.
@@ -84,15 +85,17 @@ def _take(folder: Path, me: Holder) -> tuple[Slot, Holder | None]:
                 lock.clear(folder, number + 1)
                 return Slot(folder, number + 1, me), before
     except OSError as error:
-        raise FailedError("SlotFailed", f"cannot take the slot {folder}: {error.strerror or error}") from error
+        raise FailedError(
+            ExitReason.SLOT_FAILED, f"cannot take the slot {folder}: {error.strerror or error}"
+        ) from error
 
 
 def _wait_for(before: Holder | None, slot: Slot, report: Report, signals: Signals) -> None:
     deadline = time.monotonic() + HANDOVER
-    report.step("slot", f"{lock.name(before)} did not give the replica back; its engine may still be ending")
+    report.step(Step.SLOT, f"{lock.name(before)} did not give the replica back; its engine may still be ending")
     while time.monotonic() < deadline:
         signals.check()
         signals.wait(INTERVAL)
     who = slot.lost()
     if who is not None:
-        raise FailedError("SlotLost", who)
+        raise FailedError(ExitReason.SLOT_LOST, who)

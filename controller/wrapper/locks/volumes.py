@@ -14,6 +14,7 @@ from pathlib import Path
 
 from api.contract.job.parameters import VolumeMount
 from api.contract.job.token import parse_token
+from api.contract.job.words import ExitReason, Step
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
@@ -50,12 +51,14 @@ class Held:
                     lock.clear(folder, number + 1)
                     return
                 if time.monotonic() >= deadline:
-                    raise FailedError("VolumeInUse", _in_use(folder, holder))
-                report.step("volume", f"waiting for {folder}")
+                    raise FailedError(ExitReason.VOLUME_IN_USE, _in_use(folder, holder))
+                report.step(Step.VOLUME, f"waiting for {folder}")
                 signals.check()
                 signals.wait(INTERVAL)
         except OSError as error:
-            raise FailedError("VolumeFailed", f"cannot use the volume {folder}: {error.strerror or error}") from error
+            raise FailedError(
+                ExitReason.VOLUME_FAILED, f"cannot use the volume {folder}: {error.strerror or error}"
+            ) from error
 
     def lost(self) -> str | None:
         """Say who has taken one of them over; `None`: nobody, or it can't be read."""
@@ -100,7 +103,9 @@ def _place(volume: VolumeMount) -> Path:
     folder = Path(os.path.realpath(volume.source))
     root = None if volume.root is None else Path(os.path.realpath(volume.root))
     if root is not None and (root == folder or root not in folder.parents):
-        raise FailedError("VolumeFailed", f"the volume {volume.source} leads to {folder}, out of {volume.root}")
+        raise FailedError(
+            ExitReason.VOLUME_FAILED, f"the volume {volume.source} leads to {folder}, out of {volume.root}"
+        )
     return folder
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.contract.job.parameters import Parameters, Text
+from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
@@ -43,7 +44,7 @@ class Runtime:
 
     def _value(self, name: str) -> str:
         if name == "port" and self.port is None:
-            raise FailedError("ParametersBad", "a port is asked for, but nothing is said to listen")
+            raise FailedError(ExitReason.PARAMETERS_BAD, "a port is asked for, but nothing is said to listen")
         return {"port": str(self.port), "host": self.host, "files": self.files}[name]
 
 
@@ -59,11 +60,13 @@ def read_secrets(parameters: Parameters) -> dict[str, str]:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 value = file.read(LARGEST_SECRET + 1)
         except OSError as error:
-            raise FailedError("SecretMissing", f"{name}: cannot read {path}: {error.strerror}") from error
+            raise FailedError(ExitReason.SECRET_MISSING, f"{name}: cannot read {path}: {error.strerror}") from error
         if mode & 0o077:
-            raise FailedError("SecretMissing", f"{name}: others may read {path}: chmod 600 {path}")
+            raise FailedError(ExitReason.SECRET_MISSING, f"{name}: others may read {path}: chmod 600 {path}")
         if "\0" in value or len(value) > LARGEST_SECRET:
-            raise FailedError("SecretMissing", f"{name}: {path} is not text of at most {LARGEST_SECRET} characters")
+            raise FailedError(
+                ExitReason.SECRET_MISSING, f"{name}: {path} is not text of at most {LARGEST_SECRET} characters"
+            )
         secrets[name] = value[:-1] if value.endswith("\n") else value
     if parameters.secret is not None and parameters.secret_variable is not None:
         secrets[parameters.secret_variable] = parameters.secret

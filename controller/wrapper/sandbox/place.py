@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.contract.job.parameters import Parameters, Text
+from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import command, environment
 from controller.wrapper.sandbox.environment import Runtime
@@ -36,7 +37,9 @@ class Place:
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise FailedError("WrapperError", f"cannot make the home {self._home}: {error.strerror}") from error
+            raise FailedError(
+                ExitReason.WRAPPER_ERROR, f"cannot make the home {self._home}: {error.strerror}"
+            ) from error
 
     def arguments(self, texts: Sequence[Text]) -> list[str]:
         """Return the command line that runs these words here. No secret is in it."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from api.contract.job.words import ExitReason
 from controller.wrapper.files import say
 from controller.wrapper.report import FailedError
 
@@ -31,7 +32,7 @@ def scratch(job_id: int) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{job_id}-"))
     except OSError as error:
-        raise FailedError("WrapperError", f"cannot make a folder in {base}: {error.strerror}") from error
+        raise FailedError(ExitReason.WRAPPER_ERROR, f"cannot make a folder in {base}: {error.strerror}") from error
     lock = _lock(folder)
     try:
         yield folder

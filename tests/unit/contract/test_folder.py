@@ -10,6 +10,7 @@ import pytest
 from api.contract.job import folder
 from api.contract.job.folder import is_slot, job_folder, jobs_folder, name_of, read_object, rotated, slot_folder
 from api.contract.job.token import Token
+from api.contract.job.words import ExitReason
 from controller.bundle import launch_script
 
 TOKEN = Token("i", "s", 3, 17)
@@ -28,6 +29,10 @@ def test_the_batch_script_calls_the_files_by_the_same_names() -> None:
     named = set(re.findall(r"\$af_job/([a-z.]+)", launch_script()))
     drafts = {f".{folder.CLAIM}.", f".{folder.EXIT}.tmp"}
     assert named == {folder.CLAIM, folder.PARAMETERS, folder.EXIT, folder.PROLOGUE, *drafts}
+
+
+def test_the_batch_script_says_the_same_words() -> None:
+    assert re.findall(r'"reason": "(\w+)"', launch_script()) == [str(ExitReason.PYTHON_MISSING)]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": 1, "b": 22}'])
