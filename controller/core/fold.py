@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from api.contract.job.words import ExitReason, Step
 from api.contract.launch import Health, LaunchSpec
 from controller.core import evidence
 from controller.core.evidence import CLOCKS_APART
@@ -22,10 +23,10 @@ from controller.core.model import (
     Revoked,
     SendOutcome,
 )
-from controller.core.outcomes import TERMINATED, Outcome, of_exit, of_job
+from controller.core.outcomes import Outcome, of_exit, of_job
 
-_ENGINE_RUNS = ("starting", "loading", "serving")
-_IMAGE_IS_THERE = ("slot", "volume", *_ENGINE_RUNS)
+_ENGINE_RUNS = (Step.STARTING, Step.LOADING, Step.SERVING)
+_IMAGE_IS_THERE = (Step.SLOT, Step.VOLUME, *_ENGINE_RUNS)
 _TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
 
 
@@ -126,7 +127,7 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     if job.phase is JobPhase.PENDING and has_begun:
         message = f"The job {job.job_id} was requeued after it had begun."
         return Folded(attempt=close(attempt, now, Outcome.REQUEUED, message))
-    if files.exit is not None and files.exit.reason == TERMINATED:
+    if files.exit is not None and files.exit.reason == ExitReason.TERMINATED:
         # Somebody ended it; who, Slurm will say when it shows the job ended.
         return Folded(attempt=_unready(attempt, now))
     if files.exit is not None:
@@ -185,7 +186,7 @@ def _progress(attempt: Attempt, files: JobFiles, now: float) -> Attempt:
         attempt,
         launched_at=attempt.launched_at or (now if files.step in _IMAGE_IS_THERE else None),
         port=port,
-        serving_at=attempt.serving_at or (now if files.step == "serving" and port is not None else None),
+        serving_at=attempt.serving_at or (now if files.step == Step.SERVING and port is not None else None),
     )
 
 
@@ -226,7 +227,7 @@ def _running(
 
 def _starting(attempt: Attempt, files: JobFiles, health: Health | None, now: float, limits: Limits) -> Folded:
     """An image may take its time; a start may not take for ever."""
-    began = attempt.launched_at or (attempt.started_at if files.step in (None, "claimed") else None)
+    began = attempt.launched_at or (attempt.started_at if files.step in (None, Step.CLAIMED) else None)
     if health is not None and began is not None and now >= began + health.startup_timeout:
         message = f"It was not ready within {health.startup_timeout:g} s. {_hint(attempt, files)}"
         return Folded(attempt=close(attempt, now, Outcome.STARTUP_TIMEOUT, message))

@@ -120,7 +120,7 @@ class JobExit:
 
     code: int
     reason: str
-    """One CamelCase word, e.g. `EngineExited`, `ImageFailed`, `Terminated`."""
+    """One CamelCase word: an `ExitReason`, or what another release says."""
     message: str
 
 
@@ -142,7 +142,7 @@ class JobFiles:
 
     claim: Claim | None = None
     step: str | None = None
-    """How far the wrapper is: `claimed`, `image`, `volume`, `starting`, `loading`, `serving`, `draining`."""
+    """How far the wrapper is: a `Step`, or what another release says."""
     detail: str = ""
     """What there is to say of that step: how far the engine's start is, in its own words, or what is waited for."""
     port: int | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from api.contract.job.words import ExitReason
 from controller.core.model import Attempt, Job, JobEnd, JobExit
 
 
 class Outcome(StrEnum):
-    """Words for the outcome of an attempt. What the wrapper reports (`EngineExited`, …) is used as it is."""
+    """Words for the outcome of an attempt. Why the wrapper says that it ended (`ExitReason`) is used as it is."""
 
     COMPLETED = "Completed"
     EXITED = "Exited"
@@ -18,8 +19,6 @@ class Outcome(StrEnum):
     UNHEALTHY = "Unhealthy"
     SUBMIT_REJECTED = "SubmitRejected"
     SUBMIT_DEFERRED = "SubmitDeferred"
-    VOLUME_IN_USE = "VolumeInUse"
-    """The wrapper's word for: another job writes to its volume."""
     NEVER_STARTED = "NeverStarted"
     CANCELLED = "Cancelled"
     PREEMPTED = "Preempted"
@@ -33,9 +32,6 @@ class Outcome(StrEnum):
     SUPERSEDED = "Superseded"
     QUOTA_EXCEEDED = "QuotaExceeded"
 
-
-TERMINATED = "Terminated"
-"""The wrapper's word for: a signal told it to end."""
 
 _BY_CLUSTER = {
     JobEnd.CANCELLED: (Outcome.CANCELLED, "The job was cancelled by hand."),
@@ -66,7 +62,7 @@ NOT_A_FAULT = frozenset(
         Outcome.OUTDATED,
         Outcome.SUPERSEDED,
         Outcome.QUOTA_EXCEEDED,
-        TERMINATED,
+        ExitReason.TERMINATED,
     }
 )
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""
@@ -92,9 +88,9 @@ def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str
 
 def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
     """Return outcome, message and exit code of an engine's end as the wrapper records it."""
-    if ends_by_itself and told.code == 0 and told.reason == "EngineExited":
+    if ends_by_itself and told.code == 0 and told.reason == ExitReason.ENGINE_EXITED:
         return Outcome.COMPLETED, "The job completed.", 0
-    if told.reason == "TimeLimit":
+    if told.reason == ExitReason.TIME_LIMIT:
         return Outcome.TIME_LIMIT, "The job came to its time limit.", told.code
     return told.reason, told.message or f"It ended with exit code {told.code}.", told.code
 

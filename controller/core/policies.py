@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from api.contract.job.words import ExitReason
 from controller.core.model import Attempt, Desired, Limits
 from controller.core.outcomes import WISHED, Outcome, is_fault
 
@@ -41,7 +42,7 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
         return Outcome.COMPLETED
     if last.outcome == Outcome.SUBMIT_REJECTED:
         return f"Slurm refused the job: {last.message}"
-    if last.outcome == Outcome.VOLUME_IN_USE:
+    if last.outcome == ExitReason.VOLUME_IN_USE:
         return f"It may not start: {last.message}"
     never_ready = last.ready_at is None or desired.spec.kind == "job"
     if is_fault(last) and never_ready and failures_after(last, limits) >= desired.spec.max_failures:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from api.contract.job.words import Step
 from api.contract.status import Condition, Progress, Truth
 from controller.core import evidence
 from controller.core.drive import Standing
@@ -182,7 +183,7 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
         return Stage(Rank.STARTING, Progress.STARTING, f"{message} {suspended.advice}".rstrip())
     where = f"The job {attempt.job_id} runs on {attempt.node}"
-    if files.step == "image":
+    if files.step == Step.IMAGE:
         detail = f": {files.detail}" if files.detail else ""
         return Stage(Rank.BUILDING, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}.")
     if attempt.ready_at is not None:

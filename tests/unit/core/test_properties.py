@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.contract.job.words import Step
 from api.contract.status import word
 from controller.core.evidence import holder
 from controller.core.model import (
@@ -127,7 +128,7 @@ exits = st.builds(
 job_files = st.builds(
     JobFiles,
     claim=st.none() | claims,
-    step=some([None, "claimed", "image", "starting", "serving", "draining", "unheard-of"]),
+    step=some([None, *Step, "unheard-of"]),
     port=some([None, 8000]),
     exit=st.none() | exits,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from api.contract.job.words import ExitReason
 from api.contract.status import word
 from controller.core.decide import decide
 from controller.core.model import (
@@ -34,7 +35,6 @@ from controller.core.model import (
     Status,
     Submit,
 )
-from controller.core.outcomes import TERMINATED
 from controller.slurm.states import end_of
 
 from .builders import desired
@@ -134,7 +134,7 @@ class World:
         """A job that has begun says that it was told to end."""
         files = self.files.get(job.token, JobFiles())
         if files.claim is not None and files.exit is None:
-            self.files[job.token] = replace(files, exit=JobExit(code=143, reason=TERMINATED, message=""))
+            self.files[job.token] = replace(files, exit=JobExit(code=143, reason=ExitReason.TERMINATED, message=""))
 
     def alive(self) -> list[Job]:
         return [j for j in self.jobs.values() if j.phase is not JobPhase.ENDED]
