@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controller.wrapper.process import Child
-from controller.wrapper.report import Verdict
+from controller.wrapper.report import HealthVerdict
 
 STARTING = 1.0
 """Seconds between two checks of an engine that is not well, unless its interval is shorter."""
@@ -17,7 +17,7 @@ SAID = 400
 """Characters of what a failed check has written that are told on, the last ones."""
 
 
-class Check:
+class HealthCheck:
     """One command, never run twice at a time. It looks at nothing but its exit code, and is killed when it hangs."""
 
     def __init__(
@@ -39,9 +39,9 @@ class Check:
         self._redact = redact
         self._running: Child | None = None
         self._due = time.monotonic()
-        self._verdict: Verdict | None = None
+        self._verdict: HealthVerdict | None = None
 
-    def tend(self) -> Verdict | None:
+    def tend(self) -> HealthVerdict | None:
         """Start it when it is due, judge it when it ended or hangs; return what is known by now."""
         if self._running is None and time.monotonic() >= self._due:
             self._start()
@@ -79,7 +79,7 @@ class Check:
         self.close()
         before = self._verdict.failures if self._verdict is not None else 0
         message = self._redact(f"The health check {trouble}") if trouble else ""
-        self._verdict = Verdict(not trouble, before + 1 if trouble else 0, message)
+        self._verdict = HealthVerdict(not trouble, before + 1 if trouble else 0, message)
         self._due = time.monotonic() + (min(self._interval, STARTING) if trouble else self._interval)
 
     def _said(self) -> str:

@@ -25,7 +25,7 @@ SIGN_INTERVAL = 5.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HealthVerdict:
     """What the health checks of kind `command` say."""
 
     ok: bool
@@ -63,8 +63,8 @@ class Report:
         self.image: str | None = None
         """The key of its image in the cache; empty: it uses none of those."""
         self._detail = ""
-        self._health: Verdict | None = None
-        self._written: tuple[Step | None, int | None, str, Verdict | None] | None = None
+        self._health: HealthVerdict | None = None
+        self._written: tuple[Step | None, int | None, str, HealthVerdict | None] | None = None
         self._written_at = 0.0
         self._signed_at = 0.0
         self._complained = False
@@ -82,7 +82,7 @@ class Report:
             self._write()
         self.catch_up()
 
-    def health(self, verdict: Verdict | None) -> None:
+    def health(self, verdict: HealthVerdict | None) -> None:
         """Say what the health checks say, once it is something else than before."""
         if verdict != self._health:
             self._health = verdict

@@ -13,11 +13,11 @@ from api.contract.job.folder import RECIPE_FILES
 from api.contract.job.parameters import Parameters
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper import ports
-from controller.wrapper.check import Check
+from controller.wrapper.check import HealthCheck
 from controller.wrapper.files import say, write_new
 from controller.wrapper.image import Images, cannot_start
 from controller.wrapper.locks import slot
-from controller.wrapper.locks.volumes import Held, held
+from controller.wrapper.locks.volumes import HeldVolumes, held
 from controller.wrapper.logs import telling
 from controller.wrapper.logs.reading import Logs
 from controller.wrapper.process import Child
@@ -119,11 +119,11 @@ class Supervisor:
             return None
         return Ending(code or 0, ExitReason.ENGINE_EXITED, self._redact(_by_signal(code) + telling.reason(lines)))
 
-    def _check(self, place: Place) -> Check | None:
+    def _check(self, place: Place) -> HealthCheck | None:
         asked = self._parameters.check
         if asked is None:
             return None
-        return Check(
+        return HealthCheck(
             place.arguments(asked.command),
             place.environment(),
             place.folder,
@@ -139,7 +139,9 @@ class Supervisor:
         except OSError as error:
             raise FailedError(reason, cannot_start(arguments[0], error)) from error
 
-    def _watch(self, child: Child, port: int | None, logs: Logs, check: Check | None, lost: Lost) -> Ending | None:
+    def _watch(
+        self, child: Child, port: int | None, logs: Logs, check: HealthCheck | None, lost: Lost
+    ) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
         serving = warned = False
         if port is None:
@@ -207,7 +209,7 @@ class Supervisor:
         return message
 
 
-def _lost(place: slot.Slot, volumes: Held) -> Ending | None:
+def _lost(place: slot.HeldSlot, volumes: HeldVolumes) -> Ending | None:
     for reason, lost in ((ExitReason.SLOT_LOST, place.lost()), (ExitReason.VOLUME_LOST, volumes.lost())):
         if lost is not None:
             return Ending(1, reason, lost)

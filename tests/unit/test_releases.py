@@ -23,7 +23,7 @@ from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import parameters as parameters_of
 from controller.wrapper.locks import claim
 from controller.wrapper.locks.volumes import held
-from controller.wrapper.report import Ending, FailedError, Report, Verdict
+from controller.wrapper.report import Ending, FailedError, HealthVerdict, Report
 from controller.wrapper.signals import Signals
 
 RELEASES = sorted(state.parent for state in (Path(__file__).parents[1] / "releases").glob("*/state.json"))
@@ -66,7 +66,7 @@ def written(folder: Path) -> dict[str, Any]:
     report = Report(folder)
     report.digest = "d1"
     report.step("serving", "Application startup complete", port=8000)
-    report.health(Verdict(ok=True, failures=0, message="well"))
+    report.health(HealthVerdict(ok=True, failures=0, message="well"))
     report.end(Ending(0, "Terminated", "stopped"))
     volume = VolumeMount(source=str(folder / "volume"), target="/data", root=None)
     with held([volume], TOKEN, 77, report, Signals()):

@@ -344,7 +344,7 @@ async def test_a_verdict_may_be_as_old_as_the_last_look_at_the_sign_before(
 ) -> None:
     """A sign that is new to us may have been given long ago: whoever looks seldom does not know when."""
     report = Report(folder)
-    report.health(controller.wrapper.report.Verdict(ok=True, failures=0, message=""))
+    report.health(controller.wrapper.report.HealthVerdict(ok=True, failures=0, message=""))
     await read(run_dirs)
     first = await run_dirs.verdict("one", TOKEN)
     assert first is not None

@@ -18,7 +18,7 @@ from controller.wrapper.files import is_linked, remove, write_new
 
 
 @dataclass(frozen=True)
-class Holder:
+class Claimant:
     """A job as it writes itself into the claim."""
 
     job_id: int
@@ -41,7 +41,7 @@ def take(folder: Path, job_id: int) -> None:
 
     A job may come twice under one id: a slurmctld that has lost its latest state starts what runs anew, elsewhere.
     """
-    holder = Holder(job_id=job_id, restarts=0, host=socket.gethostname(), at=time.time())
+    holder = Claimant(job_id=job_id, restarts=0, host=socket.gethostname(), at=time.time())
     temporary = folder / f".{CLAIM}.{job_id}.{holder.host}.{os.getpid()}"
     content = json.dumps(asdict(holder))
     try:

@@ -31,7 +31,7 @@ INTERVAL = 0.5
 """Seconds between two looks while we wait."""
 
 
-class Slot:
+class HeldSlot:
     """The slot, as this job has taken it."""
 
     def __init__(self, folder: Path, number: int, me: Holder) -> None:
@@ -56,7 +56,7 @@ class Slot:
 
 
 @contextlib.contextmanager
-def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[Slot]:
+def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[HeldSlot]:
     """Take the slot of a token's replica, and give it back at the end.
 
     `folder` is the attempt's. Raises `FailedError` (`SlotFailed`, `SlotLost`) or `StoppedError`.
@@ -75,7 +75,7 @@ def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals
         slot.give_back()
 
 
-def _take(folder: Path, me: Holder) -> tuple[Slot, Holder | None]:
+def _take(folder: Path, me: Holder) -> tuple[HeldSlot, Holder | None]:
     """Take it; return who had it before. Without a slot no engine."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -83,14 +83,14 @@ def _take(folder: Path, me: Holder) -> tuple[Slot, Holder | None]:
             number, before = lock.newest(folder)
             if lock.take(folder, number + 1, me):
                 lock.clear(folder, number + 1)
-                return Slot(folder, number + 1, me), before
+                return HeldSlot(folder, number + 1, me), before
     except OSError as error:
         raise FailedError(
             ExitReason.SLOT_FAILED, f"cannot take the slot {folder}: {error.strerror or error}"
         ) from error
 
 
-def _wait_for(before: Holder | None, slot: Slot, report: Report, signals: Signals) -> None:
+def _wait_for(before: Holder | None, slot: HeldSlot, report: Report, signals: Signals) -> None:
     deadline = time.monotonic() + HANDOVER
     report.step(Step.SLOT, f"{lock.name(before)} did not give the replica back; its engine may still be ending")
     while time.monotonic() < deadline:

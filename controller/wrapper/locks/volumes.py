@@ -31,7 +31,7 @@ INTERVAL = 0.5
 DATA = "data"
 
 
-class Held:
+class HeldVolumes:
     """The volumes that this job has taken: folder and number of the lock."""
 
     def __init__(self, me: Holder) -> None:
@@ -82,9 +82,11 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(volumes: Sequence[VolumeMount], token: str, job_id: int, report: Report, signals: Signals) -> Iterator[Held]:
+def held(
+    volumes: Sequence[VolumeMount], token: str, job_id: int, report: Report, signals: Signals
+) -> Iterator[HeldVolumes]:
     """Take the volumes, all in the same order, so that no two jobs wait for each other; give them back at the end."""
-    taken = Held(Holder(token, job_id, socket.gethostname(), time.time()))
+    taken = HeldVolumes(Holder(token, job_id, socket.gethostname(), time.time()))
     try:
         for volume in sorted(volumes, key=lambda each: each.source):
             taken.take(volume, report, signals)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.wrapper import check as module
-from controller.wrapper.check import Check
+from controller.wrapper.check import HealthCheck
 
 from .jobs import ENGINE, Job, alive, until
 
@@ -121,7 +121,7 @@ def test_one_that_is_not_there_is_a_failure(job: Job) -> None:
 def test_while_not_well_it_is_made_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STARTING", 0.05)
     sign = tmp_path / "sign"
-    check = Check(["test", "-e", str(sign)], dict(os.environ), tmp_path, interval=3600, timeout=20, redact=str)
+    check = HealthCheck(["test", "-e", str(sign)], dict(os.environ), tmp_path, interval=3600, timeout=20, redact=str)
     until(lambda: (found := check.tend()) is not None and found.failures >= 3)
     sign.touch()
     assert until(lambda: (found := check.tend()) is not None and found.ok)

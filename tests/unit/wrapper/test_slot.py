@@ -14,7 +14,7 @@ import pytest
 
 from controller.wrapper.locks import lock
 from controller.wrapper.locks import slot as module
-from controller.wrapper.locks.slot import Slot
+from controller.wrapper.locks.slot import HeldSlot
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
 
@@ -30,11 +30,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def take(tmp_path: Path) -> Iterator[Callable[..., Slot]]:
+def take(tmp_path: Path) -> Iterator[Callable[..., HeldSlot]]:
     """Take a slot until the test ends."""
     with ExitStack() as stack:
 
-        def take(token: str, signals: Any = None) -> Slot:
+        def take(token: str, signals: Any = None) -> HeldSlot:
             folder = tmp_path / token
             folder.mkdir(exist_ok=True)
             held = module.held(folder, token, 7, Report(folder), signals or Calm())  # type: ignore[arg-type]
@@ -43,21 +43,21 @@ def take(tmp_path: Path) -> Iterator[Callable[..., Slot]]:
         yield take
 
 
-def test_one_that_nobody_had_is_taken_at_once(take: Callable[..., Slot], tmp_path: Path) -> None:
+def test_one_that_nobody_had_is_taken_at_once(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
     signals = Calm()
     assert take(FIRST, signals).lost() is None
     assert signals.waited == 0
     assert (tmp_path / "af-i-s-0.slot").stat().st_mode & 0o77 == 0
 
 
-def test_one_that_was_given_back_is_taken_at_once(take: Callable[..., Slot]) -> None:
+def test_one_that_was_given_back_is_taken_at_once(take: Callable[..., HeldSlot]) -> None:
     signals = Calm()
     take(FIRST).give_back()
     assert take(SECOND, signals).lost() is None
     assert signals.waited == 0
 
 
-def test_who_comes_last_has_it_and_the_one_before_is_told(take: Callable[..., Slot], tmp_path: Path) -> None:
+def test_who_comes_last_has_it_and_the_one_before_is_told(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
     signals = Calm()
     first = take(FIRST)
     second = take(SECOND, signals)
@@ -68,7 +68,9 @@ def test_who_comes_last_has_it_and_the_one_before_is_told(take: Callable[..., Sl
     assert (told["step"], FIRST in told["detail"]) == ("slot", True)
 
 
-def test_it_is_told_though_the_folder_is_seen_late(take: Callable[..., Slot], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_though_the_folder_is_seen_late(
+    take: Callable[..., HeldSlot], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """NFS clients keep listings for a while; a file that is opened afresh is asked for at the server."""
     first = take(FIRST)
     take(SECOND)
@@ -76,7 +78,7 @@ def test_it_is_told_though_the_folder_is_seen_late(take: Callable[..., Slot], mo
     assert first.lost() == "the replica was taken over by another job"
 
 
-def test_it_is_told_however_long_ago_it_was(take: Callable[..., Slot], tmp_path: Path) -> None:
+def test_it_is_told_however_long_ago_it_was(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
     first = take(FIRST)
     for n in range(2, lock.KEPT + 5):
         lock.take(tmp_path / "af-i-s-0.slot", n, lock.Holder(f"af-i-s-0-{n}", 9, "there", 1.0))
@@ -85,14 +87,14 @@ def test_it_is_told_however_long_ago_it_was(take: Callable[..., Slot], tmp_path:
     assert f"af-i-s-0-{lock.KEPT + 4}" in str(first.lost())
 
 
-def test_what_is_given_back_late_takes_it_from_nobody(take: Callable[..., Slot]) -> None:
+def test_what_is_given_back_late_takes_it_from_nobody(take: Callable[..., HeldSlot]) -> None:
     first, second = take(FIRST), take(SECOND)
     first.give_back()
     assert second.lost() is None
 
 
 def test_it_is_not_given_back_while_something_of_ours_lives(
-    take: Callable[..., Slot], monkeypatch: pytest.MonkeyPatch
+    take: Callable[..., HeldSlot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, signals = take(FIRST), Calm()
     monkeypatch.setattr(module, "descendants", lambda _: {1})
@@ -101,13 +103,13 @@ def test_it_is_not_given_back_while_something_of_ours_lives(
     assert signals.waited > 0
 
 
-def test_another_replica_has_a_slot_of_its_own(take: Callable[..., Slot]) -> None:
+def test_another_replica_has_a_slot_of_its_own(take: Callable[..., HeldSlot]) -> None:
     first = take(FIRST)
     assert take(OTHER).lost() is None
     assert first.lost() is None
 
 
-def test_who_loses_it_while_waiting_never_starts(take: Callable[..., Slot], tmp_path: Path) -> None:
+def test_who_loses_it_while_waiting_never_starts(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
     take(FIRST)
 
     class Overtaken(Calm):
@@ -120,7 +122,7 @@ def test_who_loses_it_while_waiting_never_starts(take: Callable[..., Slot], tmp_
         take(SECOND, Overtaken())
 
 
-def test_a_term_ends_the_wait(take: Callable[..., Slot]) -> None:
+def test_a_term_ends_the_wait(take: Callable[..., HeldSlot]) -> None:
     take(FIRST)
     signals = Calm()
     signals.stop = signal.SIGTERM
@@ -128,7 +130,7 @@ def test_a_term_ends_the_wait(take: Callable[..., Slot]) -> None:
         take(SECOND, signals)
 
 
-def test_who_is_ended_while_it_waits_leaves_the_wait_to_the_next(take: Callable[..., Slot]) -> None:
+def test_who_is_ended_while_it_waits_leaves_the_wait_to_the_next(take: Callable[..., HeldSlot]) -> None:
     """The first engine may still be ending."""
     take(FIRST)
     ended, third = Calm(), Calm()

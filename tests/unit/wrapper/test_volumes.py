@@ -16,7 +16,7 @@ from api.contract.job.parameters import VolumeMount
 from controller.wrapper.locks import lock
 from controller.wrapper.locks import volumes as module
 from controller.wrapper.locks.lock import Holder
-from controller.wrapper.locks.volumes import Held
+from controller.wrapper.locks.volumes import HeldVolumes
 from controller.wrapper.report import FailedError, Report
 from controller.wrapper.signals import StoppedError
 
@@ -31,8 +31,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "descendants", lambda _: set())
 
 
-def take(folder: Path, token: str, job_id: int = 7, signals: Any = None, root: str | None = None) -> Held:
-    held = Held(Holder(token, job_id, "here", 1.0))
+def take(folder: Path, token: str, job_id: int = 7, signals: Any = None, root: str | None = None) -> HeldVolumes:
+    held = HeldVolumes(Holder(token, job_id, "here", 1.0))
     report = Report(folder.parent)
     held.take(VolumeMount(str(folder), "/data", root), report, signals or Calm())
     return held
