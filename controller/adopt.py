@@ -14,6 +14,7 @@ from sqlalchemy import insert, update
 from api.contract.database import Database
 from api.contract.job.folder import CLAIM, PARAMETERS, STATE, read_object
 from api.contract.job.token import Token, parse_token, prefix
+from api.contract.job.words import Lane
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import AttemptRow
@@ -46,6 +47,7 @@ class Stray:
     """The service's name; `None`: the database has no such service."""
     digest: str | None
     """What identifies the launch spec that it was started with, as its files say."""
+    lane: Lane
     desired: Desired | None
 
     @property
@@ -85,7 +87,7 @@ async def find(settings: Settings, database: Database) -> tuple[Stray, ...]:
 async def take(database: Database, strays: tuple[Stray, ...], now: float) -> tuple[Stray, ...]:
     """Write an attempt for each whose service is known; return those. Raises `LeaderError`.
 
-    An attempt was only ever opened when the one before it was closed: so the newest of a replica closes all others.
+    An attempt was only ever opened when the one before it was closed: so the newest of a lane closes all others there.
     """
     held = await leader(database)
     if held is not None and held.holder is not None and not is_dead(held.holder):
@@ -94,7 +96,8 @@ async def take(database: Database, strays: tuple[Stray, ...], now: float) -> tup
     async with database.write() as connection:
         for stray in sorted(taken, key=lambda stray: stray.parts.incarnation):
             parts = stray.parts
-            mine = (AttemptRow.service_id == parts.service, AttemptRow.replica == parts.replica)
+            of_replica = (AttemptRow.service_id == parts.service, AttemptRow.replica == parts.replica)
+            mine = (*of_replica, AttemptRow.lane == stray.lane)
             older = update(AttemptRow).where(*mine, AttemptRow.closed_at.is_(None))
             message = f"The cluster ran {stray.token} for it, which was adopted."
             await connection.execute(older.values(closed_at=now, outcome=Outcome.SUPERSEDED, message=message))
@@ -109,7 +112,8 @@ def _stray(job: Job, folder: Path, desired: Desired | None) -> Stray:
         state=job.state,
         node=job.node,
         service=desired.name if desired is not None else None,
-        digest=_digest(folder),
+        digest=_told(folder, "digest"),
+        lane=_lane(folder),
         desired=desired,
     )
 
@@ -124,6 +128,7 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
         replica=stray.parts.replica,
         incarnation=stray.parts.incarnation,
         generation=desired.generation,
+        lane=stray.lane,
         digest=stray.digest or desired.digest,
         gpus=gpus_asked(desired.spec.resources) if desired.spec is not None else 0,
         intent_at=now,
@@ -133,12 +138,16 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
     return asdict(attempt)
 
 
-def _digest(folder: Path) -> str | None:
+def _lane(folder: Path) -> Lane:
+    return Lane.B if _told(folder, "lane") == Lane.B else Lane.MAIN
+
+
+def _told(folder: Path, what: str) -> str | None:
     """Read it from what the job has written, or, if it has not begun, from what it will read."""
     for name in (STATE, PARAMETERS):
-        digest = read_object(folder / name).get("digest")
-        if isinstance(digest, str):
-            return digest
+        told = read_object(folder / name).get(what)
+        if isinstance(told, str):
+            return told
     return None
 
 

@@ -27,11 +27,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database, cause
+from api.contract.job.words import Lane
 from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
-from controller.core.model import Attempt, Endpoint, Event, Lane, Plan, SendOutcome, Sent, Status
+from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked

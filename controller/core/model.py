@@ -12,15 +12,9 @@ from enum import StrEnum
 import msgspec
 
 from api.contract.job.token import Token
+from api.contract.job.words import Lane
 from api.contract.launch import Health, LaunchSpec
 from api.contract.status import Condition
-
-
-class Lane(StrEnum):
-    """Where an attempt stands beside another of its replica. One open attempt a replica and lane."""
-
-    MAIN = "main"
-    B = "b"
 
 
 class JobPhase(StrEnum):

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from api.contract.job.words import Lane
+from api.contract.launch import LaunchSpec
 from controller.core import evidence
-from controller.core.model import Attempt, Lane
+from controller.core.model import Attempt
 from controller.core.policies import failures_after, final_word, retry_at
 from controller.core.quota import excess
 from controller.core.situation import Replica, Situation
@@ -109,10 +111,11 @@ def silence(_replica: Replica, _opening: Opening, situation: Situation) -> Hold 
     return None if situation.is_readable else Hold(waits=Waits.SILENCE)
 
 
-def left_over(replica: Replica, opening: Opening, _situation: Situation) -> Hold | None:
-    """Something of an earlier attempt is left on the cluster: of this lane at any rate, of the other without reason."""
+def left_over(replica: Replica, opening: Opening, situation: Situation) -> Hold | None:
+    """Something of an earlier attempt is left on the cluster: of this lane, or of the other and may not overlap."""
+    may_overlap = opening.beside is not None and _may_overlap(situation.desired.spec)
     left = [a for a in replica.attempts if a.gone_at is None]
-    is_in_the_way = any(a.lane == opening.lane or opening.beside is None for a in left)
+    is_in_the_way = any(a.lane == opening.lane or not may_overlap for a in left)
     return Hold(waits=Waits.LEFT_OVER) if is_in_the_way else None
 
 
@@ -157,6 +160,11 @@ def failures_before(replica: Replica, lane: Lane, situation: Situation) -> int:
     """Return how many failures in a row stand behind the next attempt in a lane."""
     last = replica.newest_in(lane)
     return _failures(last, situation) if last is not None else 0
+
+
+def _may_overlap(spec: LaunchSpec | None) -> bool:
+    """Whether two engines of a replica may live at a time: not where they would write to one volume."""
+    return spec is not None and not spec.volumes and spec.update_strategy == "rolling"
 
 
 def _failures(last: Attempt, situation: Situation) -> int:

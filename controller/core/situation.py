@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from api.contract.job.words import Lane
 from controller.core import evidence
-from controller.core.model import Attempt, Desired, Lane, Limits, Observed
+from controller.core.model import Attempt, Desired, Limits, Observed
 from controller.core.quota import gpus_asked
 
 

@@ -101,8 +101,9 @@ def _ready(desired: Desired, target: int, ready: int) -> Draft:
     message = f"{ready} of {target} replicas are ready."
     if target == 0:
         return "Ready", Truth.FALSE, "ScaledToZero", message
-    is_ready = ready >= target
-    return "Ready", Truth.TRUE if is_ready else Truth.FALSE, "AllReady" if is_ready else "NotAllReady", message
+    if ready >= target:
+        return "Ready", Truth.TRUE, "AllReady", message
+    return "Ready", Truth.FALSE, "NotAllReady", message
 
 
 def _available(desired: Desired, ready: int) -> Draft:

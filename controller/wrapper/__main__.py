@@ -61,7 +61,7 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
             )
         asked = parameters.read(folder / PARAMETERS)
         remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
-        report.digest = asked.digest
+        report.digest, report.lane = asked.digest, asked.lane
         with scratch(job_id) as room:
             return Supervisor(folder, asked, room, report, signals).run()
     except FailedError as failure:

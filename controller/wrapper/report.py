@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.contract.job.folder import EXIT, STATE
-from api.contract.job.words import ExitReason, Step
+from api.contract.job.words import ExitReason, Lane, Step
 from controller.wrapper.files import replace, say
 
 MESSAGE_LIMIT = 2000
@@ -60,6 +60,8 @@ class Report:
         self._port: int | None = None
         self.digest: str | None = None
         """What identifies the launch spec; `ai-factory adopt` reads it back."""
+        self.lane = Lane.MAIN
+        """Of its replica; `ai-factory adopt` reads it back."""
         self.image: str | None = None
         """The key of its image in the cache; empty: it uses none of those."""
         self._detail = ""
@@ -115,6 +117,8 @@ class Report:
         content["sign_interval"] = SIGN_INTERVAL
         if self.digest:
             content["digest"] = self.digest
+        if self.lane is not Lane.MAIN:
+            content["lane"] = self.lane
         if self.image is not None:
             content["image"] = self.image
         if self._health is not None:

@@ -71,7 +71,7 @@ class Supervisor:
             return Ending(0, ExitReason.IMAGE_READY, str(image))
         job_id = int(os.environ["SLURM_JOB_ID"])
         me = parameters.token, job_id, self._report, self._signals
-        with slot.held(self._folder, *me) as place, held(parameters.volumes, *me) as volumes:
+        with slot.held(self._folder, parameters.lane, *me) as place, held(parameters.volumes, *me) as volumes:
             return self._try_ports(image, files, lambda: _lost(place, volumes))
 
     def _try_ports(self, image: Path | None, files: Path, lost: Lost) -> Ending:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 import controller.store
 from api.contract.database import Database
+from api.contract.job.words import Lane
 from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
 from api.contract.status import Condition, Truth
@@ -21,7 +22,6 @@ from controller.core.model import (
     Attempt,
     Endpoint,
     Event,
-    Lane,
     Plan,
     SendOutcome,
     Sent,

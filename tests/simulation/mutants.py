@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
+from api.contract.job.words import Lane
 from controller.core import evidence, openings
 from controller.core.fold import Folded
 from controller.core.model import (
@@ -20,7 +21,6 @@ from controller.core.model import (
     JobEnd,
     JobFiles,
     JobPhase,
-    Lane,
     Limits,
     Observed,
     Revoked,

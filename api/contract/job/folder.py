@@ -1,7 +1,7 @@
 """Where a job's folder lies on the shared file system, and what is in it.
 
 RUN_DIR/INSTALLATION/SERVICE/TOKEN          the folder of an attempt's job
-RUN_DIR/INSTALLATION/SERVICE/REPLICA.slot   the lock of a replica: whose engine may live
+RUN_DIR/INSTALLATION/SERVICE/REPLICA.slot   the lock of a replica: whose engine may live; REPLICA.b.slot of lane b
 RUN_DIR/lib                                 what all jobs run, under names that tell its content
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from api.contract.job.token import Token
+from api.contract.job.words import Lane
 
 CLAIM = "claim"
 """Who runs the attempt, or that it was revoked; made by link(2), once."""
@@ -46,9 +47,10 @@ def job_folder(jobs: Path, service_id: str, token: str) -> Path:
     return jobs / service_id / token
 
 
-def slot_folder(job: Path, token: Token) -> Path:
-    """Return where the jobs of one replica settle whose engine may live; `job`: the folder of one of them."""
-    return job.with_name(f"{token.replica_name}{_SLOT}")
+def slot_folder(job: Path, token: Token, lane: Lane = Lane.MAIN) -> Path:
+    """Return where the jobs of a replica's lane settle whose engine may live; `job`: the folder of one of them."""
+    of_lane = "" if lane is Lane.MAIN else f".{lane}"
+    return job.with_name(f"{token.replica_name}{of_lane}{_SLOT}")
 
 
 def is_slot(folder: Path) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Optional, Union
 
+from api.contract.job.words import Lane
+
 VERSION = 1
 """The newest version of the file that is understood here. What is added and may be ignored does not change it."""
 
@@ -118,8 +120,8 @@ class Parameters:
     token: str = ""
     digest: Optional[str] = None
     """What identifies the launch spec; told on, not used."""
-    lane: str = "main"
-    """Where the job stands beside another of its replica."""
+    lane: Lane = Lane.MAIN
+    """Each lane of a replica has a slot of its own."""
     image: Optional[Image] = None
     """`None`: the command runs on the node itself."""
     refresh: bool = False

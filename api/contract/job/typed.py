@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 _WORDS = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
@@ -12,9 +13,9 @@ _WORDS = {str: "a string", bool: "true or false", int: "a whole number", float: 
 def read(kind: Any, value: object) -> Any:
     """Return a value as a type; raises `ValueError`, which names the field.
 
-    A type is a dataclass, `str`, `bool`, `int`, `float`, a tuple, `Mapping`, or a union of such that differ in JSON;
-    `Annotated` with functions that raise `ValueError` for what they refuse. Of an object's fields null and absent are
-    the same, and unknown ones are ignored.
+    A type is a dataclass, `str`, `bool`, `int`, `float`, an enum of words, a tuple, `Mapping`, or a union of such that
+    differ in JSON; `Annotated` with functions that raise `ValueError` for what they refuse. Of an object's fields null
+    and absent are the same, and unknown ones are ignored.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
@@ -77,9 +78,18 @@ def _dict(value: object) -> dict[str, object]:
 
 
 def _read_plain(kind: Any, value: object) -> Any:
+    if issubclass(kind, Enum):
+        return _read_word(kind, value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"not {_WORDS[kind]}")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("has a NUL character")
     return kind(value)
+
+
+def _read_word(kind: type[Enum], value: object) -> Enum:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(str(word.value) for word in kind)}") from None

@@ -12,6 +12,13 @@ class Word(str, Enum):
         return str(self.value)
 
 
+class Lane(Word):
+    """Where an attempt stands beside another of its replica: one open attempt a replica and lane."""
+
+    MAIN = "main"
+    B = "b"
+
+
 class Step(Word):
     """How far a job's wrapper is: `state.json`."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from api.contract.job.folder import slot_folder
 from api.contract.job.token import parse_token
-from api.contract.job.words import ExitReason, Step
+from api.contract.job.words import ExitReason, Lane, Step
 from controller.wrapper.files import say
 from controller.wrapper.locks import lock
 from controller.wrapper.locks.lock import Holder
@@ -56,16 +56,17 @@ class HeldSlot:
 
 
 @contextlib.contextmanager
-def held(folder: Path, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[HeldSlot]:
-    """Take the slot of a token's replica, and give it back at the end.
+def held(folder: Path, lane: Lane, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[HeldSlot]:
+    """Take the slot of a lane of a token's replica, and give it back at the end.
 
     `folder` is the attempt's. Raises `FailedError` (`SlotFailed`, `SlotLost`) or `StoppedError`.
     """
     parts = parse_token(token)
     if parts is None:
         raise FailedError(ExitReason.SLOT_FAILED, f"{token!r} names no replica")
+    report.step(Step.SLOT)
     me = Holder(token, job_id, socket.gethostname(), time.time())
-    slot, before = _take(slot_folder(folder, parts), me)
+    slot, before = _take(slot_folder(folder, parts, lane), me)
     # Who is ended while it waits gives nothing back: the engine before may live, and the next one has to wait as well.
     if before is None or before.token:
         _wait_for(before, slot, report, signals)

@@ -40,6 +40,7 @@ class HeldVolumes:
 
     def take(self, volume: VolumeMount, report: Report, signals: Signals) -> None:
         """Take one, once it is free; raises `FailedError` (`VolumeInUse`, `VolumeFailed`) or `StoppedError`."""
+        report.step(Step.VOLUME, f"taking {volume.source}")
         folder = _place(volume)
         deadline = time.monotonic() + PATIENCE
         try:

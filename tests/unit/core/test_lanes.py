@@ -8,11 +8,13 @@ from unittest import mock
 
 import pytest
 
-from controller.core.model import Attempt, Lane, Observed, Quota, Submit
+from api.contract.job.words import Lane
+from api.contract.launch import LaunchSpec, Volume
+from controller.core.model import Attempt, Observed, Quota, Submit
 from controller.core.openings import OPENINGS, Opening
 from controller.core.situation import Replica, Situation
 
-from .builders import NOW, actions, closed, condition, desired, gone, plan, ready, see_running, started, token
+from .builders import NOW, actions, closed, condition, desired, gone, plan, ready, see_running, spec, started, token
 
 CHANGED = {"generation": 2, "digest": "d2"}
 REASON = "TimeLimit"
@@ -35,7 +37,7 @@ def reason() -> Iterator[None]:
         yield
 
 
-def opened(seen: Observed, **changes: object) -> list[tuple[str, Lane, str | None]]:
+def opened(seen: Observed, **changes: object) -> list[tuple[str, str | None]]:
     """What is opened: token, lane and reason."""
     known = {a.token for a in seen.attempts}
     return [(a.token, a.lane, a.beside) for a in plan(desired(**changes), seen).attempts if a.token not in known]
@@ -65,6 +67,16 @@ def test_with_a_reason_it_opens_beside_and_numbers_go_on_over_both() -> None:
 @pytest.mark.usefixtures("reason")
 def test_it_waits_until_nothing_of_its_lane_is_left() -> None:
     assert opened(see_running(in_b(closed(started(0, 1), "NodeFailed")), ready(0, 2))) == []
+
+
+@pytest.mark.usefixtures("reason")
+@pytest.mark.parametrize(
+    "launch",
+    [spec(volumes=(Volume(name="data", target="/data"),)), spec(update_strategy="recreate")],
+    ids=["volume", "recreate"],
+)
+def test_where_engines_may_not_overlap_the_other_lane_stays_shut(launch: LaunchSpec) -> None:
+    assert opened(see_running(ready()), spec=launch) == []
 
 
 @pytest.mark.usefixtures("reason")

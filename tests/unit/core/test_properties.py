@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.contract.job.words import Step
+from api.contract.job.words import Lane, Step
 from api.contract.status import word
 from controller.core.evidence import holder
 from controller.core.model import (
@@ -25,7 +25,6 @@ from controller.core.model import (
     JobExit,
     JobFiles,
     JobPhase,
-    Lane,
     Observed,
     Plan,
     Probe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from api.contract.job.words import Lane
 from controller.wrapper.locks import lock
 from controller.wrapper.locks import slot as module
 from controller.wrapper.locks.slot import HeldSlot
@@ -34,10 +36,10 @@ def take(tmp_path: Path) -> Iterator[Callable[..., HeldSlot]]:
     """Take a slot until the test ends."""
     with ExitStack() as stack:
 
-        def take(token: str, signals: Any = None) -> HeldSlot:
+        def take(token: str, signals: Any = None, lane: Lane = Lane.MAIN) -> HeldSlot:
             folder = tmp_path / token
             folder.mkdir(exist_ok=True)
-            held = module.held(folder, token, 7, Report(folder), signals or Calm())  # type: ignore[arg-type]
+            held = module.held(folder, lane, token, 7, Report(folder), signals or Calm())  # type: ignore[arg-type]
             return stack.enter_context(held)
 
         yield take
@@ -109,6 +111,29 @@ def test_another_replica_has_a_slot_of_its_own(take: Callable[..., HeldSlot]) ->
     assert first.lost() is None
 
 
+def test_another_lane_has_a_slot_of_its_own(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
+    first, signals = take(FIRST), Calm()
+    assert take(SECOND, signals, lane=Lane.B).lost() is None
+    assert (first.lost(), signals.waited) == (None, 0)
+    assert sorted(path.name for path in tmp_path.glob("*.slot")) == ["af-i-s-0.b.slot", "af-i-s-0.slot"]
+
+
+def test_its_step_begins_before_it_is_looked_for(
+    take: Callable[..., HeldSlot], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file system that hangs there must count against the start, not against the image."""
+    steps: list[str] = []
+
+    def look(_: Path) -> tuple[int, None]:
+        steps.append(json.loads((tmp_path / FIRST / "state.json").read_text())["step"])
+        return 0, None
+
+    monkeypatch.setattr(lock, "newest", look)
+    with contextlib.suppress(FailedError):
+        take(FIRST)
+    assert steps[0] == "slot"
+
+
 def test_who_loses_it_while_waiting_never_starts(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
     take(FIRST)
 
@@ -176,7 +201,7 @@ def _race(parent: Path, token: str, together: Any, results: Any) -> None:
     with ExitStack() as stack:
         slot = None
         with suppress(FailedError):
-            slot = stack.enter_context(module.held(folder, token, 7, Report(folder), Calm()))  # type: ignore[arg-type]
+            slot = stack.enter_context(module.held(folder, Lane.MAIN, token, 7, Report(folder), Calm()))  # type: ignore[arg-type]
         together.wait(30)
         results.put(slot is not None and slot.lost() is None)
         together.wait(30)
