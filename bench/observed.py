@@ -113,7 +113,7 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
     reconcile, read = Reconciler.reconcile, Leading.read_when_due
 
     async def watched_reconcile(self: Reconciler, key: str) -> float | None:
-        known = found.leading is not None and found.leading.keeper.latest is not None
+        known = found.leading is not None and found.leading.snapshots.latest is not None
         again = await reconcile(self, key)
         found.passes += 1
         found.latest = Moment.now()
@@ -123,9 +123,9 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
 
     async def watched_read(self: Leading) -> None:
         found.leading = self
-        before = self.keeper.latest
+        before = self.snapshots.latest
         await read(self)
-        if self.keeper.latest is not before:
+        if self.snapshots.latest is not before:
             found.readings.append(Moment.now())
 
     def count_statement(*_: object) -> None:

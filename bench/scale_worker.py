@@ -77,7 +77,7 @@ class Course:
         """Scale all others down."""
         cancels = self.seen.calls["scancel"] + services - 1
         began = await self._write(SCALE_ALL)
-        await self._until(lambda: self.seen.calls["scancel"] == cancels and not self._leading.roster.is_changing)
+        await self._until(lambda: self.seen.calls["scancel"] == cancels and not self._leading.tracked.is_changing)
         self._note("change of all", await self.seen.calm(0) - began)
 
     async def fail_nodes(self) -> None:

@@ -17,26 +17,26 @@ from api.contract.settings import Settings
 from controller import failpoints
 from controller.act import Actor
 from controller.clock import SystemClock, TermClock
+from controller.cluster.orphans import Orphans
+from controller.cluster.pace import Pace
+from controller.cluster.probes import HttpProbes
+from controller.cluster.quotas import Quotas
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.snapshots import SnapshotTaker
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.images.jobs import ImageJobs
 from controller.images.retention import ImageRetention
 from controller.lease import Lease, SqlLeaseRecords
-from controller.pace import Pace
 from controller.ports import DeposedError, Term
-from controller.probe import HttpProbes
-from controller.quotas import Quotas
+from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
 from controller.retention import Retention
-from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
 from controller.site import ceilings, limits, runner, site
-from controller.slurm.keeper import SnapshotKeeper
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
-from controller.strays import Strays
 from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.plans import PlanLog
@@ -121,8 +121,8 @@ class Controller:
     ) -> Leading:
         settings = self._settings.controller
         scheduler = SlurmScheduler(self._runner, prefix(self._installation))
-        roster = Roster(await self._store.tracked())
-        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
+        tracked = TrackedAttempts(await self._store.tracked())
+        snapshots = SnapshotTaker(scheduler, tracked.all, clock)
         actor = Actor(
             scheduler=scheduler,
             run_dirs=self._run_dirs,
@@ -137,7 +137,7 @@ class Controller:
         )
         quotas = Quotas(
             ceilings(self._settings),
-            roster,
+            tracked,
             clock,
             lambda since, until: gpu_hours(self._database, since, until),
             queue.add,
@@ -147,11 +147,11 @@ class Controller:
         reconciler = Reconciler(
             term=term,
             store=self._store,
-            cluster=keeper,
+            cluster=snapshots,
             run_dirs=self._run_dirs,
             probes=probes,
             actor=actor,
-            roster=roster,
+            tracked=tracked,
             hurry=rhythm.hurry,
             clock=clock,
             limits=limits(self._settings),
@@ -164,10 +164,10 @@ class Controller:
             lease=self._lease,
             lease_seconds=settings.lease,
             store=self._store,
-            keeper=keeper,
-            roster=roster,
+            snapshots=snapshots,
+            tracked=tracked,
             reconciler=reconciler,
-            strays=Strays(roster, self._store, scheduler),
+            orphans=Orphans(tracked, self._store, scheduler),
             queue=queue,
             rhythm=rhythm,
             clock=clock,

@@ -18,6 +18,10 @@ from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
 from controller.clock import SystemClock
+from controller.cluster.probes import HttpProbes
+from controller.cluster.quotas import Quotas
+from controller.cluster.snapshots import SnapshotTaker
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
@@ -25,12 +29,8 @@ from controller.core.model import Attempt, Desired, Observed, Plan, Probe, Probe
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec
 from controller.ports import Record, UnreadableError
-from controller.probe import HttpProbes
-from controller.quotas import Quotas
-from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.site import ceilings, limits, runner
-from controller.slurm.keeper import SnapshotKeeper
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.usage import gpu_hours
@@ -68,14 +68,14 @@ async def explain(settings: Settings, database: Database, name: str) -> Explanat
     if record is None:
         raise UnknownServiceError(name)
     run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
-    roster = Roster(await store.tracked())
-    keeper = SnapshotKeeper(SlurmScheduler(runner(settings), prefix(installation)), roster.tracked, clock)
-    with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
-        await keeper.take()
+    tracked = TrackedAttempts(await store.tracked())
+    snapshots = SnapshotTaker(SlurmScheduler(runner(settings), prefix(installation)), tracked.all, clock)
+    with contextlib.suppress(UnreadableError):  # it is noted, and part of what is seen
+        await snapshots.take()
     probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))
-    quotas = Quotas(ceilings(settings), roster, clock, lambda *month: gpu_hours(database, *month), lambda _: None)
+    quotas = Quotas(ceilings(settings), tracked, clock, lambda *month: gpu_hours(database, *month), lambda _: None)
     await quotas.count_hours()
-    seen = await observe(record, keeper, run_dirs, probes, _Nothing())
+    seen = await observe(record, snapshots, run_dirs, probes, _Nothing())
     seen = replace(seen, quota=quotas.of(record.desired.service_id))
     now = clock.now()
     plan = decide(record.desired, seen, now, limits(settings))

@@ -143,7 +143,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracked:
-    """One attempt that is not gone yet, as the snapshot keeper needs to know it."""
+    """One attempt that is not gone yet, as those who read the cluster need to know it."""
 
     service_id: str
     token: str
@@ -154,6 +154,19 @@ class Tracked:
     """Whether it is as it should be: nothing is expected to change soon."""
     gpus: int = 0
     """That its job asks for."""
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Tracked:
+        """Return what is tracked of an attempt."""
+        return cls(
+            service_id=attempt.service_id,
+            token=attempt.token,
+            job_id=attempt.job_id,
+            open=attempt.open,
+            started=attempt.started_at is not None,
+            settled=attempt.ready,
+            gpus=attempt.gpus,
+        )
 
 
 class Store(Protocol):

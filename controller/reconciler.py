@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from api.contract.log import about
 from controller.act import Actor
+from controller.cluster.pace import Pace
+from controller.cluster.quotas import Quotas
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.decide import decide
 from controller.core.model import Attempt, Limits, Plan, Submit
 from controller.observe import Cluster, observe
-from controller.pace import Pace
 from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
-from controller.quotas import Quotas
 from controller.report import Pass, report
-from controller.roster import Roster
 
 
 class Reconciler:
@@ -29,7 +29,7 @@ class Reconciler:
         run_dirs: RunDirs,
         probes: Probes,
         actor: Actor,
-        roster: Roster,
+        tracked: TrackedAttempts,
         hurry: Callable[[], None],
         clock: Clock,
         limits: Limits,
@@ -43,7 +43,7 @@ class Reconciler:
         self._run_dirs = run_dirs
         self._probes = probes
         self._actor = actor
-        self._roster = roster
+        self._tracked = tracked
         self._hurry = hurry
         self._clock = clock
         self._limits = limits
@@ -80,7 +80,7 @@ class Reconciler:
         attempts = _after(record, plan)
         self._quotas.promise(key, attempts)
         await self._store.record(self._term, record, plan, now)
-        self._roster.update(attempts)
+        self._tracked.update(attempts)
         self._quotas.settle(key, plan)
         turn = self._take_turn(key, plan)
         done = Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan)

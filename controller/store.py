@@ -35,7 +35,6 @@ from controller.core.model import Attempt, Endpoint, Event, Lane, Plan, SendOutc
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked
-from controller.roster import track
 from controller.wanted import ServiceRow, Wanted
 
 log = logging.getLogger(__name__)
@@ -171,7 +170,7 @@ class SqlStore:
         """Return all attempts that are not gone."""
         query = select(AttemptRow.__table__).where(AttemptRow.gone_at.is_(None))
         rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return tuple(track(_attempt(row)) for row in rows)
+        return tuple(Tracked.of(_attempt(row)) for row in rows)
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""

@@ -15,19 +15,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.contract.database import cause
 from api.contract.identity import parse_token
 from api.contract.log import about
+from controller.cluster.orphans import Orphans
+from controller.cluster.quotas import Quotas
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.snapshots import SnapshotTaker
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.images.retention import ImageRetention
 from controller.lease import Lease
 from controller.ports import Clock, DeposedError, Store, Term, UnreadableError, Witness
-from controller.quotas import Quotas
+from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.retention import Retention
-from controller.roster import Roster
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
 from controller.runtime.timers import PeriodicTimers
 from controller.runtime.wakes import changed_tokens
-from controller.slurm.keeper import SnapshotKeeper
-from controller.strays import Strays
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +58,10 @@ class Leading:
     lease: Lease
     lease_seconds: float
     store: Store
-    keeper: SnapshotKeeper
-    roster: Roster
+    snapshots: SnapshotTaker
+    tracked: TrackedAttempts
     reconciler: Reconciler
-    strays: Strays
+    orphans: Orphans
     queue: KeyedQueue
     rhythm: Rhythm
     clock: Clock
@@ -116,11 +116,11 @@ class Leading:
 
     async def read_when_due(self) -> None:
         """Read the cluster if the rhythm says so, and wake what changed."""
-        if not self.rhythm.is_due(self.clock.now(), changing=self.roster.is_changing):
+        if not self.rhythm.is_due(self.clock.now(), changing=self.tracked.is_changing):
             return
-        before, was_silent = self.keeper.latest, self.keeper.failure is not None
+        before, was_silent = self.snapshots.latest, self.snapshots.failure is not None
         try:
-            snapshot = await self.keeper.take()
+            snapshot = await self.snapshots.take()
         except UnreadableError as error:
             self.witness.has_read(well=False)
             await self._tell_silence(error, was_silent=was_silent)
@@ -129,8 +129,8 @@ class Leading:
         if was_silent or before is None:
             log.info("the cluster answers")
             await self.resync()
-        self._wake(changed_tokens(before, snapshot, await self.roster.tracked()))
-        await self.strays.sweep(self.term, snapshot)
+        self._wake(changed_tokens(before, snapshot, await self.tracked.all()))
+        await self.orphans.sweep(self.term, snapshot)
 
     async def _tell_silence(self, error: UnreadableError, *, was_silent: bool) -> None:
         if not was_silent:
@@ -146,7 +146,7 @@ class Leading:
         """Clear away what is old, if anything ever is."""
         try:
             if self.retention is not None:
-                await self.retention.sweep(self.keeper.latest)
+                await self.retention.sweep(self.snapshots.latest)
             if self.images is not None:
                 await self.images.sweep()
         except DeposedError as error:

@@ -11,7 +11,7 @@ from controller.ports import Tracked
 def changed_tokens(before: Snapshot | None, after: Snapshot, tracked: Collection[Tracked]) -> set[str]:
     """Return the tokens whose jobs changed between two snapshots, those that are missed, and those being ended.
 
-    A token that is not tracked counts too: the end of a stray may be what its replica waits for.
+    A token that is not tracked counts too: the end of an orphan may be what its replica waits for.
     """
     jobs = before.jobs if before is not None else {}
     changed = {token for token in jobs.keys() | after.jobs.keys() if jobs.get(token) != after.jobs.get(token)}

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from controller.act import Actor
 from controller.clock import TermClock
+from controller.cluster.orphans import Orphans
+from controller.cluster.pace import Pace
+from controller.cluster.quotas import Quotas
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.snapshots import SnapshotTaker
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Limits, Quota, Snapshot
 from controller.core.script import Site
 from controller.lease import Held, Lease
-from controller.pace import Pace
 from controller.ports import Clock, DeposedError, Term
-from controller.quotas import Quotas
+from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.report import Pass
-from controller.roster import Roster
 from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
-from controller.slurm.keeper import SnapshotKeeper
-from controller.strays import Strays
 from tests.simulation.adapters import Boundary, SimClock, SimProbes, SimRunDirs, SimScheduler, SimStore
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def ended(work: Coroutine[Any, Any, Value]) -> Value:
     raise AssertionError("it waits")
 
 
-class WatchedKeeper(SnapshotKeeper):
-    """The project's keeper, of whose snapshots the world knows when they were listed."""
+class WatchedSnapshots(SnapshotTaker):
+    """The project's own, of whose snapshots the world knows when they were listed."""
 
     def __init__(self, scheduler: SimScheduler, tracked: Any, clock: Clock) -> None:
         super().__init__(scheduler, tracked, clock)
@@ -153,7 +153,7 @@ class SimController:
     @property
     def snapshot(self) -> Snapshot | None:
         """Its newest reading of the cluster."""
-        return self._leading.keeper.latest if self._leading is not None else None
+        return self._leading.snapshots.latest if self._leading is not None else None
 
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
@@ -255,11 +255,11 @@ class SimController:
         world, clock = self._world, TermClock(term.began_at, self._clock.now, lambda: self._world.now)
         world.reach("term")
         store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
-        roster = Roster(await store.tracked())
-        keeper = WatchedKeeper(scheduler, roster.tracked, clock)
+        tracked = TrackedAttempts(await store.tracked())
+        snapshots = WatchedSnapshots(scheduler, tracked.all, clock)
         self._probes = SimProbes(world, clock)
         queue = KeyedQueue(clock.now, world.rng.random)
-        quotas = Quotas(Quota(gpus=world.plan.gpus), roster, clock, world.no_hours, queue.add)
+        quotas = Quotas(Quota(gpus=world.plan.gpus), tracked, clock, world.no_hours, queue.add)
         rhythm = Rhythm(2.0, 15.0)
         actor = Actor(
             scheduler=scheduler,
@@ -275,17 +275,17 @@ class SimController:
         reconciler = Reconciler(
             term=term,
             store=store,
-            cluster=keeper,
+            cluster=snapshots,
             run_dirs=run_dirs,
             probes=self._probes,
             actor=actor,
-            roster=roster,
+            tracked=tracked,
             hurry=rhythm.hurry,
             clock=clock,
             pace=Pace(clock, burst=2, per_second=1.0),
             quotas=quotas,
             limits=LIMITS,
-            report=keeper.judge(world),
+            report=snapshots.judge(world),
         )
         self._next.clear()
         self._position, self._edits = 0, -1
@@ -294,10 +294,10 @@ class SimController:
             lease=self._lease,
             lease_seconds=LEASE,
             store=store,
-            keeper=keeper,
-            roster=roster,
+            snapshots=snapshots,
+            tracked=tracked,
             reconciler=reconciler,
-            strays=Strays(roster, store, scheduler),
+            orphans=Orphans(tracked, store, scheduler),
             queue=queue,
             rhythm=rhythm,
             clock=clock,

@@ -74,7 +74,7 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     self._quotas.promise(key, attempts)
     await self._actor.act(self._term, record, attempts, plan.actions)
     await self._store.record(self._term, record, plan, now)
-    self._roster.update(attempts)
+    self._tracked.update(attempts)
     self._quotas.settle(key, plan)
     return now + 0.2 if plan.actions else (now if plan.attempts else plan.look_again_at)
 
@@ -251,7 +251,7 @@ async def sequence_after_the_listing(self: Any) -> Any:
     return self.latest
 
 
-async def roster_after_the_listing(self: Any) -> Any:
+async def tracked_after_the_listing(self: Any) -> Any:
     """What is tracked is looked at when the answer has come."""
     return self._tracked.values()
 
@@ -313,9 +313,9 @@ READ_ANSWER: Any = None
 def remember_originals() -> None:
     """Keep what mutants wrap."""
     from controller.act import Actor
+    from controller.cluster.snapshots import SnapshotTaker
     from controller.core import decide, fold
     from controller.slurm import scheduler
-    from controller.slurm.keeper import SnapshotKeeper
     from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore
     from tests.simulation.database import MemoryStore
 
@@ -329,7 +329,7 @@ def remember_originals() -> None:
         FOLD=decide.fold,
         IS_OVER=evidence.is_over,
         IS_DOUBTED=evidence.is_doubted,
-        TAKE=SnapshotKeeper.take,
+        TAKE=SnapshotTaker.take,
         LEAVE_OPEN=Actor._leave_open,
         READ_ANSWER=scheduler.read_answer,
     )
@@ -354,7 +354,7 @@ MUTANTS = (
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
     Mutant("one attempt at a time", patched("controller.core.openings.HOLDS", without(openings.left_over))),
-    Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
+    Mutant("a ceiling's GPUs are promised first", patched("controller.cluster.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
     Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
     Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),
@@ -371,7 +371,7 @@ MUTANTS = (
     ),
     Mutant(
         "breaker for mass vanishing",
-        patched("controller.slurm.snapshot.find_in_doubt", lambda *_: frozenset()),
+        patched("controller.cluster.readings.find_in_doubt", lambda *_: frozenset()),
         scenarios.mass_vanishing,
     ),
     Mutant(
@@ -408,12 +408,12 @@ MUTANTS = (
     ),
     Mutant(
         "the sequence is read before the listing",
-        patched("controller.slurm.keeper.SnapshotKeeper.take", sequence_after_the_listing),
+        patched("controller.cluster.snapshots.SnapshotTaker.take", sequence_after_the_listing),
         scenarios.listed_before_it_was_sent,
     ),
     Mutant(
-        "the roster is read before the listing",
-        patched("controller.roster.Roster.tracked", roster_after_the_listing),
+        "what is tracked is read before the listing",
+        patched("controller.cluster.tracked_attempts.TrackedAttempts.all", tracked_after_the_listing),
         scenarios.burst_during_a_reading,
     ),
     Mutant(

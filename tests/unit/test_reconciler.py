@@ -10,6 +10,9 @@ import pytest
 
 import controller.reconciler
 from api.contract.identity import Token
+from controller.cluster.pace import Pace
+from controller.cluster.quotas import Quotas
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import (
     Action,
     Attempt,
@@ -29,12 +32,9 @@ from controller.core.model import (
     Status,
     Submit,
 )
-from controller.pace import Pace
 from controller.ports import DeposedError, Record, Term, UnreadableError
-from controller.quotas import Quotas
 from controller.reconciler import Reconciler
 from controller.report import Pass
-from controller.roster import Roster
 
 TERM = Term(epoch=3, began_at=0.0)
 NOW = 1000.0
@@ -152,8 +152,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def roster() -> Roster:
-    return Roster()
+def tracked() -> TrackedAttempts:
+    return TrackedAttempts()
 
 
 @pytest.fixture
@@ -167,15 +167,15 @@ def woken() -> list[str]:
 
 
 @pytest.fixture
-def quotas(world: World, roster: Roster, woken: list[str]) -> Quotas:
+def quotas(world: World, tracked: TrackedAttempts, woken: list[str]) -> Quotas:
     async def no_hours(*_: float) -> dict[str, float]:
         return {}
 
-    return Quotas(Quota(gpus=4), roster, world, no_hours, woken.append)
+    return Quotas(Quota(gpus=4), tracked, world, no_hours, woken.append)
 
 
 @pytest.fixture
-def reconcile(world: World, roster: Roster, pace: Pace, quotas: Quotas) -> Callable[[], Any]:
+def reconcile(world: World, tracked: TrackedAttempts, pace: Pace, quotas: Quotas) -> Callable[[], Any]:
     reconciler = Reconciler(
         term=TERM,
         store=cast(Any, FakeStore(world)),
@@ -183,7 +183,7 @@ def reconcile(world: World, roster: Roster, pace: Pace, quotas: Quotas) -> Calla
         run_dirs=cast(Any, FakeFolders(world)),
         probes=cast(Any, FakeProbes()),
         actor=cast(Any, FakeActor(world)),
-        roster=roster,
+        tracked=tracked,
         hurry=world.hurry,
         clock=world,
         limits=LIMITS,
@@ -244,14 +244,14 @@ async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: 
 
 @pytest.mark.parametrize("error", [DeposedError("over"), OSError("the database is away")])
 async def test_what_was_not_recorded_is_not_done(
-    world: World, roster: Roster, reconcile: Reconcile, error: Exception
+    world: World, tracked: TrackedAttempts, reconcile: Reconcile, error: Exception
 ) -> None:
     world.plan = BUSY
     world.errors["record"] = error
     with pytest.raises(type(error)):
         await reconcile()
     assert world.verbs[-1] == "record"
-    assert "f" not in roster
+    assert "f" not in tracked
 
 
 async def test_what_was_not_carried_out_is_not_reported_as_done(world: World, reconcile: Reconcile) -> None:
@@ -271,16 +271,16 @@ async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: R
     assert "decide" not in world.verbs
 
 
-async def test_the_roster_knows_an_attempt_before_its_job_can_be(
-    world: World, roster: Roster, reconcile: Reconcile
+async def test_an_attempt_is_tracked_before_its_job_can_be(
+    world: World, tracked: TrackedAttempts, reconcile: Reconcile
 ) -> None:
     world.plan = BUSY
     world.errors["act"] = OSError("away")
     with pytest.raises(OSError, match="away"):
         await reconcile()
-    assert "f" in roster
-    assert "c" in roster
-    assert "g" not in roster
+    assert "f" in tracked
+    assert "c" in tracked
+    assert "g" not in tracked
 
 
 @pytest.mark.parametrize(
@@ -321,9 +321,9 @@ async def test_one_that_must_wait_looks_again_when_its_turn_comes(
 
 
 async def test_deciding_is_told_the_ceilings_and_what_others_hold(
-    world: World, reconcile: Reconcile, roster: Roster
+    world: World, reconcile: Reconcile, tracked: TrackedAttempts
 ) -> None:
-    roster.update([replace(A, token="other", service_id="two", gpus=3)])
+    tracked.update([replace(A, token="other", service_id="two", gpus=3)])
     await reconcile()
     assert world.seen is not None
     assert world.seen.quota == Quota(gpus=4, held_by_others=3)

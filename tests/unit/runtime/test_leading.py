@@ -14,12 +14,12 @@ from typing import Any, cast
 import pytest
 
 from api.contract.log import JsonLines, current
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
-from controller.roster import Roster
+from controller.queue import KeyedQueue
 from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
 
 
 class Lines(logging.Handler):
@@ -63,7 +63,7 @@ def leading(witness: Witness, outcome: Exception | None) -> Leading:
         if outcome is not None:
             raise outcome
 
-    absent = ("lease", "store", "keeper", "roster", "strays", "rhythm", "clock", "wakeups", "quotas")
+    absent = ("lease", "store", "snapshots", "tracked", "orphans", "rhythm", "clock", "wakeups", "quotas")
     return Leading(
         **cast(dict[str, Any], dict.fromkeys(absent)),
         term=Term(epoch=7, began_at=0.0),
@@ -103,7 +103,7 @@ async def test_a_pass_that_goes_well_is_counted_and_says_nothing(lines: list[dic
     assert (witness.seen, lines) == (["well"], [])
 
 
-async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it() -> None:
+async def test_the_end_of_an_orphan_wakes_the_service_whose_replica_waits_for_it() -> None:
     job = Job(job_id=1, token="af-k3x9q2-7hq2m5xw-0-1", phase=JobPhase.RUNNING, state="RUNNING")
     before = Snapshot(sequence=1, began_at=0.0, jobs={job.token: (job,)})
 
@@ -114,11 +114,11 @@ async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it()
 
     term = replace(
         leading(Witness(), None),
-        keeper=cast(Any, SimpleNamespace(latest=before, failure=None, take=take)),
-        roster=Roster(),
+        snapshots=cast(Any, SimpleNamespace(latest=before, failure=None, take=take)),
+        tracked=TrackedAttempts(),
         rhythm=Rhythm(fastest=1, slowest=1),
         clock=cast(Any, SimpleNamespace(now=lambda: 1.0)),
-        strays=cast(Any, SimpleNamespace(sweep=sweep)),
+        orphans=cast(Any, SimpleNamespace(sweep=sweep)),
     )
     await term.read_when_due()
     assert await asyncio.wait_for(term.queue.get(), 60) == "7hq2m5xw"
@@ -136,7 +136,7 @@ async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[
 
     term = replace(
         leading(Witness(), None),
-        keeper=cast(Any, SimpleNamespace(latest=None)),
+        snapshots=cast(Any, SimpleNamespace(latest=None)),
         retention=cast(Any, SimpleNamespace(sweep=sweep)),
         images=cast(Any, SimpleNamespace(sweep=sweep_images)),
     )

@@ -35,8 +35,8 @@ def reading(*jobs: Job) -> Snapshot:
         pytest.param(None, reading(PENDING), [TRACKED], True, id="the first reading"),
         pytest.param(reading(PENDING), reading(PENDING), [replace(TRACKED, open=False)], True, id="it is being ended"),
         pytest.param(reading(), reading(PENDING), [], True, id="nobody knows it"),
-        pytest.param(reading(RUNNING), reading(), [], True, id="a stray has left"),
-        pytest.param(reading(RUNNING), reading(RUNNING), [], False, id="a stray stays"),
+        pytest.param(reading(RUNNING), reading(), [], True, id="an orphan has left"),
+        pytest.param(reading(RUNNING), reading(RUNNING), [], False, id="an orphan stays"),
         pytest.param(reading(), reading(), [], False, id="nothing at all"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The keeper of the snapshot: one reading for all, with as few commands as will do."""
+"""Snapshots of the cluster: one reading for all, with as few commands as will do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from api.contract.identity import Token
-from controller.core.model import Job, ReadingFailure, Snapshot
-from controller.ports import Clock, Scheduler, Tracked, UnreadableError
-from controller.slurm.snapshot import (
+from controller.cluster.readings import (
     Vanished,
     build_snapshot,
     find_vanished,
@@ -16,6 +14,8 @@ from controller.slurm.snapshot import (
     placements,
     tokens_by_service,
 )
+from controller.core.model import Job, ReadingFailure, Snapshot
+from controller.ports import Clock, Scheduler, Tracked, UnreadableError
 
 ASK_AGAIN_FIRST = 2.0
 ASK_AGAIN_MOST = 60.0
@@ -25,7 +25,7 @@ WITHOUT_ACCOUNTING = 600.0
 """Seconds until a site that has no accounting is asked again whether it has."""
 
 
-class SnapshotKeeper:
+class SnapshotTaker:
     """Takes snapshots, one at a time, and keeps the latest and the latest failure.
 
     A take costs one squeue; one sacct more if jobs vanished that it has not been asked about lately; one sinfo more
