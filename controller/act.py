@@ -30,7 +30,7 @@ from controller.slurm.argv import submit_options
 log = logging.getLogger(__name__)
 
 
-class Actor:
+class ActionExecutor:
     """Acts on the cluster for one term, and remembers what it sent."""
 
     def __init__(

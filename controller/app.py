@@ -15,7 +15,7 @@ from api.contract.identity import load_key, prefix, secret
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from controller import failpoints
-from controller.act import Actor
+from controller.act import ActionExecutor
 from controller.clock import SystemClock, TermClock
 from controller.cluster.orphans import Orphans
 from controller.cluster.pace import Pace
@@ -123,7 +123,7 @@ class Controller:
         scheduler = SlurmScheduler(self._runner, prefix(self._installation))
         tracked = TrackedAttempts(await self._store.tracked())
         snapshots = SnapshotTaker(scheduler, tracked.all, clock)
-        actor = Actor(
+        executor = ActionExecutor(
             scheduler=scheduler,
             run_dirs=self._run_dirs,
             probes=probes,
@@ -150,7 +150,7 @@ class Controller:
             cluster=snapshots,
             run_dirs=self._run_dirs,
             probes=probes,
-            actor=actor,
+            executor=executor,
             tracked=tracked,
             hurry=rhythm.hurry,
             clock=clock,

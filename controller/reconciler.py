@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from api.contract.log import about
-from controller.act import Actor
+from controller.act import ActionExecutor
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.tracked_attempts import TrackedAttempts
@@ -28,7 +28,7 @@ class Reconciler:
         cluster: Cluster,
         run_dirs: RunDirs,
         probes: Probes,
-        actor: Actor,
+        executor: ActionExecutor,
         tracked: TrackedAttempts,
         hurry: Callable[[], None],
         clock: Clock,
@@ -42,7 +42,7 @@ class Reconciler:
         self._cluster = cluster
         self._run_dirs = run_dirs
         self._probes = probes
-        self._actor = actor
+        self._executor = executor
         self._tracked = tracked
         self._hurry = hurry
         self._clock = clock
@@ -70,7 +70,7 @@ class Reconciler:
             self._cluster,
             self._run_dirs,
             self._probes,
-            self._actor,
+            self._executor,
             term_began_at=self._term.began_at,
             allowance=self._pace.allowance(key),
         )
@@ -85,7 +85,7 @@ class Reconciler:
         turn = self._take_turn(key, plan)
         done = Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan)
         try:
-            await self._actor.act(self._term, record, attempts, plan.actions)
+            await self._executor.act(self._term, record, attempts, plan.actions)
         except BaseException as error:
             self._report(replace(done, failure=f"{type(error).__name__}: {error}"))
             raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from controller.act import Actor
+from controller.act import ActionExecutor
 from controller.clock import TermClock
 from controller.cluster.orphans import Orphans
 from controller.cluster.pace import Pace
@@ -261,7 +261,7 @@ class SimController:
         queue = KeyedQueue(clock.now, world.rng.random)
         quotas = Quotas(Quota(gpus=world.plan.gpus), tracked, clock, world.no_hours, queue.add)
         rhythm = Rhythm(2.0, 15.0)
-        actor = Actor(
+        executor = ActionExecutor(
             scheduler=scheduler,
             run_dirs=run_dirs,
             probes=self._probes,
@@ -278,7 +278,7 @@ class SimController:
             cluster=snapshots,
             run_dirs=run_dirs,
             probes=self._probes,
-            actor=actor,
+            executor=executor,
             tracked=tracked,
             hurry=rhythm.hurry,
             clock=clock,

@@ -65,14 +65,14 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     if record is None:
         return None
     seen = await observe(
-        record, self._cluster, self._run_dirs, self._probes, self._actor, term_began_at=self._term.began_at
+        record, self._cluster, self._run_dirs, self._probes, self._executor, term_began_at=self._term.began_at
     )
     now = self._clock.now()
     seen = replace(seen, quota=self._quotas.of(key))
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
     self._quotas.promise(key, attempts)
-    await self._actor.act(self._term, record, attempts, plan.actions)
+    await self._executor.act(self._term, record, attempts, plan.actions)
     await self._store.record(self._term, record, plan, now)
     self._tracked.update(attempts)
     self._quotas.settle(key, plan)
@@ -312,7 +312,7 @@ READ_ANSWER: Any = None
 
 def remember_originals() -> None:
     """Keep what mutants wrap."""
-    from controller.act import Actor
+    from controller.act import ActionExecutor
     from controller.cluster.snapshots import SnapshotTaker
     from controller.core import decide, fold
     from controller.slurm import scheduler
@@ -330,7 +330,7 @@ def remember_originals() -> None:
         IS_OVER=evidence.is_over,
         IS_DOUBTED=evidence.is_doubted,
         TAKE=SnapshotTaker.take,
-        LEAVE_OPEN=Actor._leave_open,
+        LEAVE_OPEN=ActionExecutor._leave_open,
         READ_ANSWER=scheduler.read_answer,
     )
 
@@ -418,7 +418,7 @@ MUTANTS = (
     ),
     Mutant(
         "an interrupted sbatch counts from its end",
-        patched("controller.act.Actor._leave_open", old_sequence_stays),
+        patched("controller.act.ActionExecutor._leave_open", old_sequence_stays),
         scenarios.interrupted_while_read,
     ),
     Mutant(

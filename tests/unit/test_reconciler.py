@@ -135,7 +135,7 @@ class FakeProbes:
         return Probe(at=1.0, ready=True, failures=0) if token == "a" else None
 
 
-class FakeActor:
+class FakeExecutor:
     def __init__(self, world: World) -> None:
         self._world = world
         self.sent, self.cancelled = world.sent, world.cancelled
@@ -182,7 +182,7 @@ def reconcile(world: World, tracked: TrackedAttempts, pace: Pace, quotas: Quotas
         cluster=FakeCluster(world),
         run_dirs=cast(Any, FakeFolders(world)),
         probes=cast(Any, FakeProbes()),
-        actor=cast(Any, FakeActor(world)),
+        executor=cast(Any, FakeExecutor(world)),
         tracked=tracked,
         hurry=world.hurry,
         clock=world,
