@@ -22,10 +22,10 @@ from controller.ports import (
     RunDirs,
     Scheduler,
     Store,
+    Submission,
     Term,
     UsedTokenError,
 )
-from controller.slurm.argv import submit_options
 
 log = logging.getLogger(__name__)
 
@@ -107,12 +107,20 @@ class ActionExecutor:
         after = await self._images.awaited(record.desired.spec.image) if self._images is not None else None
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
+        submission = Submission(
+            token=attempt.token,
+            resources=record.desired.spec.resources,
+            folder=folder.path,
+            script=folder.launch_script,
+            arguments=folder.arguments(self._site.python),
+            comment=record.desired.name,
+            warning=self._time_warning,
+            after=after,
+        )
         self._leave_open(attempt.token)
-        options = self._options(record, attempt, folder, after)
-        arguments = (folder.path, folder.wrapper, self._site.python)
         reach("before sbatch")
         try:
-            sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
+            sent = await self._scheduler.submit(submission)
         except BaseException:
             self._leave_open(attempt.token)
             raise
@@ -138,19 +146,6 @@ class ActionExecutor:
         folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, encoded, probe)
         reach("after prepare")
         return folder
-
-    def _options(self, record: Record, attempt: Attempt, folder: JobFolder, after: int | None) -> tuple[str, ...]:
-        assert record.desired.spec is not None
-        return submit_options(
-            attempt.token,
-            record.desired.spec.resources,
-            output=f"{folder.path}/stdout.log",
-            error=f"{folder.path}/stderr.log",
-            chdir=folder.path,
-            warning_seconds=self._time_warning,
-            comment=record.desired.name,
-            after=after,
-        )
 
     async def _cancel(self, action: Cancel) -> None:
         reach("before scancel")

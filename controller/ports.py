@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.contract.launch import Image
+from api.contract.launch import Image, Resources
 from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, ProbeSpec, Sent, Status
 
 
@@ -43,6 +43,24 @@ class Listing:
     jobs: tuple[Job, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One job, as it is to be submitted. Paths are absolute, and meant literally."""
+
+    token: str
+    """Its name."""
+    resources: Resources
+    folder: str
+    """Where it runs, and where its logs lie."""
+    script: str
+    arguments: tuple[str, ...] = ()
+    comment: str
+    warning: int
+    """How many seconds before its time limit the script is warned; 0: it is not."""
+    after: int | str | None = None
+    """A job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1))."""
+
+
 class Scheduler(Protocol):
     """The cluster. Calls raise `UnreadableError` when it does not answer; none of them retries."""
 
@@ -58,7 +76,7 @@ class Scheduler(Protocol):
         """Return every node's address (NodeAddr)."""
         ...
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+    async def submit(self, submission: Submission) -> Sent:
         """Run sbatch once. The sequence of what is returned is taken after it returned. Never raises for Slurm's no."""
         ...
 
@@ -80,6 +98,10 @@ class JobFolder:
     """The fixed batch script."""
     wrapper: str
     """The supervisor that it starts."""
+
+    def arguments(self, python: str) -> tuple[str, str, str]:
+        """Return what the script is called with, if this Python is to run the supervisor."""
+        return self.path, self.wrapper, python
 
 
 class RunDirs(Protocol):

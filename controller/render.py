@@ -13,9 +13,10 @@ from api.contract.settings import Settings
 from controller.bundle import launch_script
 from controller.core.script import parameters
 from controller.images.jobs import has_to_be_made
+from controller.ports import Submission
 from controller.rundir import SharedRunDirs
 from controller.site import site
-from controller.slurm.argv import submit_command, submit_options
+from controller.slurm.argv import submit_command
 
 TOKEN = "af-INSTALLATION-SERVICE-0-1"  # noqa: S105
 IMAGE_JOB = "IMAGE-JOB"
@@ -32,20 +33,19 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     prologue = settings.slurm.prologue
     folder = SharedRunDirs(settings.run_dir, "INSTALLATION", prologue).job_folder("SERVICE", TOKEN)
     awaits_image = settings.images.build == "job" and spec.image is not None and has_to_be_made(settings, spec.image)
-    options = submit_options(
-        TOKEN,
-        spec.resources,
-        output=f"{folder.path}/stdout.log",
-        error=f"{folder.path}/stderr.log",
-        chdir=folder.path,
-        warning_seconds=settings.slurm.time_warning,
+    submission = Submission(
+        token=TOKEN,
+        resources=spec.resources,
+        folder=folder.path,
+        script=folder.launch_script,
+        arguments=folder.arguments(settings.slurm.python),
         comment="NAME",
+        warning=settings.slurm.time_warning,
         after=IMAGE_JOB if awaits_image else None,
     )
-    command = submit_command(folder.launch_script, (folder.path, folder.wrapper, settings.slurm.python), options)
     values = parameters(spec, TOKEN, digest(spec), "<the attempt's own secret>", site(settings))
     parts = (
-        ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
+        ("sbatch", " \\\n    ".join(shlex.quote(word) for word in submit_command(submission))),
         (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),
         ("prologue.sh (the site's)", prologue.rstrip() or "# none"),
         ("params.json (mode 0600)", json.dumps(values, indent=2, ensure_ascii=False)),

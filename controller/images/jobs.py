@@ -18,9 +18,8 @@ from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
 from controller.core.script import PARAMETERS_VERSION
-from controller.ports import JobFolder, UnreadableError
+from controller.ports import JobFolder, Submission, UnreadableError
 from controller.rundir import SharedRunDirs
-from controller.slurm.argv import submit_options
 from controller.slurm.runner import Runner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.wrapper import cache
@@ -71,17 +70,16 @@ class ImageJobs:
     async def submit(self, maker: Maker) -> Sent:
         """Submit its job. Raises `ResourcesError`."""
         folder, site = maker.folder, self._settings.slurm
-        options = submit_options(
-            maker.name,
-            resources(self._settings),
-            output=f"{folder.path}/stdout.log",
-            error=f"{folder.path}/stderr.log",
-            chdir=folder.path,
-            warning_seconds=site.time_warning,
+        submission = Submission(
+            token=maker.name,
+            resources=resources(self._settings),
+            folder=folder.path,
+            script=folder.launch_script,
+            arguments=folder.arguments(site.python),
             comment="an image for AI Factory Server",
+            warning=site.time_warning,
         )
-        arguments = (folder.path, folder.wrapper, site.python)
-        return await self._scheduler.submit(maker.name, folder.launch_script, arguments, options)
+        return await self._scheduler.submit(submission)
 
     async def find(self, name: str) -> Job | None:
         """Return the first job whose name begins so and that has not ended; raises `UnreadableError`."""

@@ -27,8 +27,8 @@ from controller.core.model import (
     Sent,
 )
 from controller.core.outcomes import Outcome
-from controller.ports import Listing, Term, UnreadableError
-from controller.slurm.argv import submit_options
+from controller.ports import Listing, Submission, Term, UnreadableError
+from controller.slurm.argv import submit_command
 from controller.slurm.runner import Completed
 from tests.simulation import scenarios, schedules
 from tests.simulation.adapters import Boundary
@@ -216,9 +216,9 @@ def absence_needs_no_sequence() -> Iterator[None]:
         yield
 
 
-def without_singleton(*arguments: Any, **named: Any) -> tuple[str, ...]:
+def without_singleton(job: Submission) -> tuple[str, ...]:
     """sbatch is not told to hold twins back."""
-    return tuple(o for o in submit_options(*arguments, **named) if not o.startswith("--dependency"))
+    return tuple(word for word in submit_command(job) if not word.startswith("--dependency"))
 
 
 # --- what counts as evidence
@@ -356,7 +356,7 @@ MUTANTS = (
     Mutant("one attempt at a time", patched("controller.core.openings.HOLDS", without(openings.left_over))),
     Mutant("a ceiling's GPUs are promised first", patched("controller.cluster.quotas.Quotas.promise", lambda *_: None)),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
-    Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
+    Mutant("singleton", patched("controller.slurm.argv.submit_command", without_singleton)),
     Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),
     Mutant("the unknown are left alone", patched("tests.simulation.adapters.SimStore.known", cancels_the_unknown)),
     Mutant(

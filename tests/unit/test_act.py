@@ -24,7 +24,7 @@ from controller.core.model import (
     Submit,
 )
 from controller.core.script import Site
-from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError, UsedTokenError
+from controller.ports import DeposedError, JobFolder, Record, Submission, Term, UnreadableError, UsedTokenError
 
 TERM = Term(epoch=1, began_at=0.0)
 SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
@@ -42,7 +42,7 @@ class World:
         self.number = 0
         self.holds = True
         self.parameters: dict[str, Any] = {}
-        self.options: tuple[str, ...] = ()
+        self.submission: Submission | None = None
         self.noted: dict[str, ProbeSpec] = {}
         self.probed: dict[str, str | None] = {}
         self.awaited_job: int | None = None
@@ -83,10 +83,10 @@ class World:
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
-        self._do("submit", token, script, arguments)
-        self.options = options
-        return self.answer(token)
+    async def submit(self, submission: Submission) -> Sent:
+        self._do("submit", submission.token)
+        self.submission = submission
+        return self.answer(submission.token)
 
     async def cancel(self, token: str, job_id: int) -> None:
         self._do("cancel", token, job_id)
@@ -152,24 +152,22 @@ class TestSubmitting:
         await act(executor, (A,), Submit(token="a"))
         assert world.done == [
             ("prepare", "one", "a"),
-            ("submit", "a", "/run/lib/launch.sh", ("/run/a", "/run/lib/wrapper.pyz", "python3.9")),
+            ("submit", "a"),
             ("note", "a", 7),
         ]
         assert (world.parameters["token"], world.parameters["secret"]) == ("a", "secret of a")
 
-    async def test_what_the_protocol_rests_on_is_asked_for(self, executor: ActionExecutor, world: World) -> None:
+    async def test_what_the_job_needs_is_asked_for(self, executor: ActionExecutor, world: World) -> None:
         await act(executor, (A,), Submit(token="a"))
-        assert set(world.options) >= {
-            "--job-name=a",
-            "--dependency=singleton",
-            "--no-requeue",
-            "--chdir=/run/a",
-            "--cpus-per-task=3",
-            "--output=/run/a/stdout.log",
-            "--comment=my service",
-            "--signal=B:USR1@60",
-        }
-        assert not any("secret" in option for option in world.options)
+        assert world.submission == Submission(
+            token="a",
+            resources=Resources(cpu=3),
+            folder="/run/a",
+            script="/run/lib/launch.sh",
+            arguments=("/run/a", "/run/lib/wrapper.pyz", "python3.9"),
+            comment="my service",
+            warning=60,
+        )
 
     @pytest.mark.parametrize("outcome", list(SendOutcome))
     async def test_what_came_of_it_is_remembered(
@@ -216,17 +214,14 @@ class TestSubmitting:
         assert world.verbs.count("submit") == 1
         assert executor.sent["a"] == before
 
-    @pytest.mark.parametrize(
-        ("awaited", "dependency"), [(None, "singleton"), (99, "afterany:99,singleton")], ids=["there", "missing"]
-    )
-    async def test_it_waits_for_the_job_that_makes_its_image(
-        self, world: World, awaited: int | None, dependency: str
-    ) -> None:
+    @pytest.mark.parametrize("awaited", [None, 99], ids=["there", "missing"])
+    async def test_it_waits_for_the_job_that_makes_its_image(self, world: World, awaited: int | None) -> None:
         world.awaited_job = awaited
         await act(waiting_executor(world), (A,), Submit(token="a"))
         assert world.verbs == ["prepare", "awaited", "submit", "note"]
         assert world.done[1] == ("awaited", SPEC.image)
-        assert world.options[-1] == f"--dependency={dependency}"
+        assert world.submission is not None
+        assert world.submission.after == awaited
 
     async def test_a_folder_that_can_not_be_written_defers_it(self, executor: ActionExecutor, world: World) -> None:
         world.errors["prepare"] = OSError(28, "No space left on device")

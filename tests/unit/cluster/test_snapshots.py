@@ -9,7 +9,7 @@ from api.contract.identity import Token
 from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
 from controller.cluster.snapshots import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotTaker
 from controller.core.model import Job, JobPhase, Sent, Snapshot
-from controller.ports import Listing, Tracked, UnreadableError
+from controller.ports import Listing, Submission, Tracked, UnreadableError
 
 
 def job(job_id: int, token: str, phase: JobPhase = JobPhase.RUNNING, node: str | None = "n1") -> Job:
@@ -148,7 +148,7 @@ class World:
             raise UnreadableError("SlurmTimeout", "no answer")
         return {"n1": f"10.0.0.{self.calls.count('sinfo')}"}
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+    async def submit(self, submission: Submission) -> Sent:
         raise NotImplementedError
 
     async def cancel(self, token: str, job_id: int) -> None:
