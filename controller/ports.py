@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -154,6 +154,17 @@ class Probes(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPorts:
+    """The ways to one cluster."""
+
+    scheduler: Scheduler
+    run_dirs: RunDirs
+    probes: Probes
+    images: ImageMakers | None = None
+    """`None`: each job makes its image itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What the database holds about one service."""
 
@@ -200,6 +211,10 @@ class Store(Protocol):
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         """Return the feed's position and the services changed by people after `since`."""
+        ...
+
+    def wakeups(self) -> AsyncIterator[None]:
+        """Wake up whenever people may have changed something. Losing one costs a resync, no more."""
         ...
 
     async def load(self, key: str) -> Record | None:

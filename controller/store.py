@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database, cause
+from api.contract.feed import wakeups
 from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
@@ -106,6 +107,10 @@ class SqlStore:
         query = select(Service.change_seq, Service.id).where(Service.change_seq > since).order_by(Service.change_seq)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return (rows[-1].change_seq if rows else since), tuple(row.id for row in rows)
+
+    def wakeups(self) -> AsyncIterator[None]:
+        """Wake up whenever the feed may have grown."""
+        return wakeups(self._database)
 
     async def load(self, key: str) -> Record | None:
         """Read one service: what is wanted, its status, its endpoints, its attempts."""

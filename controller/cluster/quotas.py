@@ -74,10 +74,6 @@ class Quotas:
         if has_left or self._held < held:
             self._wake_next()
 
-    def forget(self, key: str) -> None:
-        """Take note that there is no such service any more."""
-        self.settle(key, Plan())
-
     async def count_hours(self) -> bool:
         """Count the GPU-hours of this month (UTC); return whether that stops a service, or no longer does."""
         if not (self._ceilings.gpu_hours or self._ceilings.gpu_hours_per_service):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from api.contract.identity import Token
@@ -32,9 +32,7 @@ class SnapshotTaker:
     if a job got a node since the last one (an address may change each time a cloud node boots).
     """
 
-    def __init__(
-        self, scheduler: Scheduler, tracked: Callable[[], Awaitable[Collection[Tracked]]], clock: Clock
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, tracked: Callable[[], Collection[Tracked]], clock: Clock) -> None:
         self._scheduler = scheduler
         self._tracked = tracked
         self._clock = clock
@@ -53,7 +51,7 @@ class SnapshotTaker:
         """Read the cluster once. Raises UnreadableError, after noting it, if squeue does not answer."""
         sequence = self._scheduler.next_sequence()
         began_at = self._clock.now()
-        tracked = await self._tracked()  # before the listing: what is noted later can't be missed in it
+        tracked = self._tracked()  # before the listing: what is noted later can't be missed in it
         try:
             listing = await self._scheduler.list_jobs()
         except UnreadableError as error:

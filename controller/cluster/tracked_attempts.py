@@ -24,7 +24,7 @@ class TrackedAttempts:
         for each in tracked:
             self._take(each)
 
-    async def all(self) -> Collection[Tracked]:
+    def all(self) -> Collection[Tracked]:
         """Return all of them."""
         return list(self._tracked.values())
 

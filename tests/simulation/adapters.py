@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Collection, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,9 @@ class SimStore:
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         self._world.check_database()
         return await self._world.database.store.changed(since)
+
+    def wakeups(self) -> AsyncIterator[None]:
+        raise AssertionError("wake-ups are the driver's")
 
     async def load(self, key: str) -> Record | None:
         await Boundary("load")

@@ -64,18 +64,15 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     record = await self._store.load(key)
     if record is None:
         return None
-    seen = await observe(
-        record, self._cluster, self._run_dirs, self._probes, self._executor, term_began_at=self._term.began_at
-    )
+    seen = await observe(record, self._cluster, term_began_at=self._term.began_at)
     now = self._clock.now()
-    seen = replace(seen, quota=self._quotas.of(key))
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
-    self._quotas.promise(key, attempts)
+    self._cluster.admission.hold(key, attempts)
     await self._executor.act(self._term, record, attempts, plan.actions)
     await self._store.record(self._term, record, plan, now)
-    self._tracked.update(attempts)
-    self._quotas.settle(key, plan)
+    self._cluster.tracked.update(attempts)
+    self._cluster.admission.settle(key, plan)
     return now + 0.2 if plan.actions else (now if plan.attempts else plan.look_again_at)
 
 
@@ -251,7 +248,7 @@ async def sequence_after_the_listing(self: Any) -> Any:
     return self.latest
 
 
-async def tracked_after_the_listing(self: Any) -> Any:
+def tracked_after_the_listing(self: Any) -> Any:
     """What is tracked is looked at when the answer has come."""
     return self._tracked.values()
 
@@ -312,7 +309,7 @@ READ_ANSWER: Any = None
 
 def remember_originals() -> None:
     """Keep what mutants wrap."""
-    from controller.act import ActionExecutor
+    from controller.cluster.sends import Sends
     from controller.cluster.snapshots import SnapshotTaker
     from controller.core import decide, fold
     from controller.slurm import scheduler
@@ -330,7 +327,7 @@ def remember_originals() -> None:
         IS_OVER=evidence.is_over,
         IS_DOUBTED=evidence.is_doubted,
         TAKE=SnapshotTaker.take,
-        LEAVE_OPEN=ActionExecutor._leave_open,
+        LEAVE_OPEN=Sends._leave_open,
         READ_ANSWER=scheduler.read_answer,
     )
 
@@ -354,7 +351,9 @@ MUTANTS = (
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
     Mutant("one attempt at a time", patched("controller.core.openings.HOLDS", without(openings.left_over))),
-    Mutant("a ceiling's GPUs are promised first", patched("controller.cluster.quotas.Quotas.promise", lambda *_: None)),
+    Mutant(
+        "a ceiling's GPUs are promised first", patched("controller.cluster.admission.Admission.hold", lambda *_: None)
+    ),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
     Mutant("singleton", patched("controller.slurm.argv.submit_command", without_singleton)),
     Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),
@@ -418,7 +417,7 @@ MUTANTS = (
     ),
     Mutant(
         "an interrupted sbatch counts from its end",
-        patched("controller.act.ActionExecutor._leave_open", old_sequence_stays),
+        patched("controller.cluster.sends.Sends._leave_open", old_sequence_stays),
         scenarios.interrupted_while_read,
     ),
     Mutant(

@@ -12,6 +12,9 @@ import pytest
 
 from api.contract.launch import Image, LaunchSpec, Resources
 from controller.act import ActionExecutor
+from controller.cluster.cluster import Cluster
+from controller.cluster.sends import Sends
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import (
     Attempt,
     Cancel,
@@ -24,7 +27,16 @@ from controller.core.model import (
     Submit,
 )
 from controller.core.script import Site
-from controller.ports import DeposedError, JobFolder, Record, Submission, Term, UnreadableError, UsedTokenError
+from controller.ports import (
+    ClusterPorts,
+    DeposedError,
+    JobFolder,
+    Record,
+    Submission,
+    Term,
+    UnreadableError,
+    UsedTokenError,
+)
 
 TERM = Term(epoch=1, began_at=0.0)
 SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
@@ -47,6 +59,7 @@ class World:
         self.probed: dict[str, str | None] = {}
         self.awaited_job: int | None = None
         self.holds_after_awaiting = True
+        self.sends: Sends
 
     def sent(self, outcome: SendOutcome, job_id: int | None = None, message: str = "") -> Sent:
         return Sent(outcome=outcome, sequence=self.next_sequence(), job_id=job_id, message=message)
@@ -116,15 +129,14 @@ def executor(world: World) -> ActionExecutor:
     return new_executor(world)
 
 
-def new_executor(world: World, **more: Any) -> ActionExecutor:
+def new_executor(world: World, *, images: bool = False) -> ActionExecutor:
+    """One that may have missing images made by jobs."""
     fake = cast(Any, world)
-    return ActionExecutor(scheduler=fake, run_dirs=fake, probes=fake, store=fake, clock=fake, site=SITE,
-                 secret=lambda token: f"secret of {token}", time_warning=60, may_act=world.may_act, **more)  # fmt: skip
-
-
-def waiting_executor(world: World) -> ActionExecutor:
-    """One that has missing images made by jobs."""
-    return new_executor(world, images=cast(Any, world))
+    ports = ClusterPorts(scheduler=fake, run_dirs=fake, probes=fake, images=fake if images else None)
+    cluster = Cluster(ports, store=fake, tracked=TrackedAttempts(), admission=fake, rhythm=fake, clock=fake)
+    world.sends = cluster.sends
+    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, secret=lambda token: f"secret of {token}",
+                          time_warning=60, may_act=world.may_act)  # fmt: skip
 
 
 def attempt(token: str, **values: Any) -> Attempt:
@@ -176,7 +188,7 @@ class TestSubmitting:
         answered = Sent(outcome=outcome, sequence=99, job_id=7, message="m")
         world.answer = lambda _: answered
         await act(executor, (A,), Submit(token="a"))
-        assert executor.sent == {"a": answered}
+        assert world.sends.sent == {"a": answered}
 
     @pytest.mark.parametrize("outcome", list(SendOutcome))
     async def test_no_token_is_sent_twice_in_a_term(
@@ -191,7 +203,7 @@ class TestSubmitting:
         seen: list[Sent] = []
 
         def answer(token: str) -> Sent:
-            seen.append(executor.sent[token])
+            seen.append(world.sends.sent[token])
             return world.sent(SendOutcome.ACCEPTED, job_id=7)
 
         world.answer = answer
@@ -206,18 +218,18 @@ class TestSubmitting:
         world.errors["submit"] = error
         with pytest.raises(type(error)):
             await act(executor, (A,), Submit(token="a"))
-        before = executor.sent["a"]
+        before = world.sends.sent["a"]
         assert before.outcome is SendOutcome.UNKNOWN
         assert before.sequence == world.number == 2
         world.errors.clear()
         await act(executor, (A,), Submit(token="a"))
         assert world.verbs.count("submit") == 1
-        assert executor.sent["a"] == before
+        assert world.sends.sent["a"] == before
 
     @pytest.mark.parametrize("awaited", [None, 99], ids=["there", "missing"])
     async def test_it_waits_for_the_job_that_makes_its_image(self, world: World, awaited: int | None) -> None:
         world.awaited_job = awaited
-        await act(waiting_executor(world), (A,), Submit(token="a"))
+        await act(new_executor(world, images=True), (A,), Submit(token="a"))
         assert world.verbs == ["prepare", "awaited", "submit", "note"]
         assert world.done[1] == ("awaited", SPEC.image)
         assert world.submission is not None
@@ -227,7 +239,7 @@ class TestSubmitting:
         world.errors["prepare"] = OSError(28, "No space left on device")
         await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        sent = executor.sent["a"]
+        sent = world.sends.sent["a"]
         assert (sent.outcome, sent.sequence) == (SendOutcome.DEFERRED, 1)
         assert "No space left on device" in sent.message
         assert "RUN_DIR" in sent.message
@@ -236,19 +248,19 @@ class TestSubmitting:
         world.errors["prepare"] = UsedTokenError("claimed")
         await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        assert executor.sent["a"].outcome is SendOutcome.DEFERRED
-        assert "restored" in executor.sent["a"].message
+        assert world.sends.sent["a"].outcome is SendOutcome.DEFERRED
+        assert "restored" in world.sends.sent["a"].message
 
     async def test_nothing_is_sent_without_knowing_what(self, executor: ActionExecutor, world: World) -> None:
         await act(executor, (A,), Submit(token="a"), spec=None)
-        assert (world.done, executor.sent) == ([], {})
+        assert (world.done, world.sends.sent) == ([], {})
 
     async def test_the_job_id_stands_even_if_it_can_not_be_noted(self, executor: ActionExecutor, world: World) -> None:
         world.errors["note"] = DeposedError("over")
         with pytest.raises(DeposedError):
             await act(executor, (A, B), Submit(token="a"), Submit(token="b"))
-        assert executor.sent["a"].job_id == 7
-        assert "b" not in executor.sent
+        assert world.sends.sent["a"].job_id == 7
+        assert "b" not in world.sends.sent
 
 
 class TestTheLease:
@@ -257,7 +269,7 @@ class TestTheLease:
         world.holds = False
         with pytest.raises(DeposedError):
             await act(executor, (A,), action)
-        assert (world.done, executor.sent, executor.cancelled) == ([], {}, {})
+        assert (world.done, world.sends.sent, world.sends.cancelled) == ([], {}, {})
 
     async def test_lost_on_the_way_the_rest_is_left(self, executor: ActionExecutor, world: World) -> None:
         def answer(_: str) -> Sent:
@@ -278,19 +290,19 @@ class TestTheLease:
             world.holds = False
             return await prepare(*arguments)
 
-        monkeypatch.setattr(executor._run_dirs, "prepare", slow)
+        monkeypatch.setattr(world, "prepare", slow)
         with pytest.raises(DeposedError):
             await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        assert executor.sent == {}
+        assert world.sends.sent == {}
 
     async def test_lost_while_an_image_was_asked_for_nothing_is_sent(self, world: World) -> None:
         world.holds_after_awaiting = False
-        executor = waiting_executor(world)
+        executor = new_executor(world, images=True)
         with pytest.raises(DeposedError):
             await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare", "awaited"]
-        assert executor.sent == {}
+        assert world.sends.sent == {}
 
 
 class TestCancellingAndRevoking:
@@ -299,13 +311,13 @@ class TestCancellingAndRevoking:
         await act(executor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
         assert world.done[:2] == [("cancel", "a", 5), ("revoke", "one", "a")]
         assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note"]
-        assert executor.cancelled == {"a": 50.0}
+        assert world.sends.cancelled == {"a": 50.0}
 
     async def test_a_cancel_that_failed_is_made_again_at_once(self, executor: ActionExecutor, world: World) -> None:
         world.errors["cancel"] = UnreadableError("SlurmUnreachable", "no answer")
         with pytest.raises(UnreadableError):
             await act(executor, (replace(A, closed_at=1.0, outcome="Stopped"),), Cancel(token="a", job_id=5))
-        assert executor.cancelled == {}
+        assert world.sends.cancelled == {}
 
     @pytest.mark.parametrize(
         ("verb", "action", "error"),
@@ -350,4 +362,4 @@ class TestProbing:
         await act(executor, (A,), Submit(token="a"))
         await act(executor, (replace(A, closed_at=1.0, outcome="X"),), Cancel(token="a", job_id=7))
         await act(executor, (replace(A, closed_at=1.0, outcome="X", gone_at=2.0),))
-        assert (executor.sent, executor.cancelled) == ({}, {})
+        assert (world.sends.sent, world.sends.cancelled) == ({}, {})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import controller.reconciler
 from api.contract.identity import Token
+from controller.cluster.admission import Admission
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.tracked_attempts import TrackedAttempts
@@ -19,6 +21,7 @@ from controller.core.model import (
     Cancel,
     Desired,
     Event,
+    Grant,
     JobFiles,
     Limits,
     Observed,
@@ -104,7 +107,7 @@ class FakeStore:
         self._world._do("record", term, plan, now)
 
 
-class FakeCluster:
+class FakeSnapshots:
     def __init__(self, world: World) -> None:
         self._world = world
 
@@ -138,7 +141,6 @@ class FakeProbes:
 class FakeExecutor:
     def __init__(self, world: World) -> None:
         self._world = world
-        self.sent, self.cancelled = world.sent, world.cancelled
 
     async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
         self._world._do("act", term, attempts, actions)
@@ -175,20 +177,28 @@ def quotas(world: World, tracked: TrackedAttempts, woken: list[str]) -> Quotas:
 
 
 @pytest.fixture
-def reconcile(world: World, tracked: TrackedAttempts, pace: Pace, quotas: Quotas) -> Callable[[], Any]:
+def admission(pace: Pace, quotas: Quotas) -> Admission:
+    return Admission(pace, quotas)
+
+
+@pytest.fixture
+def reconcile(world: World, tracked: TrackedAttempts, admission: Admission) -> Callable[[], Any]:
+    cluster = SimpleNamespace(
+        snapshots=FakeSnapshots(world),
+        run_dirs=FakeFolders(world),
+        probes=FakeProbes(),
+        sends=SimpleNamespace(sent=world.sent, cancelled=world.cancelled),
+        tracked=tracked,
+        admission=admission,
+        rhythm=SimpleNamespace(hurry=world.hurry),
+    )
     reconciler = Reconciler(
         term=TERM,
         store=cast(Any, FakeStore(world)),
-        cluster=FakeCluster(world),
-        run_dirs=cast(Any, FakeFolders(world)),
-        probes=cast(Any, FakeProbes()),
+        cluster=cast(Any, cluster),
         executor=cast(Any, FakeExecutor(world)),
-        tracked=tracked,
-        hurry=world.hurry,
         clock=world,
         limits=LIMITS,
-        pace=pace,
-        quotas=quotas,
         report=world.report,
     )
     return lambda: reconciler.reconcile("one")
@@ -231,8 +241,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
         probes={"a": Probe(at=1.0, ready=True, failures=0)},
         sent={"a": world.sent["a"]},
         cancelled={"c": 9.0},
-        allowance=2,
-        quota=Quota(gpus=4),
+        grant=Grant(jobs=2, quota=Quota(gpus=4)),
     )
 
 
@@ -326,7 +335,7 @@ async def test_deciding_is_told_the_ceilings_and_what_others_hold(
     tracked.update([replace(A, token="other", service_id="two", gpus=3)])
     await reconcile()
     assert world.seen is not None
-    assert world.seen.quota == Quota(gpus=4, held_by_others=3)
+    assert world.seen.grant.quota == Quota(gpus=4, held_by_others=3)
 
 
 async def test_gpus_are_promised_before_the_record_and_held_after_it(

@@ -92,7 +92,7 @@ def test_a_promise_lasts_until_it_is_known_what_came_of_it() -> None:
 def test_a_service_that_is_gone_holds_nothing() -> None:
     ledger = Ledger(gpus=9)
     ledger.quotas.promise("a", [attempt("a", 4)])
-    ledger.quotas.forget("a")
+    ledger.quotas.settle("a", Plan())
     assert ledger.held_by_others("b") == 0
 
 
@@ -118,7 +118,7 @@ def test_who_is_woken_and_wants_none_any_more_passes_it_on() -> None:
     for key in ("b", "c"):
         ledger.quotas.settle(key, WAITS)
     ledger.end(attempt("a"))
-    ledger.quotas.forget("b")
+    ledger.quotas.settle("b", Plan())
     assert ledger.woken == ["b", "c"]
 
 

@@ -126,7 +126,7 @@ class World:
     def now(self) -> float:
         return self.time
 
-    async def tracked(self) -> Collection[Tracked]:
+    def tracked(self) -> Collection[Tracked]:
         self.calls.append("tracked")
         return self.rows
 

@@ -44,19 +44,19 @@ async def test_what_is_not_gone_is_tracked() -> None:
     tracked = TrackedAttempts()
     tracked.update([READY])
     assert READY.token in tracked
-    assert await tracked.all() == [
+    assert tracked.all() == [
         Tracked(service_id="s", token=READY.token, job_id=7, open=True, started=True, settled=True)
     ]
     tracked.update([CLOSED])
-    assert [t.open for t in await tracked.all()] == [False]
+    assert [t.open for t in tracked.all()] == [False]
     tracked.update([GONE])
     assert READY.token not in tracked
-    assert await tracked.all() == []
+    assert tracked.all() == []
 
 
 async def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
     tracked = TrackedAttempts([Tracked.of(READY)])
-    before = await tracked.all()
+    before = tracked.all()
     tracked.update([GONE])
     assert len(before) == 1
 
@@ -75,5 +75,5 @@ async def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
     others = replace(READY, token="af-i-t-0-1", service_id="t", gpus=1)
     tracked = TrackedAttempts([Tracked.of(closing), Tracked.of(others)])
     tracked.update([replace(READY, token="af-i-s-0-2", gpus=1)])
-    assert {each.token for each in await tracked.all()} == {"af-i-s-0-2", "af-i-t-0-1"}
+    assert {each.token for each in tracked.all()} == {"af-i-s-0-2", "af-i-t-0-1"}
     assert (tracked.gpus("s"), tracked.gpus(), tracked.is_changing) == (1, 2, False)

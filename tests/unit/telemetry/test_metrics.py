@@ -53,10 +53,12 @@ class World:
         term = SimpleNamespace(
             term=Term(epoch=7, began_at=NOW),
             queue=queue,
-            clock=SimpleNamespace(now=lambda: self.now),
-            snapshots=SimpleNamespace(latest=snapshot, failure=failure),
-            orphans=SimpleNamespace(unknown=frozenset({"t"})),
-            tracked=TrackedAttempts(Tracked.of(a) for a in ATTEMPTS),
+            cluster=SimpleNamespace(
+                clock=SimpleNamespace(now=lambda: self.now),
+                snapshots=SimpleNamespace(latest=snapshot, failure=failure),
+                orphans=SimpleNamespace(unknown=frozenset({"t"})),
+                tracked=TrackedAttempts(Tracked.of(a) for a in ATTEMPTS),
+            ),
         )
         self.leading = cast(Leading, term)
         return queue

@@ -8,7 +8,7 @@ import pytest
 
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import Tracked
-from controller.runtime.wakes import changed_tokens
+from controller.runtime.reader import changed_tokens
 
 PENDING = Job(job_id=1, token="t", phase=JobPhase.PENDING, state="PENDING")
 RUNNING = replace(PENDING, phase=JobPhase.RUNNING, state="RUNNING")
