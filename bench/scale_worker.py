@@ -127,7 +127,7 @@ async def main(config: str, services: int, port: int) -> None:
     """Run the course."""
     settings = load(config=config)
     controller = await simulated_controller(settings, port)
-    slurm = controller._runner
+    slurm = controller._installation.runner
     assert isinstance(slurm, SimulatedSlurm)
     async with observed(controller) as seen:
         course = Course(seen, slurm, settings.state_dir / "ai-factory.db")

@@ -40,7 +40,7 @@ def test_what_counts_as_changing(attempt: Attempt, changing: bool) -> None:
         assert TrackedAttempts([Tracked.of(attempt)]).is_changing is changing
 
 
-async def test_what_is_not_gone_is_tracked() -> None:
+def test_what_is_not_gone_is_tracked() -> None:
     tracked = TrackedAttempts()
     tracked.update([READY])
     assert READY.token in tracked
@@ -54,7 +54,7 @@ async def test_what_is_not_gone_is_tracked() -> None:
     assert tracked.all() == []
 
 
-async def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
+def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
     tracked = TrackedAttempts([Tracked.of(READY)])
     before = tracked.all()
     tracked.update([GONE])
@@ -69,7 +69,7 @@ def test_others_keep_it_changing() -> None:
     assert not tracked.is_changing
 
 
-async def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
+def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
     """A commit's answer was lost, and the next reading of the database knows that attempt no more."""
     closing = replace(CLOSED, token="af-i-s-0-1", gpus=1)
     others = replace(READY, token="af-i-t-0-1", service_id="t", gpus=1)
