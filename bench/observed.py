@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 from controller.app import Controller
 from controller.reconciler import Reconciler
 from controller.runtime.leading import Leading
+from controller.runtime.reader import ClusterReader
 
 PATIENCE = 600.0
 CALM = 1.5
@@ -57,7 +58,7 @@ class Observed:
     def calls(self) -> Counter[str]:
         """How often each of Slurm's commands was run."""
         counted: Counter[str] = Counter()
-        for (command, _), number in self.controller._runner.calls.items():
+        for (command, _), number in self.controller._installation.runner.calls.items():
             counted[command] += number
         return counted
 
@@ -90,16 +91,16 @@ class Observed:
 
     async def _tick(self) -> Moment:
         assert self.leading is not None
-        self.leading.rhythm.hurry()
+        self.leading.cluster.rhythm.hurry()
         before = Moment.now()
-        await self.leading.read_when_due()
+        await self.leading.reader.read_when_due()
         return Moment.now() - before
 
     async def passes_of_all(self, services: int) -> Moment:
         """Have every service looked at; return what that took."""
         assert self.leading is not None
         count, before = self.passes, Moment.now()
-        await self.leading.resync()
+        await self.leading.waker.wake_all()
         while self.passes < count + services:
             await asyncio.sleep(0.02)
         return Moment.now() - before
@@ -110,10 +111,10 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
     """Run a controller, then end it and close its database."""
     ending = asyncio.Event()
     found = Observed(controller, Moment.now())
-    reconcile, read = Reconciler.reconcile, Leading.read_when_due
+    reconcile, read, lead = Reconciler.reconcile, ClusterReader.read_when_due, Leading.lead
 
     async def watched_reconcile(self: Reconciler, key: str) -> float | None:
-        known = found.leading is not None and found.leading.keeper.latest is not None
+        known = found.leading is not None and found.leading.cluster.snapshots.latest is not None
         again = await reconcile(self, key)
         found.passes += 1
         found.latest = Moment.now()
@@ -121,23 +122,32 @@ async def observed(controller: Controller) -> AsyncIterator[Observed]:
             found.seen.add(key)
         return again
 
-    async def watched_read(self: Leading) -> None:
-        found.leading = self
-        before = self.keeper.latest
+    async def watched_read(self: ClusterReader) -> None:
+        assert found.leading is not None
+        snapshots = found.leading.cluster.snapshots
+        before = snapshots.latest
         await read(self)
-        if self.keeper.latest is not before:
+        if snapshots.latest is not before:
             found.readings.append(Moment.now())
+
+    async def watched_lead(self: Leading, ending: asyncio.Event) -> None:
+        found.leading = self
+        await lead(self, ending)
 
     def count_statement(*_: object) -> None:
         found.statements += 1
 
     event.listen(Engine, "before_cursor_execute", count_statement)
-    with patch.object(Reconciler, "reconcile", watched_reconcile), patch.object(Leading, "read_when_due", watched_read):
+    with (
+        patch.object(Reconciler, "reconcile", watched_reconcile),
+        patch.object(ClusterReader, "read_when_due", watched_read),
+        patch.object(Leading, "lead", watched_lead),
+    ):
         running = asyncio.create_task(controller.run(ending))
         try:
             yield found
         finally:
             ending.set()
             await running
-            await controller._database.close()
+            await controller._installation.database.close()
             event.remove(Engine, "before_cursor_execute", count_statement)

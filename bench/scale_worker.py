@@ -77,7 +77,9 @@ class Course:
         """Scale all others down."""
         cancels = self.seen.calls["scancel"] + services - 1
         began = await self._write(SCALE_ALL)
-        await self._until(lambda: self.seen.calls["scancel"] == cancels and not self._leading.roster.is_changing)
+        await self._until(
+            lambda: self.seen.calls["scancel"] == cancels and not self._leading.cluster.tracked.is_changing
+        )
         self._note("change of all", await self.seen.calm(0) - began)
 
     async def fail_nodes(self) -> None:
@@ -85,7 +87,7 @@ class Course:
         self._count()
         before = self.seen.calls["sbatch"]
         lost = self.slurm.fail(NODES[::3])
-        self._leading.rhythm.hurry()
+        self._leading.cluster.rhythm.hurry()
         began = Moment.now()
         ended = await self._until(lambda: self.seen.calls["sbatch"] - before == lost)
         self._note(f"node failure, {lost:,} jobs", ended - began)
@@ -125,7 +127,7 @@ async def main(config: str, services: int, port: int) -> None:
     """Run the course."""
     settings = load(config=config)
     controller = await simulated_controller(settings, port)
-    slurm = controller._runner
+    slurm = controller._installation.runner
     assert isinstance(slurm, SimulatedSlurm)
     async with observed(controller) as seen:
         course = Course(seen, slurm, settings.state_dir / "ai-factory.db")

@@ -16,7 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
@@ -26,6 +26,7 @@ from api.contract.identity import new_id
 from api.contract.settings import Settings
 from bench.installation import Installation
 from controller.app import Controller, build
+from controller.installation import installation_on
 from controller.slurm.argv import LIST_FIELDS
 from controller.slurm.runner import Completed, ProcessRunner
 from tests.cluster.system import ROOT
@@ -174,9 +175,8 @@ def running_jobs(state_dir: Path) -> dict[str, Running]:
 
 async def simulated_controller(settings: Settings, port: int) -> Controller:
     """Build the real controller on the simulated Slurm."""
-    controller = await build(settings, await open_database(settings.database_url))
-    controller._runner = SimulatedSlurm(port, running_jobs(settings.state_dir))
-    return controller
+    installation = await installation_on(await open_database(settings.database_url), settings)
+    return build(replace(installation, runner=SimulatedSlurm(port, running_jobs(settings.state_dir))))
 
 
 async def _lead_until_ready(installation: Installation, port: int, replicas: int) -> None:

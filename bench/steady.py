@@ -21,6 +21,7 @@ from bench.installation import Installation, Site
 from bench.observed import Moment, Observed, observed
 from bench.simulated import installation_at_rest, stub_engine
 from controller.app import build
+from controller.installation import installation_on
 from tests.cluster.system import ROOT
 
 SIZES = (1, 100, 1000)
@@ -145,7 +146,7 @@ def _goals(table: Table, ticks: dict[int, float]) -> None:
 async def _running(installation: Installation) -> AsyncIterator[Observed]:
     """Run the real controller in this process."""
     settings = installation.settings
-    async with observed(await build(settings, await open_database(settings.database_url))) as seen:
+    async with observed(build(await installation_on(await open_database(settings.database_url), settings))) as seen:
         yield seen
 
 

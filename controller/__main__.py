@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.contract.database import Database, SchemaError, cause, open_database
+from api.contract.database import SchemaError, cause, open_database
 from api.contract.identity import KeyFileError
 from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
@@ -29,6 +29,7 @@ from controller.explain import UnknownServiceError, explain
 from controller.explanation import text
 from controller.foreign import ForeignError, cancel_foreign, find_foreign, listed_foreign, told_cancelled, told_foreign
 from controller.images import command as images
+from controller.installation import Installation, open_installation
 from controller.ports import UnreadableError
 from controller.render import render
 from controller.replay import ReplayError, replay
@@ -79,16 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    database = await open_database(settings.database_url)
-    try:
-        await _until_told(settings, database)
-    finally:
-        await database.close()
+    async with open_installation(settings) as installation:
+        await _until_told(installation)
     return 0
 
 
-async def _until_told(settings: Settings, database: Database) -> None:
-    controller = await build(settings, database)
+async def _until_told(installation: Installation) -> None:
+    controller = build(installation)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)

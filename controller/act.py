@@ -5,59 +5,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from api.contract.job.folder import STDERR, STDOUT
 from api.contract.log import about
-from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, SendOutcome, Sent, Submit
+from controller.cluster.cluster import Cluster
+from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
 from controller.observe import probe_spec
-from controller.ports import (
-    Clock,
-    DeposedError,
-    ImageMakers,
-    JobFolder,
-    Probes,
-    Record,
-    RunDirs,
-    Scheduler,
-    Store,
-    Term,
-    UsedTokenError,
-)
-from controller.slurm.argv import submit_options
+from controller.ports import Clock, DeposedError, JobFolder, Record, Store, Submission, Term, UsedTokenError
 
 log = logging.getLogger(__name__)
 
 
-class Actor:
-    """Acts on the cluster for one term, and remembers what it sent."""
+class ActionExecutor:
+    """Acts on a cluster for one term."""
 
     def __init__(
         self,
         *,
-        scheduler: Scheduler,
-        run_dirs: RunDirs,
-        probes: Probes,
+        cluster: Cluster,
         store: Store,
         clock: Clock,
         site: Site,
         secret: Callable[[str], str],
         time_warning: int,
         may_act: Callable[[], bool],
-        images: ImageMakers | None = None,
     ) -> None:
-        self._scheduler = scheduler
-        self._run_dirs = run_dirs
-        self._probes = probes
+        self._cluster = cluster
         self._store = store
         self._clock = clock
         self._site = site
         self._secret = secret
         self._time_warning = time_warning
         self._may_act = may_act
-        self._images = images
-        self.sent: dict[str, Sent] = {}
-        self.cancelled: dict[str, float] = {}
         self._probed_as: dict[str, ProbeSpec] = {}
 
     async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
@@ -80,86 +59,61 @@ class Actor:
         """Probe whatever may serve, closed ones too: an engine that answers is not gone, whatever the listing says."""
         for attempt in attempts:
             if attempt.gone_at is not None:
-                self._probes.forget(attempt.token)
-                self.sent.pop(attempt.token, None)
-                self.cancelled.pop(attempt.token, None)
+                self._cluster.forget(attempt.token)
                 self._probed_as.pop(attempt.token, None)
             elif attempt.serving_at is not None:
                 known = self._probed_as.get(attempt.token)
-                spec = known or await probe_spec(record, attempt, self._run_dirs)
+                spec = known or await probe_spec(record, attempt, self._cluster.run_dirs)
                 if spec is not None:
                     self._probed_as[attempt.token] = spec
-                    self._probes.watch(attempt, spec)
+                    self._cluster.probes.watch(attempt, spec)
 
     async def _submit(self, term: Term, record: Record, attempt: Attempt) -> None:
-        if attempt.token in self.sent or record.desired.spec is None:
+        cluster, sends = self._cluster, self._cluster.sends
+        if attempt.token in sends.sent or record.desired.spec is None:
             return
         try:
             folder = await self._prepare(record, attempt)
         except UsedTokenError:
-            self._put_off(attempt, "Its token was used before this database was restored; the next one is tried.")
+            message = "Its token was used before this database was restored; the next one is tried."
+            sends.put_off(attempt.token, message)
             return
         except OSError as error:
             message = f"The job folder in RUN_DIR can't be written: {error}. Free space there or mend its permissions."
-            self._put_off(attempt, message)
+            sends.put_off(attempt.token, message)
             return
-        after = await self._images.awaited(record.desired.spec.image) if self._images is not None else None
+        after = await cluster.images.awaited(record.desired.spec.image) if cluster.images is not None else None
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
-        self._leave_open(attempt.token)
-        options = self._options(record, attempt, folder, after)
-        arguments = (folder.path, folder.wrapper, self._site.python)
-        reach("before sbatch")
-        try:
-            sent = await self._scheduler.submit(attempt.token, folder.launch_script, arguments, options)
-        except BaseException:
-            self._leave_open(attempt.token)
-            raise
-        reach("after sbatch")
-        self.sent[attempt.token] = sent
+        submission = Submission(
+            token=attempt.token,
+            resources=record.desired.spec.resources,
+            folder=folder.path,
+            script=folder.launch_script,
+            arguments=folder.arguments(self._site.python),
+            comment=record.desired.name,
+            warning=self._time_warning,
+            after=after,
+        )
+        sent = await sends.submit(submission)
         log.info("sbatch returned", extra={"job_id": sent.job_id, "outcome": sent.outcome, "answer": sent.message})
         await self._store.note(term, attempt.token, sent, self._clock.now())
-
-    def _leave_open(self, token: str) -> None:
-        """Note that nobody knows what came of an sbatch: what it did, it did before now, and looking settles it."""
-        self.sent[token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=self._scheduler.next_sequence())
-
-    def _put_off(self, attempt: Attempt, message: str) -> None:
-        """Note that nothing was sent, and why."""
-        sequence = self._scheduler.next_sequence()
-        self.sent[attempt.token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
         assert record.desired.spec is not None
         told = parameters(record.desired.spec, attempt, self._secret(attempt.token), self._site)
         reach("before prepare")
         content, probe = told.to_json().encode(), ProbeSpec.of(record.desired.spec)
-        folder = await self._run_dirs.prepare(attempt.service_id, attempt.token, content, probe)
+        folder = await self._cluster.run_dirs.prepare(attempt.service_id, attempt.token, content, probe)
         reach("after prepare")
         return folder
 
-    def _options(self, record: Record, attempt: Attempt, folder: JobFolder, after: int | None) -> tuple[str, ...]:
-        assert record.desired.spec is not None
-        return submit_options(
-            attempt.token,
-            record.desired.spec.resources,
-            output=f"{folder.path}/{STDOUT}",
-            error=f"{folder.path}/{STDERR}",
-            chdir=folder.path,
-            warning_seconds=self._time_warning,
-            comment=record.desired.name,
-            after=after,
-        )
-
     async def _cancel(self, action: Cancel) -> None:
-        reach("before scancel")
-        await self._scheduler.cancel(action.token, action.job_id)
-        self.cancelled[action.token] = self._clock.now()
-        reach("after scancel")
+        await self._cluster.sends.cancel(action.token, action.job_id)
         log.info("scancel returned", extra={"job_id": action.job_id})
 
     async def _revoke(self, action: Revoke, attempt: Attempt) -> None:
         reach("before revoke")
-        await self._run_dirs.revoke(attempt.service_id, action.token)
+        await self._cluster.run_dirs.revoke(attempt.service_id, action.token)
         reach("after revoke")
         log.info("the claim is revoked, unless a job has it")

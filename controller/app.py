@@ -1,4 +1,4 @@
-"""build(settings): the one file that picks the adapters."""
+"""build(installation): the daemon, and the one file that picks what leads a term."""
 
 from __future__ import annotations
 
@@ -9,42 +9,32 @@ from collections.abc import AsyncIterator, Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.contract.database import Database, cause
-from api.contract.feed import wakeups
+from api.contract.database import cause
 from api.contract.identity import load_key, secret
-from api.contract.job.folder import jobs_folder
-from api.contract.job.token import prefix
-from api.contract.recipes.book import Library
-from api.contract.settings import Settings
 from controller import failpoints
-from controller.act import Actor
+from controller.act import ActionExecutor
 from controller.clock import SystemClock, TermClock
+from controller.cluster.cluster import Cluster
+from controller.cluster.probes import HttpProbes
 from controller.images.jobs import ImageJobs
 from controller.images.retention import ImageRetention
+from controller.installation import Installation
 from controller.lease import Lease, SqlLeaseRecords
-from controller.pace import Pace
-from controller.ports import DeposedError, Term
-from controller.probe import HttpProbes
-from controller.quotas import Quotas
+from controller.ports import Clock, Term
+from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.report import Pass, report
 from controller.retention import Retention
-from controller.roster import Roster
-from controller.rundir import SharedRunDirs
-from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
-from controller.site import ceilings, limits, runner, site
-from controller.slurm.keeper import SnapshotKeeper
-from controller.slurm.scheduler import SlurmScheduler
-from controller.store import SqlStore, installation_id
-from controller.strays import Strays
+from controller.runtime.held_term import HeldTerm
+from controller.runtime.leading import Leading, Sweep
+from controller.runtime.reader import ClusterReader
+from controller.runtime.waker import Waker
+from controller.runtime.workers import Workers
+from controller.site import limits, site
 from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.plans import PlanLog
 from controller.telemetry.server import serving
-from controller.usage import gpu_hours
-from controller.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -54,20 +44,16 @@ STANDBY_SECONDS = 1.0
 class Controller:
     """The daemon: stands by until it holds the lease, then leads, term after term, until it is told to end."""
 
-    def __init__(self, settings: Settings, database: Database, installation: str) -> None:
-        self._settings = settings
-        self._database = database
+    def __init__(self, installation: Installation) -> None:
+        settings = installation.settings
         self._installation = installation
+        self._settings = settings
         self._clock = SystemClock()
         self._key = load_key(settings.key_file)
-        self._wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
-        self._store = SqlStore(database, self._wanted)
-        self._runner = runner(settings)
-        self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
-        self._image_jobs = ImageJobs(settings, self._runner) if settings.images.build == "job" else None
-        self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)
-        self._leads: Leading | None = None
-        self._metrics = Metrics(self._current, self._runner.calls)
+        self._image_jobs = ImageJobs(settings, installation.runner) if settings.images.build == "job" else None
+        self._lease = Lease(SqlLeaseRecords(installation.database), self._clock, settings.controller.lease)
+        self._leading: Leading | None = None
+        self._metrics = Metrics(lambda: self._leading, installation.runner.calls)
         self._reports: list[Callable[[Pass], None]] = [report, self._metrics.report]
         if settings.controller.plan_log:
             self._reports.append(PlanLog(settings.state_dir, settings.controller.plan_log).report)
@@ -99,112 +85,81 @@ class Controller:
 
     async def _lead(self, term: Term, ending: asyncio.Event) -> None:
         """Build all that belongs to one term, lead, and give the lease up."""
-        clock = TermClock(term.began_at)
+        held, clock = HeldTerm(term, self._lease), TermClock(term.began_at)
         queue = KeyedQueue(clock.now)
-        probes = HttpProbes(clock, lambda token: secret(self._key, token), queue.add, self._run_dirs)
-        deposed = asyncio.Event()
+        probes = HttpProbes(clock, self._secret, queue.add, self._installation.run_dirs)
         try:
             self._metrics.new_term()
-            self._leads = await self._leading(term, clock, queue, probes, deposed)
-            await self._leads.lead(ending)
+            cluster = await self._installation.cluster(clock, probes, queue.add, self._image_jobs)
+            self._leading = self._begin(held, cluster, queue)
+            await self._leading.lead(ending)
         except (SQLAlchemyError, OSError) as error:
             about = {"epoch": term.epoch, "error": cause(error)}
             log.warning("the term ended early, the database can't be used", extra=about)
             await _pause(ending, STANDBY_SECONDS)
         finally:
-            self._leads = None
+            self._leading = None
             await probes.close()
-        if not deposed.is_set():
-            with contextlib.suppress(DeposedError, SQLAlchemyError, OSError):
-                await self._lease.release(term)
+        await held.give_up()
 
-    async def _leading(
-        self, term: Term, clock: TermClock, queue: KeyedQueue, probes: HttpProbes, deposed: asyncio.Event
-    ) -> Leading:
-        settings = self._settings.controller
-        scheduler = SlurmScheduler(self._runner, prefix(self._installation))
-        roster = Roster(await self._store.tracked())
-        keeper = SnapshotKeeper(scheduler, roster.tracked, clock)
-        actor = Actor(
-            scheduler=scheduler,
-            run_dirs=self._run_dirs,
-            probes=probes,
-            store=self._store,
+    def _begin(self, held: HeldTerm, cluster: Cluster, queue: KeyedQueue) -> Leading:
+        term, clock, store, settings = held.term, cluster.clock, self._installation.store, self._settings
+        executor = ActionExecutor(
+            cluster=cluster,
+            store=store,
             clock=clock,
-            site=site(self._settings),
-            secret=lambda token: secret(self._key, token),
-            time_warning=self._settings.slurm.time_warning,
+            site=site(settings),
+            secret=self._secret,
+            time_warning=settings.slurm.time_warning,
             may_act=self._lease.holds,
-            images=self._image_jobs,
         )
-        quotas = Quotas(
-            ceilings(self._settings),
-            roster,
-            clock,
-            lambda since, until: gpu_hours(self._database, since, until),
-            queue.add,
-        )
-        await quotas.count_hours()
-        rhythm = Rhythm(settings.fastest_reading, settings.slowest_reading)
         reconciler = Reconciler(
             term=term,
-            store=self._store,
-            cluster=keeper,
-            run_dirs=self._run_dirs,
-            probes=probes,
-            actor=actor,
-            roster=roster,
-            hurry=rhythm.hurry,
+            store=store,
+            cluster=cluster,
+            executor=executor,
             clock=clock,
-            limits=limits(self._settings),
-            pace=Pace(clock, settings.submit_burst, settings.submit_rate),
-            quotas=quotas,
+            limits=limits(settings),
             report=self._report,
         )
+        waker = Waker(store, queue)
         return Leading(
-            term=term,
-            lease=self._lease,
-            lease_seconds=settings.lease,
-            store=self._store,
-            keeper=keeper,
-            roster=roster,
-            reconciler=reconciler,
-            strays=Strays(roster, self._store, scheduler),
-            queue=queue,
-            rhythm=rhythm,
-            clock=clock,
-            wakeups=lambda: wakeups(self._database),
-            resync_seconds=settings.resync,
-            workers=settings.workers,
-            deposed=deposed,
-            quotas=quotas,
-            retention=self._retention(term, clock),
-            images=self._images(clock),
-            witness=self._metrics,
+            held,
+            cluster=cluster,
+            reader=ClusterReader(term, cluster, waker, self._metrics),
+            workers=Workers(held, reconciler, queue, self._metrics),
+            waker=waker,
+            sweeps=self._sweeps(term, clock),
+            settings=settings.controller,
         )
 
-    def _retention(self, term: Term, clock: TermClock) -> Retention | None:
+    def _secret(self, token: str) -> str:
+        return secret(self._key, token)
+
+    def _sweeps(self, term: Term, clock: Clock) -> tuple[Sweep, ...]:
+        """Return what clears away what is old: rows with their job folders, unless all are kept, then images."""
+        retention, images = self._retention(term, clock), self._images(clock)
+        return (*((retention.sweep,) if retention is not None else ()), lambda _: images.sweep())
+
+    def _retention(self, term: Term, clock: Clock) -> Retention | None:
         settings = self._settings
         if not settings.controller.keep_days:
             return None
         keep = settings.controller.keep_days * 86400
-        jobs = jobs_folder(settings.run_dir, self._installation)
         counted = settings.quota.gpu_hours > 0 or settings.quota.gpu_hours_per_service > 0
-        return Retention(term, self._database, jobs, keep, clock, keep_month=counted)
+        own = self._installation
+        return Retention(term, own.database, own.jobs, keep, clock, keep_month=counted)
 
-    def _images(self, clock: TermClock) -> ImageRetention:
-        settings = self._settings
+    def _images(self, clock: Clock) -> ImageRetention:
+        settings, own = self._settings, self._installation
         return ImageRetention(
-            self._database,
-            self._wanted,
+            own.database,
+            own.wanted,
             cache=settings.run_dir / "images",
-            jobs=jobs_folder(settings.run_dir, self._installation),
+            jobs=own.jobs,
             keep=settings.images.keep_days * 86400 or None,
             clock=clock,
         )
-
-    def _current(self) -> Leading | None:
-        return self._leads
 
     def _report(self, done: Pass) -> None:
         for tell in self._reports:
@@ -218,9 +173,9 @@ class Controller:
             yield
             return
         doctor = Doctor(
-            self._database,
+            self._installation.database,
             self._clock.now,
-            self._current,
+            lambda: self._leading,
             heartbeat_seconds=settings.lease,
             # The longest pause between two readings, twice, and the longest that one of them may take.
             snapshot_seconds=2 * settings.slowest_reading + self._settings.slurm.command_timeout,
@@ -230,10 +185,10 @@ class Controller:
             yield
 
 
-async def build(settings: Settings, database: Database) -> Controller:
-    """Build the controller on an opened database. Raises `KeyFileError`, and `ValueError` for an unknown failpoint."""
-    failpoints.arm(settings.controller.failpoint)
-    return Controller(settings, database, await installation_id(database))
+def build(installation: Installation) -> Controller:
+    """Build the controller of an installation. Raises `KeyFileError`, and `ValueError` for an unknown failpoint."""
+    failpoints.arm(installation.settings.controller.failpoint)
+    return Controller(installation)
 
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:

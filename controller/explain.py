@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
@@ -15,28 +15,20 @@ from sqlalchemy import select
 from api.contract.database import Database
 from api.contract.identity import KeyFileError, load_key, secret
 from api.contract.job.folder import CLAIM, EXIT, LOGS, STATE
-from api.contract.job.token import prefix
-from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.contract.tables import Service
 from controller.clock import SystemClock
+from controller.cluster.probes import HttpProbes
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
-from controller.core.model import Attempt, Desired, Observed, Plan, Probe, ProbeSpec, Sent
+from controller.core.model import Attempt, Desired, Observed, Plan, Probe, ProbeSpec
+from controller.installation import installation_on
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec
 from controller.ports import Record, UnreadableError
-from controller.probe import HttpProbes
-from controller.quotas import Quotas
-from controller.roster import Roster
 from controller.rundir import SharedRunDirs
-from controller.site import ceilings, limits, runner
-from controller.slurm.keeper import SnapshotKeeper
-from controller.slurm.scheduler import SlurmScheduler
-from controller.store import SqlStore, installation_id
-from controller.usage import gpu_hours
-from controller.wanted import Wanted
+from controller.site import limits
 
 FILES = (CLAIM, STATE, EXIT, *LOGS)
 
@@ -64,21 +56,16 @@ class Explanation:
 
 async def explain(settings: Settings, database: Database, name: str) -> Explanation:
     """Look at a service, and decide what would be done; raises `UnknownServiceError`."""
-    clock, installation = SystemClock(), await installation_id(database)
-    store = SqlStore(database, Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm))
-    record = await store.load(await _find(database, name))
+    clock, installation = SystemClock(), await installation_on(database, settings)
+    record = await installation.store.load(await _find(database, name))
     if record is None:
         raise UnknownServiceError(name)
-    run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
-    roster = Roster(await store.tracked())
-    keeper = SnapshotKeeper(SlurmScheduler(runner(settings), prefix(installation)), roster.tracked, clock)
-    with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
-        await keeper.take()
-    probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))
-    quotas = Quotas(ceilings(settings), roster, clock, lambda *month: gpu_hours(database, *month), lambda _: None)
-    await quotas.count_hours()
-    seen = await observe(record, keeper, run_dirs, probes, _Nothing())
-    seen = replace(seen, quota=quotas.of(record.desired.service_id))
+    run_dirs, probes = installation.run_dirs, _Probed()
+    cluster = await installation.cluster(clock, probes, wake=lambda _: None)
+    with contextlib.suppress(UnreadableError):  # it is noted, and part of what is seen
+        await cluster.snapshots.take()
+    probes.found = await _ask_engines(settings, record, clock, run_dirs)
+    seen = await observe(record, cluster)
     now = clock.now()
     plan = decide(record.desired, seen, now, limits(settings))
     found = await leader(database)
@@ -138,8 +125,8 @@ def _written(folder: Path) -> dict[str, float]:
 class _Probed:
     """Probes that were made once."""
 
-    def __init__(self, probes: Mapping[str, Probe]) -> None:
-        self._probes = probes
+    def __init__(self) -> None:
+        self.found: Mapping[str, Probe] = {}
 
     def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         """Do nothing."""
@@ -149,18 +136,4 @@ class _Probed:
 
     def latest(self, token: str) -> Probe | None:
         """Return what was found."""
-        return self._probes.get(token)
-
-
-class _Nothing:
-    """What this process has sent: nothing. What the leader has sent in its term, it alone knows."""
-
-    @property
-    def sent(self) -> Mapping[str, Sent]:
-        """Nothing."""
-        return {}
-
-    @property
-    def cancelled(self) -> Mapping[str, float]:
-        """Nothing."""
-        return {}
+        return self.found.get(token)

@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
-
 from api.contract.job.token import Token
-from controller.core.model import Attempt, JobPhase, Observed, ProbeSpec, ReadingFailure, Sent, Snapshot
-from controller.ports import Probes, Record, RunDirs
+from controller.cluster.cluster import Cluster
+from controller.core.model import Attempt, JobPhase, Observed, ProbeSpec, Snapshot
+from controller.ports import Record, RunDirs
 
 
-class Cluster(Protocol):
-    """The latest reading of the cluster."""
-
-    @property
-    def latest(self) -> Snapshot | None:
-        """The latest snapshot of this term."""
-        ...
-
-    @property
-    def failure(self) -> ReadingFailure | None:
-        """Set while the newest readings failed."""
-        ...
-
-    def tokens_of(self, service_id: str) -> Sequence[Token]:
-        """Return the tokens of one service in the latest snapshot."""
-        ...
-
-
-class Sends(Protocol):
-    """What this term has sent to the cluster."""
-
-    @property
-    def sent(self) -> Mapping[str, Sent]:
-        """By token, what sbatch answered."""
-        ...
-
-    @property
-    def cancelled(self) -> Mapping[str, float]:
-        """By token, when a job of it was last cancelled."""
-        ...
-
-
-async def observe(
-    record: Record,
-    cluster: Cluster,
-    run_dirs: RunDirs,
-    probes: Probes,
-    sends: Sends,
-    *,
-    term_began_at: float = 0.0,
-    allowance: int | None = None,
-) -> Observed:
+async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.0) -> Observed:
     """Return all that is seen of the service of `record`.
 
-    The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older.
+    The snapshot is taken hold of before the files are read: a claim in them may be newer than it, never older. What
+    may be taken is asked last: nothing is awaited from there until the attempts are held.
     """
-    snapshot, failure = cluster.latest, cluster.failure
+    snapshot, failure = cluster.snapshots.latest, cluster.snapshots.failure
     strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
-    files = await run_dirs.read(record.desired.service_id, [a.token for a in live])
-    found = {a.token: probes.latest(a.token) for a in live}
+    files = await cluster.run_dirs.read(record.desired.service_id, [a.token for a in live])
+    found = {a.token: cluster.probes.latest(a.token) for a in live}
+    sends = cluster.sends
     return Observed(
         attempts=record.attempts,
         endpoints=record.endpoints,
@@ -73,7 +32,7 @@ async def observe(
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
         term_began_at=term_began_at,
         strays=strays,
-        allowance=allowance,
+        grant=cluster.admission.ask(record.desired.service_id),
     )
 
 
@@ -96,6 +55,6 @@ def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tupl
     known = {a.token for a in record.attempts if a.gone_at is None}
     return tuple(
         token
-        for token in cluster.tokens_of(desired.service_id)
+        for token in cluster.snapshots.tokens_of(desired.service_id)
         if str(token) not in known and any(j.phase is not JobPhase.ENDED for j in snapshot.jobs[str(token)])
     )

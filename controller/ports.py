@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from api.contract.job.parameters import Image
+from api.contract.launch import Resources
 from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, ProbeSpec, Sent, Status
 
 
@@ -43,6 +44,24 @@ class Listing:
     jobs: tuple[Job, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One job, as it is to be submitted. Paths are absolute, and meant literally."""
+
+    token: str
+    """Its name."""
+    resources: Resources
+    folder: str
+    """Where it runs, and where its logs lie."""
+    script: str
+    arguments: tuple[str, ...] = ()
+    comment: str
+    warning: int
+    """How many seconds before its time limit the script is warned; 0: it is not."""
+    after: int | str | None = None
+    """A job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1))."""
+
+
 class Scheduler(Protocol):
     """The cluster. Calls raise `UnreadableError` when it does not answer; none of them retries."""
 
@@ -58,7 +77,7 @@ class Scheduler(Protocol):
         """Return every node's address (NodeAddr)."""
         ...
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+    async def submit(self, submission: Submission) -> Sent:
         """Run sbatch once. The sequence of what is returned is taken after it returned. Never raises for Slurm's no."""
         ...
 
@@ -80,6 +99,10 @@ class JobFolder:
     """The fixed batch script."""
     wrapper: str
     """The supervisor that it starts."""
+
+    def arguments(self, python: str) -> tuple[str, str, str]:
+        """Return what the script is called with, if this Python is to run the supervisor."""
+        return self.path, self.wrapper, python
 
 
 class RunDirs(Protocol):
@@ -132,6 +155,17 @@ class Probes(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPorts:
+    """The ways to one cluster."""
+
+    scheduler: Scheduler
+    run_dirs: RunDirs
+    probes: Probes
+    images: ImageMakers | None = None
+    """`None`: each job makes its image itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What the database holds about one service."""
 
@@ -143,7 +177,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracked:
-    """One attempt that is not gone yet, as the snapshot keeper needs to know it."""
+    """One attempt that is not gone yet, as those who read the cluster need to know it."""
 
     service_id: str
     token: str
@@ -155,6 +189,19 @@ class Tracked:
     gpus: int = 0
     """That its job asks for."""
 
+    @classmethod
+    def of(cls, attempt: Attempt) -> Tracked:
+        """Return what is tracked of an attempt."""
+        return cls(
+            service_id=attempt.service_id,
+            token=attempt.token,
+            job_id=attempt.job_id,
+            open=attempt.open,
+            started=attempt.started_at is not None,
+            settled=attempt.ready,
+            gpus=attempt.gpus,
+        )
+
 
 class Store(Protocol):
     """The database as the controller uses it. Every write is fenced by the term."""
@@ -165,6 +212,10 @@ class Store(Protocol):
 
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         """Return the feed's position and the services changed by people after `since`."""
+        ...
+
+    def wakeups(self) -> AsyncIterator[None]:
+        """Wake up whenever people may have changed something. Losing one costs a resync, no more."""
         ...
 
     async def load(self, key: str) -> Record | None:

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from api.contract.log import about
-from controller.act import Actor
+from controller.act import ActionExecutor
+from controller.cluster.cluster import Cluster
 from controller.core.decide import decide
-from controller.core.model import Attempt, Limits, Plan, Submit
-from controller.observe import Cluster, observe
-from controller.pace import Pace
-from controller.ports import Clock, Probes, Record, RunDirs, Store, Term
-from controller.quotas import Quotas
+from controller.core.model import Attempt, Limits, Plan
+from controller.observe import observe
+from controller.ports import Clock, Record, Store, Term
 from controller.report import Pass, report
-from controller.roster import Roster
 
 
 class Reconciler:
@@ -26,29 +24,17 @@ class Reconciler:
         term: Term,
         store: Store,
         cluster: Cluster,
-        run_dirs: RunDirs,
-        probes: Probes,
-        actor: Actor,
-        roster: Roster,
-        hurry: Callable[[], None],
+        executor: ActionExecutor,
         clock: Clock,
         limits: Limits,
-        pace: Pace,
-        quotas: Quotas,
         report: Callable[[Pass], None] = report,
     ) -> None:
         self._term = term
         self._store = store
         self._cluster = cluster
-        self._run_dirs = run_dirs
-        self._probes = probes
-        self._actor = actor
-        self._roster = roster
-        self._hurry = hurry
+        self._executor = executor
         self._clock = clock
         self._limits = limits
-        self._pace = pace
-        self._quotas = quotas
         self._report = report
 
     async def reconcile(self, key: str) -> float | None:
@@ -58,51 +44,38 @@ class Reconciler:
         """
         record = await self._store.load(key)
         if record is None:
-            self._quotas.forget(key)
+            self._cluster.admission.forget(key)
             return None
         with about(generation=record.desired.generation):
             return await self._reconcile(record)
 
     async def _reconcile(self, record: Record) -> float | None:
-        key = record.desired.service_id
-        seen = await observe(
-            record,
-            self._cluster,
-            self._run_dirs,
-            self._probes,
-            self._actor,
-            term_began_at=self._term.began_at,
-            allowance=self._pace.allowance(key),
-        )
+        seen = await observe(record, self._cluster, term_began_at=self._term.began_at)
         now = self._clock.now()
-        seen = replace(seen, quota=self._quotas.of(key))
         plan = decide(record.desired, seen, now, self._limits)
         attempts = _after(record, plan)
-        self._quotas.promise(key, attempts)
-        await self._store.record(self._term, record, plan, now)
-        self._roster.update(attempts)
-        self._quotas.settle(key, plan)
-        turn = self._take_turn(key, plan)
+        turn = await self._record(record, plan, attempts, now)
         done = Pass(term=self._term, record=record, seen=seen, now=now, limits=self._limits, plan=plan)
         try:
-            await self._actor.act(self._term, record, attempts, plan.actions)
+            await self._executor.act(self._term, record, attempts, plan.actions)
         except BaseException as error:
             self._report(replace(done, failure=f"{type(error).__name__}: {error}"))
             raise
         self._report(done)
         if plan.attempts or plan.actions:
-            self._hurry()
+            self._cluster.rhythm.hurry()
         return min((t for t in (plan.look_again_at, turn) if t is not None), default=None)
 
-    def _take_turn(self, key: str, plan: Plan) -> float | None:
-        """Count what the plan submits; reserve a turn for what it would like to submit."""
-        submits = sum(isinstance(action, Submit) for action in plan.actions)
-        for _ in range(submits):
-            self._pace.submitted(key)
-        if plan.wants_turn:
-            return self._pace.reserve(key)
-        self._pace.release(key)
-        return None
+    async def _record(self, record: Record, plan: Plan, attempts: tuple[Attempt, ...], now: float) -> float | None:
+        """Record a plan; what its attempts take is held before that, and settled once they are tracked.
+
+        Return when the service's turn to submit comes, if it has to wait for one.
+        """
+        key, admission = record.desired.service_id, self._cluster.admission
+        admission.hold(key, attempts)
+        await self._store.record(self._term, record, plan, now)
+        self._cluster.tracked.update(attempts)
+        return admission.settle(key, plan)
 
 
 def _after(record: Record, plan: Plan) -> tuple[Attempt, ...]:

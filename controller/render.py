@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from api.contract.job.folder import PARAMETERS, PROLOGUE, STDERR, STDOUT
+from api.contract.job.folder import PARAMETERS, PROLOGUE
 from api.contract.job.token import Token
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import ConfigError, digest, resolve
@@ -17,9 +17,10 @@ from controller.bundle import launch_script
 from controller.core.model import Attempt
 from controller.core.script import parameters
 from controller.images.jobs import has_to_be_made
+from controller.ports import Submission
 from controller.rundir import SharedRunDirs
 from controller.site import site
-from controller.slurm.argv import submit_command, submit_options
+from controller.slurm.argv import submit_command
 
 TOKEN = str(Token("INSTALLATION", "SERVICE", 0, 1))
 ATTEMPT = Attempt(token=TOKEN, service_id="SERVICE", replica=0, incarnation=1, generation=1, digest="", intent_at=0.0)
@@ -37,20 +38,19 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     prologue = settings.slurm.prologue
     folder = SharedRunDirs(settings.run_dir, "INSTALLATION", prologue).job_folder("SERVICE", TOKEN)
     awaits_image = settings.images.build == "job" and spec.image is not None and has_to_be_made(settings, spec.image)
-    options = submit_options(
-        TOKEN,
-        spec.resources,
-        output=f"{folder.path}/{STDOUT}",
-        error=f"{folder.path}/{STDERR}",
-        chdir=folder.path,
-        warning_seconds=settings.slurm.time_warning,
+    submission = Submission(
+        token=TOKEN,
+        resources=spec.resources,
+        folder=folder.path,
+        script=folder.launch_script,
+        arguments=folder.arguments(settings.slurm.python),
         comment="NAME",
+        warning=settings.slurm.time_warning,
         after=IMAGE_JOB if awaits_image else None,
     )
-    command = submit_command(folder.launch_script, (folder.path, folder.wrapper, settings.slurm.python), options)
     told = parameters(spec, replace(ATTEMPT, digest=digest(spec)), "<the attempt's own secret>", site(settings))
     parts = (
-        ("sbatch", " \\\n    ".join(shlex.quote(word) for word in command)),
+        ("sbatch", " \\\n    ".join(shlex.quote(word) for word in submit_command(submission))),
         (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),
         (f"{PROLOGUE} (the site's)", prologue.rstrip() or "# none"),
         (f"{PARAMETERS} (mode 0600)", json.dumps(asdict(told), indent=2, ensure_ascii=False)),

@@ -18,10 +18,10 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from api.contract.database import Database
 from api.contract.job.folder import is_slot
 from api.contract.tables import AttemptRow, EventRow, Service, UserEvent
+from controller.cluster.quotas import month_of
 from controller.core.model import Snapshot
 from controller.lease import fence
 from controller.ports import Clock, Term
-from controller.quotas import month_of
 
 log = logging.getLogger(__name__)
 

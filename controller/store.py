@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database, cause
+from api.contract.feed import wakeups
 from api.contract.job.words import Lane
 from api.contract.recipes.resolve import encode_spec
 from api.contract.status import Condition
@@ -36,7 +37,6 @@ from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, S
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked
-from controller.roster import track
 from controller.wanted import ServiceRow, Wanted
 
 log = logging.getLogger(__name__)
@@ -109,6 +109,10 @@ class SqlStore:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return (rows[-1].change_seq if rows else since), tuple(row.id for row in rows)
 
+    def wakeups(self) -> AsyncIterator[None]:
+        """Wake up whenever the feed may have grown."""
+        return wakeups(self._database)
+
     async def load(self, key: str) -> Record | None:
         """Read one service: what is wanted, its status, its endpoints, its attempts."""
         found = await self._database.read(lambda connection: _rows(connection, key))
@@ -172,7 +176,7 @@ class SqlStore:
         """Return all attempts that are not gone."""
         query = select(AttemptRow.__table__).where(AttemptRow.gone_at.is_(None))
         rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return tuple(track(_attempt(row)) for row in rows)
+        return tuple(Tracked.of(_attempt(row)) for row in rows)
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""

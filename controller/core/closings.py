@@ -34,7 +34,7 @@ def stopped(_attempt: Attempt, situation: Situation) -> Closing | None:
 
 def quota_exceeded(attempt: Attempt, situation: Situation) -> Closing | None:
     """The GPU-hours are used up, and it has GPUs."""
-    used_up = spent(situation.seen.quota) if attempt.gpus and situation.desired.spec is not None else None
+    used_up = spent(situation.seen.grant.quota) if attempt.gpus and situation.desired.spec is not None else None
     return Closing(outcome=Outcome.QUOTA_EXCEEDED, message=used_up) if used_up is not None else None
 
 
@@ -70,5 +70,5 @@ def closing(attempt: Attempt, situation: Situation) -> Closing | None:
 
 def _possible(situation: Situation) -> int:
     """Return how many replicas there can be now: what a ceiling leaves no room for is not waited for."""
-    is_room = excess(situation.seen.quota, situation.gpus_needed, situation.gpus_held) is None
+    is_room = excess(situation.seen.grant.quota, situation.gpus_needed, situation.gpus_held) is None
     return situation.target if is_room else situation.replicas_left

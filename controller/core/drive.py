@@ -68,8 +68,8 @@ def drive(situation: Situation) -> Driven:
 
 def _out_of_turn(submits: int, situation: Situation) -> Hold | None:
     """The pace of submissions lets no more through now."""
-    allowance = situation.seen.allowance
-    return Hold(waits=Waits.TURN) if allowance is not None and submits >= allowance else None
+    jobs = situation.seen.grant.jobs
+    return Hold(waits=Waits.TURN) if jobs is not None and submits >= jobs else None
 
 
 def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> Attempt:

@@ -327,6 +327,16 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What one service may take now."""
+
+    jobs: int | None = None
+    """How many the pace of submissions lets through; `None`: any number."""
+    quota: Quota | None = None
+    """`None`: there are no ceilings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """All that is seen of one service in one pass."""
 
@@ -347,10 +357,8 @@ class Observed:
     """When this term began: times that were noted before it are another clock's."""
     strays: tuple[Token, ...] = ()
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
-    allowance: int | None = None
-    """How many jobs of this service the pace of submissions lets through now; `None`: any number."""
-    quota: Quota | None = None
-    """`None`: there are no ceilings."""
+    grant: Grant = Grant()
+    """What this service may take now."""
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):

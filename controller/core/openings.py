@@ -128,7 +128,7 @@ def other_launch(_replica: Replica, _opening: Opening, situation: Situation) -> 
 
 def over_quota(_replica: Replica, _opening: Opening, situation: Situation) -> Hold | None:
     """A ceiling on GPUs leaves no room for it."""
-    found = excess(situation.seen.quota, situation.gpus_needed, situation.gpus_held)
+    found = excess(situation.seen.grant.quota, situation.gpus_needed, situation.gpus_held)
     return Hold(waits=Waits.QUOTA, message=found.message, for_gpus=found.others_may_help) if found is not None else None
 
 

@@ -11,16 +11,14 @@ import shutil
 from dataclasses import dataclass
 
 from api.contract.identity import new_id
-from api.contract.job.folder import STDERR, STDOUT
 from api.contract.job.parameters import Image, Parameters
 from api.contract.launch import Resources
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
-from controller.ports import JobFolder, UnreadableError
+from controller.ports import JobFolder, Submission, UnreadableError
 from controller.rundir import SharedRunDirs
-from controller.slurm.argv import submit_options
 from controller.slurm.runner import Runner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.wrapper import cache
@@ -70,17 +68,16 @@ class ImageJobs:
     async def submit(self, maker: Maker) -> Sent:
         """Submit its job. Raises `ResourcesError`."""
         folder, site = maker.folder, self._settings.slurm
-        options = submit_options(
-            maker.name,
-            resources(self._settings),
-            output=f"{folder.path}/{STDOUT}",
-            error=f"{folder.path}/{STDERR}",
-            chdir=folder.path,
-            warning_seconds=site.time_warning,
+        submission = Submission(
+            token=maker.name,
+            resources=resources(self._settings),
+            folder=folder.path,
+            script=folder.launch_script,
+            arguments=folder.arguments(site.python),
             comment="an image for AI Factory Server",
+            warning=site.time_warning,
         )
-        arguments = (folder.path, folder.wrapper, site.python)
-        return await self._scheduler.submit(maker.name, folder.launch_script, arguments, options)
+        return await self._scheduler.submit(submission)
 
     async def find(self, name: str) -> Job | None:
         """Return the first job whose name begins so and that has not ended; raises `UnreadableError`."""

@@ -68,7 +68,7 @@ async def make(settings: Settings, image: Image, *, in_job: bool, refresh: bool,
 
 async def _here(job: JobFolder) -> None:
     """Run the batch script as a child of ours; the wrapper ends all that it started when it is told to."""
-    command = ("/bin/bash", job.launch_script, job.path, job.wrapper, sys.executable)
+    command = ("/bin/bash", job.launch_script, *job.arguments(sys.executable))
     environment = _without_slurm(process_environment()) | {"SLURM_JOB_ID": "0"}
     outputs = [os.open(Path(job.path, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for name in LOGS]
     try:

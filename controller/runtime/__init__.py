@@ -1,1 +1,1 @@
-"""What makes passes happen: the keyed queue, the manager, the timers."""
+"""What makes passes happen: a held term, the reader of its cluster, the workers, what wakes services, timers."""

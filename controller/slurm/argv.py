@@ -5,9 +5,11 @@ Facts about the options are from squeue(1), sacct(1), sinfo(1), sbatch(1), scanc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
+from api.contract.job.folder import STDERR, STDOUT
 from api.contract.launch import Resources
+from controller.ports import Submission
 
 LIST_FIELDS = ("%A", "%T", "%B", "%S", "%e", "%j", "%r")
 """Id, state, batch host, start, end, name, reason (squeue(1)). `%A` is a number for parts of arrays too; `%B` is the
@@ -68,31 +70,15 @@ def cancel_command(token: str, job_id: int) -> tuple[str, ...]:
     return ("scancel", f"--name={token}", str(job_id))
 
 
-def submit_command(script: str, arguments: Iterable[str], options: Iterable[str]) -> tuple[str, ...]:
-    """Return the submission of a script with its arguments."""
-    return ("sbatch", *options, script, *arguments)
-
-
-def submit_options(
-    token: str,
-    resources: Resources,
-    *,
-    output: str,
-    error: str,
-    chdir: str,
-    warning_seconds: int,
-    comment: str,
-    after: int | str | None = None,
-) -> tuple[str, ...]:
-    """Return the options of one submission. Paths are meant literally; `warning_seconds` of 0 gives no warning.
-
-    `after` is a job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1)).
+def submit_command(job: Submission) -> tuple[str, ...]:
+    """Return the submission of a job.
 
     Where an option is given twice, sbatch takes the last (measured, also for `--dependency`), so what the protocol
     rests on comes after what was asked for, and the singleton last of all. Raises ValueError where a value can't be
     handed to sbatch.
     """
-    return (*_asked_for(resources), *_fixed(output, error, chdir, comment), *_protocol(token, warning_seconds, after))
+    options = (*_asked_for(job.resources), *_fixed(job.folder, job.comment), *_protocol(job))
+    return ("sbatch", *options, job.script, *job.arguments)
 
 
 def _asked_for(resources: Resources) -> list[str]:
@@ -123,7 +109,7 @@ def _gpus(resources: Resources) -> str:
     return ":".join(("gpu", *([resources.gpu_type] if resources.gpu_type else []), str(resources.gpu)))
 
 
-def _fixed(output: str, error: str, chdir: str, comment: str) -> list[str]:
+def _fixed(folder: str, comment: str) -> list[str]:
     """Return what is the same for every job.
 
     `--export=ALL` means the environment of the sbatch process, which `controller.slurm.environment` makes from a
@@ -132,24 +118,24 @@ def _fixed(output: str, error: str, chdir: str, comment: str) -> list[str]:
     it for a variable's name.
     """
     return [
-        f"--output={literal_path(output)}",
-        f"--error={literal_path(error)}",
+        f"--output={literal_path(folder)}/{STDOUT}",
+        f"--error={literal_path(folder)}/{STDERR}",
         "--open-mode=append",
-        f"--chdir={_plain(chdir)}",
+        f"--chdir={_plain(folder)}",
         f"--comment={one_line(comment)}",
         "--export=ALL",
         "--parsable",
     ]
 
 
-def _protocol(token: str, warning_seconds: int, after: int | str | None) -> list[str]:
+def _protocol(job: Submission) -> list[str]:
     """Return what submitting exactly once rests on, and the warning before the time limit (to the script alone).
 
     All dependencies between which a comma stands must hold (sbatch(1)).
     """
-    warning = [f"--signal=B:USR1@{min(warning_seconds, 65535)}"] if warning_seconds > 0 else []
-    awaited = f"afterany:{after}," if after is not None else ""
-    return [*warning, "--no-requeue", f"--job-name={token}", f"--dependency={awaited}singleton"]
+    warning = [f"--signal=B:USR1@{min(job.warning, 65535)}"] if job.warning > 0 else []
+    awaited = f"afterany:{job.after}," if job.after is not None else ""
+    return [*warning, "--no-requeue", f"--job-name={job.token}", f"--dependency={awaited}singleton"]
 
 
 def literal_path(path: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from controller.core.model import Job, SendOutcome, Sent
-from controller.ports import Listing, UnreadableError
+from controller.ports import Listing, Submission, UnreadableError
 from controller.slurm import argv, errors, parse
 from controller.slurm.runner import Completed, NotStartedError, Runner
 
@@ -69,13 +68,11 @@ class SlurmScheduler:
         answer = await self._read(argv.address_command(mark))
         return _understood(answer, lambda: parse.parse_addresses(answer.stdout, mark))
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
-        """Run sbatch once. Raises ValueError for options that lack the token as name or the singleton, or whose last
-        word on either is another; never for Slurm's no.
-        """
-        _require(token, options)
+    async def submit(self, submission: Submission) -> Sent:
+        """Run sbatch once. Raises ValueError for what can't be handed to sbatch; never for Slurm's no."""
+        command = argv.submit_command(submission)
         try:
-            completed = await self._runner.change(argv.submit_command(script, arguments, options))
+            completed = await self._runner.change(command)
         except NotStartedError as error:  # nothing left this host
             message = _not_started(error).message
             return Sent(outcome=SendOutcome.DEFERRED, sequence=self.next_sequence(), message=message)
@@ -107,15 +104,6 @@ class SlurmScheduler:
             return await self._runner.read(command)
         except NotStartedError as error:
             raise _not_started(error) from error
-
-
-def _require(token: str, options: tuple[str, ...]) -> None:
-    """Refuse to send what the protocol does not hold for: sbatch heeds the last of each option."""
-    for name, value in (("--job-name=", re.escape(token)), ("--dependency=", "(afterany:[0-9]+,)?singleton")):
-        given = [option for option in options if option.startswith(name)]
-        if not given or not re.fullmatch(name + value, given[-1]):
-            msg = f"the options of {token} must end on {name}{value}, not on {given[-1:]}"
-            raise ValueError(msg)
 
 
 def read_answer(completed: Completed, sequence: int) -> Sent:

@@ -57,10 +57,10 @@ class Doctor:
         found, database = await self._ask_database()
         now = self._now()
         beat = max(0.0, now - found.renewed_at) if found is not None else None
-        snapshot = leading.keeper.latest if leading else None
-        failure = leading.keeper.failure if leading else None
+        snapshot = leading.cluster.snapshots.latest if leading else None
+        failure = leading.cluster.snapshots.failure if leading else None
         read_at = snapshot.began_at if snapshot else leading.term.began_at if leading else None
-        known_for = max(0.0, leading.clock.now() - read_at) if leading and read_at is not None else 0.0
+        known_for = max(0.0, leading.cluster.clock.now() - read_at) if leading and read_at is not None else 0.0
         stale = tuple(
             word
             for word, is_stale in (
@@ -79,7 +79,7 @@ class Doctor:
             snapshot_age=_rounded(known_for) if snapshot else None,
             reading_failure=failure.message if failure else None,
             database=database,
-            unknown_tokens=len(leading.strays.unknown) if leading else 0,
+            unknown_tokens=len(leading.cluster.orphans.unknown) if leading else 0,
         )
 
     async def _ask_database(self) -> tuple[Leader | None, str]:

@@ -111,12 +111,12 @@ class _States(Collector):
         keys, oldest = leading.queue.overdue() if leading else (0, 0.0)
         yield _gauge("queue_keys", "Services that are due and wait for a worker", keys)
         yield _gauge("queue_oldest_seconds", "How long the first of them has waited", oldest)
-        snapshot = leading.keeper.latest if leading else None
-        age = leading.clock.now() - snapshot.began_at if leading and snapshot else float("nan")
+        snapshot = leading.cluster.snapshots.latest if leading else None
+        age = leading.cluster.clock.now() - snapshot.began_at if leading and snapshot else float("nan")
         yield _gauge("snapshot_age_seconds", "Age of the newest reading of the cluster; NaN: there is none", age)
-        unknown = len(leading.strays.unknown) if leading else 0
+        unknown = len(leading.cluster.orphans.unknown) if leading else 0
         yield _gauge("unknown_tokens", "Tokens on the cluster that the database has never heard of", unknown)
-        gpus = leading.roster.gpus() if leading else 0
+        gpus = leading.cluster.tracked.gpus() if leading else 0
         yield _gauge("gpus", "GPUs that the jobs of attempts ask for that are not gone", gpus)
         yield self._attempts(leading)
         yield self._slurm_calls()
@@ -124,7 +124,7 @@ class _States(Collector):
     @staticmethod
     def _attempts(leading: Leading | None) -> Metric:
         family = GaugeMetricFamily(f"{PREFIX}attempts", "Attempts that are not gone, by state", labels=["state"])
-        states = leading.roster.states() if leading else {}
+        states = leading.cluster.tracked.states() if leading else {}
         for state in ATTEMPT_STATES:
             family.add_metric([state], states.get(state, 0))
         return family

@@ -16,8 +16,7 @@ import pytest
 from api.contract.job.token import prefix
 from api.contract.launch import Resources
 from controller.core.model import Job, JobPhase, Sent
-from controller.ports import Listing
-from controller.slurm.argv import submit_options
+from controller.ports import Listing, Submission
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
@@ -109,16 +108,7 @@ class RealCluster(Cluster):
     async def submit(self, token: str, *, exit_code: int | None = None) -> Sent:
         """Send a job that lasts, or one that ends at once with an exit code."""
         script = self._script(SLEEP if exit_code is None else f"#!/bin/sh\nexit {exit_code}\n")
-        options = submit_options(
-            token,
-            Resources(memory_mb=100, time_limit=5),
-            output="/dev/null",
-            error="/dev/null",
-            chdir="/tmp",
-            warning_seconds=60,
-            comment="a test",
-        )
-        return await self._scheduler.submit(token, str(script), (), options)
+        return await self._scheduler.submit(submission(token, str(self._folder), str(script)))
 
     def stranger(self, name: str) -> int:
         """Queue a job that is not ours, and return its id."""
@@ -200,6 +190,12 @@ class RealCluster(Cluster):
         return done.stdout
 
 
+def submission(token: str, folder: str = "/run", script: str = "/run/job.sh") -> Submission:
+    """Return a small job."""
+    resources = Resources(memory_mb=100, time_limit=5)
+    return Submission(token=token, resources=resources, folder=folder, script=script, comment="a test", warning=60)
+
+
 def finish(work: Coroutine[Any, Any, Value]) -> Value:
     """Run a call of the simulated scheduler through all its boundaries."""
     try:
@@ -257,7 +253,7 @@ class SimulatedCluster(Cluster):
         """Send a job that lasts, or one that ends at once with an exit code."""
         if exit_code is not None:
             self._exit_codes[token] = exit_code
-        return finish(self._inner.submit(token, "", (), ("--dependency=singleton",)))
+        return finish(self._inner.submit(submission(token)))
 
     def stranger(self, name: str) -> int:
         """Queue a job that is not ours, and return its id."""

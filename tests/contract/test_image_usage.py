@@ -17,6 +17,7 @@ from controller.app import build
 from controller.clock import TermClock
 from controller.images.retention import ImageRetention
 from controller.images.usage import Usage, key_of, usage
+from controller.installation import installation_on
 from controller.wanted import ServiceRow, Wanted
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry, Record
@@ -151,8 +152,8 @@ async def test_the_settings_say_what_the_controller_does_about_images(
         flags = {"state_dir": str(tmp_path / "state"), "run_dir": str(tmp_path / "run"), "database_url": backend.url}
         return load(flags | {f"images.{k}": v for k, v in images.items()}, config="/dev/null", environ={"HOME": "/"})
 
-    usual = await build(of(), database)
+    usual = build(await installation_on(database, of()))
     assert (usual._image_jobs, usual._images(TermClock(0.0))._keep) == (None, None)
-    asked = await build(of(build="job", keep_days="2"), database)
+    asked = build(await installation_on(database, of(build="job", keep_days="2")))
     assert asked._image_jobs is not None
     assert asked._images(TermClock(0.0))._keep == 2 * 86400

@@ -1,6 +1,7 @@
 """The fake is licensed: what the controller relies on of a Slurm, tried on the simulated one and on a real one.
 
-AI_FACTORY_TEST_SLURM_CONF names the slurm.conf of any other cluster to try it on.
+AI_FACTORY_TEST_SLURM_CONF names the slurm.conf of any other cluster to try it on; --basetemp a folder that its nodes
+share.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ import pytest
 
 from api.contract.launch import Resources
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
-from controller.ports import UnreadableError
-from controller.slurm.argv import submit_options
+from controller.ports import Submission, UnreadableError
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
@@ -83,25 +82,24 @@ class Slurm:
         scheduler: SlurmScheduler | None = None,
         arguments: tuple[str, ...] = (),
         comment: str = "a test",
-        output: str = "log",
+        folder: str = "",
         after: int | None = None,
         **resources: object,
     ) -> Sent:
         script = self.folder / "job.sh"
         script.write_text(text)
         asked = Resources(**({"memory_mb": 100, "time_limit": 5} | resources))  # type: ignore[arg-type]
-        log = str(self.folder / output)
-        options = submit_options(
-            token,
-            asked,
-            output=log,
-            error=log,
-            chdir=str(self.folder),
-            warning_seconds=60,
+        submission = Submission(
+            token=token,
+            resources=asked,
+            folder=str(self.folder / folder),
+            script=str(script),
+            arguments=arguments,
             comment=comment,
+            warning=60,
             after=after,
         )
-        return await (scheduler or self.scheduler).submit(token, str(script), arguments, options)
+        return await (scheduler or self.scheduler).submit(submission)
 
     async def started(self, token: str) -> Job:
         sent = await self.submit(token)
@@ -212,8 +210,9 @@ async def test_gpus(slurm: Slurm) -> None:
 
 async def test_output_goes_where_the_path_says_literally(slurm: Slurm) -> None:
     token = slurm.token()
-    await slurm.submit(token, "#!/bin/sh\necho hello\n", output="100% of %j é")
-    path = slurm.folder / "100% of %j é"
+    (slurm.folder / "100% of %j é").mkdir()
+    await slurm.submit(token, "#!/bin/sh\necho hello\n", folder="100% of %j é")
+    path = slurm.folder / "100% of %j é" / "stdout.log"
 
     async def look() -> bool | None:
         return (path.exists() and path.read_text() == "hello\n") or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Collection, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,19 @@ from controller.core.model import (
     Sent,
     Unreadable,
 )
-from controller.ports import Clock, JobFolder, Listing, Record, Term, Tracked, UnreadableError, UsedTokenError
+from controller.ports import (
+    Clock,
+    JobFolder,
+    Listing,
+    Record,
+    Submission,
+    Term,
+    Tracked,
+    UnreadableError,
+    UsedTokenError,
+)
 from controller.signs import Sign, Signs
-from controller.slurm import errors, scheduler
+from controller.slurm import argv, errors, scheduler
 from controller.slurm.runner import Completed
 from tests.simulation.slurm import MODEL, NODES, Listener
 
@@ -87,6 +97,9 @@ class SimStore:
     async def changed(self, since: int) -> tuple[int, tuple[str, ...]]:
         self._world.check_database()
         return await self._world.database.store.changed(since)
+
+    def wakeups(self) -> AsyncIterator[None]:
+        raise AssertionError("wake-ups are the driver's")
 
     async def load(self, key: str) -> Record | None:
         await Boundary("load")
@@ -172,13 +185,13 @@ class SimScheduler:
     def _is_ours(self, job: SimJob) -> bool:
         return job.name.startswith(prefix(self._world.installation))
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
-        world = self._world
+    async def submit(self, submission: Submission) -> Sent:
+        world, token = self._world, submission.token
         world.reach("sbatch")
         await Boundary("before sbatch")
         fate = world.fate_of_sbatch()
         job_id = None
-        dependencies = [option for option in options if option.startswith("--dependency")]
+        dependencies = [word for word in argv.submit_command(submission) if word.startswith("--dependency")]
         singleton = dependencies[-1:] == ["--dependency=singleton"]
         if fate in ("accepted", "killed after", "unlabelled", "interrupted"):
             job_id = world.slurm.create(token, world.now, singleton=singleton)

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from controller.act import Actor
+from api.contract.settings import ControllerSettings
+from controller.act import ActionExecutor
 from controller.clock import TermClock
+from controller.cluster.admission import Admission
+from controller.cluster.cluster import Cluster
+from controller.cluster.pace import Pace
+from controller.cluster.quotas import Quotas
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.snapshots import SnapshotTaker
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Limits, Quota, Snapshot
 from controller.core.script import Site
 from controller.lease import Held, Lease
-from controller.pace import Pace
-from controller.ports import Clock, DeposedError, Term
-from controller.quotas import Quotas
+from controller.ports import Clock, ClusterPorts, DeposedError, Term
+from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.report import Pass
-from controller.roster import Roster
+from controller.runtime.held_term import HeldTerm
 from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
-from controller.slurm.keeper import SnapshotKeeper
-from controller.strays import Strays
+from controller.runtime.reader import ClusterReader
+from controller.runtime.waker import Waker
+from controller.runtime.workers import Workers
 from tests.simulation.adapters import Boundary, SimClock, SimProbes, SimRunDirs, SimScheduler, SimStore
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE = 15.0
-RESYNC = 300.0
-WORKERS = 2
+SETTINGS = ControllerSettings(lease=LEASE, workers=2)
 LIMITS = Limits(doubt_grace=120.0)
 Value = TypeVar("Value")
 SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, volumes="/v", python="python3")
+
+
+class Unwitnessed:
+    """Nobody counts."""
+
+    @staticmethod
+    def passing() -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    @staticmethod
+    def has_read(*, well: bool) -> None: ...
 
 
 class SimLeaseRecords:
@@ -71,8 +87,8 @@ def ended(work: Coroutine[Any, Any, Value]) -> Value:
     raise AssertionError("it waits")
 
 
-class WatchedKeeper(SnapshotKeeper):
-    """The project's keeper, of whose snapshots the world knows when they were listed."""
+class WatchedSnapshots(SnapshotTaker):
+    """The project's own, of whose snapshots the world knows when they were listed."""
 
     def __init__(self, scheduler: SimScheduler, tracked: Any, clock: Clock) -> None:
         super().__init__(scheduler, tracked, clock)
@@ -153,7 +169,7 @@ class SimController:
     @property
     def snapshot(self) -> Snapshot | None:
         """Its newest reading of the cluster."""
-        return self._leading.keeper.latest if self._leading is not None else None
+        return self._leading.cluster.snapshots.latest if self._leading is not None else None
 
     def is_free_to_run(self) -> bool:
         """Whether the driver may let it take a step now."""
@@ -210,27 +226,29 @@ class SimController:
             if self._due("acquire", 1.0) and not self._busy("acquire"):
                 self._begin("acquire", self._acquire())
             return
-        if leading.deposed.is_set():
+        if leading.held.lost.is_set():
             self._depose()
             return
         if self._due("renew", LEASE / 3) and not self._busy("renew"):
-            self._begin("renew", leading.renew())
-        if self._due("read", leading.rhythm.fastest) and not self._busy("read"):
-            self._begin("read", leading.read_when_due())
-        if self._due("resync", RESYNC) and not self._busy("resync"):
-            self._begin("resync", leading.resync())
+            self._begin("renew", leading.held.renew())
+        if self._due("read", SETTINGS.fastest_reading) and not self._busy("read"):
+            self._begin("read", leading.reader.read_when_due())
+        if self._due("resync", SETTINGS.resync) and not self._busy("resync"):
+            self._begin("resync", leading.waker.wake_all())
         if self._due("probe", 2.0):
             leading.queue.add_all(self._probes.probe_all())
         self._follow_changes(leading)
-        while sum(t.kind == "pass" for t in self.threads) < WORKERS and (key := leading.queue.take()) is not None:
-            self._begin("pass", leading.work(key))
+        while (
+            sum(t.kind == "pass" for t in self.threads) < SETTINGS.workers and (key := leading.queue.take()) is not None
+        ):
+            self._begin("pass", leading.workers.work(key))
 
     def _follow_changes(self, leading: Leading) -> None:
         edits = self._world.database.edits
         if edits == self._edits:
             return
         try:
-            self._position, keys = ended(leading.store.changed(self._position))
+            self._position, keys = ended(self._store.changed(self._position))
         except OSError:
             return
         self._edits = edits
@@ -254,17 +272,22 @@ class SimController:
             return
         world, clock = self._world, TermClock(term.began_at, self._clock.now, lambda: self._world.now)
         world.reach("term")
-        store, scheduler, run_dirs = SimStore(world), SimScheduler(world, self), SimRunDirs(world)
-        roster = Roster(await store.tracked())
-        keeper = WatchedKeeper(scheduler, roster.tracked, clock)
+        store, scheduler = SimStore(world), SimScheduler(world, self)
         self._probes = SimProbes(world, clock)
-        queue = KeyedQueue(clock.now, world.rng.random)
-        quotas = Quotas(Quota(gpus=world.plan.gpus), roster, clock, world.no_hours, queue.add)
-        rhythm = Rhythm(2.0, 15.0)
-        actor = Actor(
-            scheduler=scheduler,
-            run_dirs=run_dirs,
-            probes=self._probes,
+        ports = ClusterPorts(scheduler=scheduler, run_dirs=SimRunDirs(world), probes=self._probes)
+        tracked, queue = TrackedAttempts(await store.tracked()), KeyedQueue(clock.now, world.rng.random)
+        quotas = Quotas(Quota(gpus=world.plan.gpus), tracked, clock, world.no_hours, queue.add)
+        cluster = Cluster(
+            ports,
+            store=store,
+            tracked=tracked,
+            admission=Admission(Pace(clock, burst=2, per_second=1.0), quotas),
+            rhythm=Rhythm(SETTINGS.fastest_reading, SETTINGS.slowest_reading),
+            clock=clock,
+        )
+        cluster.snapshots = snapshots = WatchedSnapshots(scheduler, tracked.all, clock)
+        executor = ActionExecutor(
+            cluster=cluster,
             store=store,
             clock=clock,
             site=SITE,
@@ -275,35 +298,22 @@ class SimController:
         reconciler = Reconciler(
             term=term,
             store=store,
-            cluster=keeper,
-            run_dirs=run_dirs,
-            probes=self._probes,
-            actor=actor,
-            roster=roster,
-            hurry=rhythm.hurry,
+            cluster=cluster,
+            executor=executor,
             clock=clock,
-            pace=Pace(clock, burst=2, per_second=1.0),
-            quotas=quotas,
             limits=LIMITS,
-            report=keeper.judge(world),
+            report=snapshots.judge(world),
         )
         self._next.clear()
         self._position, self._edits = 0, -1
+        self._store = store
+        held, waker = HeldTerm(term, self._lease), Waker(store, queue)
         self._leading = Leading(
-            term=term,
-            lease=self._lease,
-            lease_seconds=LEASE,
-            store=store,
-            keeper=keeper,
-            roster=roster,
-            reconciler=reconciler,
-            strays=Strays(roster, store, scheduler),
-            queue=queue,
-            rhythm=rhythm,
-            clock=clock,
-            wakeups=world.no_wakeups,
-            resync_seconds=RESYNC,
-            workers=WORKERS,
-            deposed=asyncio.Event(),
-            quotas=quotas,
+            held,
+            cluster=cluster,
+            reader=ClusterReader(term, cluster, waker, Unwitnessed()),
+            workers=Workers(held, reconciler, queue, Unwitnessed()),
+            waker=waker,
+            sweeps=(),
+            settings=SETTINGS,
         )

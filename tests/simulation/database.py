@@ -11,7 +11,6 @@ from api.contract.launch import Health, LaunchSpec, Resources
 from controller.core.model import Attempt, Desired, Endpoint, Event, Plan, SendOutcome, Sent, Status
 from controller.lease import Held
 from controller.ports import DeposedError, Record, Term, Tracked
-from controller.roster import track
 
 INSTALLATION = "sim"
 SPEC = LaunchSpec(
@@ -280,7 +279,7 @@ class MemoryStore:
 
     async def tracked(self) -> tuple[Tracked, ...]:
         """Return all attempts that are not gone."""
-        return tuple(track(a) for a in self._database.attempts.values() if a.gone_at is None)
+        return tuple(Tracked.of(a) for a in self._database.attempts.values() if a.gone_at is None)
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return whether the attempts of known tokens are closed."""

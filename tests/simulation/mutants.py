@@ -28,8 +28,8 @@ from controller.core.model import (
     Sent,
 )
 from controller.core.outcomes import Outcome
-from controller.ports import Listing, Term, UnreadableError
-from controller.slurm.argv import submit_options
+from controller.ports import Listing, Submission, Term, UnreadableError
+from controller.slurm.argv import submit_command
 from controller.slurm.runner import Completed
 from tests.simulation import scenarios, schedules
 from tests.simulation.adapters import Boundary
@@ -65,18 +65,15 @@ async def act_before_recording(self: Any, key: str) -> float | None:
     record = await self._store.load(key)
     if record is None:
         return None
-    seen = await observe(
-        record, self._cluster, self._run_dirs, self._probes, self._actor, term_began_at=self._term.began_at
-    )
+    seen = await observe(record, self._cluster, term_began_at=self._term.began_at)
     now = self._clock.now()
-    seen = replace(seen, quota=self._quotas.of(key))
     plan = decide(record.desired, seen, now, self._limits)
     attempts = _after(record, plan)
-    self._quotas.promise(key, attempts)
-    await self._actor.act(self._term, record, attempts, plan.actions)
+    self._cluster.admission.hold(key, attempts)
+    await self._executor.act(self._term, record, attempts, plan.actions)
     await self._store.record(self._term, record, plan, now)
-    self._roster.update(attempts)
-    self._quotas.settle(key, plan)
+    self._cluster.tracked.update(attempts)
+    self._cluster.admission.settle(key, plan)
     return now + 0.2 if plan.actions else (now if plan.attempts else plan.look_again_at)
 
 
@@ -230,9 +227,9 @@ def absence_needs_no_sequence() -> Iterator[None]:
         yield
 
 
-def without_singleton(*arguments: Any, **named: Any) -> tuple[str, ...]:
+def without_singleton(job: Submission) -> tuple[str, ...]:
     """sbatch is not told to hold twins back."""
-    return tuple(o for o in submit_options(*arguments, **named) if not o.startswith("--dependency"))
+    return tuple(word for word in submit_command(job) if not word.startswith("--dependency"))
 
 
 # --- what counts as evidence
@@ -265,7 +262,7 @@ async def sequence_after_the_listing(self: Any) -> Any:
     return self.latest
 
 
-async def roster_after_the_listing(self: Any) -> Any:
+def tracked_after_the_listing(self: Any) -> Any:
     """What is tracked is looked at when the answer has come."""
     return self._tracked.values()
 
@@ -326,10 +323,10 @@ READ_ANSWER: Any = None
 
 def remember_originals() -> None:
     """Keep what mutants wrap."""
-    from controller.act import Actor
+    from controller.cluster.sends import Sends
+    from controller.cluster.snapshots import SnapshotTaker
     from controller.core import decide, fold
     from controller.slurm import scheduler
-    from controller.slurm.keeper import SnapshotKeeper
     from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore
     from tests.simulation.database import MemoryStore
 
@@ -343,8 +340,8 @@ def remember_originals() -> None:
         FOLD=decide.fold,
         IS_OVER=evidence.is_over,
         IS_DOUBTED=evidence.is_doubted,
-        TAKE=SnapshotKeeper.take,
-        LEAVE_OPEN=Actor._leave_open,
+        TAKE=SnapshotTaker.take,
+        LEAVE_OPEN=Sends._leave_open,
         READ_ANSWER=scheduler.read_answer,
     )
 
@@ -376,9 +373,11 @@ MUTANTS = (
         "a lane opens only once nothing of it is left",
         patched("controller.core.openings.HOLDS", (*without(openings.left_over), left_without_reason)),
     ),
-    Mutant("a ceiling's GPUs are promised first", patched("controller.quotas.Quotas.promise", lambda *_: None)),
+    Mutant(
+        "a ceiling's GPUs are promised first", patched("controller.cluster.admission.Admission.hold", lambda *_: None)
+    ),
     Mutant("gone only when nothing can come", absence_needs_no_sequence),
-    Mutant("singleton", patched("controller.act.submit_options", without_singleton)),
+    Mutant("singleton", patched("controller.slurm.argv.submit_command", without_singleton)),
     Mutant("installation id", patched("tests.simulation.faults.OTHERS", "af-sim-")),
     Mutant("the unknown are left alone", patched("tests.simulation.adapters.SimStore.known", cancels_the_unknown)),
     Mutant(
@@ -393,7 +392,7 @@ MUTANTS = (
     ),
     Mutant(
         "breaker for mass vanishing",
-        patched("controller.slurm.snapshot.find_in_doubt", lambda *_: frozenset()),
+        patched("controller.cluster.readings.find_in_doubt", lambda *_: frozenset()),
         scenarios.mass_vanishing,
     ),
     Mutant(
@@ -430,17 +429,17 @@ MUTANTS = (
     ),
     Mutant(
         "the sequence is read before the listing",
-        patched("controller.slurm.keeper.SnapshotKeeper.take", sequence_after_the_listing),
+        patched("controller.cluster.snapshots.SnapshotTaker.take", sequence_after_the_listing),
         scenarios.listed_before_it_was_sent,
     ),
     Mutant(
-        "the roster is read before the listing",
-        patched("controller.roster.Roster.tracked", roster_after_the_listing),
+        "what is tracked is read before the listing",
+        patched("controller.cluster.tracked_attempts.TrackedAttempts.all", tracked_after_the_listing),
         scenarios.burst_during_a_reading,
     ),
     Mutant(
         "an interrupted sbatch counts from its end",
-        patched("controller.act.Actor._leave_open", old_sequence_stays),
+        patched("controller.cluster.sends.Sends._leave_open", old_sequence_stays),
         scenarios.interrupted_while_read,
     ),
     Mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.simulation.controller import RESYNC, SimController
+from tests.simulation.controller import SETTINGS, SimController
 from tests.simulation.world import Plan, ViolationError, World
 
 MOST_MOVES = 5000
@@ -83,7 +83,7 @@ def all_jobs_forgotten() -> None:
 def unanswered_job_waits() -> None:
     """An sbatch that was killed before its answer made a job, which waits in the queue: it is waited for."""
     with calm_world(1, 1, has_accounting=True) as world:
-        world.next_fate, world.slurm.queue_waits = "killed after", (RESYNC * 1.5,)
+        world.next_fate, world.slurm.queue_waits = "killed after", (SETTINGS.resync * 1.5,)
         go_on(world, lambda: any(a.ready for a in world.database.attempts.values()))
         if len(world.database.attempts) != 1:
             raise ViolationError("its place in the queue was given up")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -202,10 +202,6 @@ class World:
     def later(self, seconds: float, work: Callable[[], None]) -> None:
         """Have something happen later."""
         self._later.append((self.now + seconds, work))
-
-    async def no_wakeups(self) -> AsyncIterator[None]:
-        """Wake-ups are the driver's."""
-        yield None
 
     async def no_hours(self, *_: float) -> Mapping[str, float]:
         """Nobody counts GPU-hours here."""

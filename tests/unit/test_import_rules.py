@@ -91,16 +91,17 @@ def planted() -> Iterator[tuple[str, str]]:
     yield "controller.app", "importlib"
     # The controller's modules, upwards and sideways.
     yield "controller.ports", "controller.store"
-    yield "controller.slurm.keeper", "controller.reconciler"
+    yield "controller.cluster.snapshots", "controller.reconciler"
+    yield "controller.cluster.snapshots", "controller.slurm.scheduler"
     yield "controller.slurm.argv", "controller.store"
     yield "controller.lease", "controller.store"
-    yield "controller.roster", "controller.store"
-    yield "controller.store", "controller.quotas"
-    yield "controller.quotas", "controller.usage"
+    yield "controller.cluster.tracked_attempts", "controller.store"
+    yield "controller.store", "controller.cluster.quotas"
+    yield "controller.cluster.quotas", "controller.usage"
     yield "controller.act", "controller.reconciler"
     yield "controller.reconciler", "controller.images.jobs"
     yield "controller.images.make", "controller.app"
-    yield "controller.runtime.queue", "controller.probe"
+    yield "controller.queue", "controller.cluster.probes"
     yield "controller.telemetry.plans", "controller.app"
     yield "controller.replay", "controller.app"
     yield "controller.failpoints", "controller.core.model"
@@ -182,7 +183,7 @@ def test_who_is_named_in_a_rule_must_be_there(contracts: list[Contract]) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "line"), [("controller/quotas.py", "import apscheduler"), ("controller/fresh.py", "import time")]
+    ("file", "line"), [("controller/cluster/quotas.py", "import apscheduler"), ("controller/fresh.py", "import time")]
 )
 def test_lint_imports_itself_says_no(tmp_path: Path, file: str, line: str) -> None:
     for name in ("api", "controller"):

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 import controller.reconciler
 from api.contract.job.token import Token
+from controller.cluster.admission import Admission
+from controller.cluster.pace import Pace
+from controller.cluster.quotas import Quotas
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import (
     Action,
     Attempt,
     Cancel,
     Desired,
     Event,
+    Grant,
     JobFiles,
     Limits,
     Observed,
@@ -29,12 +35,9 @@ from controller.core.model import (
     Status,
     Submit,
 )
-from controller.pace import Pace
 from controller.ports import DeposedError, Record, Term, UnreadableError
-from controller.quotas import Quotas
 from controller.reconciler import Reconciler
 from controller.report import Pass
-from controller.roster import Roster
 
 TERM = Term(epoch=3, began_at=0.0)
 NOW = 1000.0
@@ -104,7 +107,7 @@ class FakeStore:
         self._world._do("record", term, plan, now)
 
 
-class FakeCluster:
+class FakeSnapshots:
     def __init__(self, world: World) -> None:
         self._world = world
 
@@ -135,10 +138,9 @@ class FakeProbes:
         return Probe(at=1.0, ready=True, failures=0) if token == "a" else None
 
 
-class FakeActor:
+class FakeExecutor:
     def __init__(self, world: World) -> None:
         self._world = world
-        self.sent, self.cancelled = world.sent, world.cancelled
 
     async def act(self, term: Term, record: Record, attempts: tuple[Attempt, ...], actions: tuple[Action, ...]) -> None:
         self._world._do("act", term, attempts, actions)
@@ -152,8 +154,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 @pytest.fixture
-def roster() -> Roster:
-    return Roster()
+def tracked() -> TrackedAttempts:
+    return TrackedAttempts()
 
 
 @pytest.fixture
@@ -167,28 +169,36 @@ def woken() -> list[str]:
 
 
 @pytest.fixture
-def quotas(world: World, roster: Roster, woken: list[str]) -> Quotas:
+def quotas(world: World, tracked: TrackedAttempts, woken: list[str]) -> Quotas:
     async def no_hours(*_: float) -> dict[str, float]:
         return {}
 
-    return Quotas(Quota(gpus=4), roster, world, no_hours, woken.append)
+    return Quotas(Quota(gpus=4), tracked, world, no_hours, woken.append)
 
 
 @pytest.fixture
-def reconcile(world: World, roster: Roster, pace: Pace, quotas: Quotas) -> Callable[[], Any]:
+def admission(pace: Pace, quotas: Quotas) -> Admission:
+    return Admission(pace, quotas)
+
+
+@pytest.fixture
+def reconcile(world: World, tracked: TrackedAttempts, admission: Admission) -> Callable[[], Any]:
+    cluster = SimpleNamespace(
+        snapshots=FakeSnapshots(world),
+        run_dirs=FakeFolders(world),
+        probes=FakeProbes(),
+        sends=SimpleNamespace(sent=world.sent, cancelled=world.cancelled),
+        tracked=tracked,
+        admission=admission,
+        rhythm=SimpleNamespace(hurry=world.hurry),
+    )
     reconciler = Reconciler(
         term=TERM,
         store=cast(Any, FakeStore(world)),
-        cluster=FakeCluster(world),
-        run_dirs=cast(Any, FakeFolders(world)),
-        probes=cast(Any, FakeProbes()),
-        actor=cast(Any, FakeActor(world)),
-        roster=roster,
-        hurry=world.hurry,
+        cluster=cast(Any, cluster),
+        executor=cast(Any, FakeExecutor(world)),
         clock=world,
         limits=LIMITS,
-        pace=pace,
-        quotas=quotas,
         report=world.report,
     )
     return lambda: reconciler.reconcile("one")
@@ -231,8 +241,7 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
         probes={"a": Probe(at=1.0, ready=True, failures=0)},
         sent={"a": world.sent["a"]},
         cancelled={"c": 9.0},
-        allowance=2,
-        quota=Quota(gpus=4),
+        grant=Grant(jobs=2, quota=Quota(gpus=4)),
     )
 
 
@@ -244,14 +253,14 @@ async def test_a_service_that_is_no_more_needs_nothing(world: World, reconcile: 
 
 @pytest.mark.parametrize("error", [DeposedError("over"), OSError("the database is away")])
 async def test_what_was_not_recorded_is_not_done(
-    world: World, roster: Roster, reconcile: Reconcile, error: Exception
+    world: World, tracked: TrackedAttempts, reconcile: Reconcile, error: Exception
 ) -> None:
     world.plan = BUSY
     world.errors["record"] = error
     with pytest.raises(type(error)):
         await reconcile()
     assert world.verbs[-1] == "record"
-    assert "f" not in roster
+    assert "f" not in tracked
 
 
 async def test_what_was_not_carried_out_is_not_reported_as_done(world: World, reconcile: Reconcile) -> None:
@@ -271,16 +280,16 @@ async def test_what_can_not_be_seen_is_not_decided_on(world: World, reconcile: R
     assert "decide" not in world.verbs
 
 
-async def test_the_roster_knows_an_attempt_before_its_job_can_be(
-    world: World, roster: Roster, reconcile: Reconcile
+async def test_an_attempt_is_tracked_before_its_job_can_be(
+    world: World, tracked: TrackedAttempts, reconcile: Reconcile
 ) -> None:
     world.plan = BUSY
     world.errors["act"] = OSError("away")
     with pytest.raises(OSError, match="away"):
         await reconcile()
-    assert "f" in roster
-    assert "c" in roster
-    assert "g" not in roster
+    assert "f" in tracked
+    assert "c" in tracked
+    assert "g" not in tracked
 
 
 @pytest.mark.parametrize(
@@ -321,12 +330,12 @@ async def test_one_that_must_wait_looks_again_when_its_turn_comes(
 
 
 async def test_deciding_is_told_the_ceilings_and_what_others_hold(
-    world: World, reconcile: Reconcile, roster: Roster
+    world: World, reconcile: Reconcile, tracked: TrackedAttempts
 ) -> None:
-    roster.update([replace(A, token="other", service_id="two", gpus=3)])
+    tracked.update([replace(A, token="other", service_id="two", gpus=3)])
     await reconcile()
     assert world.seen is not None
-    assert world.seen.quota == Quota(gpus=4, held_by_others=3)
+    assert world.seen.grant.quota == Quota(gpus=4, held_by_others=3)
 
 
 async def test_gpus_are_promised_before_the_record_and_held_after_it(

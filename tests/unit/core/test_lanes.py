@@ -10,7 +10,7 @@ import pytest
 
 from api.contract.job.words import Lane
 from api.contract.launch import LaunchSpec, Volume
-from controller.core.model import Attempt, Observed, Quota, Submit
+from controller.core.model import Attempt, Grant, Observed, Quota, Submit
 from controller.core.openings import OPENINGS, Opening
 from controller.core.situation import Replica, Situation
 
@@ -118,7 +118,7 @@ def test_both_lanes_count_under_a_ceiling() -> None:
     for ceiling, is_room in ((1, False), (2, True)):
         quota = Quota(gpus_per_service=ceiling)
         with mock.patch("controller.core.situation.gpus_asked", return_value=1):
-            assert bool(opened(replace(seen, quota=quota))) is is_room
+            assert bool(opened(replace(seen, grant=Grant(quota=quota)))) is is_room
 
 
 def test_one_that_is_outdated_may_go_while_its_other_lane_serves() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.contract.launch import Resources
-from controller.core.model import Observed, Quota, Submit
+from controller.core.model import Grant, Observed, Quota, Submit
 from controller.core.quota import gpus_asked
 
 from .builders import (
@@ -32,7 +32,7 @@ TWO_EACH: dict[str, Any] = {"spec": spec(resources=Resources(gpu=2))}
 
 
 def under(seen: Observed, **quota: Any) -> Observed:
-    return replace(seen, quota=Quota(**quota))
+    return replace(seen, grant=Grant(quota=Quota(**quota)))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_used_up_gpu_hours_end_what_holds_gpus(quota: dict[str, float], setting:
     after = under(see(replace(ended, gone_at=ended.closed_at), snapshot=snapshot()), **quota)
     found = plan(desired(**TWO_EACH), after)
     assert (found.actions, condition(found.status, "Progressing").reason) == ((), "QuotaExceeded")
-    fresh = replace(after, quota=Quota(gpu_hours=100.0, gpu_hours_per_service=10.0))
+    fresh = replace(after, grant=Grant(quota=Quota(gpu_hours=100.0, gpu_hours_per_service=10.0)))
     assert actions(fresh, desired(**TWO_EACH)) == (Submit(token=token(0, 2)),)
 
 

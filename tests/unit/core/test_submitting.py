@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.contract.job.token import Token
-from controller.core.model import Cancel, Observed, SendOutcome, Submit
+from controller.core.model import Cancel, Grant, Observed, SendOutcome, Submit
 
 from .builders import (
     DIGEST,
@@ -183,19 +183,19 @@ class TestPace:
     """The pace of submissions lets some through now; the others wait for a turn, and nothing of them is recorded."""
 
     def test_what_it_lets_through_is_opened(self) -> None:
-        result = plan(desired(replicas=3), see(allowance=2))
+        result = plan(desired(replicas=3), see(grant=Grant(jobs=2)))
         assert result.actions == (Submit(token=token(0)), Submit(token=token(1)))
         assert [a.token for a in result.attempts] == [token(0), token(1)]
         assert result.wants_turn
 
     def test_one_that_waits_says_so(self) -> None:
-        result = plan(desired(), see(allowance=0))
+        result = plan(desired(), see(grant=Grant(jobs=0)))
         assert (result.actions, result.attempts, result.wants_turn) == ((), (), True)
         assert result.status is not None
         progressing = next(c for c in result.status.conditions if c.type == "Progressing")
         assert progressing.message == "It waits for its turn to be submitted: many are at once."
 
     def test_whoever_submits_nothing_wants_no_turn(self) -> None:
-        assert not plan(desired(), see(allowance=1)).wants_turn
-        assert not plan(desired(running=False), see(allowance=0)).wants_turn
-        assert not plan(desired(), see_running(started(), allowance=0)).wants_turn
+        assert not plan(desired(), see(grant=Grant(jobs=1))).wants_turn
+        assert not plan(desired(running=False), see(grant=Grant(jobs=0))).wants_turn
+        assert not plan(desired(), see_running(started(), grant=Grant(jobs=0))).wants_turn

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from api.contract.log import JsonLines, current
+from api.contract.settings import ControllerSettings
+from controller.cluster.rhythm import Rhythm
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
-from controller.roster import Roster
-from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
-from controller.runtime.rhythm import Rhythm
+from controller.queue import KeyedQueue
+from controller.runtime.held_term import HeldTerm
+from controller.runtime.leading import Leading, Sweep
+from controller.runtime.reader import ClusterReader
+from controller.runtime.waker import Waker
+from controller.runtime.workers import Workers
 
 
 class Lines(logging.Handler):
@@ -52,28 +56,30 @@ class Witness:
 
 @pytest.fixture
 def lines() -> Iterator[list[dict[str, Any]]]:
-    handler, log = Lines(), logging.getLogger("controller.runtime.leading")
+    handler, log = Lines(), logging.getLogger("controller.runtime")
     log.addHandler(handler)
     yield handler.lines
     log.removeHandler(handler)
 
 
-def leading(witness: Witness, outcome: Exception | None) -> Leading:
+def held() -> HeldTerm:
+    return HeldTerm(Term(epoch=7, began_at=0.0), cast(Any, None))
+
+
+def workers(witness: Witness, outcome: Exception | None, held: HeldTerm) -> Workers:
     async def reconcile(_: str) -> None:
         if outcome is not None:
             raise outcome
 
-    absent = ("lease", "store", "keeper", "roster", "strays", "rhythm", "clock", "wakeups", "quotas")
+    return Workers(held, cast(Any, SimpleNamespace(reconcile=reconcile)), KeyedQueue(lambda: 0.0), witness)
+
+
+def leading(sweeps: Sequence[Sweep], held: HeldTerm) -> Leading:
+    """One that only clears away."""
+    nobody = cast(Any, SimpleNamespace(queue=None))
+    cluster = cast(Any, SimpleNamespace(snapshots=SimpleNamespace(latest=None)))
     return Leading(
-        **cast(dict[str, Any], dict.fromkeys(absent)),
-        term=Term(epoch=7, began_at=0.0),
-        lease_seconds=1,
-        reconciler=cast(Any, SimpleNamespace(reconcile=reconcile)),
-        queue=KeyedQueue(lambda: 0.0),
-        resync_seconds=1,
-        workers=1,
-        deposed=asyncio.Event(),
-        witness=witness,
+        held, cluster=cluster, reader=nobody, workers=nobody, waker=nobody, sweeps=sweeps, settings=ControllerSettings()
     )
 
 
@@ -86,24 +92,25 @@ def leading(witness: Witness, outcome: Exception | None) -> Leading:
     ],
 )
 async def test_a_line_about_a_pass_says_which(lines: list[dict[str, Any]], outcome: Exception, message: str) -> None:
-    witness = Witness()
-    term = leading(witness, outcome)
-    await term.work("one")
-    await term.work("two")
+    witness, term = Witness(), held()
+    working = workers(witness, outcome, term)
+    await working.work("one")
+    await working.work("two")
     assert [line["message"] for line in lines] == [message] * 2
     told = [(line["service"], line["epoch"], line["pass_id"]) for line in lines]
     assert told == [("one", 7, "7.1"), ("two", 7, "7.2")]
     assert witness.seen == [type(outcome).__name__] * 2
+    assert term.lost.is_set() is isinstance(outcome, DeposedError)
     assert dict(current()) == {}
 
 
 async def test_a_pass_that_goes_well_is_counted_and_says_nothing(lines: list[dict[str, Any]]) -> None:
     witness = Witness()
-    await leading(witness, None).work("one")
+    await workers(witness, None, held()).work("one")
     assert (witness.seen, lines) == (["well"], [])
 
 
-async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it() -> None:
+async def test_the_end_of_an_orphan_wakes_the_service_whose_replica_waits_for_it() -> None:
     job = Job(job_id=1, token="af-k3x9q2-7hq2m5xw-0-1", phase=JobPhase.RUNNING, state="RUNNING")
     before = Snapshot(sequence=1, began_at=0.0, jobs={job.token: (job,)})
 
@@ -112,16 +119,17 @@ async def test_the_end_of_a_stray_wakes_the_service_whose_replica_waits_for_it()
 
     async def sweep(*_: object) -> None: ...
 
-    term = replace(
-        leading(Witness(), None),
-        keeper=cast(Any, SimpleNamespace(latest=before, failure=None, take=take)),
-        roster=Roster(),
+    cluster = SimpleNamespace(
+        snapshots=SimpleNamespace(latest=before, failure=None, take=take),
+        tracked=TrackedAttempts(),
         rhythm=Rhythm(fastest=1, slowest=1),
-        clock=cast(Any, SimpleNamespace(now=lambda: 1.0)),
-        strays=cast(Any, SimpleNamespace(sweep=sweep)),
+        clock=SimpleNamespace(now=lambda: 1.0),
+        orphans=SimpleNamespace(sweep=sweep),
     )
-    await term.read_when_due()
-    assert await asyncio.wait_for(term.queue.get(), 60) == "7hq2m5xw"
+    queue = KeyedQueue(lambda: 0.0)
+    waker = Waker(cast(Any, None), queue)
+    await ClusterReader(Term(epoch=7, began_at=0.0), cast(Any, cluster), waker, Witness()).read_when_due()
+    assert await asyncio.wait_for(queue.get(), 60) == "7hq2m5xw"
 
 
 async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[str, Any]]) -> None:
@@ -130,18 +138,20 @@ async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[
     async def sweep(*_: object) -> None:
         swept.append("rows")
 
-    async def sweep_images() -> None:
+    async def sweep_images(_: object) -> None:
         swept.append("images")
         raise OSError("RUN_DIR is away")
 
-    term = replace(
-        leading(Witness(), None),
-        keeper=cast(Any, SimpleNamespace(latest=None)),
-        retention=cast(Any, SimpleNamespace(sweep=sweep)),
-        images=cast(Any, SimpleNamespace(sweep=sweep_images)),
-    )
-    await term.clear_away()
+    await leading([sweep, sweep_images], held()).clear_away()
     assert swept == ["rows", "images"]
     assert [line["message"] for line in lines] == ["what is old could not be cleared away"]
-    await replace(term, retention=None).clear_away()
-    assert swept == ["rows", "images", "images"]
+
+
+async def test_who_finds_the_term_over_while_clearing_away_ends_it(lines: list[dict[str, Any]]) -> None:
+    async def sweep(_: object) -> None:
+        raise DeposedError("over")
+
+    term = held()
+    await leading([sweep], term).clear_away()
+    assert term.lost.is_set()
+    assert [line["message"] for line in lines] == ["deposed"]

@@ -1,25 +1,34 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.contract.launch import Resources
+from controller.ports import Submission
 from controller.slurm import argv
 
 TOKEN = "af-k3x9q2-web-0-1"
 
 
-def options(resources: Resources | None = None, **changed: object) -> tuple[str, ...]:
-    given = {
-        "output": "/run/jobs/a/log", "error": "/run/jobs/a/log", "chdir": "/run/jobs/a", "warning_seconds": 120,
-        "comment": "web, replica 0",
-    } | changed  # fmt: skip
-    return argv.submit_options(TOKEN, resources or Resources(), **given)  # type: ignore[arg-type]
+SUBMISSION = Submission(
+    token=TOKEN, resources=Resources(), folder="/run/a", script="/x/job.sh", arguments=("/run/a", "$b c"),
+    comment="web, replica 0", warning=120,
+)  # fmt: skip
+
+
+def options(resources: Resources | None = None, **changed: Any) -> tuple[str, ...]:
+    command = argv.submit_command(replace(SUBMISSION, resources=resources or Resources(), **changed))
+    assert command[0] == "sbatch"
+    assert command[-3:] == ("/x/job.sh", "/run/a", "$b c")
+    return command[1:-3]
 
 
 def test_the_least_that_is_asked_for() -> None:
     assert options() == (
         "--nodes=1", "--cpus-per-task=1", "--time=60", "--mem=1024M",
-        "--output=/run/jobs/a/log", "--error=/run/jobs/a/log", "--open-mode=append", "--chdir=/run/jobs/a",
+        "--output=/run/a/stdout.log", "--error=/run/a/stderr.log", "--open-mode=append", "--chdir=/run/a",
         "--comment=web, replica 0", "--export=ALL", "--parsable",
         "--signal=B:USR1@120", "--no-requeue", f"--job-name={TOKEN}", "--dependency=singleton",
     )  # fmt: skip
@@ -46,7 +55,7 @@ def test_memory_is_said_in_one_way_only(extra: str) -> None:
 
 
 def test_no_warning() -> None:
-    assert not any("signal" in option for option in options(warning_seconds=0))
+    assert not any("signal" in option for option in options(warning=0))
 
 
 def test_another_job_can_be_waited_for_beside_the_singleton() -> None:
@@ -54,24 +63,25 @@ def test_another_job_can_be_waited_for_beside_the_singleton() -> None:
 
 
 def test_slurm_takes_no_longer_warning_than_a_16_bit_number() -> None:
-    assert "--signal=B:USR1@65535" in options(warning_seconds=100_000)
+    assert "--signal=B:USR1@65535" in options(warning=100_000)
 
 
 def test_paths_are_literal() -> None:
-    assert "--output=/run/%%j 100%%/log" in options(output="/run/%j 100%/log")
-    assert "--chdir=/run/%j" in options(chdir="/run/%j")
+    found = options(folder="/run/%j 100%")
+    assert "--output=/run/%%j 100%%/stdout.log" in found
+    assert "--error=/run/%%j 100%%/stderr.log" in found
+    assert "--chdir=/run/%j 100%" in found
 
 
 @pytest.mark.parametrize("path", ["relative", "/a\nb", "/a\x00b", ""])
-@pytest.mark.parametrize("what", ["output", "error", "chdir"])
-def test_paths_that_slurm_would_read_otherwise_are_refused(what: str, path: str) -> None:
+def test_paths_that_slurm_would_read_otherwise_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="choose another folder"):
-        options(**{what: path})
+        options(folder=path)
 
 
 def test_a_backslash_would_vanish() -> None:
     with pytest.raises(ValueError, match="backslash"):
-        options(output="/run/a\\b")
+        options(folder="/run/a\\b")
 
 
 @given(st.lists(st.text(max_size=20).map("--dependency=".__add__), max_size=3), st.text(max_size=300))
@@ -89,11 +99,6 @@ def test_every_option_of_ours_is_one_element() -> None:
 
 def test_a_cancellation_names_the_job_twice() -> None:
     assert argv.cancel_command(TOKEN, 17) == ("scancel", f"--name={TOKEN}", "17")
-
-
-def test_a_submission_puts_options_before_the_script() -> None:
-    command = argv.submit_command("/x/job.sh", ("/run/a",), ("--parsable",))
-    assert command == ("sbatch", "--parsable", "/x/job.sh", "/run/a")
 
 
 def test_reading_commands() -> None:

@@ -1,15 +1,19 @@
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from api.contract.launch import Resources
 from controller.core.model import JobPhase, SendOutcome
-from controller.ports import UnreadableError
+from controller.ports import Submission, UnreadableError
 from controller.slurm.runner import Completed, NotStartedError
 from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler
 
 PREFIX = "af-k3x9q2-"
-OPTIONS = (f"--job-name={PREFIX}a-0-1", "--dependency=singleton")
+SUBMISSION = Submission(
+    token=PREFIX + "a-0-1", resources=Resources(), folder="/run", script="/job.sh", comment="", warning=0
+)
 Answer = Callable[[tuple[str, ...]], Completed]
 
 
@@ -136,7 +140,7 @@ async def test_a_site_without_accounting() -> None:
 async def test_submitting(answer: Answer, outcome: SendOutcome, job_id: int | None) -> None:
     slurm, _ = scheduler(answer)
     before = slurm.next_sequence()
-    sent = await slurm.submit(PREFIX + "a-0-1", "/job.sh", ("/run",), OPTIONS)
+    sent = await slurm.submit(SUBMISSION)
     assert (sent.outcome, sent.job_id) == (outcome, job_id)
     assert before < sent.sequence < slurm.next_sequence()
     assert bool(sent.message) == (outcome is not SendOutcome.ACCEPTED)
@@ -150,27 +154,21 @@ async def test_the_sequence_is_taken_after_sbatch_returned() -> None:
         return ended(0, "17\n")(argv)
 
     slurm, _ = scheduler(answer)
-    sent = await slurm.submit(PREFIX + "a-0-1", "/job.sh", (), OPTIONS)
+    sent = await slurm.submit(SUBMISSION)
     assert sent.sequence > taken[0]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        (),
-        OPTIONS[:1],
-        OPTIONS[1:],
-        (*OPTIONS, "--job-name=other"),
-        (*OPTIONS, "--dependency=afterok:1"),
-        (*OPTIONS, "--dependency=afterany:1"),
-        (*OPTIONS, "--dependency=afterany:1?singleton"),
-        (*OPTIONS, "--dependency=singleton,afternotok:1"),
-    ],
-)
-async def test_nothing_is_sent_without_the_name_and_the_singleton(options: tuple[str, ...]) -> None:
+async def test_sbatch_is_told_the_name_and_the_singleton() -> None:
     slurm, runner = scheduler(ended(0, "17\n"))
-    with pytest.raises(ValueError, match="must end on"):
-        await slurm.submit(PREFIX + "a-0-1", "/job.sh", (), options)
+    await slurm.submit(SUBMISSION)
+    (asked,) = runner.asked
+    assert asked[-3:] == (f"--job-name={PREFIX}a-0-1", "--dependency=singleton", "/job.sh")
+
+
+async def test_nothing_is_sent_that_slurm_would_read_otherwise() -> None:
+    slurm, runner = scheduler(ended(0, "17\n"))
+    with pytest.raises(ValueError, match="choose another folder"):
+        await slurm.submit(replace(SUBMISSION, folder="relative"))
     assert runner.asked == []
 
 

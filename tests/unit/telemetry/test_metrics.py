@@ -16,12 +16,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.contract.status import Condition, Progress, Truth
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Attempt, Cancel, Plan, ReadingFailure, Revoke, Snapshot, Status, Submit
 from controller.lease import Leader
-from controller.ports import DeposedError, Term
-from controller.roster import Roster, track
+from controller.ports import DeposedError, Term, Tracked
+from controller.queue import KeyedQueue
 from controller.runtime.leading import Leading
-from controller.runtime.queue import KeyedQueue
 from controller.telemetry import health
 from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
@@ -53,10 +53,12 @@ class World:
         term = SimpleNamespace(
             term=Term(epoch=7, began_at=NOW),
             queue=queue,
-            clock=SimpleNamespace(now=lambda: self.now),
-            keeper=SimpleNamespace(latest=snapshot, failure=failure),
-            strays=SimpleNamespace(unknown=frozenset({"t"})),
-            roster=Roster(track(a) for a in ATTEMPTS),
+            cluster=SimpleNamespace(
+                clock=SimpleNamespace(now=lambda: self.now),
+                snapshots=SimpleNamespace(latest=snapshot, failure=failure),
+                orphans=SimpleNamespace(unknown=frozenset({"t"})),
+                tracked=TrackedAttempts(Tracked.of(a) for a in ATTEMPTS),
+            ),
         )
         self.leading = cast(Leading, term)
         return queue

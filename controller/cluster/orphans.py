@@ -25,11 +25,11 @@ class Known(Protocol):
         ...
 
 
-class Strays:
-    """Finds strays in snapshots and deals with them."""
+class Orphans:
+    """Finds orphans in snapshots and deals with them."""
 
-    def __init__(self, roster: Known, store: Store, scheduler: Scheduler) -> None:
-        self._roster = roster
+    def __init__(self, tracked: Known, store: Store, scheduler: Scheduler) -> None:
+        self._tracked = tracked
         self._store = store
         self._scheduler = scheduler
         self._reported: set[str] = set()
@@ -41,7 +41,7 @@ class Strays:
         alive = [
             job
             for token, jobs in snapshot.jobs.items()
-            if token not in self._roster
+            if token not in self._tracked
             for job in jobs
             if job.phase not in (JobPhase.ENDED, JobPhase.COMPLETING)
         ]

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from controller.runtime.rhythm import Rhythm
+from controller.cluster.rhythm import Rhythm
 
 
 def readings(rhythm: Rhythm, seconds: float, *, changing: bool, start: float = 0.0, beat: float = 2.0) -> list[float]:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from controller.cluster.quotas import Quotas, month_of
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Attempt, Plan, Quota
-from controller.quotas import Quotas, month_of
-from controller.roster import Roster
 
 NOW = datetime(2026, 3, 17, 12, tzinfo=UTC).timestamp()
 WAITS = Plan(wants_gpus=1)
@@ -30,8 +30,8 @@ class Ledger:
         self.woken: list[str] = []
         self.hours: Mapping[str, float] = {}
         self.asked: list[tuple[float, float]] = []
-        self.roster = Roster()
-        self.quotas = Quotas(Quota(**ceilings), self.roster, self, self.gpu_hours, self.woken.append)  # type: ignore[arg-type]
+        self.tracked = TrackedAttempts()
+        self.quotas = Quotas(Quota(**ceilings), self.tracked, self, self.gpu_hours, self.woken.append)  # type: ignore[arg-type]
 
     def now(self) -> float:
         return NOW
@@ -42,13 +42,13 @@ class Ledger:
 
     def open(self, each: Attempt) -> None:
         self.quotas.promise(each.service_id, [each])
-        self.roster.update([each])
+        self.tracked.update([each])
         self.quotas.settle(each.service_id, Plan())
 
     def end(self, each: Attempt) -> None:
         over = replace(each, closed_at=1.0, outcome="Stopped", gone_at=2.0)
         self.quotas.promise(each.service_id, [over])
-        self.roster.update([over])
+        self.tracked.update([over])
         self.quotas.settle(each.service_id, Plan())
 
     def held_by_others(self, key: str) -> int:
@@ -74,7 +74,7 @@ def test_what_is_promised_is_held_before_it_is_recorded() -> None:
     ledger = Ledger(gpus=9)
     ledger.quotas.promise("a", [attempt("a", 4)])
     assert [ledger.held_by_others(key) for key in ("a", "b")] == [0, 4]
-    ledger.roster.update([attempt("a", 4)])
+    ledger.tracked.update([attempt("a", 4)])
     ledger.quotas.settle("a", Plan())
     assert [ledger.held_by_others(key) for key in ("a", "b")] == [0, 4]
 
@@ -92,7 +92,7 @@ def test_a_promise_lasts_until_it_is_known_what_came_of_it() -> None:
 def test_a_service_that_is_gone_holds_nothing() -> None:
     ledger = Ledger(gpus=9)
     ledger.quotas.promise("a", [attempt("a", 4)])
-    ledger.quotas.forget("a")
+    ledger.quotas.settle("a", Plan())
     assert ledger.held_by_others("b") == 0
 
 
@@ -118,7 +118,7 @@ def test_who_is_woken_and_wants_none_any_more_passes_it_on() -> None:
     for key in ("b", "c"):
         ledger.quotas.settle(key, WAITS)
     ledger.end(attempt("a"))
-    ledger.quotas.forget("b")
+    ledger.quotas.settle("b", Plan())
     assert ledger.woken == ["b", "c"]
 
 

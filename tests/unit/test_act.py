@@ -12,7 +12,10 @@ import pytest
 
 from api.contract.job.parameters import Image
 from api.contract.launch import LaunchSpec, Resources
-from controller.act import Actor
+from controller.act import ActionExecutor
+from controller.cluster.cluster import Cluster
+from controller.cluster.sends import Sends
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import (
     Attempt,
     Cancel,
@@ -25,7 +28,16 @@ from controller.core.model import (
     Submit,
 )
 from controller.core.script import Site
-from controller.ports import DeposedError, JobFolder, Record, Term, UnreadableError, UsedTokenError
+from controller.ports import (
+    ClusterPorts,
+    DeposedError,
+    JobFolder,
+    Record,
+    Submission,
+    Term,
+    UnreadableError,
+    UsedTokenError,
+)
 
 TERM = Term(epoch=1, began_at=0.0)
 SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
@@ -43,11 +55,12 @@ class World:
         self.number = 0
         self.holds = True
         self.parameters: dict[str, Any] = {}
-        self.options: tuple[str, ...] = ()
+        self.submission: Submission | None = None
         self.noted: dict[str, ProbeSpec] = {}
         self.probed: dict[str, str | None] = {}
         self.awaited_job: int | None = None
         self.holds_after_awaiting = True
+        self.sends: Sends
 
     def sent(self, outcome: SendOutcome, job_id: int | None = None, message: str = "") -> Sent:
         return Sent(outcome=outcome, sequence=self.next_sequence(), job_id=job_id, message=message)
@@ -84,10 +97,10 @@ class World:
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
-        self._do("submit", token, script, arguments)
-        self.options = options
-        return self.answer(token)
+    async def submit(self, submission: Submission) -> Sent:
+        self._do("submit", submission.token)
+        self.submission = submission
+        return self.answer(submission.token)
 
     async def cancel(self, token: str, job_id: int) -> None:
         self._do("cancel", token, job_id)
@@ -113,19 +126,18 @@ def world() -> World:
 
 
 @pytest.fixture
-def actor(world: World) -> Actor:
-    return new_actor(world)
+def executor(world: World) -> ActionExecutor:
+    return new_executor(world)
 
 
-def new_actor(world: World, **more: Any) -> Actor:
+def new_executor(world: World, *, images: bool = False) -> ActionExecutor:
+    """One that may have missing images made by jobs."""
     fake = cast(Any, world)
-    return Actor(scheduler=fake, run_dirs=fake, probes=fake, store=fake, clock=fake, site=SITE,
-                 secret=lambda token: f"secret of {token}", time_warning=60, may_act=world.may_act, **more)  # fmt: skip
-
-
-def waiting_actor(world: World) -> Actor:
-    """One that has missing images made by jobs."""
-    return new_actor(world, images=cast(Any, world))
+    ports = ClusterPorts(scheduler=fake, run_dirs=fake, probes=fake, images=fake if images else None)
+    cluster = Cluster(ports, store=fake, tracked=TrackedAttempts(), admission=fake, rhythm=fake, clock=fake)
+    world.sends = cluster.sends
+    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, secret=lambda token: f"secret of {token}",
+                          time_warning=60, may_act=world.may_act)  # fmt: skip
 
 
 def attempt(token: str, **values: Any) -> Attempt:
@@ -139,136 +151,139 @@ def record(*attempts: Attempt, spec: LaunchSpec | None = SPEC, digest: str = "d"
     return Record(desired=desired, status=Status(), endpoints=(), attempts=attempts)
 
 
-async def act(actor: Actor, attempts: tuple[Attempt, ...], *actions: Any, spec: LaunchSpec | None = SPEC) -> None:
-    await actor.act(TERM, record(*attempts, spec=spec), attempts, actions)
+async def act(
+    executor: ActionExecutor, attempts: tuple[Attempt, ...], *actions: Any, spec: LaunchSpec | None = SPEC
+) -> None:
+    await executor.act(TERM, record(*attempts, spec=spec), attempts, actions)
 
 
 A, B = attempt("a"), attempt("b", replica=1)
 
 
 class TestSubmitting:
-    async def test_the_folder_then_sbatch_then_the_note(self, actor: Actor, world: World) -> None:
-        await act(actor, (A,), Submit(token="a"))
+    async def test_the_folder_then_sbatch_then_the_note(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A,), Submit(token="a"))
         assert world.done == [
             ("prepare", "one", "a"),
-            ("submit", "a", "/run/lib/launch.sh", ("/run/a", "/run/lib/wrapper.pyz", "python3.9")),
+            ("submit", "a"),
             ("note", "a", 7),
         ]
         assert (world.parameters["token"], world.parameters["secret"]) == ("a", "secret of a")
 
-    async def test_what_the_protocol_rests_on_is_asked_for(self, actor: Actor, world: World) -> None:
-        await act(actor, (A,), Submit(token="a"))
-        assert set(world.options) >= {
-            "--job-name=a",
-            "--dependency=singleton",
-            "--no-requeue",
-            "--chdir=/run/a",
-            "--cpus-per-task=3",
-            "--output=/run/a/stdout.log",
-            "--comment=my service",
-            "--signal=B:USR1@60",
-        }
-        assert not any("secret" in option for option in world.options)
+    async def test_what_the_job_needs_is_asked_for(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A,), Submit(token="a"))
+        assert world.submission == Submission(
+            token="a",
+            resources=Resources(cpu=3),
+            folder="/run/a",
+            script="/run/lib/launch.sh",
+            arguments=("/run/a", "/run/lib/wrapper.pyz", "python3.9"),
+            comment="my service",
+            warning=60,
+        )
 
     @pytest.mark.parametrize("outcome", list(SendOutcome))
-    async def test_what_came_of_it_is_remembered(self, actor: Actor, world: World, outcome: SendOutcome) -> None:
+    async def test_what_came_of_it_is_remembered(
+        self, executor: ActionExecutor, world: World, outcome: SendOutcome
+    ) -> None:
         answered = Sent(outcome=outcome, sequence=99, job_id=7, message="m")
         world.answer = lambda _: answered
-        await act(actor, (A,), Submit(token="a"))
-        assert actor.sent == {"a": answered}
+        await act(executor, (A,), Submit(token="a"))
+        assert world.sends.sent == {"a": answered}
 
     @pytest.mark.parametrize("outcome", list(SendOutcome))
-    async def test_no_token_is_sent_twice_in_a_term(self, actor: Actor, world: World, outcome: SendOutcome) -> None:
+    async def test_no_token_is_sent_twice_in_a_term(
+        self, executor: ActionExecutor, world: World, outcome: SendOutcome
+    ) -> None:
         world.answer = lambda _: world.sent(outcome)
         for _ in range(3):
-            await act(actor, (A,), Submit(token="a"))
+            await act(executor, (A,), Submit(token="a"))
         assert world.verbs.count("submit") == 1
 
-    async def test_nor_while_it_is_being_sent(self, actor: Actor, world: World) -> None:
+    async def test_nor_while_it_is_being_sent(self, executor: ActionExecutor, world: World) -> None:
         seen: list[Sent] = []
 
         def answer(token: str) -> Sent:
-            seen.append(actor.sent[token])
+            seen.append(world.sends.sent[token])
             return world.sent(SendOutcome.ACCEPTED, job_id=7)
 
         world.answer = answer
-        await act(actor, (A,), Submit(token="a"))
+        await act(executor, (A,), Submit(token="a"))
         assert [s.outcome for s in seen] == [SendOutcome.UNKNOWN]
 
     @pytest.mark.parametrize("error", [RuntimeError("torn"), asyncio.CancelledError(), UnreadableError("R", "m")])
-    async def test_one_that_was_interrupted_is_unknown(self, actor: Actor, world: World, error: BaseException) -> None:
+    async def test_one_that_was_interrupted_is_unknown(
+        self, executor: ActionExecutor, world: World, error: BaseException
+    ) -> None:
         """Only what is read after it ended says anything of it; and it is not sent again."""
         world.errors["submit"] = error
         with pytest.raises(type(error)):
-            await act(actor, (A,), Submit(token="a"))
-        before = actor.sent["a"]
+            await act(executor, (A,), Submit(token="a"))
+        before = world.sends.sent["a"]
         assert before.outcome is SendOutcome.UNKNOWN
         assert before.sequence == world.number == 2
         world.errors.clear()
-        await act(actor, (A,), Submit(token="a"))
+        await act(executor, (A,), Submit(token="a"))
         assert world.verbs.count("submit") == 1
-        assert actor.sent["a"] == before
+        assert world.sends.sent["a"] == before
 
-    @pytest.mark.parametrize(
-        ("awaited", "dependency"), [(None, "singleton"), (99, "afterany:99,singleton")], ids=["there", "missing"]
-    )
-    async def test_it_waits_for_the_job_that_makes_its_image(
-        self, world: World, awaited: int | None, dependency: str
-    ) -> None:
+    @pytest.mark.parametrize("awaited", [None, 99], ids=["there", "missing"])
+    async def test_it_waits_for_the_job_that_makes_its_image(self, world: World, awaited: int | None) -> None:
         world.awaited_job = awaited
-        await act(waiting_actor(world), (A,), Submit(token="a"))
+        await act(new_executor(world, images=True), (A,), Submit(token="a"))
         assert world.verbs == ["prepare", "awaited", "submit", "note"]
         assert world.done[1] == ("awaited", SPEC.image)
-        assert world.options[-1] == f"--dependency={dependency}"
+        assert world.submission is not None
+        assert world.submission.after == awaited
 
-    async def test_a_folder_that_can_not_be_written_defers_it(self, actor: Actor, world: World) -> None:
+    async def test_a_folder_that_can_not_be_written_defers_it(self, executor: ActionExecutor, world: World) -> None:
         world.errors["prepare"] = OSError(28, "No space left on device")
-        await act(actor, (A,), Submit(token="a"))
+        await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        sent = actor.sent["a"]
+        sent = world.sends.sent["a"]
         assert (sent.outcome, sent.sequence) == (SendOutcome.DEFERRED, 1)
         assert "No space left on device" in sent.message
         assert "RUN_DIR" in sent.message
 
-    async def test_a_token_that_was_used_before_is_not_sent(self, actor: Actor, world: World) -> None:
+    async def test_a_token_that_was_used_before_is_not_sent(self, executor: ActionExecutor, world: World) -> None:
         world.errors["prepare"] = UsedTokenError("claimed")
-        await act(actor, (A,), Submit(token="a"))
+        await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        assert actor.sent["a"].outcome is SendOutcome.DEFERRED
-        assert "restored" in actor.sent["a"].message
+        assert world.sends.sent["a"].outcome is SendOutcome.DEFERRED
+        assert "restored" in world.sends.sent["a"].message
 
-    async def test_nothing_is_sent_without_knowing_what(self, actor: Actor, world: World) -> None:
-        await act(actor, (A,), Submit(token="a"), spec=None)
-        assert (world.done, actor.sent) == ([], {})
+    async def test_nothing_is_sent_without_knowing_what(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A,), Submit(token="a"), spec=None)
+        assert (world.done, world.sends.sent) == ([], {})
 
-    async def test_the_job_id_stands_even_if_it_can_not_be_noted(self, actor: Actor, world: World) -> None:
+    async def test_the_job_id_stands_even_if_it_can_not_be_noted(self, executor: ActionExecutor, world: World) -> None:
         world.errors["note"] = DeposedError("over")
         with pytest.raises(DeposedError):
-            await act(actor, (A, B), Submit(token="a"), Submit(token="b"))
-        assert actor.sent["a"].job_id == 7
-        assert "b" not in actor.sent
+            await act(executor, (A, B), Submit(token="a"), Submit(token="b"))
+        assert world.sends.sent["a"].job_id == 7
+        assert "b" not in world.sends.sent
 
 
 class TestTheLease:
     @pytest.mark.parametrize("action", [Submit(token="a"), Cancel(token="a", job_id=7), Revoke(token="a")])
-    async def test_without_it_nothing_is_done(self, actor: Actor, world: World, action: Any) -> None:
+    async def test_without_it_nothing_is_done(self, executor: ActionExecutor, world: World, action: Any) -> None:
         world.holds = False
         with pytest.raises(DeposedError):
-            await act(actor, (A,), action)
-        assert (world.done, actor.sent, actor.cancelled) == ([], {}, {})
+            await act(executor, (A,), action)
+        assert (world.done, world.sends.sent, world.sends.cancelled) == ([], {}, {})
 
-    async def test_lost_on_the_way_the_rest_is_left(self, actor: Actor, world: World) -> None:
+    async def test_lost_on_the_way_the_rest_is_left(self, executor: ActionExecutor, world: World) -> None:
         def answer(_: str) -> Sent:
             world.holds = False
             return world.sent(SendOutcome.ACCEPTED, job_id=7)
 
         world.answer = answer
         with pytest.raises(DeposedError):
-            await act(actor, (A, B), Submit(token="a"), Submit(token="b"), Cancel(token="a", job_id=1))
+            await act(executor, (A, B), Submit(token="a"), Submit(token="b"), Cancel(token="a", job_id=1))
         assert world.verbs == ["prepare", "submit", "note"]
 
     async def test_lost_over_a_slow_file_system_nothing_is_sent(
-        self, actor: Actor, world: World, monkeypatch: pytest.MonkeyPatch
+        self, executor: ActionExecutor, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         prepare = world.prepare
 
@@ -276,34 +291,34 @@ class TestTheLease:
             world.holds = False
             return await prepare(*arguments)
 
-        monkeypatch.setattr(actor._run_dirs, "prepare", slow)
+        monkeypatch.setattr(world, "prepare", slow)
         with pytest.raises(DeposedError):
-            await act(actor, (A,), Submit(token="a"))
+            await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare"]
-        assert actor.sent == {}
+        assert world.sends.sent == {}
 
     async def test_lost_while_an_image_was_asked_for_nothing_is_sent(self, world: World) -> None:
         world.holds_after_awaiting = False
-        actor = waiting_actor(world)
+        executor = new_executor(world, images=True)
         with pytest.raises(DeposedError):
-            await act(actor, (A,), Submit(token="a"))
+            await act(executor, (A,), Submit(token="a"))
         assert world.verbs == ["prepare", "awaited"]
-        assert actor.sent == {}
+        assert world.sends.sent == {}
 
 
 class TestCancellingAndRevoking:
-    async def test_actions_come_in_their_order(self, actor: Actor, world: World) -> None:
+    async def test_actions_come_in_their_order(self, executor: ActionExecutor, world: World) -> None:
         closed = replace(A, closed_at=1.0, outcome="Stopped")
-        await act(actor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
+        await act(executor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
         assert world.done[:2] == [("cancel", "a", 5), ("revoke", "one", "a")]
         assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note"]
-        assert actor.cancelled == {"a": 50.0}
+        assert world.sends.cancelled == {"a": 50.0}
 
-    async def test_a_cancel_that_failed_is_made_again_at_once(self, actor: Actor, world: World) -> None:
+    async def test_a_cancel_that_failed_is_made_again_at_once(self, executor: ActionExecutor, world: World) -> None:
         world.errors["cancel"] = UnreadableError("SlurmUnreachable", "no answer")
         with pytest.raises(UnreadableError):
-            await act(actor, (replace(A, closed_at=1.0, outcome="Stopped"),), Cancel(token="a", job_id=5))
-        assert actor.cancelled == {}
+            await act(executor, (replace(A, closed_at=1.0, outcome="Stopped"),), Cancel(token="a", job_id=5))
+        assert world.sends.cancelled == {}
 
     @pytest.mark.parametrize(
         ("verb", "action", "error"),
@@ -313,39 +328,39 @@ class TestCancellingAndRevoking:
         ],
     )
     async def test_what_fails_is_told(
-        self, actor: Actor, world: World, verb: str, action: Any, error: Exception
+        self, executor: ActionExecutor, world: World, verb: str, action: Any, error: Exception
     ) -> None:
         world.errors[verb] = error
         with pytest.raises(type(error)):
-            await act(actor, (A,), action)
+            await act(executor, (A,), action)
 
 
 class TestProbing:
-    async def test_what_serves_is_probed(self, actor: Actor, world: World) -> None:
-        await act(actor, (A, replace(B, serving_at=1.0)))
+    async def test_what_serves_is_probed(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A, replace(B, serving_at=1.0)))
         assert world.done == [("watch", "b")]
 
-    async def test_what_is_closed_is_probed_until_it_is_gone(self, actor: Actor, world: World) -> None:
+    async def test_what_is_closed_is_probed_until_it_is_gone(self, executor: ActionExecutor, world: World) -> None:
         """In a term too that finds it closed: an engine that answers is not gone."""
         closed = replace(A, serving_at=1.0, closed_at=2.0, outcome="Stopped")
-        await act(actor, (closed,))
+        await act(executor, (closed,))
         assert world.done == [("watch", "a")]
-        await act(actor, (replace(closed, gone_at=3.0),))
+        await act(executor, (replace(closed, gone_at=3.0),))
         assert world.done == [("watch", "a"), ("forget", "a")]
 
     @pytest.mark.parametrize("spec", [SPEC, None], ids=["another one is wanted", "none is known"])
     async def test_an_older_launch_is_probed_as_it_was_launched(
-        self, actor: Actor, world: World, spec: LaunchSpec | None
+        self, executor: ActionExecutor, world: World, spec: LaunchSpec | None
     ) -> None:
         """While a service is rolled over, its old replicas still serve the old model."""
         old, unknown = replace(A, serving_at=1.0, digest="old"), replace(B, serving_at=1.0, digest="older")
         world.noted = {"a": ProbeSpec(engine="vllm", model="the old one", health=None)}
-        await act(actor, (old, unknown), spec=spec)
+        await act(executor, (old, unknown), spec=spec)
         assert world.done == [("watch", "a")]
         assert world.probed == {"a": "the old one"}
 
-    async def test_what_is_gone_is_forgotten_altogether(self, actor: Actor, world: World) -> None:
-        await act(actor, (A,), Submit(token="a"))
-        await act(actor, (replace(A, closed_at=1.0, outcome="X"),), Cancel(token="a", job_id=7))
-        await act(actor, (replace(A, closed_at=1.0, outcome="X", gone_at=2.0),))
-        assert (actor.sent, actor.cancelled) == ({}, {})
+    async def test_what_is_gone_is_forgotten_altogether(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A,), Submit(token="a"))
+        await act(executor, (replace(A, closed_at=1.0, outcome="X"),), Cancel(token="a", job_id=7))
+        await act(executor, (replace(A, closed_at=1.0, outcome="X", gone_at=2.0),))
+        assert (world.sends.sent, world.sends.cancelled) == ({}, {})

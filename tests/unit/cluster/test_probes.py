@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import controller.probe
+import controller.cluster.probes
 from api.contract.launch import Health, LaunchSpec, Resources
+from controller.cluster.probes import MOST_AT_ONCE, HttpProbes, Target
 from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
-from controller.probe import MOST_AT_ONCE, HttpProbes, Target
 
 TOKEN = "af-x-one-0-1"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -104,7 +104,7 @@ def spec(kind: str = "vllm", health: Health | None = HEALTH, model: str | None =
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller.probe, "STARTING_INTERVAL", 0.02)
+    monkeypatch.setattr(controller.cluster.probes, "STARTING_INTERVAL", 0.02)
 
 
 @asynccontextmanager
@@ -296,8 +296,8 @@ async def test_an_address_of_version_6_is_understood(watch: Watch) -> None:
 async def test_of_many_only_some_are_asked_at_once(
     engine: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(controller.probe, "MOST_PER_SECOND", 10_000)
-    monkeypatch.setattr(controller.probe, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(controller.cluster.probes, "MOST_PER_SECOND", 10_000)
+    monkeypatch.setattr(controller.cluster.probes, "MOST_AT_ONCE", 3)
     watch.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", watch.woken.append, watch)
     engine.hangs = True
     before = len(asyncio.all_tasks())

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.contract.job.token import Token
+from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
+from controller.cluster.snapshots import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotTaker
 from controller.core.model import Job, JobPhase, Sent, Snapshot
-from controller.ports import Listing, Tracked, UnreadableError
-from controller.slurm.keeper import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotKeeper
-from controller.slurm.snapshot import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
+from controller.ports import Listing, Submission, Tracked, UnreadableError
 
 
 def job(job_id: int, token: str, phase: JobPhase = JobPhase.RUNNING, node: str | None = "n1") -> Job:
@@ -121,12 +121,12 @@ class World:
         self.addresses_fail = False
         self.calls: list[object] = []
         self._sequence = 0
-        self.keeper = SnapshotKeeper(self, self.tracked, self)
+        self.snapshots = SnapshotTaker(self, self.tracked, self)
 
     def now(self) -> float:
         return self.time
 
-    async def tracked(self) -> Collection[Tracked]:
+    def tracked(self) -> Collection[Tracked]:
         self.calls.append("tracked")
         return self.rows
 
@@ -148,7 +148,7 @@ class World:
             raise UnreadableError("SlurmTimeout", "no answer")
         return {"n1": f"10.0.0.{self.calls.count('sinfo')}"}
 
-    async def submit(self, token: str, script: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> Sent:
+    async def submit(self, submission: Submission) -> Sent:
         raise NotImplementedError
 
     async def cancel(self, token: str, job_id: int) -> None:
@@ -162,7 +162,7 @@ class World:
     async def take(self, after: float = 0.0) -> tuple[Snapshot, list[object]]:
         self.time += after
         self.calls.clear()
-        return await self.keeper.take(), [call for call in self.calls if call not in ("sequence", "tracked")]
+        return await self.snapshots.take(), [call for call in self.calls if call not in ("sequence", "tracked")]
 
 
 async def test_the_sequence_and_the_database_come_before_the_listing() -> None:
@@ -170,18 +170,18 @@ async def test_the_sequence_and_the_database_come_before_the_listing() -> None:
     snapshot, _ = await world.take()
     assert world.calls == ["sequence", "tracked", "squeue", "sinfo"]
     assert (snapshot.sequence, snapshot.began_at) == (1, 1000.0)
-    assert world.keeper.latest is snapshot
+    assert world.snapshots.latest is snapshot
 
 
 async def test_the_tokens_of_a_service_are_those_of_the_latest_snapshot() -> None:
     world = World()
-    assert world.keeper.tokens_of("one") == ()
+    assert world.snapshots.tokens_of("one") == ()
     world.jobs = [job(1, "af-x-one-0-1"), job(2, "af-x-one_more-0-1"), job(3, "af-x-one-1-4"), job(4, "odd")]
     await world.take()
-    assert list(world.keeper.tokens_of("one")) == [Token("x", "one", 0, 1), Token("x", "one", 1, 4)]
+    assert list(world.snapshots.tokens_of("one")) == [Token("x", "one", 0, 1), Token("x", "one", 1, 4)]
     world.jobs = world.jobs[1:]
     await world.take()
-    assert list(world.keeper.tokens_of("one")) == [Token("x", "one", 1, 4)]
+    assert list(world.snapshots.tokens_of("one")) == [Token("x", "one", 1, 4)]
 
 
 async def test_a_quiet_take_is_one_squeue() -> None:
@@ -249,15 +249,15 @@ async def test_an_accounting_that_is_down_does_not_hinder_the_snapshot() -> None
     world = World()
     world.rows, world.accounting = [track(3, "b")], UnreadableError("AccountingDown", "no")
     assert (await world.take())[0].missing == {"b"}
-    failure = world.keeper.accounting_failure
+    failure = world.snapshots.accounting_failure
     assert failure is not None
     assert (failure.since, failure.reason) == (1000.0, "AccountingDown")
-    assert world.keeper.failure is None
+    assert world.snapshots.failure is None
     await world.take(3)
-    assert world.keeper.accounting_failure == failure
+    assert world.snapshots.accounting_failure == failure
     world.accounting = {3: ended(3, "b")}
     assert (await world.take(10))[0].missing == frozenset()
-    assert world.keeper.accounting_failure is None
+    assert world.snapshots.accounting_failure is None
 
 
 async def test_a_mass_vanishing_is_in_doubt_until_accounting_speaks() -> None:
@@ -280,11 +280,11 @@ async def test_a_failed_reading_is_no_snapshot() -> None:
     for _ in range(2):
         with pytest.raises(UnreadableError):
             await world.take(5)
-    failure = world.keeper.failure
+    failure = world.snapshots.failure
     assert failure is not None
     assert (failure.since, failure.reason, failure.message) == (1005.0, "SlurmUnreachable", "down")
-    assert world.keeper.latest is first
+    assert world.snapshots.latest is first
     world.listing_fails = None
     again, _ = await world.take()
-    assert world.keeper.failure is None
+    assert world.snapshots.failure is None
     assert again.sequence == 4

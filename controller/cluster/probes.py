@@ -23,7 +23,7 @@ import aiohttp
 from api.contract.launch import Health
 from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
 from controller.ports import Clock
-from controller.runtime.queue import KeyedQueue
+from controller.queue import KeyedQueue
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The roster: which attempts are tracked, and whether anything is changing."""
+"""Tracked attempts: which they are, and whether anything is changing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Attempt
 from controller.ports import Tracked
-from controller.roster import Roster, track
 
 QUEUED = Attempt(
     token="af-i-s-0-1", service_id="s", replica=0, incarnation=1, generation=1, digest="d", intent_at=1.0, job_id=7
@@ -33,47 +33,47 @@ GONE = replace(CLOSED, gone_at=6.0)
     ],
 )
 def test_what_counts_as_changing(attempt: Attempt, changing: bool) -> None:
-    roster = Roster()
-    roster.update([attempt])
-    assert roster.is_changing is changing
+    tracked = TrackedAttempts()
+    tracked.update([attempt])
+    assert tracked.is_changing is changing
     if attempt.gone_at is None:
-        assert Roster([track(attempt)]).is_changing is changing
+        assert TrackedAttempts([Tracked.of(attempt)]).is_changing is changing
 
 
-async def test_what_is_not_gone_is_tracked() -> None:
-    roster = Roster()
-    roster.update([READY])
-    assert READY.token in roster
-    assert await roster.tracked() == [
+def test_what_is_not_gone_is_tracked() -> None:
+    tracked = TrackedAttempts()
+    tracked.update([READY])
+    assert READY.token in tracked
+    assert tracked.all() == [
         Tracked(service_id="s", token=READY.token, job_id=7, open=True, started=True, settled=True)
     ]
-    roster.update([CLOSED])
-    assert [t.open for t in await roster.tracked()] == [False]
-    roster.update([GONE])
-    assert READY.token not in roster
-    assert await roster.tracked() == []
+    tracked.update([CLOSED])
+    assert [t.open for t in tracked.all()] == [False]
+    tracked.update([GONE])
+    assert READY.token not in tracked
+    assert tracked.all() == []
 
 
-async def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
-    roster = Roster([track(READY)])
-    before = await roster.tracked()
-    roster.update([GONE])
+def test_what_is_handed_out_does_not_change_under_the_reader() -> None:
+    tracked = TrackedAttempts([Tracked.of(READY)])
+    before = tracked.all()
+    tracked.update([GONE])
     assert len(before) == 1
 
 
 def test_others_keep_it_changing() -> None:
-    roster = Roster([track(CLOSED), track(replace(STARTED, token="af-i-t-0-1", service_id="t"))])
-    roster.update([GONE])
-    assert roster.is_changing
-    roster.update([replace(READY, token="af-i-t-0-1")])
-    assert not roster.is_changing
+    tracked = TrackedAttempts([Tracked.of(CLOSED), Tracked.of(replace(STARTED, token="af-i-t-0-1", service_id="t"))])
+    tracked.update([GONE])
+    assert tracked.is_changing
+    tracked.update([replace(READY, token="af-i-t-0-1")])
+    assert not tracked.is_changing
 
 
-async def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
+def test_what_has_gone_unnoticed_is_not_tracked_for_ever() -> None:
     """A commit's answer was lost, and the next reading of the database knows that attempt no more."""
     closing = replace(CLOSED, token="af-i-s-0-1", gpus=1)
     others = replace(READY, token="af-i-t-0-1", service_id="t", gpus=1)
-    roster = Roster([track(closing), track(others)])
-    roster.update([replace(READY, token="af-i-s-0-2", gpus=1)])
-    assert {tracked.token for tracked in await roster.tracked()} == {"af-i-s-0-2", "af-i-t-0-1"}
-    assert (roster.gpus("s"), roster.gpus(), roster.is_changing) == (1, 2, False)
+    tracked = TrackedAttempts([Tracked.of(closing), Tracked.of(others)])
+    tracked.update([replace(READY, token="af-i-s-0-2", gpus=1)])
+    assert {each.token for each in tracked.all()} == {"af-i-s-0-2", "af-i-t-0-1"}
+    assert (tracked.gpus("s"), tracked.gpus(), tracked.is_changing) == (1, 2, False)

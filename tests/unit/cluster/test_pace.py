@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.pace import Pace
+from controller.cluster.pace import Pace
 
 
 class Clock:

@@ -1,14 +1,12 @@
-"""The keeper of the snapshot: one reading for all, with as few commands as will do."""
+"""Snapshots of the cluster: one reading for all, with as few commands as will do."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from api.contract.job.token import Token
-from controller.core.model import Job, ReadingFailure, Snapshot
-from controller.ports import Clock, Scheduler, Tracked, UnreadableError
-from controller.slurm.snapshot import (
+from controller.cluster.readings import (
     Vanished,
     build_snapshot,
     find_vanished,
@@ -16,6 +14,8 @@ from controller.slurm.snapshot import (
     placements,
     tokens_by_service,
 )
+from controller.core.model import Job, ReadingFailure, Snapshot
+from controller.ports import Clock, Scheduler, Tracked, UnreadableError
 
 ASK_AGAIN_FIRST = 2.0
 ASK_AGAIN_MOST = 60.0
@@ -25,16 +25,14 @@ WITHOUT_ACCOUNTING = 600.0
 """Seconds until a site that has no accounting is asked again whether it has."""
 
 
-class SnapshotKeeper:
+class SnapshotTaker:
     """Takes snapshots, one at a time, and keeps the latest and the latest failure.
 
     A take costs one squeue; one sacct more if jobs vanished that it has not been asked about lately; one sinfo more
     if a job got a node since the last one (an address may change each time a cloud node boots).
     """
 
-    def __init__(
-        self, scheduler: Scheduler, tracked: Callable[[], Awaitable[Collection[Tracked]]], clock: Clock
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, tracked: Callable[[], Collection[Tracked]], clock: Clock) -> None:
         self._scheduler = scheduler
         self._tracked = tracked
         self._clock = clock
@@ -53,7 +51,7 @@ class SnapshotKeeper:
         """Read the cluster once. Raises UnreadableError, after noting it, if squeue does not answer."""
         sequence = self._scheduler.next_sequence()
         began_at = self._clock.now()
-        tracked = await self._tracked()  # before the listing: what is noted later can't be missed in it
+        tracked = self._tracked()  # before the listing: what is noted later can't be missed in it
         try:
             listing = await self._scheduler.list_jobs()
         except UnreadableError as error:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Attempt, Plan, Quota
 from controller.core.quota import spent
 from controller.ports import Clock
-from controller.roster import Roster
 
 GpuHours = Callable[[float, float], Awaitable[Mapping[str, float]]]
 """From when to when (Unix seconds) -> the GPU-hours of each service that used any."""
@@ -27,13 +27,13 @@ class Quotas:
     def __init__(
         self,
         ceilings: Quota,
-        roster: Roster,
+        tracked: TrackedAttempts,
         clock: Clock,
         gpu_hours: GpuHours,
         wake: Callable[[str], None],
     ) -> None:
         self._ceilings = ceilings
-        self._roster = roster
+        self._tracked = tracked
         self._clock = clock
         self._gpu_hours = gpu_hours
         self._wake = wake
@@ -49,21 +49,21 @@ class Quotas:
             return None
         return replace(
             self._ceilings,
-            held_by_others=self._taken() - self._roster.gpus(key) - self._promised.get(key, 0),
+            held_by_others=self._taken() - self._tracked.gpus(key) - self._promised.get(key, 0),
             hours=sum(self._hours.values()),
             hours_of_service=self._hours.get(key, 0.0),
         )
 
     def promise(self, key: str, attempts: Iterable[Attempt]) -> None:
-        """Keep what the service's attempts are about to hold beyond what the roster knows, until `settle`.
+        """Keep what the service's attempts are about to hold beyond what is tracked already, until `settle`.
 
         Where the record comes to nothing, or its answer is lost, that is until the service's next pass.
         """
         held = sum(a.gpus for a in attempts if a.gone_at is None)
-        self._promised[key] = max(held - self._roster.gpus(key), 0)
+        self._promised[key] = max(held - self._tracked.gpus(key), 0)
 
     def settle(self, key: str, plan: Plan) -> None:
-        """Take note that the plan is recorded, and the roster up to date; wake who can have what became free."""
+        """Take note that the plan is recorded, and what is tracked up to date; wake who can have what became free."""
         self._promised.pop(key, None)
         if plan.wants_gpus:
             self._waiting[key] = plan.wants_gpus
@@ -73,10 +73,6 @@ class Quotas:
         held, self._held = self._held, self._taken()
         if has_left or self._held < held:
             self._wake_next()
-
-    def forget(self, key: str) -> None:
-        """Take note that there is no such service any more."""
-        self.settle(key, Plan())
 
     async def count_hours(self) -> bool:
         """Count the GPU-hours of this month (UTC); return whether that stops a service, or no longer does."""
@@ -92,7 +88,7 @@ class Quotas:
         return {key for key in self._hours if spent(self.of(key)) is not None}
 
     def _taken(self) -> int:
-        return self._roster.gpus() + sum(self._promised.values())
+        return self._tracked.gpus() + sum(self._promised.values())
 
     def _wake_next(self) -> None:
         free = self._ceilings.gpus - self._taken()

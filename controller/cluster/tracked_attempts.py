@@ -1,4 +1,4 @@
-"""The attempts that are not gone, in memory: what the snapshot keeper tracks, and whether anything is changing.
+"""The attempts that are not gone, in memory: what snapshots are compared with, and whether anything is changing.
 
 Filled at the beginning of a term, then kept up to date by every pass; only the controller writes attempts.
 """
@@ -12,7 +12,7 @@ from controller.core.model import Attempt
 from controller.ports import Tracked
 
 
-class Roster:
+class TrackedAttempts:
     """All tracked attempts, by token."""
 
     def __init__(self, tracked: Iterable[Tracked] = ()) -> None:
@@ -24,7 +24,7 @@ class Roster:
         for each in tracked:
             self._take(each)
 
-    async def tracked(self) -> Collection[Tracked]:
+    def all(self) -> Collection[Tracked]:
         """Return all of them."""
         return list(self._tracked.values())
 
@@ -40,7 +40,7 @@ class Roster:
         for attempt in recorded.values():
             self._drop(attempt.token)
             if attempt.gone_at is None:
-                self._take(track(attempt))
+                self._take(Tracked.of(attempt))
 
     def _take(self, tracked: Tracked) -> None:
         self._tracked[tracked.token] = tracked
@@ -71,19 +71,6 @@ class Roster:
 
     def __contains__(self, token: object) -> bool:
         return token in self._tracked
-
-
-def track(attempt: Attempt) -> Tracked:
-    """Return what is tracked of an attempt."""
-    return Tracked(
-        service_id=attempt.service_id,
-        token=attempt.token,
-        job_id=attempt.job_id,
-        open=attempt.open,
-        started=attempt.started_at is not None,
-        settled=attempt.ready,
-        gpus=attempt.gpus,
-    )
 
 
 def _state(tracked: Tracked) -> str:

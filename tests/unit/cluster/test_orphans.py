@@ -1,4 +1,4 @@
-"""Strays: late jobs of closed attempts are cancelled, what the database never heard of is left alone."""
+"""Orphans: late jobs of closed attempts are cancelled, what the database never heard of is left alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from controller.cluster.orphans import Orphans
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import Scheduler, Store, Term, UnreadableError
-from controller.strays import Strays
 
 TERM = Term(epoch=1, began_at=0.0)
 
@@ -39,9 +39,9 @@ def world() -> World:
     return World()
 
 
-def strays(world: World, *tracked: str) -> Strays:
+def orphans(world: World, *tracked: str) -> Orphans:
     fake = cast(Any, world)
-    return Strays(frozenset(tracked), cast(Store, fake), cast(Scheduler, fake))
+    return Orphans(frozenset(tracked), cast(Store, fake), cast(Scheduler, fake))
 
 
 def snapshot(*jobs: tuple[str, int, JobPhase]) -> Snapshot:
@@ -55,28 +55,28 @@ def snapshot(*jobs: tuple[str, int, JobPhase]) -> Snapshot:
 @pytest.mark.parametrize("phase", [JobPhase.PENDING, JobPhase.RUNNING, JobPhase.SUSPENDED])
 async def test_a_late_job_of_a_closed_attempt_is_cancelled(world: World, phase: JobPhase) -> None:
     world.closed = {"late": True}
-    found = strays(world, "tracked")
+    found = orphans(world, "tracked")
     await found.sweep(TERM, snapshot(("late", 5, phase), ("late", 6, phase), ("tracked", 7, phase)))
     assert world.cancelled == [("late", 5), ("late", 6)]
     assert found.unknown == frozenset()
 
 
 async def test_what_is_tracked_is_not_asked_about(world: World) -> None:
-    await strays(world, "tracked").sweep(TERM, snapshot(("tracked", 7, JobPhase.RUNNING)))
+    await orphans(world, "tracked").sweep(TERM, snapshot(("tracked", 7, JobPhase.RUNNING)))
     assert (world.asked, world.cancelled) == ([], [])
 
 
 @pytest.mark.parametrize("phase", [JobPhase.ENDED, JobPhase.COMPLETING])
-async def test_what_is_over_is_no_stray(world: World, phase: JobPhase) -> None:
+async def test_what_is_over_is_no_orphan(world: World, phase: JobPhase) -> None:
     world.closed = {"late": True}
-    found = strays(world)
+    found = orphans(world)
     await found.sweep(TERM, snapshot(("late", 5, phase), ("unheard", 6, phase)))
     assert (world.asked, world.cancelled, found.unknown) == ([], [], frozenset())
 
 
 async def test_an_open_attempt_is_left_alone(world: World) -> None:
     world.closed = {"open": False}
-    found = strays(world)
+    found = orphans(world)
     await found.sweep(TERM, snapshot(("open", 5, JobPhase.RUNNING)))
     assert (world.cancelled, found.unknown) == ([], frozenset())
 
@@ -84,7 +84,7 @@ async def test_an_open_attempt_is_left_alone(world: World) -> None:
 async def test_what_was_never_heard_of_is_left_alone_and_told_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = strays(world)
+    found = orphans(world)
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             await found.sweep(TERM, snapshot(("unheard", 5, JobPhase.RUNNING), ("unheard", 6, JobPhase.PENDING)))
@@ -98,7 +98,7 @@ async def test_what_was_never_heard_of_is_left_alone_and_told_once(
 
 async def test_what_left_the_cluster_is_unknown_no_more(world: World) -> None:
     world.closed = {"late": True}
-    found = strays(world)
+    found = orphans(world)
     await found.sweep(TERM, snapshot(("unheard", 5, JobPhase.RUNNING)))
     await found.sweep(TERM, snapshot(("late", 6, JobPhase.RUNNING)))
     assert found.unknown == frozenset()
@@ -107,7 +107,7 @@ async def test_what_left_the_cluster_is_unknown_no_more(world: World) -> None:
 async def test_one_that_can_not_be_cancelled_keeps_no_other_alive(world: World) -> None:
     world.closed = {"a": True, "b": True}
     world.silent = {5}
-    found = strays(world)
+    found = orphans(world)
     reading = snapshot(("a", 5, JobPhase.RUNNING), ("b", 6, JobPhase.RUNNING))
     await found.sweep(TERM, reading)
     assert world.cancelled == [("b", 6)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.runtime.queue import FIRST_RETRY, MOST_RETRY, KeyedQueue
+from controller.queue import FIRST_RETRY, MOST_RETRY, KeyedQueue
 
 
 class Hand:

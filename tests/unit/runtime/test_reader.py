@@ -8,7 +8,7 @@ import pytest
 
 from controller.core.model import Job, JobPhase, Snapshot
 from controller.ports import Tracked
-from controller.runtime.wakes import changed_tokens
+from controller.runtime.reader import changed_tokens
 
 PENDING = Job(job_id=1, token="t", phase=JobPhase.PENDING, state="PENDING")
 RUNNING = replace(PENDING, phase=JobPhase.RUNNING, state="RUNNING")
@@ -35,8 +35,8 @@ def reading(*jobs: Job) -> Snapshot:
         pytest.param(None, reading(PENDING), [TRACKED], True, id="the first reading"),
         pytest.param(reading(PENDING), reading(PENDING), [replace(TRACKED, open=False)], True, id="it is being ended"),
         pytest.param(reading(), reading(PENDING), [], True, id="nobody knows it"),
-        pytest.param(reading(RUNNING), reading(), [], True, id="a stray has left"),
-        pytest.param(reading(RUNNING), reading(RUNNING), [], False, id="a stray stays"),
+        pytest.param(reading(RUNNING), reading(), [], True, id="an orphan has left"),
+        pytest.param(reading(RUNNING), reading(RUNNING), [], False, id="an orphan stays"),
         pytest.param(reading(), reading(), [], False, id="nothing at all"),
     ],
 )

@@ -1,0 +1,57 @@
+"""What this term has sent to the cluster: submissions, each token's once, and cancellations.
+
+A submission that has not returned is UNKNOWN, and so is one that was broken off: what it did, it did before it ended,
+and looking settles it.
+"""
+
+from __future__ import annotations
+
+from controller.core.model import SendOutcome, Sent
+from controller.failpoints import reach
+from controller.ports import Clock, Scheduler, Submission
+
+
+class Sends:
+    """Sends to the cluster, and remembers it until the attempt is gone."""
+
+    def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self.sent: dict[str, Sent] = {}
+        """By token, what sbatch answered."""
+        self.cancelled: dict[str, float] = {}
+        """By token, when a job of it was last cancelled."""
+
+    async def submit(self, submission: Submission) -> Sent:
+        """Run sbatch; raises whatever broke it off."""
+        token = submission.token
+        self._leave_open(token)
+        reach("before sbatch")
+        try:
+            sent = await self._scheduler.submit(submission)
+        except BaseException:
+            self._leave_open(token)
+            raise
+        reach("after sbatch")
+        self.sent[token] = sent
+        return sent
+
+    def put_off(self, token: str, message: str) -> None:
+        """Note that nothing was sent, and why."""
+        sequence = self._scheduler.next_sequence()
+        self.sent[token] = Sent(outcome=SendOutcome.DEFERRED, sequence=sequence, message=message)
+
+    async def cancel(self, token: str, job_id: int) -> None:
+        """Run scancel. One that failed counts as none: it raises `UnreadableError`."""
+        reach("before scancel")
+        await self._scheduler.cancel(token, job_id)
+        self.cancelled[token] = self._clock.now()
+        reach("after scancel")
+
+    def forget(self, token: str) -> None:
+        """Forget what was sent for an attempt that is gone."""
+        self.sent.pop(token, None)
+        self.cancelled.pop(token, None)
+
+    def _leave_open(self, token: str) -> None:
+        self.sent[token] = Sent(outcome=SendOutcome.UNKNOWN, sequence=self._scheduler.next_sequence())
