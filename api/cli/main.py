@@ -10,9 +10,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 from api.cli.arguments import build
-from api.cli.console import Console
 from api.cli.context import Context
 from api.cli.exits import CliError, Exit
+from api.cli.terminal.console import Console
 from api.contract.settings import SettingsError, load, process_environment
 
 FLAG = "flag_"

@@ -11,8 +11,8 @@ import pytest
 from test_cli_grammar import commands as grammar
 
 from api.cli.arguments import build
-from api.cli.configuration import leaves
 from api.cli.exits import EXIT_CODES
+from api.cli.site.config import leaves
 from api.contract.settings import load
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cli_tools import Run
 
-from api.cli.images import origin, size
+from api.cli.images.words import origin, size
 
 Answer = Callable[..., Path]
 IMAGE: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from cli_tools import Following, LiveApi, Run
 
 from api.cli.exits import Exit
-from api.cli.streams import Event, lines, parse
+from api.cli.rest.streams import Event, lines, parse
 
 RECIPE = "inference/vllm_dummy"
 

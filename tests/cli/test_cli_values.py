@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.cli.exits import CliError, Exit
-from api.cli.values import config_from, value_of
+from api.cli.set_flags import config_from, value_of
 
 
 @pytest.mark.parametrize(

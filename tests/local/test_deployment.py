@@ -32,7 +32,7 @@ def unit(name: str) -> ConfigParser:
 def test_units_start_a_command_that_there_is(name: str) -> None:
     program, *arguments = unit(name)["Service"]["ExecStart"].split()
     assert program.endswith("/.venv/bin/ai-factory")
-    assert build().parse_args(arguments).run == "api.cli.programs:up"
+    assert build().parse_args(arguments).run == "api.cli.programs.up:up"
 
 
 @pytest.mark.parametrize("name", UNITS)

@@ -1,0 +1,55 @@
+"""`ai-factory images list`."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from api.cli.context import Context
+from api.cli.exits import Exit
+from api.cli.images.ask import ask
+from api.cli.images.words import origin, size
+from api.cli.terminal.table import Column
+from api.cli.terminal.text import duration
+
+_COLUMNS = (
+    Column("KEY"),
+    Column("IMAGE", flexible=True),
+    Column("SIZE"),
+    Column("MADE"),
+    Column("USED"),
+    Column("SERVICES", flexible=True),
+)
+_WIDE = (*_COLUMNS, Column("JOBS"), Column("SHA-256"), Column("FILE"))
+
+
+def list_(context: Context) -> Exit:
+    """List the images, and who uses them."""
+    code, images = ask(context, "list")
+    console = context.console
+    if images is None:
+        return code
+    if context.output == "json":
+        console.json(images)
+    elif context.output == "name":
+        for image in images:
+            console.line(image["key"])
+    else:
+        wide = context.output == "wide"
+        rows = [_row(image, wide=wide) for image in images]
+        console.table(_WIDE if wide else _COLUMNS, rows, full=wide)
+    return Exit.OK
+
+
+def _row(image: dict[str, Any], *, wide: bool) -> list[str]:
+    services = "?" if image["services"] is None else ", ".join(image["services"])
+    row = [image["key"], origin(image), size(image["size"]), _age(image["made_at"]), _age(image["used_at"]), services]
+    if wide:
+        jobs = "?" if image["jobs"] is None else ", ".join(image["jobs"])
+        row += [jobs, image["sha256"] or "", image["path"]]
+    return row
+
+
+def _age(at: str) -> str:
+    return duration(time.time() - datetime.fromisoformat(at).timestamp())
