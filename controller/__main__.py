@@ -22,16 +22,23 @@ from api.contract.identity import KeyFileError
 from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, SettingsError, load
-from controller.adopt import LeaderError, find, listed, take, told
 from controller.app import build
+from controller.commands.adopt import LeaderError, find, listed, take, told
+from controller.commands.explain import UnknownServiceError, explain
+from controller.commands.explanation import text
+from controller.commands.foreign import (
+    ForeignError,
+    cancel_foreign,
+    find_foreign,
+    listed_foreign,
+    told_cancelled,
+    told_foreign,
+)
+from controller.commands.render import render
+from controller.commands.replay import ReplayError, replay
 from controller.core.model import Job
-from controller.explain import UnknownServiceError, explain
-from controller.explanation import text
-from controller.foreign import ForeignError, cancel_foreign, find_foreign, listed_foreign, told_cancelled, told_foreign
 from controller.images import command as images
 from controller.ports import UnreadableError
-from controller.render import render
-from controller.replay import ReplayError, replay
 from controller.store import installation_id
 from controller.telemetry.server import PortError
 

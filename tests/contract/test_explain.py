@@ -13,9 +13,9 @@ from backends import Backend
 import controller.__main__ as program
 from api.contract.database import Database
 from api.contract.settings import Settings, load
+from controller.commands.explain import UnknownServiceError, explain
+from controller.commands.explanation import text
 from controller.core.model import Attempt
-from controller.explain import UnknownServiceError, explain
-from controller.explanation import text
 
 RECIPE = """
 name: tool

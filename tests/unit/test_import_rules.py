@@ -99,7 +99,7 @@ def planted() -> Iterator[tuple[str, str]]:
     yield "controller.images.make", "controller.app"
     yield "controller.runtime.queue", "controller.probe"
     yield "controller.telemetry.plans", "controller.app"
-    yield "controller.replay", "controller.app"
+    yield "controller.commands.replay", "controller.app"
     yield "controller.failpoints", "controller.core.model"
     # Circles.
     yield "api.http.errors", "api.http.services"

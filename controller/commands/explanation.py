@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from controller.commands.explain import Explanation
 from controller.core.model import Attempt, Claim, Job, JobFiles, Revoked, Unreadable
-from controller.explain import Explanation
 
 ALONE = "What the leader has sent in its term it alone knows: a job that is just being submitted may look absent here."
 
