@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.contract.database import Database, SchemaError, cause, open_database
-from api.contract.identity import KeyFileError
+from api.contract.database import Database, cause, open_database
+from api.contract.exits import ExitError
 from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
-from api.contract.settings import Settings, SettingsError, load
+from api.contract.settings import Settings, load
 from controller.app import build
 from controller.commands.adopt import LeaderError, find, listed, take, told
 from controller.commands.explain import UnknownServiceError, explain
@@ -40,10 +40,7 @@ from controller.core.model import Job
 from controller.images import command as images
 from controller.ports import UnreadableError
 from controller.store import installation_id
-from controller.telemetry.server import PortError
 
-SETUP_FAILED = 3
-PORT_TAKEN = 4
 NOT_FOUND = 5
 
 
@@ -68,12 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "adopt":
             return asyncio.run(_adopt(settings, options))
         return asyncio.run(_run(settings))
-    except (SettingsError, SchemaError, KeyFileError) as error:
+    except ExitError as error:
         print(f"ai-factory controller: {error}", file=sys.stderr)
-        return SETUP_FAILED
-    except PortError as error:
-        print(f"ai-factory controller: {error}", file=sys.stderr)
-        return PORT_TAKEN
+        return error.code
     except (UnreadableError, LeaderError, ForeignError) as error:
         print(f"ai-factory: {error}", file=sys.stderr)
         return 1

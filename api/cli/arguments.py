@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import RawDescriptionHelpFormatter
 
-from api.cli.exits import EXIT_CODES
+from api.cli.errors import EXIT_CODES
 from api.cli.images import grammar as images
 from api.cli.parser import PROGRAM, Parser, epilog, global_flags
 from api.cli.programs import grammar as programs

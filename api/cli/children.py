@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from api.cli.context import Context
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 
 def ask_controller(context: Context, *arguments: str) -> Exit:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import NoReturn, TypeAlias
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.contract.exits import Exit
 
 FORMATS = ("table", "wide", "json", "name")
 PROGRAM = "ai-factory"

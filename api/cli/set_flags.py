@@ -10,7 +10,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.contract.exits import Exit
 
 
 def config_from(file: str | None, assignments: Sequence[str]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from cli_tools import LiveApi, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.services.declarations import Declaration, of_api, patch, read, same, write, write_all
+from api.contract.exits import Exit
 from api.http.patches import merge
 
 RECIPE = "inference/vllm_dummy"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cli_tools import FakeApi, LiveApi, Run, service
 
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 RECIPE = "inference/vllm_dummy"
 

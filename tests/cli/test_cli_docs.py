@@ -11,7 +11,7 @@ import pytest
 from test_cli_grammar import commands as grammar
 
 from api.cli.arguments import build
-from api.cli.exits import EXIT_CODES
+from api.cli.errors import EXIT_CODES
 from api.cli.site.config import leaves
 from api.contract.settings import load
 

@@ -12,8 +12,9 @@ import pytest
 from cli_tools import Run
 
 from api.cli.arguments import build
-from api.cli.exits import EXIT_CODES, Exit
+from api.cli.errors import EXIT_CODES
 from api.cli.main import command_of
+from api.contract.exits import Exit
 
 REDIRECTION = re.compile(r" [<>]\S+")
 

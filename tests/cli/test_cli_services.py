@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli_tools import FakeApi, Run, service
 
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 SERVICES = "/api/v1/services"
 ONE = f"{SERVICES}/k3x9q2ab"

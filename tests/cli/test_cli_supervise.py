@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.programs.supervise import Program, supervise
+from api.contract.exits import Exit
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"

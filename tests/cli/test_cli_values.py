@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.set_flags import config_from, value_of
+from api.contract.exits import Exit
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.cli.arguments import build
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 from controller.telemetry.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -66,7 +66,7 @@ def planted() -> Iterator[tuple[str, str]]:
             yield name, "controller.core.model"
         if lies_in(name, "controller"):
             yield name, "api.http.errors"
-            yield name, "api.cli.exits"
+            yield name, "api.cli.errors"
     for name in CONTROLLER:
         yield "api.http.app", name
         yield "api.cli.main", name

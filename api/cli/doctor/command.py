@@ -10,9 +10,9 @@ from api.cli.doctor.job import JobProbe
 from api.cli.doctor.local import Local
 from api.cli.doctor.others import OtherInstallations
 from api.cli.doctor.slurm import Slurm, SlurmChecks
-from api.cli.exits import Exit
 from api.cli.terminal.console import Console
 from api.cli.terminal.text import one_line
+from api.contract.exits import Exit
 
 _MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.SKIPPED: ("–", "dim")}
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import server_url
 from api.cli.doctor.check import Check, FailedError, SkippedError
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
 from api.cli.site.config import masked_url
@@ -31,6 +31,7 @@ from api.contract.database import (
     file_system,
     open_database,
 )
+from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_key
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 
 def ask(context: Context, *arguments: str) -> tuple[Exit, Any]:

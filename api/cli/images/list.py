@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.images.ask import ask
 from api.cli.images.words import origin, size
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration
+from api.contract.exits import Exit
 
 _COLUMNS = (
     Column("KEY"),

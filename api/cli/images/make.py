@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.images.ask import ask
 from api.cli.images.words import origin, size
+from api.contract.exits import Exit
 
 
 def make(context: Context) -> Exit:

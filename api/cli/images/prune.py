@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.images.ask import ask
 from api.cli.images.words import origin, size
+from api.contract.exits import Exit
 
 USUAL_DAYS = 30.0
 """For which an image has been unused when `prune` removes it, unless something else is said."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.images.ask import ask
 from api.cli.images.words import origin
 from api.cli.terminal.table import Column
+from api.contract.exits import Exit
 
 _VERIFIED = (
     Column("KEY"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.contract.exits import Exit
 from api.contract.identity import ALPHABET
 from api.contract.traces import Traces
 

@@ -7,11 +7,12 @@ import asyncio
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.programs.beginning import NEW, installation_of, notes_on
 from api.cli.site.config import masked_url
-from api.contract.database import Database, SchemaError, cause, revisions
+from api.contract.database import Database, cause, revisions
 from api.contract.database import migrate as migrate_database
+from api.contract.exits import Exit
 from api.contract.traces import find_traces
 
 
@@ -56,8 +57,6 @@ async def _migrated(context: Context, revision: str, installation: str | None) -
             return _moved(before, await database.revision())
         finally:
             await database.close()
-    except SchemaError as error:
-        raise CliError(str(error), Exit.SETUP) from error
     except (SQLAlchemyError, OSError) as error:
         raise CliError(
             f"The database {masked_url(url)} can't be migrated: {cause(error)}. Nothing was changed.", Exit.SETUP
@@ -65,15 +64,12 @@ async def _migrated(context: Context, revision: str, installation: str | None) -
 
 
 async def _check(url: str) -> str | None:
+    database = Database(url)
     try:
-        database = Database(url)
-        try:
-            await database.check()
-            return await database.revision()
-        finally:
-            await database.close()
-    except SchemaError as error:
-        raise CliError(str(error), Exit.SETUP) from error
+        await database.check()
+        return await database.revision()
+    finally:
+        await database.close()
 
 
 def _moved(before: str | None, after: str | None) -> str:

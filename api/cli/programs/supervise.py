@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.programs import tether
+from api.contract.exits import Exit
 
 GRACE_SECONDS = 5.0
 """Between TERM and KILL."""
-_SET_UP = {3: Exit.SETUP, 4: Exit.UNREACHABLE}
-"""Exit codes with which the programs say, in one line, why they can't start; and ours for them."""
+_SET_UP = (Exit.SETUP, Exit.UNREACHABLE)
+"""Exit codes with which the programs say, in one line, why they can't start."""
 _REMEMBERED = 20
 _LONGEST_LINE = 65536
 
@@ -166,6 +167,6 @@ def _obituary(child: _Child) -> CliError:
     code = child.process.returncode or 0
     last = re.sub(r"^ai-factory[ a-z]*: ", "", child.words[-1]) if child.words else "(it said nothing)"
     if code in _SET_UP:
-        return CliError(last, _SET_UP[code])
+        return CliError(last, Exit(code))
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return CliError(f"The {child.name} {how}, so all was ended. Its last words: {last}")

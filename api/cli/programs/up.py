@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from api.cli.context import Context, server_url
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.programs.migrate import migrated
 from api.cli.programs.supervise import Program, supervise
 from api.cli.site.config import masked_url
 from api.cli.version import program_version
+from api.contract.exits import Exit
 
 API = ("-m", "api.http")
 CONTROLLER = ("-m", "controller", "run")

@@ -7,9 +7,10 @@ import json
 import msgspec
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.terminal.console import entries
 from api.cli.terminal.table import Column
+from api.contract.exits import Exit
 from api.contract.recipes.book import Book, Library, Recipe
 from api.contract.recipes.checks import health_kind
 from api.contract.recipes.schema import HealthPart

@@ -6,8 +6,8 @@ import json
 
 from api.cli.children import ask_controller
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.set_flags import config_from
+from api.contract.exits import Exit
 
 
 def render(context: Context) -> Exit:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.recipes.list import book_of
+from api.contract.exits import Exit
 from api.contract.recipes.book import RecipeError, read_recipe
 
 

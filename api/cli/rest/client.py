@@ -12,7 +12,8 @@ from urllib.parse import quote
 import httpx
 
 from api.cli.context import Context, server_url
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.contract.exits import Exit
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError
+from api.contract.exits import Exit
 
 PAUSE_FIRST = 0.3
 PAUSE_MOST = 5.0

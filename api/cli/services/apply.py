@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
 from api.cli.services.declarations import MARK, Declaration, difference, of_api, patch, read, same, write_all
+from api.contract.exits import Exit
 
 _COLOURS = {"+": "green", "-": "red", "@": "dim"}
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import connect
 from api.cli.services.rows import show
 from api.cli.services.wait import wait_deleted, wait_running
 from api.cli.set_flags import config_from
+from api.contract.exits import Exit
 
 
 def create(context: Context) -> Exit:

@@ -20,8 +20,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.set_flags import complaint
+from api.contract.exits import Exit
 
 KEYS = ("name", "recipe_name", "replicas", "desired_state", "config")
 STATES = ("running", "stopped")

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.rest.client import RefusedError, connect
 from api.cli.services.rows import Service, age, ready, status_colour
 from api.cli.terminal.console import Console, entries
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration
+from api.contract.exits import Exit
 
 MOST = 10
 """Attempts and events are shown: the last ones. `services history` and `events` show all."""

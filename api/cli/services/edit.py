@@ -10,10 +10,11 @@ from pathlib import Path
 from textwrap import fill
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect
 from api.cli.services.declarations import Declaration, of_api, patch, read, write
 from api.cli.services.rows import Service, show
+from api.contract.exits import Exit
 from api.contract.settings import process_environment
 
 CONFLICT = 412

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import MOST_LINES, Client, connect
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration
+from api.contract.exits import Exit
 
 POLL_SECONDS = 1.0
 _STEPS = ("intent", "submitted", "claimed", "started", "launched", "serving", "ready", "closed", "gone")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.rest.client import connect
 from api.cli.services.rows import show
+from api.contract.exits import Exit
 
 
 def list_(context: Context) -> Exit:

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect, path_of
 from api.cli.rest.streams import follow
 from api.cli.services.rows import Service
+from api.contract.exits import Exit
 
 MOST_LINES = 100_000
 

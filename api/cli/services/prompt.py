@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect, prompt_path
 from api.cli.rest.streams import lines, parse
+from api.contract.exits import Exit
 
 
 def prompt(context: Context) -> Exit:

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
 from api.cli.services.rows import show
 from api.cli.services.wait import wait_ready, wait_running
+from api.contract.exits import Exit
 
 
 def restart(context: Context) -> Exit:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import connect
 from api.cli.services.rows import show
 from api.cli.services.wait import wait_ready
+from api.contract.exits import Exit
 
 MOST_REPLICAS = 1000
 

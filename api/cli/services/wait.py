@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
 from api.cli.services.rows import Service, show
 from api.cli.terminal.progress import Progress
+from api.contract.exits import Exit
 
 POLL_FIRST = 0.3
 POLL_MOST = 2.0

@@ -7,12 +7,12 @@ import shutil
 import time
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.rest.client import connect
 from api.cli.rest.streams import Event, follow
 from api.cli.services.rows import COLUMNS, Service, row, status_colour
 from api.cli.terminal.console import Console
 from api.cli.terminal.table import layout
+from api.contract.exits import Exit
 
 
 def watch(context: Context) -> Exit:

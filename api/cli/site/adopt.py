@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.cli.children import ask_controller
 from api.cli.context import Context
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 
 def adopt(context: Context) -> Exit:

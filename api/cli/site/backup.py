@@ -10,12 +10,13 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
 from api.cli.version import program_version
-from api.contract.backup import About, BackupError
+from api.contract.backup import About
 from api.contract.backup import backup as write
 from api.contract.backup import restore as read
-from api.contract.database import Database, SchemaError, cause, head
+from api.contract.database import Database, cause, head
+from api.contract.exits import Exit
 
 
 def backup(context: Context) -> Exit:
@@ -52,9 +53,5 @@ def _with_database(context: Context, work: Callable[[Database], Awaitable[About]
 
     try:
         return asyncio.run(run())
-    except BackupError as error:
-        raise CliError(str(error)) from error
-    except SchemaError as error:
-        raise CliError(str(error), Exit.SETUP) from error
     except (SQLAlchemyError, OSError) as error:
         raise CliError(f"The database can't be used: {cause(error)}. Try: ai-factory doctor", Exit.SETUP) from error

@@ -13,8 +13,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import Context
-from api.cli.exits import Exit
 from api.cli.terminal.table import Column
+from api.contract.exits import Exit
 from api.contract.settings import PREFIX, load, process_environment
 
 MASK = "***"

@@ -1,4 +1,4 @@
-"""The exit codes of `ai-factory` and of the programs that it starts, and the error that carries one."""
+"""How programs end: the exit codes that a script may rely on, and errors that carry one."""
 
 from __future__ import annotations
 
@@ -28,21 +28,7 @@ class Exit(IntEnum):
     """Whoever read the output closed it, as `head` does."""
 
 
-EXIT_CODES = """\
-exit codes:
-  0    done
-  1    the thing itself failed: refused, failed, or a check that is not well
-  2    the command line is wrong; nothing was done
-  3    settings, key file or database schema are not as they should be
-  4    the API can't be reached, or its port can't be had
-  5    there is no such service or recipe
-  6    not within the time given; it may still come about
-  130  interrupted (Ctrl-C)"""
+class ExitError(Exception):
+    """Ends a program. The message says on one line what is the matter, and then what to do about it."""
 
-
-class CliError(Exception):
-    """Ends the command. The message says on one line what is the matter, and then what to do about it."""
-
-    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
-        super().__init__(message)
-        self.code = code
+    code = Exit.FAILED
