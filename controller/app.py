@@ -32,8 +32,9 @@ from controller.rundir import SharedRunDirs
 from controller.runtime.leading import Leading
 from controller.runtime.queue import KeyedQueue
 from controller.runtime.rhythm import Rhythm
-from controller.site import ceilings, limits, runner, site
+from controller.site import ceilings, limits, site
 from controller.slurm.keeper import SnapshotKeeper
+from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.strays import Strays
@@ -60,7 +61,7 @@ class Controller:
         self._key = load_key(settings.key_file)
         self._wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
         self._store = SqlStore(database, self._wanted)
-        self._runner = runner(settings)
+        self._runner = ProcessRunner.of(settings.slurm)
         self._run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
         self._image_jobs = ImageJobs(settings, self._runner) if settings.images.build == "job" else None
         self._lease = Lease(SqlLeaseRecords(database), self._clock, settings.controller.lease)

@@ -22,7 +22,7 @@ from controller.core.outcomes import Outcome
 from controller.core.quota import gpus_asked
 from controller.lease import is_dead, leader
 from controller.rundir import SharedRunDirs
-from controller.site import runner
+from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.wanted import Wanted
@@ -65,7 +65,7 @@ async def find(settings: Settings, database: Database) -> tuple[Stray, ...]:
     """Ask the cluster for such jobs, oldest first. Raises `UnreadableError`, and what the database raises."""
     installation = await installation_id(database)
     store = SqlStore(database, Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm))
-    scheduler = SlurmScheduler(runner(settings), prefix(installation))
+    scheduler = SlurmScheduler(ProcessRunner.of(settings.slurm), prefix(installation))
     alive = [job for job in (await scheduler.list_jobs()).jobs if job.phase not in ENDING]
     known = await store.known({job.token for job in alive})
     run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)

@@ -29,8 +29,9 @@ from controller.probe import HttpProbes
 from controller.quotas import Quotas
 from controller.roster import Roster
 from controller.rundir import SharedRunDirs
-from controller.site import ceilings, limits, runner
+from controller.site import ceilings, limits
 from controller.slurm.keeper import SnapshotKeeper
+from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
 from controller.usage import gpu_hours
@@ -69,7 +70,9 @@ async def explain(settings: Settings, database: Database, name: str) -> Explanat
         raise UnknownServiceError(name)
     run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
     roster = Roster(await store.tracked())
-    keeper = SnapshotKeeper(SlurmScheduler(runner(settings), prefix(installation)), roster.tracked, clock)
+    keeper = SnapshotKeeper(
+        SlurmScheduler(ProcessRunner.of(settings.slurm), prefix(installation)), roster.tracked, clock
+    )
     with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
         await keeper.take()
     probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))

@@ -12,7 +12,7 @@ from typing import Any
 from api.contract.identity import ANY_PREFIX, parse_token
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase
-from controller.site import runner
+from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 
 
@@ -22,7 +22,7 @@ class ForeignError(Exception):
 
 async def find_foreign(settings: Settings, own: str) -> tuple[Job, ...]:
     """Ask the cluster for such jobs, sorted by installation and id. Raises `UnreadableError`."""
-    listing = await SlurmScheduler(runner(settings), ANY_PREFIX).list_jobs()
+    listing = await SlurmScheduler(ProcessRunner.of(settings.slurm), ANY_PREFIX).list_jobs()
     alive = [job for job in listing.jobs if job.phase not in (JobPhase.COMPLETING, JobPhase.ENDED)]
     named = [job for job in alive if parse_token(job.token) is not None and installation_of(job) != own]
     return tuple(sorted(named, key=lambda job: (installation_of(job), job.job_id)))
@@ -38,7 +38,7 @@ async def cancel_foreign(settings: Settings, installation: str, own: str) -> tup
     chosen = tuple(job for job in await find_foreign(settings, own) if installation_of(job) == installation)
     if not chosen:
         raise ForeignError(f"Installation {installation} has no jobs of this user on the cluster.")
-    scheduler = SlurmScheduler(runner(settings), ANY_PREFIX)
+    scheduler = SlurmScheduler(ProcessRunner.of(settings.slurm), ANY_PREFIX)
     for job in chosen:
         await scheduler.cancel(job.token, job.job_id)
     return chosen

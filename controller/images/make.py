@@ -19,8 +19,8 @@ from controller.images.jobs import ImageJobs, Maker, ResourcesError
 from controller.images.stock import Stored, read
 from controller.ports import JobFolder, UnreadableError
 from controller.rundir import read_job_files
-from controller.site import runner
 from controller.slurm.environment import FAMILIES
+from controller.slurm.runner import ProcessRunner
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry
 from controller.wrapper.logs import NAMES
@@ -48,7 +48,7 @@ async def make(settings: Settings, image: Image, *, in_job: bool, refresh: bool,
     there = read(entry)
     if there is not None and not refresh:
         return there, False
-    jobs = ImageJobs(settings, runner(settings))
+    jobs = ImageJobs(settings, ProcessRunner.of(settings.slurm))
     try:
         maker = await jobs.prepare(image, refresh=refresh)
     except OSError as error:
