@@ -23,6 +23,7 @@ from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, load
 from controller.app import build
+from controller.commands import images
 from controller.commands.adopt import LeaderError, find, listed, take, told
 from controller.commands.explain import UnknownServiceError, explain
 from controller.commands.explanation import text
@@ -37,7 +38,6 @@ from controller.commands.foreign import (
 from controller.commands.render import render
 from controller.commands.replay import ReplayError, replay
 from controller.core.model import Job
-from controller.images import command as images
 from controller.ports import UnreadableError
 from controller.store import installation_id
 
