@@ -6,6 +6,7 @@ The controller leaves such jobs alone. It opens no replica beside them, either: 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,21 @@ from typing import Any
 from sqlalchemy import insert, update
 
 from api.contract.database import Database
-from api.contract.identity import Token, parse_token, prefix
-from api.contract.recipes.book import Library
+from api.contract.exits import ExitError
+from api.contract.identity import Token, parse_token
 from api.contract.settings import Settings
 from api.contract.tables import AttemptRow
+from controller.commands.foreign import cancel_foreign, find_foreign
+from controller.commands.installation import OpenInstallation, open_installation
 from controller.core.model import Attempt, Desired, Job, JobPhase
 from controller.core.outcomes import Outcome
 from controller.core.quota import gpus_asked
 from controller.lease import is_dead, leader
-from controller.rundir import SharedRunDirs
-from controller.slurm.runner import ProcessRunner
-from controller.slurm.scheduler import SlurmScheduler
-from controller.store import SqlStore, installation_id
-from controller.wanted import Wanted
 
 ENDING = (JobPhase.COMPLETING, JobPhase.ENDED)
 
 
-class LeaderError(Exception):
+class LeaderError(ExitError):
     """A controller is at work: it would not see what is written behind its back."""
 
 
@@ -61,14 +59,22 @@ class Stray:
         return None if self.desired is None or self.digest is None else self.digest == self.desired.digest
 
 
-async def find(settings: Settings, database: Database) -> tuple[Stray, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What was found, and what was done about it."""
+
+    strays: tuple[Stray, ...]
+    taken: tuple[Stray, ...]
+    """Those that their services own from now on."""
+    foreign: tuple[Job, ...]
+    """Jobs of other installations."""
+
+
+async def find(installation: OpenInstallation) -> tuple[Stray, ...]:
     """Ask the cluster for such jobs, oldest first. Raises `UnreadableError`, and what the database raises."""
-    installation = await installation_id(database)
-    store = SqlStore(database, Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm))
-    scheduler = SlurmScheduler(ProcessRunner.of(settings.slurm), prefix(installation))
-    alive = [job for job in (await scheduler.list_jobs()).jobs if job.phase not in ENDING]
+    store, run_dirs = installation.store, installation.run_dirs
+    alive = [job for job in (await installation.scheduler.list_jobs()).jobs if job.phase not in ENDING]
     known = await store.known({job.token for job in alive})
-    run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
     found: dict[str, Stray] = {}
     for job in sorted(alive, key=lambda job: job.job_id):
         token = parse_token(job.token)
@@ -153,6 +159,27 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+async def adopt(settings: Settings, *, take_over: bool) -> Adoption:
+    """Find such jobs, and those of other installations; `take_over`: write an attempt for each whose service is known.
+
+    Raises `SchemaError`, `InstallationError`, `LeaderError`.
+    """
+    async with open_installation(settings) as installation:
+        foreign = await find_foreign(installation)
+        strays = await find(installation)
+        taken = await take(installation.database, strays, time.time()) if take_over else ()
+    return Adoption(strays=strays, taken=taken, foreign=foreign)
+
+
+async def cancel(settings: Settings, other: str) -> tuple[Job, ...]:
+    """Cancel the jobs of another installation; return them.
+
+    Raises `SchemaError`, `InstallationError`, `ForeignError`.
+    """
+    async with open_installation(settings) as installation:
+        return await cancel_foreign(installation, other)
 
 
 def listed(stray: Stray, taken: bool) -> dict[str, Any]:

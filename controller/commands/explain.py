@@ -13,11 +13,12 @@ from pathlib import Path
 from sqlalchemy import select
 
 from api.contract.database import Database
-from api.contract.identity import KeyFileError, load_key, prefix, secret
-from api.contract.recipes.book import Library
+from api.contract.exits import Exit, ExitError
+from api.contract.identity import KeyFileError, load_key, secret
 from api.contract.settings import Settings
 from api.contract.tables import Service
 from controller.clock import SystemClock
+from controller.commands.installation import OpenInstallation, open_installation
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
@@ -31,17 +32,15 @@ from controller.roster import Roster
 from controller.rundir import SharedRunDirs
 from controller.site import ceilings, limits
 from controller.slurm.keeper import SnapshotKeeper
-from controller.slurm.runner import ProcessRunner
-from controller.slurm.scheduler import SlurmScheduler
-from controller.store import SqlStore, installation_id
 from controller.usage import gpu_hours
-from controller.wanted import Wanted
 
 FILES = ("claim", "state.json", "exit.json", "stdout.log", "stderr.log")
 
 
-class UnknownServiceError(Exception):
+class UnknownServiceError(ExitError):
     """There is no service of that id or name."""
+
+    code = Exit.NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,18 +60,23 @@ class Explanation:
     """By token: what would change in the record of an attempt."""
 
 
-async def explain(settings: Settings, database: Database, name: str) -> Explanation:
-    """Look at a service, and decide what would be done; raises `UnknownServiceError`."""
-    clock, installation = SystemClock(), await installation_id(database)
-    store = SqlStore(database, Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm))
+async def explain(settings: Settings, name: str) -> Explanation:
+    """Look at a service, and decide what would be done.
+
+    Raises `UnknownServiceError`, `SchemaError`, `InstallationError`.
+    """
+    async with open_installation(settings) as installation:
+        return await _explained(installation, name)
+
+
+async def _explained(installation: OpenInstallation, name: str) -> Explanation:
+    clock, settings, database = SystemClock(), installation.settings, installation.database
+    store, run_dirs = installation.store, installation.run_dirs
     record = await store.load(await _find(database, name))
     if record is None:
         raise UnknownServiceError(name)
-    run_dirs = SharedRunDirs(settings.run_dir, installation, settings.slurm.prologue)
     roster = Roster(await store.tracked())
-    keeper = SnapshotKeeper(
-        SlurmScheduler(ProcessRunner.of(settings.slurm), prefix(installation)), roster.tracked, clock
-    )
+    keeper = SnapshotKeeper(installation.scheduler, roster.tracked, clock)
     with contextlib.suppress(UnreadableError):  # the keeper notes it, and that is part of what is seen
         await keeper.take()
     probes = _Probed(await _ask_engines(settings, record, clock, run_dirs))

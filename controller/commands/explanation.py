@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from controller.commands.explain import Explanation
 from controller.core.model import Attempt, Claim, Job, JobFiles, Revoked, Unreadable
@@ -19,6 +22,11 @@ def text(told: Explanation) -> str:
         parts += _section(f"Attempt {attempt.token}", _attempt(told, attempt))
     parts += _section("Now the controller would", _plan(told))
     return "\n".join([*parts, "", ALONE if told.leads else "No controller is leading: nothing of this is done."])
+
+
+def document(told: Explanation) -> Any:
+    """Return it for scripts: what JSON can hold."""
+    return msgspec.to_builtins(told)
 
 
 def _section(title: str, lines: Iterator[str]) -> list[str]:

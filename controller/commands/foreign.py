@@ -9,36 +9,36 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from api.contract.exits import ExitError
 from api.contract.identity import ANY_PREFIX, parse_token
-from api.contract.settings import Settings
+from controller.commands.installation import OpenInstallation
 from controller.core.model import Job, JobPhase
-from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 
 
-class ForeignError(Exception):
+class ForeignError(ExitError):
     """An installation's jobs are not to be ended here; the message says why."""
 
 
-async def find_foreign(settings: Settings, own: str) -> tuple[Job, ...]:
+async def find_foreign(installation: OpenInstallation) -> tuple[Job, ...]:
     """Ask the cluster for such jobs, sorted by installation and id. Raises `UnreadableError`."""
-    listing = await SlurmScheduler(ProcessRunner.of(settings.slurm), ANY_PREFIX).list_jobs()
+    listing = await SlurmScheduler(installation.runner, ANY_PREFIX).list_jobs()
     alive = [job for job in listing.jobs if job.phase not in (JobPhase.COMPLETING, JobPhase.ENDED)]
-    named = [job for job in alive if parse_token(job.token) is not None and installation_of(job) != own]
+    named = [job for job in alive if parse_token(job.token) is not None and installation_of(job) != installation.id]
     return tuple(sorted(named, key=lambda job: (installation_of(job), job.job_id)))
 
 
-async def cancel_foreign(settings: Settings, installation: str, own: str) -> tuple[Job, ...]:
-    """Cancel those of an installation, by name and id together; return them.
+async def cancel_foreign(installation: OpenInstallation, other: str) -> tuple[Job, ...]:
+    """Cancel those of another installation, by name and id together; return them.
 
     Raises `ForeignError`, `UnreadableError`.
     """
-    if installation == own:
-        raise ForeignError(f"{own} is this installation: its jobs end with its services (ai-factory services stop).")
-    chosen = tuple(job for job in await find_foreign(settings, own) if installation_of(job) == installation)
+    if other == installation.id:
+        raise ForeignError(f"{other} is this installation: its jobs end with its services (ai-factory services stop).")
+    chosen = tuple(job for job in await find_foreign(installation) if installation_of(job) == other)
     if not chosen:
-        raise ForeignError(f"Installation {installation} has no jobs of this user on the cluster.")
-    scheduler = SlurmScheduler(ProcessRunner.of(settings.slurm), ANY_PREFIX)
+        raise ForeignError(f"Installation {other} has no jobs of this user on the cluster.")
+    scheduler = SlurmScheduler(installation.runner, ANY_PREFIX)
     for job in chosen:
         await scheduler.cancel(job.token, job.job_id)
     return chosen

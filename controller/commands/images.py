@@ -1,118 +1,143 @@
-"""`python -m controller images …`: answers the command line in JSON, on standard output."""
+"""The container images in run_dir: listed, made, verified, cleared."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import signal
-import sys
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from api.contract.database import Database, SchemaError, cause, open_database
-from api.contract.recipes.book import Library
+from api.contract.database import SchemaError
+from api.contract.exits import Exit, ExitError
 from api.contract.settings import Settings
-from controller.images.make import MakeError, make
+from controller.commands.installation import InstallationError, OpenInstallation, open_installation
+from controller.images.make import make
 from controller.images.prune import Verdict, sweep, take_away
 from controller.images.stock import Stored, stock
 from controller.images.usage import Usage, usage
 from controller.images.verify import Finding, Health, verify
-from controller.images.wish import UnknownRecipeError, WishError, image_of
-from controller.store import installation_id
-from controller.wanted import Wanted
+from controller.images.wish import image_of
 
-FAILED = 1
-SETUP_FAILED = 3
-NOT_FOUND = 5
-INTERRUPTED = 130
+Tell = Callable[[str], None]
+"""Is given what people should know beside the result."""
 
 
-class UnknownImageError(Exception):
+class UnknownImageError(ExitError):
     """There is no such image in the cache."""
 
-
-def add(commands: Any) -> None:
-    """Add the command to a parser."""
-    images = commands.add_parser("images", help="list, make, verify and clear container images")
-    verbs = images.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list")
-    making = verbs.add_parser("make")
-    making.add_argument("what", help="a recipe, a reference or a .def file")
-    making.add_argument("--where", choices=("host", "job"), help="instead of images.build")
-    making.add_argument("--refresh", action="store_true")
-    verifying = verbs.add_parser("verify")
-    verifying.add_argument("keys", nargs="*")
-    verifying.add_argument("--remove", action="store_true")
-    pruning = verbs.add_parser("prune")
-    pruning.add_argument("--unused-for", type=float, required=True, help="days")
-    pruning.add_argument("--dry-run", action="store_true")
+    code = Exit.NOT_FOUND
 
 
-def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Carry it out; return the exit code."""
-    verbs = {"list": _list, "make": _make, "verify": _verify, "prune": _prune}
-    try:
-        return verbs[options.verb](settings, options)
-    except (UnknownRecipeError, UnknownImageError) as error:
-        return _complain(str(error), NOT_FOUND)
-    except (WishError, MakeError) as error:
-        return _complain(str(error), FAILED)
-    except (SQLAlchemyError, OSError) as error:
-        return _complain(f"{cause(error)}. Try: ai-factory doctor", FAILED)
+class CacheError(ExitError):
+    """The cache can't be used; the message says why."""
 
 
-def _list(settings: Settings, _: argparse.Namespace) -> int:
-    images = stock(settings.run_dir / "images")
+class ImageFacts(TypedDict):
+    """What is known of an image."""
+
+    key: str
+    path: str
+    source: str | None
+    definition: str | None
+    sha256: str | None
+    size: int
+    made_at: str
+    """ISO 8601, as `used_at`."""
+    used_at: str
+
+
+class ListedImage(ImageFacts):
+    """An image, and who uses it; `None`: that is not known."""
+
+    services: Sequence[str] | None
+    jobs: Sequence[str] | None
+
+
+class MadeImage(ImageFacts):
+    """An image, and whether it was made now."""
+
+    made: bool
+
+
+class VerifiedImage(ImageFacts):
+    """An image, and how it was found."""
+
+    state: str
+    message: str
+    removed: bool
+
+
+class JudgedImage(ImageFacts):
+    """An image, and what became of it."""
+
+    removed: bool
+    why: str
+
+
+async def list_images(settings: Settings, tell: Tell) -> list[ListedImage]:
+    """Return the images; `tell` is told why it is not known who uses them. Raises `CacheError`."""
+    with _cache_errors():
+        images = stock(settings.run_dir / "images")
     used: Usage | None = None
     try:
-        used = asyncio.run(_usage(settings))
-    except (SchemaError, SQLAlchemyError, OSError) as error:
-        told = str(error) if isinstance(error, SchemaError) else cause(error)
-        print(f"ai-factory: who uses them is not known, since the database can't be read: {told}", file=sys.stderr)
-    _print([_listed(image, used) for image in images])
-    return 0
+        async with open_installation(settings) as installation:
+            used = await _usage(installation)
+    except InstallationError as error:
+        tell(f"who uses them is not known, since {error}")
+    except SchemaError as error:
+        tell(f"who uses them is not known, since the database can't be read: {error}")
+    return [_listed(image, used) for image in images]
 
 
-def _make(settings: Settings, options: argparse.Namespace) -> int:
-    image = image_of(settings, options.what)
-    in_job = (options.where or settings.images.build) == "job"
+async def make_image(settings: Settings, what: str, *, where: str | None, refresh: bool, tell: Tell) -> MadeImage:
+    """Make the image of a recipe, a reference or a definition file, `where` instead of `images.build`.
 
-    async def work() -> tuple[Stored, bool]:
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, _once(task.cancel))
-        return await make(settings, image, in_job=in_job, refresh=options.refresh, tell=_tell)
+    Cancelled, it ends the maker, and leaves nothing behind. Raises `WishError`, `MakeError`, `CacheError`.
+    """
+    with _cache_errors():
+        image, in_job = image_of(settings, what), (where or settings.images.build) == "job"
+        stored, made = await make(settings, image, in_job=in_job, refresh=refresh, tell=tell)
+    return MadeImage(**_facts(stored), made=made)
 
+
+def verify_images(settings: Settings, keys: Sequence[str], *, remove: bool) -> list[VerifiedImage]:
+    """Verify the images whose keys begin so, or all; `remove` those that are damaged, unless they are in use.
+
+    Raises `UnknownImageError`, `CacheError`.
+    """
+    with _cache_errors():
+        images = stock(settings.run_dir / "images")
+        chosen = [_named(images, key) for key in keys] or images
+        return [_checked(verify(image, settings.apptainer.command), remove=remove) for image in chosen]
+
+
+async def prune_images(settings: Settings, *, unused_for: float, dry: bool) -> list[JudgedImage]:
+    """Remove the images that nothing uses, and nothing has used for so many seconds; `dry` only tells.
+
+    Raises `SchemaError`, `InstallationError`, `CacheError`.
+    """
+    async with open_installation(settings) as installation:
+        used = await _usage(installation)
+    with _cache_errors():
+        verdicts = sweep(settings.run_dir / "images", used, now=time.time(), unused_for=unused_for, dry=dry)
+    return [JudgedImage(**_facts(each.image), removed=each.removed, why=each.why) for each in verdicts]
+
+
+@contextmanager
+def _cache_errors() -> Iterator[None]:
     try:
-        stored, made = asyncio.run(work())
-    except asyncio.CancelledError:
-        return _complain("interrupted; nothing was made.", INTERRUPTED)
-    _print({**_told(stored), "made": made})
-    return 0
+        yield
+    except OSError as error:
+        raise CacheError(f"{error}. Try: ai-factory doctor") from error
 
 
-def _once(cancel: Any) -> Any:
-    """Heed the first signal only: a second one would cut the clean-up short."""
-    left = [cancel]
-    return lambda: left.pop()() if left else None
+async def _usage(installation: OpenInstallation) -> Usage:
+    jobs = installation.settings.run_dir / installation.id
+    return await usage(installation.database, installation.wanted, jobs)
 
 
-def _verify(settings: Settings, options: argparse.Namespace) -> int:
-    images = stock(settings.run_dir / "images")
-    chosen = [_named(images, key) for key in options.keys] or images
-    found = [_checked(verify(image, settings.apptainer.command), remove=options.remove) for image in chosen]
-    _print(found)
-    return FAILED if any(each["state"] == Health.DAMAGED for each in found) else 0
-
-
-def _named(images: Iterable[Stored], key: str) -> Stored:
+def _named(images: Sequence[Stored], key: str) -> Stored:
     found = [image for image in images if image.key.startswith(key)]
     if len(found) != 1:
         what = "There is no image" if not found else "More than one image begins with"
@@ -120,57 +145,34 @@ def _named(images: Iterable[Stored], key: str) -> Stored:
     return found[0]
 
 
-def _checked(finding: Finding, *, remove: bool) -> dict[str, Any]:
-    told = {**_told(finding.image), "state": finding.health, "message": finding.message, "removed": False}
+def _checked(finding: Finding, *, remove: bool) -> VerifiedImage:
+    message, removed = finding.message, False
     if finding.health is Health.DAMAGED and remove:
         verdict = take_away(Verdict(image=finding.image, removed=True, why=""))
-        told["removed"] = verdict.removed
-        told["message"] += f"; {verdict.why}" if verdict.why else ""
-    return told
+        removed = verdict.removed
+        message += f"; {verdict.why}" if verdict.why else ""
+    return VerifiedImage(**_facts(finding.image), state=finding.health, message=message, removed=removed)
 
 
-def _prune(settings: Settings, options: argparse.Namespace) -> int:
-    used = asyncio.run(_usage(settings))
-    seconds = options.unused_for * 86400
-    cache = settings.run_dir / "images"
-    verdicts = sweep(cache, used, now=time.time(), unused_for=seconds, dry=options.dry_run)
-    _print([{**_told(each.image), "removed": each.removed, "why": each.why} for each in verdicts])
-    return 0
-
-
-async def _usage(settings: Settings) -> Usage:
-    database: Database = await open_database(settings.database_url)
-    try:
-        installation = await installation_id(database)
-        wanted = Wanted(installation, Library(settings.recipes, settings.recipe), settings.slurm)
-        return await usage(database, wanted, settings.run_dir / installation)
-    finally:
-        await database.close()
-
-
-def _listed(image: Stored, used: Usage | None) -> dict[str, Any]:
+def _listed(image: Stored, used: Usage | None) -> ListedImage:
     if used is None:
-        return {**_told(image), "services": None, "jobs": None}
-    return {**_told(image), "services": used.services.get(image.key, ()), "jobs": used.jobs.get(image.key, ())}
+        return ListedImage(**_facts(image), services=None, jobs=None)
+    services, jobs = used.services.get(image.key, ()), used.jobs.get(image.key, ())
+    return ListedImage(**_facts(image), services=services, jobs=jobs)
 
 
-def _told(image: Stored) -> dict[str, Any]:
-    return {**asdict(image), "made_at": _time(image.made_at), "used_at": _time(image.used_at)}
+def _facts(image: Stored) -> ImageFacts:
+    return ImageFacts(
+        key=image.key,
+        path=image.path,
+        source=image.source,
+        definition=image.definition,
+        sha256=image.sha256,
+        size=image.size,
+        made_at=_time(image.made_at),
+        used_at=_time(image.used_at),
+    )
 
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _print(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"ai-factory: {message}", file=sys.stderr)
-    return code

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from api.contract.exits import ExitError
 from controller.core.codec import CodecError, Decision, decide_again, decode
 from controller.core.compare import differences
 
 
-class ReplayError(Exception):
+class ReplayError(ExitError):
     """The file can't be read, or holds nothing of what was asked for."""
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from api.contract.exits import ExitError
 from api.contract.launch import Image
 from api.contract.settings import Settings, process_environment
 from controller.core.model import Job, JobPhase, SendOutcome
@@ -35,7 +36,7 @@ END_SECONDS = 20.0
 Tell = Callable[[str], None]
 
 
-class MakeError(Exception):
+class MakeError(ExitError):
     """The image could not be made; the message says why."""
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime
-from typing import Any
 
 from api.cli.context import Context
-from api.cli.images.ask import ask
 from api.cli.images.words import origin, size
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration
 from api.contract.exits import Exit
+from controller.commands.images import ListedImage, list_images
 
 _COLUMNS = (
     Column("KEY"),
@@ -26,10 +26,8 @@ _WIDE = (*_COLUMNS, Column("JOBS"), Column("SHA-256"), Column("FILE"))
 
 def list_(context: Context) -> Exit:
     """List the images, and who uses them."""
-    code, images = ask(context, "list")
+    images = asyncio.run(list_images(context.settings, context.console.warning))
     console = context.console
-    if images is None:
-        return code
     if context.output == "json":
         console.json(images)
     elif context.output == "name":
@@ -42,7 +40,7 @@ def list_(context: Context) -> Exit:
     return Exit.OK
 
 
-def _row(image: dict[str, Any], *, wide: bool) -> list[str]:
+def _row(image: ListedImage, *, wide: bool) -> list[str]:
     services = "?" if image["services"] is None else ", ".join(image["services"])
     row = [image["key"], origin(image), size(image["size"]), _age(image["made_at"]), _age(image["used_at"]), services]
     if wide:

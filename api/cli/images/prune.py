@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 from api.cli.context import Context
 from api.cli.errors import CliError
-from api.cli.images.ask import ask
 from api.cli.images.words import origin, size
 from api.contract.exits import Exit
+from controller.commands.images import prune_images
 
 USUAL_DAYS = 30.0
 """For which an image has been unused when `prune` removes it, unless something else is said."""
@@ -21,9 +22,7 @@ def prune(context: Context) -> Exit:
         days = context.settings.images.keep_days or USUAL_DAYS
     if not 0 <= days < math.inf:
         raise CliError(f"--unused-for takes a number of days, not {days:g}.", Exit.USAGE)
-    code, verdicts = ask(context, "prune", f"--unused-for={days}", *(["--dry-run"] if dry else []))
-    if verdicts is None:
-        return code
+    verdicts = asyncio.run(prune_images(context.settings, unused_for=days * 86400, dry=dry))
     removed = [image for image in verdicts if image["removed"]]
     console = context.console
     if context.output == "json":

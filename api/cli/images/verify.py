@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from api.cli.context import Context
-from api.cli.images.ask import ask
 from api.cli.images.words import origin
 from api.cli.terminal.table import Column
 from api.contract.exits import Exit
+from controller.commands.images import VerifiedImage, verify_images
 
 _VERIFIED = (
     Column("KEY"),
@@ -20,10 +18,7 @@ _VERIFIED = (
 
 def verify(context: Context) -> Exit:
     """Verify images; exit 1 if one is damaged, removed or not."""
-    remove = ["--remove"] if context.arguments.remove else []
-    code, found = ask(context, "verify", *remove, "--", *context.arguments.keys)
-    if found is None:
-        return code
+    found = verify_images(context.settings, context.arguments.keys, remove=context.arguments.remove)
     damaged = [image for image in found if image["state"] == "damaged"]
     console = context.console
     if context.output == "json":
@@ -33,10 +28,10 @@ def verify(context: Context) -> Exit:
         for image in damaged:
             console.note(f"{image['key']}: {_remedy(image)}")
         console.note(f"{len(found)} verified, {len(damaged) or 'none'} damaged.")
-    return code
+    return Exit.FAILED if damaged else Exit.OK
 
 
-def _remedy(image: dict[str, Any]) -> str:
+def _remedy(image: VerifiedImage) -> str:
     if image["removed"]:
         return "damaged and removed; the next job makes it anew."
     again = f"ai-factory images pull --refresh {image['source']}" if image["source"] is not None else None

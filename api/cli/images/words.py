@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from controller.commands.images import ImageFacts
 
 
-def origin(image: dict[str, Any]) -> str:
+def origin(image: ImageFacts) -> str:
     """Return what an image was made of, in few words."""
     if image["source"] is not None:
         return str(image["source"])

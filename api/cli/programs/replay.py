@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from api.cli.children import ask_controller
+from pathlib import Path
+
 from api.cli.context import Context
 from api.contract.exits import Exit
+from controller.commands.replay import replay as replayed
 
 
 def replay(context: Context) -> Exit:
-    """Decide again what a log of plans holds."""
-    arguments = context.arguments
-    chosen = ["--line", str(arguments.line)] if arguments.line is not None else []
-    chosen += [f"--service={arguments.service}"] if arguments.service is not None else []
-    return ask_controller(context, "replay", *chosen, "--", arguments.file)
+    """Decide again what a log of plans holds; exit 1 if a plan differs."""
+    arguments, console = context.arguments, context.console
+    count = differing = 0
+    for result in replayed(Path(arguments.file), line=arguments.line, service=arguments.service):
+        console.text(result.text())
+        count += 1
+        differing += bool(result.differences)
+    console.note(f"{count} decided again, {differing or 'none'} otherwise.")
+    return Exit.FAILED if differing else Exit.OK

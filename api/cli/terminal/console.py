@@ -71,6 +71,15 @@ class Console:
         self._err.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
+    def aside(self, text: str) -> None:
+        """Write a piece of text beside the result as it comes."""
+        self._err.write(text)
+        self._err.flush()
+
+    def warning(self, message: str) -> None:
+        """Write on one line what does not hinder the command."""
+        self.note(f"ai-factory: {one_line(message)}")
+
     def error(self, message: str) -> None:
         """Write an error on one line."""
         self.note(f"{self._painted('ai-factory:', 'red', self._color_err)} {one_line(message)}")
