@@ -19,10 +19,11 @@ from api.contract.identity import Token, parse_token
 from api.contract.settings import Settings
 from api.contract.tables import AttemptRow
 from controller.commands.foreign import cancel_foreign, find_foreign
-from controller.commands.installation import OpenInstallation, open_installation
+from controller.commands.opening import opened
 from controller.core.model import Attempt, Desired, Job, JobPhase
 from controller.core.outcomes import Outcome
 from controller.core.quota import gpus_asked
+from controller.installation import Installation
 from controller.lease import is_dead, leader
 
 ENDING = (JobPhase.COMPLETING, JobPhase.ENDED)
@@ -70,7 +71,7 @@ class Adoption:
     """Jobs of other installations."""
 
 
-async def find(installation: OpenInstallation) -> tuple[Stray, ...]:
+async def find(installation: Installation) -> tuple[Stray, ...]:
     """Ask the cluster for such jobs, oldest first. Raises `UnreadableError`, and what the database raises."""
     store, run_dirs = installation.store, installation.run_dirs
     alive = [job for job in (await installation.scheduler.list_jobs()).jobs if job.phase not in ENDING]
@@ -164,9 +165,9 @@ def _read(path: Path) -> dict[str, Any]:
 async def adopt(settings: Settings, *, take_over: bool) -> Adoption:
     """Find such jobs, and those of other installations; `take_over`: write an attempt for each whose service is known.
 
-    Raises `SchemaError`, `InstallationError`, `LeaderError`.
+    Raises `SchemaError`, `OpeningError`, `LeaderError`.
     """
-    async with open_installation(settings) as installation:
+    async with opened(settings) as installation:
         foreign = await find_foreign(installation)
         strays = await find(installation)
         taken = await take(installation.database, strays, time.time()) if take_over else ()
@@ -176,9 +177,9 @@ async def adopt(settings: Settings, *, take_over: bool) -> Adoption:
 async def cancel(settings: Settings, other: str) -> tuple[Job, ...]:
     """Cancel the jobs of another installation; return them.
 
-    Raises `SchemaError`, `InstallationError`, `ForeignError`.
+    Raises `SchemaError`, `OpeningError`, `ForeignError`.
     """
-    async with open_installation(settings) as installation:
+    async with opened(settings) as installation:
         return await cancel_foreign(installation, other)
 
 

@@ -18,11 +18,12 @@ from api.contract.identity import KeyFileError, load_key, secret
 from api.contract.settings import Settings
 from api.contract.tables import Service
 from controller.clock import SystemClock
-from controller.commands.installation import OpenInstallation, open_installation
+from controller.commands.opening import opened
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
 from controller.core.model import Attempt, Desired, Observed, Plan, Probe, ProbeSpec, Sent
+from controller.installation import Installation
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec
 from controller.ports import Record, UnreadableError
@@ -63,13 +64,13 @@ class Explanation:
 async def explain(settings: Settings, name: str) -> Explanation:
     """Look at a service, and decide what would be done.
 
-    Raises `UnknownServiceError`, `SchemaError`, `InstallationError`.
+    Raises `UnknownServiceError`, `SchemaError`, `OpeningError`.
     """
-    async with open_installation(settings) as installation:
+    async with opened(settings) as installation:
         return await _explained(installation, name)
 
 
-async def _explained(installation: OpenInstallation, name: str) -> Explanation:
+async def _explained(installation: Installation, name: str) -> Explanation:
     clock, settings, database = SystemClock(), installation.settings, installation.database
     store, run_dirs = installation.store, installation.run_dirs
     record = await store.load(await _find(database, name))

@@ -11,8 +11,8 @@ from typing import Any
 
 from api.contract.exits import ExitError
 from api.contract.identity import ANY_PREFIX, parse_token
-from controller.commands.installation import OpenInstallation
 from controller.core.model import Job, JobPhase
+from controller.installation import Installation
 from controller.slurm.scheduler import SlurmScheduler
 
 
@@ -20,7 +20,7 @@ class ForeignError(ExitError):
     """An installation's jobs are not to be ended here; the message says why."""
 
 
-async def find_foreign(installation: OpenInstallation) -> tuple[Job, ...]:
+async def find_foreign(installation: Installation) -> tuple[Job, ...]:
     """Ask the cluster for such jobs, sorted by installation and id. Raises `UnreadableError`."""
     listing = await SlurmScheduler(installation.runner, ANY_PREFIX).list_jobs()
     alive = [job for job in listing.jobs if job.phase not in (JobPhase.COMPLETING, JobPhase.ENDED)]
@@ -28,7 +28,7 @@ async def find_foreign(installation: OpenInstallation) -> tuple[Job, ...]:
     return tuple(sorted(named, key=lambda job: (installation_of(job), job.job_id)))
 
 
-async def cancel_foreign(installation: OpenInstallation, other: str) -> tuple[Job, ...]:
+async def cancel_foreign(installation: Installation, other: str) -> tuple[Job, ...]:
     """Cancel those of another installation, by name and id together; return them.
 
     Raises `ForeignError`, `UnreadableError`.

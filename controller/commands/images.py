@@ -11,13 +11,14 @@ from typing import TypedDict
 from api.contract.database import SchemaError
 from api.contract.exits import Exit, ExitError
 from api.contract.settings import Settings
-from controller.commands.installation import InstallationError, OpenInstallation, open_installation
+from controller.commands.opening import OpeningError, opened
 from controller.images.make import make
 from controller.images.prune import Verdict, sweep, take_away
 from controller.images.stock import Stored, stock
 from controller.images.usage import Usage, usage
 from controller.images.verify import Finding, Health, verify
 from controller.images.wish import image_of
+from controller.installation import Installation
 
 Tell = Callable[[str], None]
 """Is given what people should know beside the result."""
@@ -81,9 +82,9 @@ async def list_images(settings: Settings, tell: Tell) -> list[ListedImage]:
         images = stock(settings.run_dir / "images")
     used: Usage | None = None
     try:
-        async with open_installation(settings) as installation:
+        async with opened(settings) as installation:
             used = await _usage(installation)
-    except InstallationError as error:
+    except OpeningError as error:
         tell(f"who uses them is not known, since {error}")
     except SchemaError as error:
         tell(f"who uses them is not known, since the database can't be read: {error}")
@@ -115,9 +116,9 @@ def verify_images(settings: Settings, keys: Sequence[str], *, remove: bool) -> l
 async def prune_images(settings: Settings, *, unused_for: float, dry: bool) -> list[JudgedImage]:
     """Remove the images that nothing uses, and nothing has used for so many seconds; `dry` only tells.
 
-    Raises `SchemaError`, `InstallationError`, `CacheError`.
+    Raises `SchemaError`, `OpeningError`, `CacheError`.
     """
-    async with open_installation(settings) as installation:
+    async with opened(settings) as installation:
         used = await _usage(installation)
     with _cache_errors():
         verdicts = sweep(settings.run_dir / "images", used, now=time.time(), unused_for=unused_for, dry=dry)
@@ -132,9 +133,8 @@ def _cache_errors() -> Iterator[None]:
         raise CacheError(f"{error}. Try: ai-factory doctor") from error
 
 
-async def _usage(installation: OpenInstallation) -> Usage:
-    jobs = installation.settings.run_dir / installation.id
-    return await usage(installation.database, installation.wanted, jobs)
+async def _usage(installation: Installation) -> Usage:
+    return await usage(installation.database, installation.wanted, installation.jobs)
 
 
 def _named(images: Sequence[Stored], key: str) -> Stored:

@@ -69,8 +69,8 @@ def test_render_prints_the_job_under_the_settings_in_effect(
     assert "# --- sbatch\nsbatch " in ran.out
     assert "module load apptainer" in ran.out
     assert json.loads(ran.out.partition("# --- params.json (mode 0600)\n")[2])["command"][-1] == "you"
-    refused = run("recipes", "render", "simple/hello", "--set", "nonsense=1")
-    assert (refused.code, refused.err.count("\n"), "nonsense" in refused.err) == (1, 1, True)
+    refused = run("recipes", "render", "simple/hello", "--set", "resources.gpu=x")
+    assert (refused.code, refused.err.count("\n"), "resources.gpu" in refused.err) == (1, 1, True)
     assert run("recipes", "render", "simple/none").code == 1
 
 

@@ -1,74 +1,45 @@
-"""Checks of Slurm through its own commands, run with an environment that changes none of their answers."""
+"""Checks of Slurm through the commands, the environment and the options that the controller uses."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import grp
 import os
 import pwd
 import re
+import secrets
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.contract.launch import Resources
+from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import Settings, SlurmSettings, process_environment
+from controller.slurm.argv import make_mark, submit_options
+from controller.slurm.environment import reading_environment
+from controller.slurm.errors import Diagnosis, diagnose, is_without_accounting, reading_trouble
+from controller.slurm.runner import Completed, NotStartedError, ProcessRunner
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
 OLDEST = (22, 5)
 """Slurm 22.05: of it, 24.11 and 26.05 the commands' words are known."""
-_FOR_JOBS = ("HOME", "USER", "LOGNAME", "SHELL", "LANG", "LD_LIBRARY_PATH")
-_OPTIONS = ("partition", "account", "qos", "constraint", "reservation", "gres")
-
-_REMEDIES = (
-    ("configuration source", "Set slurm.conf to the path of the cluster's slurm.conf."),
-    ("unge", "See that munged runs on this host, and that its clock is right: munge -n | unmunge"),
-    ("contact slurm controller", "See that slurmctld runs and can be reached from here: scontrol ping"),
-    ("no answer", "See that slurmctld answers: scontrol ping"),
-    ("timed out", "See that slurmctld answers: scontrol ping"),
-    ("database", "See that slurmdbd runs: sacctmgr ping"),
-    ("Connection refused", "See that slurmctld and slurmdbd run: scontrol ping; sacctmgr ping"),
-    ("artition", "Change slurm.partition; sinfo lists them."),
-    ("ccount", "Change slurm.account; see: sacctmgr show associations user=$USER"),
-    ("qos", "Change slurm.qos; see: sacctmgr show associations user=$USER"),
-    ("onstraint", "Change slurm.constraint; see: sinfo -o '%P %f'"),
-    ("eservation", "Change slurm.reservation; see: scontrol show reservation"),
-    ("generic resource", "Change slurm.gres; see: sinfo -o '%P %G'"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a command printed. `code` is `None` where it did not answer in time."""
-
-    code: int | None
-    out: str
-    err: str
-
-    def said(self) -> str:
-        """Return the last thing it complained of."""
-        if self.code is None:
-            return "no answer in time"
-        lines = [line.strip() for line in (self.err or self.out).splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit code {self.code} without a word"
 
 
 class Slurm:
-    """Runs Slurm's commands. What happens to be set where this is started (SBATCH_…) must change nothing."""
+    """Slurm's commands, run one at a time as the controller runs them."""
 
     def __init__(self, settings: SlurmSettings) -> None:
-        given = process_environment()
-        path = ":".join(filter(None, (settings.bin_dir, given.get("PATH", "/usr/local/bin:/usr/bin:/bin"))))
-        self.environment = {name: given[name] for name in _FOR_JOBS if name in given} | {
-            "PATH": path,
-            "LC_ALL": "C.UTF-8",
-        }
-        conf = settings.conf or given.get("SLURM_CONF", "")
-        if conf:
-            self.environment["SLURM_CONF"] = conf
-        self._timeout = settings.command_timeout
+        self._settings = settings
+        self._runner = ProcessRunner.of(settings)
+        self._environment = reading_environment(process_environment(), settings.conf, settings.bin_dir)
+
+    @property
+    def conf(self) -> str | None:
+        """The path of slurm.conf, where one is set."""
+        return self._environment.get("SLURM_CONF")
 
     def missing(self) -> list[str]:
         """Return the commands that are not to be found."""
@@ -76,36 +47,45 @@ class Slurm:
 
     def where(self, name: str) -> str | None:
         """Return the path of a command."""
-        return shutil.which(name, path=self.environment["PATH"])
+        return shutil.which(name, path=self._environment["PATH"])
 
-    def run(self, name: str, *arguments: str) -> Answer:
-        """Run one command; raises `FailedError` where it can't be run at all."""
-        path = self.where(name)
-        if path is None:
-            raise FailedError(f"{name} is not on this host", "Install Slurm's commands, or set slurm.bin_dir.")
-        try:
-            ended = subprocess.run(
-                [path, *arguments],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=self._timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return Answer(code=None, out="", err="")
-        except OSError as error:
-            raise FailedError(f"{path} can't be run: {error.strerror}", "See that this user may run it.") from error
-        return Answer(code=ended.returncode, out=ended.stdout, err=ended.stderr)
+    def read(self, *argv: str) -> Completed:
+        """Run a command that changes nothing; raises `FailedError` where it can't be run at all."""
+        return _completed(self._runner.read(argv))
 
-    def ask(self, name: str, *arguments: str) -> str:
-        """Run one command and return its output; raises `FailedError` with a remedy where it fails."""
-        answer = self.run(name, *arguments)
-        if answer.code != 0:
-            raise failure(name, answer)
-        return answer.out
+    def change(self, *argv: str) -> Completed:
+        """Run sbatch or scancel; raises `FailedError` where it can't be run at all."""
+        return _completed(self._runner.change(argv))
+
+    def ask(self, *argv: str) -> str:
+        """Run a command that changes nothing; return its output. Raises `FailedError`, with a remedy."""
+        completed = self.read(*argv)
+        if trouble := reading_trouble(completed, empty=not completed.stdout.strip()):
+            raise self.failure(trouble)
+        return completed.stdout
+
+    def failure(self, trouble: Diagnosis) -> FailedError:
+        """Turn a diagnosis into a failed check. Its remedy names keys of a recipe: here they are the settings'."""
+        command = trouble.said.partition(":")[0]
+        remedy = trouble.remedy or f"try it by hand: {command}"
+        remedy = re.sub("`([a-z_]+)`", self._setting, remedy)
+        return FailedError(trouble.said, remedy[0].upper() + remedy[1:])
+
+    def _setting(self, key: re.Match[str]) -> str:
+        return f"slurm.{key[1]}" if hasattr(self._settings, key[1]) else key[0]
+
+
+def _completed(running: Coroutine[Any, Any, Completed]) -> Completed:
+    try:
+        return asyncio.run(running)
+    except NotStartedError as error:
+        remedy = "Install Slurm's commands, or set slurm.bin_dir." if error.missing else "Is this host short of memory?"
+        raise FailedError(str(error), remedy) from error
+
+
+def new_mark() -> str:
+    """Return a mark to put behind each field that is asked for."""
+    return make_mark(secrets.token_hex(4))
 
 
 class SlurmChecks:
@@ -135,7 +115,7 @@ class SlurmChecks:
                 f"not on this host: {', '.join(missing)}",
                 "Run this where Slurm's commands are, install them, or set slurm.bin_dir.",
             )
-        conf = self._slurm.environment.get("SLURM_CONF")
+        conf = self._slurm.conf
         if conf and not Path(conf).is_file():
             raise FailedError(f"slurm.conf is {conf}, where there is no file", "Set slurm.conf to the right path.")
         return ", ".join(COMMANDS)
@@ -216,10 +196,10 @@ class SlurmChecks:
         if self._slurm.where("sacctmgr") is None:
             raise SkippedError("sacctmgr is not on this host; see: may submit")
         listing = ("--noheader", "--parsable2", "show", "associations", f"user={user}", "format=Account,QOS")
-        answer = self._slurm.run("sacctmgr", *listing)
-        if answer.code != 0:
-            raise SkippedError(f"sacctmgr: {answer.said()}; see: may submit")
-        rows = [line.split("|") for line in answer.out.splitlines() if line.count("|") == 1]
+        answer = self._slurm.read("sacctmgr", *listing)
+        if answer.exit_code != 0:
+            raise SkippedError(f"{diagnose(answer).said}; see: may submit")
+        rows = [line.split("|") for line in answer.stdout.splitlines() if line.count("|") == 1]
         accounts = sorted({row[0] for row in rows})
         if not accounts and account:
             raise FailedError(
@@ -238,18 +218,19 @@ class SlurmChecks:
         return f"account {account or '(default)'}, QOS {qos or '(default)'}"
 
     def _accounting(self) -> str:
-        answer = self._slurm.run("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID")
-        if "accounting storage is disabled" in answer.err:
+        answer = self._slurm.read("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID")
+        if is_without_accounting(answer):
             raise SkippedError("this cluster keeps none; how a job ended is then read from its own files")
-        if answer.code != 0:
-            raise failure("sacct", answer)
+        if trouble := reading_trouble(answer, empty=False):
+            raise self._slurm.failure(trouble)
         return "sacct answers"
 
     def _may_submit(self) -> str:
-        answer = self._slurm.run("sbatch", "--test-only", *submit_options(self._settings), "--wrap=true")
-        if answer.code != 0:
-            raise failure("sbatch --test-only", answer)
-        return answer.said().removeprefix("sbatch: ")
+        answer = self._slurm.change("sbatch", "--test-only", *job_options(self._settings, "af-doctor"), "--wrap=true")
+        if answer.exit_code != 0:
+            raise self._slurm.failure(diagnose(answer))
+        lines = [line.strip() for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
+        return lines[-1].removeprefix("sbatch: ") if lines else "sbatch says yes"
 
 
 def _own_groups() -> set[str]:
@@ -260,15 +241,28 @@ def _own_groups() -> set[str]:
     return names
 
 
-def submit_options(settings: SlurmSettings) -> list[str]:
-    """Return sbatch's options for a tiny job where this site's jobs run."""
-    values: Mapping[str, str] = {name: getattr(settings, name) for name in _OPTIONS}
-    chosen = [f"--{name}={value}" for name, value in values.items() if value]
-    return [*settings.extra_options, *chosen, "--nodes=1", "--ntasks=1", "--mem=100M", "--time=2", "--export=ALL"]
-
-
-def failure(command: str, answer: Answer) -> FailedError:
-    """Turn a command's complaint into a failed check, with the remedy that fits."""
-    said = answer.said()
-    remedies: Sequence[str] = [text for part, text in _REMEDIES if part in said]
-    return FailedError(f"{command}: {said}", next(iter(remedies), f"Try it by hand: {command}"))
+def job_options(settings: SlurmSettings, name: str) -> tuple[str, ...]:
+    """Return sbatch's options for a tiny job where this site's jobs run. Raises `FailedError`."""
+    try:
+        resources = Resources(
+            memory_mb=100,
+            time_limit=2,
+            partition=settings.partition or None,
+            account=settings.account or None,
+            qos=settings.qos or None,
+            constraint=settings.constraint or None,
+            reservation=settings.reservation or None,
+            gres=settings.gres or None,
+            extra_options=check_extra_options(settings.extra_options),
+        )
+    except ValueError as error:
+        raise FailedError(str(error), "Change slurm.extra_options.") from error
+    return submit_options(
+        name,
+        resources,
+        output="/dev/null",
+        error="/dev/null",
+        chdir="/",
+        warning_seconds=0,
+        comment="ai-factory doctor",
+    )

@@ -1,0 +1,67 @@
+"""One installation as the controller's programs meet it: its settings, its database, and what these are made into."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.contract.database import Database, open_database
+from api.contract.identity import prefix
+from api.contract.recipes.book import Library
+from api.contract.settings import Settings
+from controller.rundir import SharedRunDirs
+from controller.slurm.runner import ProcessRunner
+from controller.slurm.scheduler import SlurmScheduler
+from controller.store import SqlStore, installation_id
+from controller.wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What every program of an installation is built on."""
+
+    settings: Settings
+    database: Database
+    id: str
+    wanted: Wanted
+    store: SqlStore
+    run_dirs: SharedRunDirs
+    runner: ProcessRunner
+    """Of Slurm's commands."""
+
+    @property
+    def jobs(self) -> Path:
+        """The folder of its job folders."""
+        return self.settings.run_dir / self.id
+
+    @property
+    def scheduler(self) -> SlurmScheduler:
+        """Its Slurm, for one term or one question: each time it counts from the beginning."""
+        return SlurmScheduler(self.runner, prefix(self.id))
+
+
+async def installation_on(database: Database, settings: Settings) -> Installation:
+    """Return the installation of a database; raises what the database raises."""
+    own = await installation_id(database)
+    wanted = Wanted(own, Library(settings.recipes, settings.recipe), settings.slurm)
+    return Installation(
+        settings=settings,
+        database=database,
+        id=own,
+        wanted=wanted,
+        store=SqlStore(database, wanted),
+        run_dirs=SharedRunDirs(settings.run_dir, own, settings.slurm.prologue),
+        runner=ProcessRunner.of(settings.slurm),
+    )
+
+
+@asynccontextmanager
+async def open_installation(settings: Settings) -> AsyncIterator[Installation]:
+    """Open the database of these settings, and close it in the end; raises `SchemaError`, and what databases raise."""
+    database = await open_database(settings.database_url)
+    try:
+        yield await installation_on(database, settings)
+    finally:
+        await database.close()
