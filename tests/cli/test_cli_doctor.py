@@ -304,7 +304,7 @@ def test_a_partition_of_a_group(site: Site, ask: Any, monkeypatch: pytest.Monkey
     shown = PARTITION.format(groups="nobodys", accounts="ALL", state="UP")
     site.command("scontrol", f"echo '{shown}'")
     monkeypatch.setattr("os.getuid", lambda: 65534)
-    monkeypatch.setattr("api.cli.doctor.slurm._own_groups", lambda: {"users"})
+    monkeypatch.setattr("api.cli.doctor.slurm_checks._own_groups", lambda: {"users"})
     assert "for the groups nobodys alone" in ask("--no-job")[1]["partition is open"]["message"]
 
 
