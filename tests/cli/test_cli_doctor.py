@@ -172,6 +172,33 @@ def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.M
     assert "normal" in ask("--no-job")[1]["account and QOS"]["remedy"]
 
 
+def test_what_slurm_refuses_is_told_with_the_setting_to_change(
+    site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "sbatch: error: Batch job submission failed: Invalid qos specification"
+    site.command("sbatch", f"""case "$*" in --version) echo slurm 24.11.5;; *) echo '{refusal}' >&2; exit 1;; esac""")
+    found = ask("--no-job")[1]["may submit"]
+    assert (found["state"], found["message"]) == (
+        "failed",
+        "sbatch: Batch job submission failed: Invalid qos specification",
+    )
+    assert found["remedy"] == "Change slurm.qos (sacctmgr show associations user=$USER)"
+    monkeypatch.setenv("AI_FACTORY_SLURM_EXTRA_OPTIONS", "--array=1-3")
+    found = ask("--no-job")[1]["may submit"]
+    assert ("--array" in found["message"], found["remedy"]) == (True, "Change slurm.extra_options.")
+
+
+def test_the_job_is_submitted_as_those_of_services_are(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_SLURM_PARTITION", "gpu")
+    monkeypatch.setenv("AI_FACTORY_SLURM_GRES", "gpu:1")
+    ask("--timeout", "60")
+    tried, sent = (line for line in site.calls.read_text().splitlines() if "--job-name" in line)
+    for option in ("--partition=gpu", "--gres=gpu:1", "--export=ALL", "--no-requeue", "--dependency=singleton"):
+        assert option in tried.split(), tried
+        assert option in sent.split(), sent
+    assert "--test-only" in tried
+
+
 def test_commands_that_are_missing(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(site.bin))
     (site.bin / "sacct").unlink()
