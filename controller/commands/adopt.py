@@ -71,6 +71,27 @@ class Adoption:
     """Jobs of other installations."""
 
 
+async def adopt(settings: Settings, *, take_over: bool) -> Adoption:
+    """Find such jobs, and those of other installations; `take_over`: write an attempt for each whose service is known.
+
+    Raises `SchemaError`, `OpeningError`, `LeaderError`.
+    """
+    async with opened(settings) as installation:
+        foreign = await find_foreign(installation)
+        strays = await find(installation)
+        taken = await take(installation.database, strays, time.time()) if take_over else ()
+    return Adoption(strays=strays, taken=taken, foreign=foreign)
+
+
+async def cancel(settings: Settings, other: str) -> tuple[Job, ...]:
+    """Cancel the jobs of another installation; return them.
+
+    Raises `SchemaError`, `OpeningError`, `ForeignError`.
+    """
+    async with opened(settings) as installation:
+        return await cancel_foreign(installation, other)
+
+
 async def find(installation: Installation) -> tuple[Stray, ...]:
     """Ask the cluster for such jobs, oldest first. Raises `UnreadableError`, and what the database raises."""
     store, run_dirs = installation.store, installation.run_dirs
@@ -160,27 +181,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-async def adopt(settings: Settings, *, take_over: bool) -> Adoption:
-    """Find such jobs, and those of other installations; `take_over`: write an attempt for each whose service is known.
-
-    Raises `SchemaError`, `OpeningError`, `LeaderError`.
-    """
-    async with opened(settings) as installation:
-        foreign = await find_foreign(installation)
-        strays = await find(installation)
-        taken = await take(installation.database, strays, time.time()) if take_over else ()
-    return Adoption(strays=strays, taken=taken, foreign=foreign)
-
-
-async def cancel(settings: Settings, other: str) -> tuple[Job, ...]:
-    """Cancel the jobs of another installation; return them.
-
-    Raises `SchemaError`, `OpeningError`, `ForeignError`.
-    """
-    async with opened(settings) as installation:
-        return await cancel_foreign(installation, other)
 
 
 def listed(stray: Stray, taken: bool) -> dict[str, Any]:
