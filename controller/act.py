@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from api.contract.launch import Submission
 from api.contract.log import about
 from controller.cluster.cluster import Cluster
 from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
 from controller.observe import probe_spec
-from controller.ports import Clock, DeposedError, JobFolder, Record, Store, Submission, Term, UsedTokenError
+from controller.ports import Clock, DeposedError, JobFolder, Record, Store, Term, UsedTokenError
 
 log = logging.getLogger(__name__)
 

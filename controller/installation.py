@@ -20,7 +20,7 @@ from controller.cluster.rhythm import Rhythm
 from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.ports import Clock, ClusterPorts, ImageMakers, Probes
 from controller.rundir import SharedRunDirs
-from controller.site import ceilings, runner
+from controller.site import ceilings
 from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from controller.store import SqlStore, installation_id
@@ -80,7 +80,7 @@ async def installation_on(database: Database, settings: Settings) -> Installatio
         wanted=wanted,
         store=SqlStore(database, wanted),
         run_dirs=SharedRunDirs(settings.run_dir, own, settings.slurm.prologue),
-        runner=runner(settings),
+        runner=ProcessRunner.of(settings.slurm),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from api.contract.job.parameters import Image
-from api.contract.launch import Resources
+from api.contract.launch import Submission
 from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, ProbeSpec, Sent, Status
 
 
@@ -42,24 +42,6 @@ class Listing:
     """What one squeue says of our jobs."""
 
     jobs: tuple[Job, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """One job, as it is to be submitted. Paths are absolute, and meant literally."""
-
-    token: str
-    """Its name."""
-    resources: Resources
-    folder: str
-    """Where it runs, and where its logs lie."""
-    script: str
-    arguments: tuple[str, ...] = ()
-    comment: str
-    warning: int
-    """How many seconds before its time limit the script is warned; 0: it is not."""
-    after: int | str | None = None
-    """A job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1))."""
 
 
 class Scheduler(Protocol):

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from api.contract.settings import Settings, process_environment
+from api.contract.settings import Settings
 from controller.core.model import Limits, Quota
 from controller.core.script import Site
-from controller.slurm.environment import reading_environment, submitting_environment
-from controller.slurm.runner import ProcessRunner
-
-
-def runner(settings: Settings) -> ProcessRunner:
-    """Return the runner of Slurm's commands under this site's settings."""
-    given, own = process_environment(), settings.slurm
-    seconds = own.command_timeout
-    return ProcessRunner(
-        reading_environment(given, own.conf, own.bin_dir),
-        submitting_environment(given, own.conf, own.bin_dir),
-        reading_seconds=seconds,
-        changing_seconds=seconds * 2,
-    )
 
 
 def site(settings: Settings) -> Site:

@@ -1,7 +1,7 @@
 """Kinds of rules for lint-imports that name what is allowed: whatever is new is refused until somebody allows it.
 
-`only`: these modules import nothing but what is listed. `outside`: each package from outside is imported by nothing but
-the modules that are listed for it. A name stands for a module and all that lies in it.
+`only`: these modules import nothing but what is listed, some of them more besides. `outside`: each package from outside
+is imported by nothing but the modules that are listed for it. A name stands for a module and all that lies in it.
 """
 
 from __future__ import annotations
@@ -42,18 +42,26 @@ class _AllowListContract(Contract):
 
 
 class OnlyContract(_AllowListContract):
-    """`importers` import nothing but what is `allowed`: modules, packages, `stdlib`, `stdlib-3.9`, or all `outside`."""
+    """`importers` import nothing but what is `allowed`: modules, packages, `stdlib`, `stdlib-3.9`, or all `outside`.
+
+    `besides`: what some of them may import as well, `module: module, module, …`.
+    """
 
     importers = fields.ListField(subfield=fields.StringField())
     allowed = fields.ListField(subfield=fields.StringField())
+    besides = fields.ListField(subfield=fields.StringField(), required=False, default=[])
 
     def refused(self, graph: ImportGraph) -> Iterator[str]:
         """Say what is imported and not allowed."""
         allowed: list[str] = self.allowed
         standard = frozenset[str]().union(*(WORDS[name] for name in allowed if name in WORDS))
-        yield from _missing(graph, [*self.importers, *(name for name in allowed if name not in {*WORDS, "outside"})])
+        besides = _rules(self.besides)
+        named = [*self.importers, *allowed, *besides, *(name for names in besides.values() for name in names)]
+        yield from _missing(graph, [name for name in named if name not in {*WORDS, "outside"}])
         for importer, imported in _imports(graph):
             if not _lies_in(importer, self.importers) or _lies_in(imported, allowed) or imported in standard:
+                continue
+            if any(_lies_in(importer, [who]) and _lies_in(imported, names) for who, names in besides.items()):
                 continue
             if not ("outside" in allowed and graph.is_module_squashed(imported)):
                 yield f"{importer} imports {imported}{_lines(graph, importer, imported)}"
@@ -69,16 +77,19 @@ class OutsideContract(_AllowListContract):
 
     def refused(self, graph: ImportGraph) -> Iterator[str]:
         """Say which package from outside is imported by whom it is not allowed to."""
-        rules: dict[str, list[str]] = {}
-        for line in self.importers:
-            package, _, modules = line.partition(":")
-            rules[package] = [name.strip() for name in modules.split(",")]
+        rules = _rules(self.importers)
         yield from _missing(graph, [name for modules in rules.values() for name in modules])
         for importer, imported in _imports(graph):
             if not graph.is_module_squashed(imported) or (imported in WORDS["stdlib"] and imported not in rules):
                 continue
             if not _lies_in(importer, rules.get(imported, ())):
                 yield f"{importer} imports {imported}{_lines(graph, importer, imported)}"
+
+
+def _rules(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Read lines of `name: name, name, …`."""
+    parts = (line.partition(":") for line in lines)
+    return {name: [one.strip() for one in names.split(",")] for name, _, names in parts}
 
 
 def _imports(graph: ImportGraph) -> Iterator[tuple[str, str]]:

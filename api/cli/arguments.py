@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from argparse import RawDescriptionHelpFormatter
-from importlib.metadata import PackageNotFoundError, version
 
-from api.cli.exits import EXIT_CODES
-from api.cli.grammar import programs, services, site
-from api.cli.grammar.parser import PROGRAM, Parser, epilog, global_flags
+from api.cli.errors import EXIT_CODES
+from api.cli.images import grammar as images
+from api.cli.parser import PROGRAM, Parser, epilog, global_flags
+from api.cli.programs import grammar as programs
+from api.cli.recipes import grammar as recipes
+from api.cli.services import grammar as services
+from api.cli.site import grammar as site
+from api.cli.version import program_version
 
 _EXAMPLES = (
     "up  # runs API and controller",
@@ -34,15 +38,7 @@ def build() -> Parser:
     services.add_services(commands)
     services.add_declared(commands)
     services.add_models(commands)
-    site.add_recipes(commands)
-    site.add_images(commands)
-    site.add_site(commands)
+    recipes.add(commands)
+    images.add(commands)
+    site.add(commands)
     return parser
-
-
-def program_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("ai-factory-server")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -10,10 +10,11 @@ from argparse import SUPPRESS, Action, _SubParsersAction
 from collections.abc import Callable, Iterator, Sequence
 
 from api.cli.arguments import build
-from api.cli.client import Client, admin_key
 from api.cli.context import Context, server_url
-from api.cli.exits import CliError, Exit
-from api.cli.grammar.parser import Parser
+from api.cli.errors import CliError
+from api.cli.parser import Parser
+from api.cli.rest.client import Client, admin_key
+from api.contract.exits import Exit
 
 NAMES_SECONDS = 1.0
 """So long the API may take to name services."""

@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.cli.console import Console
+from api.cli.terminal.console import Console
 from api.contract.settings import PREFIX, Settings, process_environment
 
 

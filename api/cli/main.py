@@ -10,28 +10,26 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 from api.cli.arguments import build
-from api.cli.console import Console
 from api.cli.context import Context
-from api.cli.exits import CliError, Exit
-from api.contract.settings import SettingsError, load, process_environment
+from api.cli.errors import CliError
+from api.cli.terminal.console import Console
+from api.contract.exits import Exit, ExitError
+from api.contract.settings import load, process_environment
 
 FLAG = "flag_"
 Command = Callable[[Context], Exit]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code (see `exits`)."""
+    """Run one command and return its exit code (see `api.contract.exits`)."""
     console = _console(colour=True)
     try:
         arguments = _parse(argv)
         console = _console(colour=arguments.color)
         return int(command_of(arguments.run)(_context(arguments, console)))
-    except CliError as error:
+    except ExitError as error:
         console.error(str(error))
         return int(error.code)
-    except SettingsError as error:
-        console.error(str(error))
-        return int(Exit.SETUP)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the interpreter's own end
         return int(Exit.INTERRUPTED)

@@ -23,6 +23,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
 from api.contract.database import Database
+from api.contract.exits import ExitError
 from api.contract.settings import process_environment
 from api.contract.tables import Endpoint, Installation, Lease, ServiceStatus
 
@@ -30,7 +31,7 @@ FORMAT = 1
 ABOUT, KEY, SQLITE, POSTGRESQL = "about.json", "installation.key", "ai-factory.db", "ai-factory.pgdump"
 
 
-class BackupError(Exception):
+class BackupError(ExitError):
     """It can't be made, or not be restored; the message says why and what to do. Nothing was changed."""
 
 

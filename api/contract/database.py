@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from api.contract.exits import Exit, ExitError
 from api.contract.settings import shared_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -40,8 +41,10 @@ READERS = 4
 _Found = TypeVar("_Found")
 
 
-class SchemaError(Exception):
+class SchemaError(ExitError):
     """The database can't be used as it is; the message says which command mends it."""
+
+    code = Exit.SETUP
 
 
 class Database:

@@ -10,14 +10,18 @@ import re
 import secrets
 from pathlib import Path
 
+from api.contract.exits import Exit, ExitError
+
 ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 """Easy to read and to type: no 0/o, 1/i/l, u."""
 SERVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 KEY_BYTES = 32
 
 
-class KeyFileError(Exception):
+class KeyFileError(ExitError):
     """The installation's key file is missing, unreadable, too open or of the wrong size."""
+
+    code = Exit.SETUP
 
 
 def new_id(length: int = 8) -> str:

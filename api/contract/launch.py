@@ -34,6 +34,26 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One job, as it is to be submitted. Paths are absolute, and meant literally."""
+
+    token: str
+    """Its name."""
+    resources: Resources
+    folder: str
+    """Where it runs, and where its logs lie."""
+    script: str
+    arguments: tuple[str, ...] = ()
+    keeps_logs: bool = True
+    """Whether what it prints is kept."""
+    comment: str
+    warning: int
+    """How many seconds before its time limit the script is warned; 0: it is not."""
+    after: int | str | None = None
+    """A job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How a replica shows that it is well. Times in seconds."""
 

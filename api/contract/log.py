@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from api.contract.settings import Settings
+
 _about: ContextVar[Mapping[str, object]] = ContextVar("about", default=MappingProxyType({}))
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -66,6 +68,14 @@ class TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the line without what `logging` itself adds below it."""
         return " ".join([super().formatMessage(record), *(f"{k}={_text(v)}" for k, v in fields_of(record).items())])
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Log the controller's own lines at the level that is set, libraries' from warnings on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if settings.controller.log_format == "json" else TextLines())
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("controller").setLevel(settings.log_level.upper())
 
 
 def _text(value: object) -> str:

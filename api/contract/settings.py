@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from api.contract.exits import Exit, ExitError
+
 PREFIX = "AI_FACTORY_"
 Pause = Annotated[float, msgspec.Meta(gt=0, le=10**7)]
 Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
@@ -21,8 +23,10 @@ Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class SettingsError(Exception):
+class SettingsError(ExitError):
     """A setting is unknown or has a bad value; the message names it, its source and what to do."""
+
+    code = Exit.SETUP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

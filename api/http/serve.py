@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from api.contract.database import SchemaError, open_database
+from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_key
 from api.contract.settings import ApiSettings, Settings, SettingsError, load, process_environment
 from api.http.app import create_app
@@ -33,12 +34,12 @@ class PortError(Exception):
     """The address can't be listened on; the message says why."""
 
 
-EXIT_CODES: dict[type[Exception], int] = {
-    SettingsError: 3,
-    SchemaError: 3,
-    UnsafeError: 3,
-    KeyFileError: 3,
-    PortError: 4,
+EXIT_CODES: dict[type[Exception], Exit] = {
+    SettingsError: Exit.SETUP,
+    SchemaError: Exit.SETUP,
+    UnsafeError: Exit.SETUP,
+    KeyFileError: Exit.SETUP,
+    PortError: Exit.UNREACHABLE,
 }
 """Why it did not start."""
 

@@ -6,9 +6,10 @@ and looking settles it.
 
 from __future__ import annotations
 
+from api.contract.launch import Submission
 from controller.core.model import SendOutcome, Sent
 from controller.failpoints import reach
-from controller.ports import Clock, Scheduler, Submission
+from controller.ports import Clock, Scheduler
 
 
 class Sends:

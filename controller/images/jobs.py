@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from api.contract.identity import new_id
 from api.contract.job.parameters import Image, Parameters
-from api.contract.launch import Resources
+from api.contract.launch import Resources, Submission
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
-from controller.ports import JobFolder, Submission, UnreadableError
+from controller.ports import JobFolder, UnreadableError
 from controller.rundir import SharedRunDirs
 from controller.slurm.runner import Runner
 from controller.slurm.scheduler import SlurmScheduler

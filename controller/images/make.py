@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from api.contract.exits import ExitError
 from api.contract.job.folder import LOGS
 from api.contract.job.parameters import Image
 from api.contract.settings import Settings, process_environment
@@ -20,8 +21,8 @@ from controller.images.jobs import ImageJobs, Maker, ResourcesError
 from controller.images.stock import Stored, read
 from controller.ports import JobFolder, UnreadableError
 from controller.rundir import read_job_files
-from controller.site import runner
 from controller.slurm.environment import FAMILIES
+from controller.slurm.runner import ProcessRunner
 from controller.wrapper import cache
 from controller.wrapper.cache import Entry
 
@@ -35,7 +36,7 @@ END_SECONDS = 20.0
 Tell = Callable[[str], None]
 
 
-class MakeError(Exception):
+class MakeError(ExitError):
     """The image could not be made; the message says why."""
 
 
@@ -48,7 +49,7 @@ async def make(settings: Settings, image: Image, *, in_job: bool, refresh: bool,
     there = read(entry)
     if there is not None and not refresh:
         return there, False
-    jobs = ImageJobs(settings, runner(settings))
+    jobs = ImageJobs(settings, ProcessRunner.of(settings.slurm))
     try:
         maker = await jobs.prepare(image, refresh=refresh)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from api.contract.exits import Exit, ExitError
 from api.contract.job.parameters import Image
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
@@ -14,12 +15,14 @@ LARGEST_DEFINITION = 1_000_000
 _DEFINITION = re.compile(r"^\s*bootstrap\s*:", re.IGNORECASE | re.MULTILINE)
 
 
-class WishError(Exception):
+class WishError(ExitError):
     """It can't be made; the message says what is wrong, and what to type."""
 
 
 class UnknownRecipeError(WishError):
     """There is no such recipe."""
+
+    code = Exit.NOT_FOUND
 
 
 def image_of(settings: Settings, what: str) -> Image:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from api.contract.job.folder import STDERR, STDOUT
-from api.contract.launch import Resources
-from controller.ports import Submission
+from api.contract.launch import Resources, Submission
 
 LIST_FIELDS = ("%A", "%T", "%B", "%S", "%e", "%j", "%r")
 """Id, state, batch host, start, end, name, reason (squeue(1)). `%A` is a number for parts of arrays too; `%B` is the
@@ -77,8 +76,12 @@ def submit_command(job: Submission) -> tuple[str, ...]:
     rests on comes after what was asked for, and the singleton last of all. Raises ValueError where a value can't be
     handed to sbatch.
     """
-    options = (*_asked_for(job.resources), *_fixed(job.folder, job.comment), *_protocol(job))
-    return ("sbatch", *options, job.script, *job.arguments)
+    return ("sbatch", *submit_options(job), job.script, *job.arguments)
+
+
+def submit_options(job: Submission) -> tuple[str, ...]:
+    """Return the options alone; raises ValueError as `submit_command` does."""
+    return (*_asked_for(job.resources), *_fixed(job), *_protocol(job))
 
 
 def _asked_for(resources: Resources) -> list[str]:
@@ -109,7 +112,7 @@ def _gpus(resources: Resources) -> str:
     return ":".join(("gpu", *([resources.gpu_type] if resources.gpu_type else []), str(resources.gpu)))
 
 
-def _fixed(folder: str, comment: str) -> list[str]:
+def _fixed(job: Submission) -> list[str]:
     """Return what is the same for every job.
 
     `--export=ALL` means the environment of the sbatch process, which `controller.slurm.environment` makes from a
@@ -117,12 +120,13 @@ def _fixed(folder: str, comment: str) -> list[str]:
     first (SLURM_GET_USER_ENV), which may hang on a slow home; `NIL` does not, but is not known to 22.05, which takes
     it for a variable's name.
     """
+    logs = [f"{literal_path(job.folder)}/{name}" if job.keeps_logs else "/dev/null" for name in (STDOUT, STDERR)]
     return [
-        f"--output={literal_path(folder)}/{STDOUT}",
-        f"--error={literal_path(folder)}/{STDERR}",
+        f"--output={logs[0]}",
+        f"--error={logs[1]}",
         "--open-mode=append",
-        f"--chdir={_plain(folder)}",
-        f"--comment={one_line(comment)}",
+        f"--chdir={_plain(job.folder)}",
+        f"--comment={one_line(job.comment)}",
         "--export=ALL",
         "--parsable",
     ]

@@ -36,8 +36,15 @@ class Diagnosis:
     trouble: Trouble
     reason: str
     """One CamelCase word, for programs."""
-    message: str
-    """What Slurm said, and what to do about it where that is known."""
+    said: str
+    """The command, and what it said."""
+    remedy: str = ""
+    """What to do about it, where that is known."""
+
+    @property
+    def message(self) -> str:
+        """What Slurm said, and what to do about it where that is known."""
+        return f"{self.said}: {self.remedy}" if self.remedy else self.said
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +171,9 @@ def diagnose(completed: Completed) -> Diagnosis:
     verdict = _verdict(completed.stderr)
     for row in _TABLE:
         if re.search(row.pattern, verdict, re.IGNORECASE) and not (killed and row.trouble in _REFUSALS):
-            return Diagnosis(row.trouble, row.reason, f"{said}: {row.remedy}")
+            return Diagnosis(row.trouble, row.reason, said, row.remedy)
     if killed:
-        return Diagnosis(Trouble.AMBIGUOUS, "SlurmTimeout", f"{said}: {_CONTROLLER}")
+        return Diagnosis(Trouble.AMBIGUOUS, "SlurmTimeout", said, _CONTROLLER)
     return Diagnosis(Trouble.UNKNOWN, "SlurmFailed", said)
 
 

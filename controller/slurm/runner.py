@@ -9,7 +9,10 @@ import signal
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
+
+from api.contract.settings import SlurmSettings, process_environment
+from controller.slurm.environment import reading_environment, submitting_environment
 
 SUBMISSIONS_AT_ONCE = 4
 """sbatch and scancel at a time; more did not make slurmctld any faster (measured)."""
@@ -82,6 +85,17 @@ class ProcessRunner:
         self._gate = asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
         self.calls: Counter[tuple[str, str]] = Counter()
         """(command, `ok` | `failed` | `killed` | `not started`) -> how often, for the metrics."""
+
+    @classmethod
+    def of(cls, settings: SlurmSettings) -> Self:
+        """Return the runner of this site's commands."""
+        given, seconds = process_environment(), settings.command_timeout
+        return cls(
+            reading_environment(given, settings.conf, settings.bin_dir),
+            submitting_environment(given, settings.conf, settings.bin_dir),
+            reading_seconds=seconds,
+            changing_seconds=seconds * 2,
+        )
 
     async def read(self, argv: tuple[str, ...]) -> Completed:
         """Run a command that changes nothing. Raises NotStartedError."""

@@ -8,8 +8,9 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from api.contract.launch import Submission
 from controller.core.model import Job, SendOutcome, Sent
-from controller.ports import Listing, Submission, UnreadableError
+from controller.ports import Listing, UnreadableError
 from controller.slurm import argv, errors, parse
 from controller.slurm.runner import Completed, NotStartedError, Runner
 

@@ -10,14 +10,17 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
+from api.contract.exits import Exit, ExitError
 from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class PortError(Exception):
+class PortError(ExitError):
     """The address can't be listened on; the message says why."""
+
+    code = Exit.UNREACHABLE
 
 
 @asynccontextmanager

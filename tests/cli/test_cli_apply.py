@@ -16,8 +16,9 @@ from cli_tools import LiveApi, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.declarations import Declaration, of_api, patch, read, same, write, write_all
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.cli.services.declarations import Declaration, of_api, patch, read, same, write, write_all
+from api.contract.exits import Exit
 from api.http.patches import merge
 
 RECIPE = "inference/vllm_dummy"
@@ -168,7 +169,7 @@ def test_a_service_that_others_changed_since_is_left_alone(ask: Run, live: LiveA
     ask("apply", "-f", str(file), "--yes")
     file.write_text(TWO.replace("replicas: 2", "replicas: 1"))
     script = f"""
-import sys, api.cli.applying as applying
+import sys, api.cli.services.apply as applying
 from api.cli.main import main
 ask = applying._ask
 def meddle(*given):

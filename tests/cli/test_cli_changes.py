@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from cli_tools import FakeApi, LiveApi, Run, service
 
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 RECIPE = "inference/vllm_dummy"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.cli.waiting.POLL_FIRST", 0.01)
-    monkeypatch.setattr("api.cli.waiting.POLL_MOST", 0.02)
+    monkeypatch.setattr("api.cli.services.wait.POLL_FIRST", 0.01)
+    monkeypatch.setattr("api.cli.services.wait.POLL_MOST", 0.02)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cli_tools import ROOT, Following, LiveApi, Ran, Run, until
 
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 CHAPTER = (ROOT / "docs/cli.md").read_text()
 ENDLESS = re.compile(r"^ai-factory (watch|services events .* -f|logs .* -f)")

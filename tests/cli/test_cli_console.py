@@ -12,7 +12,9 @@ from cli_tools import LiveApi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.console import Column, Console, _wide, duration, layout, one_line, printable
+from api.cli.terminal.console import Console
+from api.cli.terminal.table import Column, layout
+from api.cli.terminal.text import duration, one_line, printable, wide
 
 COLUMNS = (Column("ID"), Column("NAME", flexible=True), Column("STATUS"), Column("MESSAGE", flexible=True))
 
@@ -42,7 +44,7 @@ def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], wi
     lines = layout(COLUMNS, rows, width)
     assert len(lines) == len(rows) + 1
     for line in lines:
-        assert _wide(line) <= width
+        assert wide(line) <= width
         assert line == line.rstrip()
         assert line.isprintable()
 

@@ -11,15 +11,15 @@ import pytest
 from test_cli_grammar import commands as grammar
 
 from api.cli.arguments import build
-from api.cli.configuration import leaves
-from api.cli.exits import EXIT_CODES
+from api.cli.errors import EXIT_CODES
+from api.cli.site.config import leaves
 from api.contract.settings import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"`([^`\n]+)`")
 SETTING = re.compile(r"(?<![\w./-])(?:api|slurm|controller|apptainer|images)\.[a-z_]+(?![\w.])")
-PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http"}
+PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http", "controller.commands", "controller.slurm"}
 REDIRECTION = re.compile(r" [<>]\S+")
 SUBSTITUTION = re.compile(r"\$\([^)]*\)")
 

@@ -32,11 +32,28 @@ while [ "${{1#--}}" != "$1" ]; do shift; done
 ( exec >/dev/null 2>&1; bash "$@" ) &
 echo "7;local"
 """
-SINFO = """\
-case "$*" in *%P*) printf 'main*\\ngpu\\n';; *%o*) echo 127.0.0.1;; *) printf 'n1\\nn1\\nn2\\n';; esac
+LISTING = """\
+#!{python} -IS
+import pathlib, re, sys
+calls = pathlib.Path({calls!r})
+names = re.findall(r"--job-name=(\\S+)", calls.read_text()) if calls.exists() else []
+format = next(word for word in sys.argv if word.startswith("--format=")).removeprefix("--format=")
+for row in {rows!r}:
+    known = {{"j": names[-1] if names else "", **row}}
+    if all(letter in known for letter in re.findall("%([a-zA-Z])", format)):
+        print(re.sub("%([a-zA-Z])", lambda found: known[found[1]], format))
 """
+"""What squeue and sinfo answer: a line for each row that has all fields which are asked for. `j` is the last job's."""
+NODES = ({"N": "n1", "o": "127.0.0.1"}, {"N": "n1", "o": "127.0.0.1"}, {"N": "n2", "o": "127.0.0.1"})
+PARTITIONS = ({"P": "main*"}, {"P": "gpu"})
 
 PARTITION = "PartitionName=main Default=YES AllowGroups={groups} AllowAccounts={accounts} AllowQos=ALL State={state}"
+
+
+def job(number: str, state: str, *, node: str = "n/a", reason: str = "None", **more: str) -> dict[str, str]:
+    """A job as squeue lists it; under the name of the doctor's last one, if none is given."""
+    fields = {"A": number, "i": number, "T": state, "B": node, "S": "N/A", "e": "N/A", "r": reason, "k": ""}
+    return fields | more
 
 
 class Site:
@@ -49,8 +66,8 @@ class Site:
         self.environment = folder / "environment"
         self.bin.mkdir()
         self.command("sbatch", SBATCH.format(calls=self.calls, environment=self.environment))
-        self.command("sinfo", SINFO)
-        self.command("squeue", "echo 'COMPLETED|n1|None'")
+        self.listing("sinfo", *PARTITIONS, *NODES)
+        self.jobs(job("7", "COMPLETED", node="n1"))
         self.command("sacct", "true")
         self.command("sacctmgr", "printf 'lab|normal,high\\nroot|normal\\n'")
         self.command("scontrol", f"echo '{PARTITION.format(groups='ALL', accounts='ALL', state='UP')}'")
@@ -61,6 +78,14 @@ class Site:
         file = self.bin / name
         file.write_text(f"#!/bin/bash\n{script}\n")
         file.chmod(0o755)
+
+    def listing(self, name: str, *rows: dict[str, str]) -> None:
+        file = self.bin / name
+        file.write_text(LISTING.format(python=sys.executable, calls=str(self.calls), rows=rows))
+        file.chmod(0o755)
+
+    def jobs(self, *rows: dict[str, str]) -> None:
+        self.listing("squeue", *rows)
 
     def left_behind(self) -> list[Path]:
         return list(self.run_dir.iterdir())
@@ -101,6 +126,8 @@ def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-2")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("AI_FACTORY_DATABASE_PASSWORD_OF_SOMEBODY", "x")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/site.pem")
     code, found = ask("--timeout", "60")
     failed = [result for result in found.values() if result["state"] == "failed"]
     assert failed == []
@@ -112,6 +139,7 @@ def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert site.left_behind() == []
     handed = {line.partition("=")[0] for line in site.environment.read_text().splitlines()}
     assert not {name for name in handed if name.startswith(("SBATCH_", "SLURM_", "AI_FACTORY_"))}
+    assert {"https_proxy", "SSL_CERT_FILE"} <= handed, "what real jobs get"
     assert "scancel" not in site.calls.read_text()
 
 
@@ -125,7 +153,7 @@ def test_for_people_each_check_is_a_line_and_each_failure_has_a_remedy(site: Sit
     failed = [number for number, line in enumerate(lines) if line.startswith("✗")]
     assert len(failed) == 1
     assert "Unable to contact" in lines[failed[0]]
-    assert "→ See that slurmctld runs" in lines[failed[0] + 1]
+    assert "→ Is slurmctld running" in lines[failed[0] + 1]
     assert lines[-1].startswith("1 of ")
     assert "af-doctor" not in site.calls.read_text()
 
@@ -144,6 +172,33 @@ def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.M
     assert "normal" in ask("--no-job")[1]["account and QOS"]["remedy"]
 
 
+def test_what_slurm_refuses_is_told_with_the_setting_to_change(
+    site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = "sbatch: error: Batch job submission failed: Invalid qos specification"
+    site.command("sbatch", f"""case "$*" in --version) echo slurm 24.11.5;; *) echo '{refusal}' >&2; exit 1;; esac""")
+    found = ask("--no-job")[1]["may submit"]
+    assert (found["state"], found["message"]) == (
+        "failed",
+        "sbatch: Batch job submission failed: Invalid qos specification",
+    )
+    assert found["remedy"] == "Change slurm.qos (sacctmgr show associations user=$USER)"
+    monkeypatch.setenv("AI_FACTORY_SLURM_EXTRA_OPTIONS", "--array=1-3")
+    found = ask("--no-job")[1]["may submit"]
+    assert ("--array" in found["message"], found["remedy"]) == (True, "Change slurm.extra_options.")
+
+
+def test_the_job_is_submitted_as_those_of_services_are(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_SLURM_PARTITION", "gpu")
+    monkeypatch.setenv("AI_FACTORY_SLURM_GRES", "gpu:1")
+    ask("--timeout", "60")
+    tried, sent = (line for line in site.calls.read_text().splitlines() if "--job-name" in line)
+    for option in ("--partition=gpu", "--gres=gpu:1", "--export=ALL", "--no-requeue", "--dependency=singleton"):
+        assert option in tried.split(), tried
+        assert option in sent.split(), sent
+    assert "--test-only" in tried
+
+
 def test_commands_that_are_missing(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(site.bin))
     (site.bin / "sacct").unlink()
@@ -154,7 +209,7 @@ def test_commands_that_are_missing(site: Site, ask: Any, monkeypatch: pytest.Mon
 
 def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any) -> None:
     site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace("( exec", "#"))
-    site.command("squeue", "echo 'PENDING||Resources'")
+    site.jobs(job("7", "PENDING", reason="Resources"))
     code, found = ask("--timeout", "0.3")
     assert code == 1
     assert "job 7 is pending (Resources)" in found["run_dir seen by jobs"]["message"]
@@ -232,7 +287,7 @@ def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pyt
 
 def test_a_firewall_before_the_nodes(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address of TEST-NET-1 (RFC 5737) answers nobody."""
-    site.command("sinfo", SINFO.replace("127.0.0.1", "192.0.2.1"))
+    site.listing("sinfo", *PARTITIONS, {"N": "n1", "o": "192.0.2.1"})
     monkeypatch.setattr("api.cli.doctor.job.REACH_SECONDS", 0.1)
     monkeypatch.setenv("AI_FACTORY_SLURM_PORT_RANGE", "47000,47100")
     site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace(
@@ -276,7 +331,7 @@ def test_a_partition_of_a_group(site: Site, ask: Any, monkeypatch: pytest.Monkey
     shown = PARTITION.format(groups="nobodys", accounts="ALL", state="UP")
     site.command("scontrol", f"echo '{shown}'")
     monkeypatch.setattr("os.getuid", lambda: 65534)
-    monkeypatch.setattr("api.cli.doctor.slurm._own_groups", lambda: {"users"})
+    monkeypatch.setattr("api.cli.doctor.slurm_checks._own_groups", lambda: {"users"})
     assert "for the groups nobodys alone" in ask("--no-job")[1]["partition is open"]["message"]
 
 
@@ -362,18 +417,20 @@ def test_checks_need_one_another_and_none_breaks_the_others() -> None:
     ]  # fmt: skip
 
 
-OTHERS = """\
-printf '%s\\n' '11|RUNNING|af-k3x9pq-chat1-0-1|chat' '12|PENDING|af-k3x9pq-chat1-1-1|chat' \
-    '13|COMPLETING|af-k3x9pq-chat1-2-1|chat' '14|RUNNING|af-{own}-chat2-0-1|mine' '15|RUNNING|af-image-abc-xyz|image' \
-    '16|RUNNING|af-doctor-abc|' '17|RUNNING|my job' '18|RUNNING|af-k3x9pq'
-"""
-
-
 def others(site: Site, home: Path) -> None:
     """Have squeue list a job of this installation, three of another, and what is of none."""
     with closing(sqlite3.connect(home / ".local/state/ai-factory/ai-factory.db")) as database:
         ((own,),) = database.execute("SELECT id FROM installation").fetchall()
-    site.command("squeue", OTHERS.format(own=own))
+    site.jobs(
+        job("11", "RUNNING", j="af-k3x9pq-chat1-0-1", k="chat"),
+        job("12", "PENDING", j="af-k3x9pq-chat1-1-1", k="chat"),
+        job("13", "COMPLETING", j="af-k3x9pq-chat1-2-1", k="chat"),
+        job("14", "RUNNING", j=f"af-{own}-chat2-0-1", k="mine"),
+        job("15", "RUNNING", j="af-image-abc-xyz", k="image"),
+        job("16", "RUNNING", j="af-doctor-abc"),
+        job("17", "RUNNING", j="my | job"),
+        job("18", "RUNNING", j="af-k3x9pq"),
+    )
 
 
 def test_jobs_of_an_installation_that_left_traces_here(site: Site, ask: Any, home: Path) -> None:
@@ -396,7 +453,7 @@ def test_jobs_of_an_installation_elsewhere_are_told_and_no_failure(site: Site, a
 
 
 def test_very_many_jobs_are_counted(site: Site, ask: Any) -> None:
-    site.command("squeue", 'for n in $(seq 200); do echo "$n|RUNNING|af-k3x9pq-chat1-$n-1|chat"; done')
+    site.jobs(*(job(str(n), "RUNNING", j=f"af-k3x9pq-chat1-{n}-1", k="chat") for n in range(1, 201)))
     message = ask("--no-job")[1]["other installations"]["message"]
     assert message.startswith("200 jobs of installation k3x9pq (1 chat, ")
     assert "10 chat and 190 more)" in message

@@ -1,4 +1,4 @@
-"""`ai-factory images`: what it shows of the controller's answers, and all of it for real on one host."""
+"""`ai-factory images`: what it shows of the commands' answers, and all of it for real on one host."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_tools import Run
 
-from api.cli.images import origin, size
+from api.cli.images.words import origin, size
+from api.contract.settings import Settings
 
-Answer = Callable[..., Path]
 IMAGE: dict[str, Any] = {
     "key": "a" * 16,
     "path": "/run/images/a.sif",
@@ -29,6 +28,8 @@ IMAGE: dict[str, Any] = {
     "used_at": "2026-01-02T03:04:05+00:00",
 }
 USED = {**IMAGE, "services": ["chat", "other"], "jobs": ["af-i-s-0-1"]}
+MADE = {**IMAGE, "made": True}
+DAY = 86400.0
 GOOD = {**IMAGE, "state": "ok", "message": "", "removed": False}
 HEEDING = """
 import signal, sys
@@ -39,23 +40,36 @@ sys.exit(main())
 THIN = 'Bootstrap: scratch\n%setup\n    mkdir -p "$APPTAINER_ROOTFS/usr"\n'
 
 
+class Commands:
+    """A stand-in for the controller's commands: what they answer, and what they were asked."""
+
+    def __init__(self) -> None:
+        self.answer: Any = []
+        self.asked: list[tuple[Any, ...]] = []
+
+    def sync(self, settings: Settings, *given: Any, **chosen: Any) -> Any:
+        self.asked.append((*given, {name: value for name, value in chosen.items() if name != "tell"}))
+        return self.answer
+
+    async def listing(self, settings: Settings, tell: Any) -> Any:
+        return self.answer
+
+    async def later(self, settings: Settings, *given: Any, **chosen: Any) -> Any:
+        return self.sync(settings, *given, **chosen)
+
+
 @pytest.fixture
-def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """A stand-in for the controller's program; what it was asked lies in the file that is returned."""
-
-    def answer(value: Any, code: int = 0) -> Path:
-        (tmp_path / "answer").write_text("" if value is None else json.dumps(value))
-        program = tmp_path / "controller.sh"
-        program.write_text(f'#!/bin/sh\necho "$@" >"{tmp_path}/asked"; cat "{tmp_path}/answer"; exit {code}\n')
-        program.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(program))
-        return tmp_path / "asked"
-
-    return answer
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    commands = Commands()
+    monkeypatch.setattr("api.cli.images.list.list_images", commands.listing)
+    monkeypatch.setattr("api.cli.images.make.make_image", commands.later)
+    monkeypatch.setattr("api.cli.images.verify.verify_images", commands.sync)
+    monkeypatch.setattr("api.cli.images.prune.prune_images", commands.later)
+    return commands
 
 
-def test_the_list(run: Run, answer: Answer) -> None:
-    answer([USED, {**IMAGE, "services": None, "jobs": None}])
+def test_the_list(run: Run, commands: Commands) -> None:
+    commands.answer = [USED, {**IMAGE, "services": None, "jobs": None}]
     told = run("images", "list")
     lines = [line.split() for line in told.out.splitlines()]
     assert lines[0] == ["KEY", "IMAGE", "SIZE", "MADE", "USED", "SERVICES"]
@@ -70,32 +84,31 @@ def test_the_list(run: Run, answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("argv", "asked"),
     [
-        (["pull", "docker://a"], "make -- docker://a"),
-        (["pull", "inference/vllm", "--job", "--refresh"], "make --where=job --refresh -- inference/vllm"),
-        (["build", "x.def", "--host"], "make --where=host -- x.def"),
-        (["verify"], "verify --"),
-        (["verify", "ab", "cd", "--remove"], "verify --remove -- ab cd"),
-        (["prune"], "prune --unused-for=30.0"),
-        (["prune", "--unused-for", "0", "--dry-run"], "prune --unused-for=0.0 --dry-run"),
+        (["pull", "docker://a"], ("docker://a", {"where": None, "refresh": False})),
+        (["pull", "inference/vllm", "--job", "--refresh"], ("inference/vllm", {"where": "job", "refresh": True})),
+        (["build", "x.def", "--host"], ("x.def", {"where": "host", "refresh": False})),
+        (["verify"], ([], {"remove": False})),
+        (["verify", "ab", "cd", "--remove"], (["ab", "cd"], {"remove": True})),
+        (["prune"], ({"unused_for": 30 * DAY, "dry": False},)),
+        (["prune", "--unused-for", "0", "--dry-run"], ({"unused_for": 0.0, "dry": True},)),
     ],
 )
-def test_what_the_controllers_program_is_asked(run: Run, answer: Answer, argv: list[str], asked: str) -> None:
-    file = answer(None, code=5)
-    assert run("images", *argv).code == 5
-    assert file.read_text() == f"-m controller images {asked}\n"
+def test_what_the_commands_are_asked(run: Run, commands: Commands, argv: list[str], asked: tuple[Any, ...]) -> None:
+    commands.answer = MADE if argv[0] in ("pull", "build") else []
+    assert run("images", *argv).code == 0
+    assert commands.asked == [asked]
 
 
-def test_prune_takes_the_settings_days(run: Run, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answer([])
+def test_prune_takes_the_settings_days(run: Run, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AI_FACTORY_IMAGES_KEEP_DAYS", "7")
     assert run("images", "prune").err == "None removed, 0 B.\n"
-    assert asked.read_text().split()[-1] == "--unused-for=7.0"
+    assert commands.asked == [({"unused_for": 7 * DAY, "dry": False},)]
     for days in ("-1", "nan", "inf"):
         assert run("images", "prune", f"--unused-for={days}").code == 2
 
 
-def test_prune_tells_of_each(run: Run, answer: Answer) -> None:
-    answer([{**IMAGE, "removed": True, "why": "unused"}, {**IMAGE, "removed": False, "why": "used by chat"}])
+def test_prune_tells_of_each(run: Run, commands: Commands) -> None:
+    commands.answer = [{**IMAGE, "removed": True, "why": "unused"}, {**IMAGE, "removed": False, "why": "used by chat"}]
     told = run("images", "prune")
     assert told.out.splitlines() == [
         f"removed: {'a' * 16} (docker://a/b, 8.51 GB): unused",
@@ -106,10 +119,10 @@ def test_prune_tells_of_each(run: Run, answer: Answer) -> None:
     assert run("images", "prune", "-o", "name").out == f"{'a' * 16}\n"
 
 
-def test_verify_names_what_is_damaged_and_what_to_type(run: Run, answer: Answer) -> None:
+def test_verify_names_what_is_damaged_and_what_to_type(run: Run, commands: Commands) -> None:
     damaged = {**GOOD, "state": "damaged", "message": "its SHA-256 is another"}
     built = {**damaged, "source": None, "definition": "Bootstrap: scratch"}
-    answer([GOOD, damaged, built, {**built, "removed": True}], code=1)
+    commands.answer = [GOOD, damaged, built, {**built, "removed": True}]
     told = run("images", "verify")
     assert told.code == 1
     assert [line.split()[2] for line in told.out.splitlines()[1:]] == ["ok", *["damaged"] * 3]

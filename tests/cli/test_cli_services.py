@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli_tools import FakeApi, Run, service
 
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 
 SERVICES = "/api/v1/services"
 ONE = f"{SERVICES}/k3x9q2ab"
@@ -17,8 +17,8 @@ ONE = f"{SERVICES}/k3x9q2ab"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.cli.waiting.POLL_FIRST", 0.01)
-    monkeypatch.setattr("api.cli.waiting.POLL_MOST", 0.02)
+    monkeypatch.setattr("api.cli.services.wait.POLL_FIRST", 0.01)
+    monkeypatch.setattr("api.cli.services.wait.POLL_MOST", 0.02)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_tools import Run
 
-from api.cli.main import main
+from controller.commands.replay import Replayed
 
 RECIPE = """\
 name: hello
@@ -58,44 +59,43 @@ def test_validate_names_file_line_and_key(run: Run, recipes: Path) -> None:
     assert (shown.code, "nonsense" in shown.err) == (1, True)
 
 
-def test_render_asks_the_controller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_render_prints_the_job_under_the_settings_in_effect(
+    run: Run, recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in = tmp_path / "controller.sh"
-    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$AI_FACTORY_CONFIG"; exit 5\n')
-    stand_in.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(stand_in))
-    settings = tmp_path / "config.toml"
-    settings.touch()
+    (tmp_path / "config.toml").write_text('[slurm]\nprologue = "module load apptainer"\n')
     monkeypatch.chdir(tmp_path)
-    assert main(["recipes", "render", "simple/hello", "--set", "word=you", "--config", "config.toml"]) == 5
-    said = capfd.readouterr().out.splitlines()
-    assert said == ["-m", "controller", "render", "simple/hello", "--config-json", '{"word": "you"}', str(settings)]
+    ran = run("recipes", "render", "simple/hello", "--set", "word=you", "--config", "config.toml")
+    assert ran.code == 0
+    assert "# --- sbatch\nsbatch " in ran.out
+    assert "module load apptainer" in ran.out
+    assert json.loads(ran.out.partition("# --- params.json (mode 0600)\n")[2])["command"][-1] == "you"
+    refused = run("recipes", "render", "simple/hello", "--set", "resources.gpu=x")
+    assert (refused.code, refused.err.count("\n"), "resources.gpu" in refused.err) == (1, 1, True)
+    assert run("recipes", "render", "simple/none").code == 1
 
 
 @pytest.mark.parametrize(
     ("argv", "asked"),
     [
-        (["explain", "chat", "-o", "json"], ["explain", "--output", "json", "--", "chat"]),
-        (["explain", "chat"], ["explain", "--output", "table", "--", "chat"]),
-        (["controller", "replay", "f"], ["replay", "--", "f"]),
-        (["controller", "replay", "f", "--line", "3"], ["replay", "--line", "3", "--", "f"]),
-        (["controller", "replay", "--service", "chat", "f"], ["replay", "--service=chat", "--", "f"]),
+        (["f"], {"line": None, "service": None}),
+        (["f", "--line", "3"], {"line": 3, "service": None}),
+        (["--service", "chat", "f"], {"line": None, "service": "chat"}),
     ],
 )
-def test_why_is_asked_of_the_controller(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    argv: list[str],
-    asked: list[str],
-) -> None:
-    stand_in = tmp_path / "controller.sh"
-    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@"; exit 5\n')
-    stand_in.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(stand_in))
-    assert main(argv) == 5
-    assert capfd.readouterr().out.splitlines() == ["-m", "controller", *asked]
+def test_what_is_replayed(run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str], asked: dict[str, Any]) -> None:
+    results = [Replayed(line=n, decision=None, differences=("It is another.",)) for n in (1, 2)]
+    given: list[Any] = []
+
+    def replay(file: Path, **chosen: Any) -> Iterator[Replayed]:
+        given.append((file, chosen))
+        yield from results
+
+    monkeypatch.setattr("api.cli.programs.replay.replayed", replay)
+    ran = run("controller", "replay", *argv)
+    assert given == [(Path("f"), asked)]
+    assert (ran.code, ran.out) == (1, "line 1: It is another.\nline 2: It is another.\n")
+    assert ran.err == "2 decided again, 2 otherwise.\n"
+    assert run("controller", "replay", "--line", "1", "--service", "chat", "f").code == 2
 
 
 def test_config_says_where_each_value_came_from(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cli_tools import Following, LiveApi, Run
 
-from api.cli.exits import Exit
-from api.cli.streams import Event, lines, parse
+from api.cli.rest.streams import Event, lines, parse
+from api.contract.exits import Exit
 
 RECIPE = "inference/vllm_dummy"
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from api.cli.exits import CliError, Exit
-from api.cli.supervise import Program, supervise
+from api.cli.errors import CliError
+from api.cli.programs.supervise import Program, supervise
+from api.contract.exits import Exit
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 UP = """
 import asyncio, sys
-from api.cli.supervise import Program, supervise
+from api.cli.programs.supervise import Program, supervise
 import os
 programs = [Program(name=f"p{i}", command=[sys.executable, "-c", code], environment=dict(os.environ))
             for i, code in enumerate(sys.argv[1:])]

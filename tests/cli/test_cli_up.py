@@ -19,7 +19,7 @@ from cli_tools import Run
 
 UP = """
 import sys
-import api.cli.programs as programs
+import api.cli.programs.up as programs
 from api.cli.main import main
 programs.CONTROLLER = ("-c", "import time; time.sleep(600)")
 sys.exit(main(sys.argv[1:]))

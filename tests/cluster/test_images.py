@@ -122,7 +122,7 @@ def test_a_service_waits_without_gpus_for_a_missing_image(system: System) -> Non
     key = system.create("try/slow", resources={"gpu": 1, "cpu": 1, "memory": "256M"})
     message = system.wait_status(key, "building")["message"]
     attempt = system.open_attempt(key)
-    assert f"The job {attempt['job_id']} waits for one without GPUs" in message
+    assert f"The job {attempt['job_id']} waits for another one, which makes its image." in message
     (maker,) = wait_for(lambda: makers(system, "RUNNING"), "a job makes the image")
     waiting = system.slurm("scontrol", "show", "job", str(attempt["job_id"]))
     assert "JobState=PENDING" in waiting

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from api.contract.job.token import prefix
-from api.contract.launch import Resources
+from api.contract.launch import Resources, Submission
 from controller.core.model import Job, JobPhase, Sent
-from controller.ports import Listing, Submission
+from controller.ports import Listing
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler

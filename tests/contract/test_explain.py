@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from backends import Backend
 
-import controller.__main__ as program
+from api.cli.main import main
 from api.contract.database import Database
 from api.contract.settings import Settings, load
+from controller.commands.explain import UnknownServiceError, explain
+from controller.commands.explanation import text
 from controller.core.model import Attempt
-from controller.explain import UnknownServiceError, explain
-from controller.explanation import text
 
 RECIPE = """
 name: tool
@@ -88,7 +88,7 @@ async def test_a_new_service(
     database: Database, backend: Backend, settings: Settings, slurm: Path, service: str
 ) -> None:
     before = await state(backend, settings)
-    told = await explain(settings, database, "chat")
+    told = await explain(settings, "chat")
     assert await state(backend, settings) == before
     assert set((slurm / "asked").read_text().split()) <= {"squeue", "sinfo", "sacct"}
     (action,) = told.plan.actions
@@ -107,7 +107,7 @@ async def test_a_silent_slurm(
     database: Database, backend: Backend, settings: Settings, slurm: Path, service: str
 ) -> None:
     (slurm / "silent").touch()
-    told = await explain(settings, database, "one")
+    told = await explain(settings, "one")
     assert (told.seen.snapshot, told.plan.actions) == (None, ())
     assert told.seen.reading_failure is not None
     assert "the cluster can't be read" in text(told)
@@ -123,7 +123,7 @@ async def test_an_attempt_its_files_and_the_leader(
     (folder / "state.json").write_text('{"step": "serving\\u001b[31m", "port": 8000}')
     (folder / "exit.json").write_text('{"code": 3, "reason": "EngineExited", "message": "out of luck"}')
     await backend.run(f"INSERT INTO leases VALUES ('controller', 7, 'me', 'login1', 3, {time.time() - 2})")
-    told = await explain(settings, database, "chat")
+    told = await explain(settings, "chat")
     said = text(told)
     for part in (
         "the leader: login1, epoch 7, last heartbeat 2", f"Attempt {made.token}", "intent 5 min ago", "job 501",
@@ -134,10 +134,10 @@ async def test_an_attempt_its_files_and_the_leader(
     assert "\x1b" not in said
     await backend.run(f"UPDATE leases SET renewed_at = {time.time() - 500}")
     assert "no leader. The last one: login1, epoch 7, last heartbeat 8 min ago; it does not answer" in text(
-        await explain(settings, database, "chat")
+        await explain(settings, "chat")
     )
     await backend.run("UPDATE leases SET holder = NULL")
-    assert "it gave the lease up" in text(await explain(settings, database, "chat"))
+    assert "it gave the lease up" in text(await explain(settings, "chat"))
 
 
 @pytest.mark.parametrize(
@@ -155,33 +155,33 @@ async def test_who_has_the_claim(
     folder = settings.run_dir / made.token.split("-")[1] / "one" / made.token
     folder.mkdir(parents=True)
     (folder / "claim").write_text(claim)
-    (line,) = (line for line in text(await explain(settings, database, "chat")).splitlines() if "files: " in line)
+    (line,) = (line for line in text(await explain(settings, "chat")).splitlines() if "files: " in line)
     assert f", {said}" in line
 
 
 async def test_a_service_that_is_not_there(database: Database, settings: Settings) -> None:
     with pytest.raises(UnknownServiceError):
-        await explain(settings, database, "nobody")
+        await explain(settings, "nobody")
 
 
 async def test_a_deleted_one_is_found_by_its_id(
     database: Database, backend: Backend, settings: Settings, service: str
 ) -> None:
     await backend.run("DELETE FROM services WHERE id = 'one'")
-    assert "it is stopped, or deleted" in text(await explain(settings, database, "one"))
+    assert "it is stopped, or deleted" in text(await explain(settings, "one"))
     with pytest.raises(UnknownServiceError):
-        await explain(settings, database, "chat")
+        await explain(settings, "chat")
 
 
 def test_the_commands(
     backend: Backend, settings: Settings, service: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert program.main(["explain", "chat", "-o", "json"]) == 0
+    assert main(["explain", "chat", "-o", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["desired"]["name"], told["plan"]["actions"][0]["kind"], told["leader"]) == ("chat", "submit", None)
-    assert program.main(["explain", "chat"]) == 0
+    assert main(["explain", "chat"]) == 0
     assert "Now the controller would:" in capsys.readouterr().out
-    assert program.main(["explain", "nobody"]) == 5
+    assert main(["explain", "nobody"]) == 5
     assert "services list" in capsys.readouterr().err
-    assert program.main(["replay", str(tmp_path / "nothing")]) == 1
+    assert main(["controller", "replay", str(tmp_path / "nothing")]) == 1
     assert "can't be read" in capsys.readouterr().err

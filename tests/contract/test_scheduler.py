@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from api.contract.launch import Resources
+from api.contract.launch import Resources, Submission
 from controller.core.model import Job, JobPhase, SendOutcome, Sent
-from controller.ports import Submission, UnreadableError
+from controller.ports import UnreadableError
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler

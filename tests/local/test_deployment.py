@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.cli.arguments import build
-from api.cli.exits import Exit
+from api.contract.exits import Exit
 from controller.telemetry.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -32,7 +32,7 @@ def unit(name: str) -> ConfigParser:
 def test_units_start_a_command_that_there_is(name: str) -> None:
     program, *arguments = unit(name)["Service"]["ExecStart"].split()
     assert program.endswith("/.venv/bin/ai-factory")
-    assert build().parse_args(arguments).run == "api.cli.programs:up"
+    assert build().parse_args(arguments).run == "api.cli.programs.up:up"
 
 
 @pytest.mark.parametrize("name", UNITS)

@@ -58,7 +58,7 @@ def test_the_unit_says_the_same(tmp_path: Path) -> None:
     (drop_in,) = [block.text for block in blocks(PAGE) if block.language == "ini"]
     alone = drop_in.split("ExecStart=")[-1].split()
     assert alone[0] == program
-    assert build().parse_args(alone[1:]).run == "api.cli.programs:controller"
+    assert build().parse_args(alone[1:]).run == "api.cli.programs.up:controller"
 
 
 def test_what_is_copied_is_there() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from api.contract.job.token import prefix
-from api.contract.launch import Health
+from api.contract.launch import Health, Submission
 from controller.core.model import (
     Attempt,
     Claim,
@@ -28,7 +28,6 @@ from controller.ports import (
     JobFolder,
     Listing,
     Record,
-    Submission,
     Term,
     Tracked,
     UnreadableError,

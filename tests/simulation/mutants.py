@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from api.contract.job.words import Lane
+from api.contract.launch import Submission
 from controller.core import evidence, openings
 from controller.core.fold import Folded
 from controller.core.model import (
@@ -28,7 +29,7 @@ from controller.core.model import (
     Sent,
 )
 from controller.core.outcomes import Outcome
-from controller.ports import Listing, Submission, Term, UnreadableError
+from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_command
 from controller.slurm.runner import Completed
 from tests.simulation import scenarios, schedules

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from api.contract.job.parameters import Image
-from api.contract.launch import LaunchSpec, Resources
+from api.contract.launch import LaunchSpec, Resources, Submission
 from controller.act import ActionExecutor
 from controller.cluster.cluster import Cluster
 from controller.cluster.sends import Sends
@@ -33,7 +33,6 @@ from controller.ports import (
     DeposedError,
     JobFolder,
     Record,
-    Submission,
     Term,
     UnreadableError,
     UsedTokenError,

@@ -32,6 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GRAPH = grimp.build_graph("api", "controller", include_external_packages=True, cache_dir=None)
 OURS = sorted(name for name in GRAPH.modules if not GRAPH.is_module_squashed(name))
 CONTROLLER = [name for name in OURS if name.startswith("controller.")]
+FOR_THE_COMMAND_LINE = ("controller.commands", "controller.slurm")
 CORE, WRAPPER, SHARED = "controller.core.policies", "controller.wrapper.files", "api.contract.job.token"
 PACKAGES = sorted(
     {"ruamel.yaml": "ruamel"}.get(name, name.replace("-", "_"))
@@ -67,13 +68,18 @@ def planted() -> Iterator[tuple[str, str]]:
             yield name, "apscheduler"
         if lies_in(name, "api"):
             yield name, "controller.core.model"
+        if lies_in(name, "api") and not lies_in(name, "api.cli"):
+            yield name, "controller.commands.explain"
+            yield name, "controller.slurm.argv"
         if lies_in(name, "controller"):
             yield name, "api.http.errors"
-            yield name, "api.cli.exits"
+            yield name, "api.cli.errors"
     for name in CONTROLLER:
         yield "api.http.app", name
-        yield "api.cli.main", name
         yield "api.contract.settings", name
+        if not lies_in(name, *FOR_THE_COMMAND_LINE):
+            yield "api.cli.main", name
+            yield "api.cli.doctor.slurm", name
     for name in api:
         if lies_in(name, "api.http", "api.cli"):
             yield "api.contract.settings", name
@@ -103,7 +109,7 @@ def planted() -> Iterator[tuple[str, str]]:
     yield "controller.images.make", "controller.app"
     yield "controller.queue", "controller.cluster.probes"
     yield "controller.telemetry.plans", "controller.app"
-    yield "controller.replay", "controller.app"
+    yield "controller.commands.replay", "controller.app"
     yield "controller.failpoints", "controller.core.model"
     # Circles.
     yield "api.http.errors", "api.http.services"

@@ -11,7 +11,7 @@ import pytest
 
 from api.contract.job.parameters import Image
 from api.contract.settings import load
-from controller.render import TOKEN, render
+from controller.commands.render import TOKEN, render
 from controller.rundir import SharedRunDirs
 from controller.wrapper.cache import key
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from api.cli.console import Console, one_line
 from api.cli.context import Context
 from api.cli.doctor.check import Check, Result, State, results
 from api.cli.doctor.job import JobProbe
 from api.cli.doctor.local import Local
 from api.cli.doctor.others import OtherInstallations
-from api.cli.doctor.slurm import Slurm, SlurmChecks
-from api.cli.exits import Exit
+from api.cli.doctor.slurm import Slurm
+from api.cli.doctor.slurm_checks import SlurmChecks
+from api.cli.terminal.console import Console
+from api.cli.terminal.text import one_line
+from api.contract.exits import Exit
 
 _MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.SKIPPED: ("–", "dim")}
 

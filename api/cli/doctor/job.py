@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
-from api.cli.doctor.slurm import Slurm, failure, submit_options
+from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
 from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
 from api.contract.settings import Settings
+from controller.slurm.argv import address_command, list_command, submit_command
+from controller.slurm.errors import diagnose
+from controller.slurm.parse import GarbledError, parse_addresses, parse_submission, read_listing
 
 CLOCK_SECONDS = 5.0
 """By how much a node's clock may differ."""
@@ -137,20 +140,20 @@ class JobProbe:
         site = self._settings
         ports = tuple(map(str, site.slurm.port_range or (0, 0)))
         arguments = (str(folder), name, site.slurm.python, site.apptainer.command, site.slurm.prologue, *ports)
-        fixed = (f"--job-name={name}", "--output=/dev/null", "--chdir=/", "--no-requeue", "--parsable")
-        submitted_at, job_id, ended = time.time(), "", False
+        job = tiny_job(site.slurm, name, str(script), arguments)
+        submitted_at, job_id, ended = time.time(), None, False
         try:
-            answer = self._slurm.run("sbatch", *submit_options(site.slurm), *fixed, str(script), *arguments)
-            if answer.code != 0:
-                raise failure("sbatch", answer)
-            job_id = answer.out.strip().partition(";")[0]
+            answer = self._slurm.change(*submit_command(job))
+            if answer.exit_code != 0:
+                raise self._slurm.failure(diagnose(answer))
+            job_id = parse_submission(answer.stdout)
             said = self._wait(folder / f"{name}.there", name, job_id)
             seen_at = time.time()
             unreachable = self._reach(said)
             ended = unreachable is None
         finally:
             if not ended:  # also where sbatch did not answer: the job may exist all the same
-                self._slurm.run("scancel", f"--name={name}", *([job_id] if job_id else []))
+                self._slurm.change("scancel", f"--name={name}", *([str(job_id)] if job_id is not None else []))
         return Report(said=said, submitted_at=submitted_at, seen_at=seen_at, unreachable=unreachable)
 
     def _reach(self, said: dict[str, str]) -> str | None:
@@ -166,13 +169,12 @@ class JobProbe:
 
     def _address(self, said: dict[str, str]) -> str:
         """Return the node's address, as the controller learns it (NodeAddr)."""
-        if node := said.get("node"):
-            answer = self._slurm.run("sinfo", "--noheader", "--all", "--Node", f"--nodes={node}", "--format=%o")
-            if answer.code == 0 and answer.out.split():
-                return answer.out.split()[0]
-        return said.get("host", "")
+        mark, addresses = new_mark(), dict[str, str]()
+        with contextlib.suppress(FailedError, GarbledError):
+            addresses = parse_addresses(self._slurm.ask(*address_command(mark)), mark)
+        return addresses.get(said.get("node", ""), said.get("host", ""))
 
-    def _wait(self, file: Path, name: str, job_id: str) -> dict[str, str]:
+    def _wait(self, file: Path, name: str, job_id: int | None) -> dict[str, str]:
         """Wait for the job's file. Raises `FailedError` when the job ends without it, or does not run in time."""
         deadline = time.monotonic() + self._timeout
         gone_at: float | None = None
@@ -201,10 +203,11 @@ class JobProbe:
 
     def _state(self, name: str) -> tuple[str, str, str]:
         """Return the job's state, node and reason; empty texts while Slurm does not say."""
-        listing = ("--noheader", "--all", "--me", "--states=all", f"--name={name}", "--format=%T|%N|%r")
-        answer = self._slurm.run("squeue", *listing)
-        parts = answer.out.strip().split("|", 2)
-        return (parts[0], parts[1], parts[2]) if answer.code == 0 and len(parts) == 3 else ("", "", "")
+        mark = new_mark()
+        with contextlib.suppress(FailedError, GarbledError):
+            for _, job in read_listing(self._slurm.ask(*list_command(mark)), mark, name, before={}):
+                return job.state, job.node or "", job.reason
+        return "", "", ""
 
     def _clock(self) -> str:
         report = self._said()

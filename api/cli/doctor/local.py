@@ -15,13 +15,13 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.cli.beginning import lost
-from api.cli.client import Client, admin_key
-from api.cli.configuration import masked_url
-from api.cli.console import duration
 from api.cli.context import server_url
 from api.cli.doctor.check import Check, FailedError, SkippedError
-from api.cli.exits import CliError, Exit
+from api.cli.errors import CliError
+from api.cli.programs.beginning import lost
+from api.cli.rest.client import Client, admin_key
+from api.cli.site.config import masked_url
+from api.cli.terminal.text import duration
 from api.contract.database import (
     NETWORK_FILE_SYSTEMS,
     Database,
@@ -31,6 +31,7 @@ from api.contract.database import (
     file_system,
     open_database,
 )
+from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_key
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment

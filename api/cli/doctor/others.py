@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from api.cli.doctor.check import Check, FailedError, SkippedError
-from api.cli.doctor.slurm import Slurm
+from api.cli.doctor.slurm import Slurm, new_mark
 from api.contract.database import Database, SchemaError
 from api.contract.job.token import parse_token
 from api.contract.settings import Settings
 from api.contract.traces import find_traces
+from controller.slurm.parse import records
 
+_FIELDS = ("%A", "%T", "%j", "%k")
+"""Id, state, name and comment (squeue(1))."""
 NAMED = 10
 """Jobs of an installation that are named; more are only counted."""
 
@@ -51,10 +54,11 @@ class OtherInstallations:
 
     def _jobs(self) -> Mapping[str, Sequence[_ListedJob]]:
         """Return this user's jobs that have a token and are not over, by installation."""
-        answer = self._slurm.ask("squeue", "--noheader", "--me", "--all", "--local", "--format=%A|%T|%j|%k")
+        mark = new_mark()
+        fields = "".join(field + mark for field in _FIELDS)
+        answer = self._slurm.ask("squeue", "--noheader", "--me", "--all", "--local", f"--format={fields}")
         found: dict[str, list[_ListedJob]] = {}
-        for line in answer.splitlines():
-            job_id, state, name, comment = (*line.split("|", 3), "", "", "")[:4]
+        for job_id, state, name, comment in records(answer, mark, len(_FIELDS)):
             token = parse_token(name)
             if token is not None and state != "COMPLETING":
                 found.setdefault(token.installation, []).append(_ListedJob(job_id=job_id, service=comment))

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.contract.job.token import Token
+from api.contract.launch import Submission
 from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
 from controller.cluster.snapshots import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotTaker
 from controller.core.model import Job, JobPhase, Sent, Snapshot
-from controller.ports import Listing, Submission, Tracked, UnreadableError
+from controller.ports import Listing, Tracked, UnreadableError
 
 
 def job(job_id: int, token: str, phase: JobPhase = JobPhase.RUNNING, node: str | None = "n1") -> Job:

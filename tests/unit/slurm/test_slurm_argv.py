@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.contract.launch import Resources
-from controller.ports import Submission
+from api.contract.launch import Resources, Submission
 from controller.slurm import argv
 
 TOKEN = "af-k3x9q2-web-0-1"

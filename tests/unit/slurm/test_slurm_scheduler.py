@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from api.contract.launch import Resources
+from api.contract.launch import Resources, Submission
 from controller.core.model import JobPhase, SendOutcome
-from controller.ports import Submission, UnreadableError
+from controller.ports import UnreadableError
 from controller.slurm.runner import Completed, NotStartedError
 from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler
 

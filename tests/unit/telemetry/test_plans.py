@@ -11,9 +11,9 @@ from api.contract.identity import secret
 from api.contract.launch import LaunchSpec, Resources
 from api.contract.log import about
 from api.contract.traces import PLANS
+from controller.commands.replay import ReplayError, replay
 from controller.core.codec import decide_again, decode
 from controller.core.model import Plan
-from controller.replay import ReplayError, replay
 from controller.telemetry.plans import PlanLog
 
 from .passes import NOW, a_pass

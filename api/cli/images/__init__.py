@@ -1,0 +1,1 @@
+"""Commands about the container images in run_dir."""

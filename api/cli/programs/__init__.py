@@ -1,0 +1,1 @@
+"""Commands that run the programs of this host, and bring their database up to date."""

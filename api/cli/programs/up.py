@@ -1,0 +1,96 @@
+"""`ai-factory up`, `api` and `controller`: the programs of this host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from api.cli.context import Context, server_url
+from api.cli.errors import CliError
+from api.cli.programs.migrate import migrated
+from api.cli.programs.supervise import Program, supervise
+from api.cli.site.config import masked_url
+from api.cli.version import program_version
+from api.contract.exits import Exit
+
+API = ("-m", "api.http")
+CONTROLLER = ("-m", "controller", "run")
+
+
+def up(context: Context) -> Exit:
+    """Bring the database up to date, then run API and controller together until asked to end."""
+    api = context.settings.api
+    _require_free(api.host, api.port)
+    context.console.note(migrated(context))
+    programs = [_program(context, "api", API), _program(context, "controller", CONTROLLER)]
+    asyncio.run(supervise(programs, context.console.note, lambda: _greet(context)))
+    context.console.note("Ended. Running models are not touched; `ai-factory up` looks after them again.")
+    return Exit.OK
+
+
+def api(context: Context) -> NoReturn:
+    """Become the API."""
+    _become(context, API)
+
+
+def controller(context: Context) -> NoReturn:
+    """Become the controller."""
+    _become(context, CONTROLLER)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raise `CliError` unless the API could listen there; the API itself says so too, but later."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CliError(
+            f"The API can't listen on {host} port {port}: {reason}. Give another: ai-factory up --port N",
+            Exit.UNREACHABLE,
+        ) from error
+
+
+def _program(context: Context, name: str, arguments: Sequence[str]) -> Program:
+    return Program(name=name, command=[sys.executable, *arguments], environment=context.child_environment())
+
+
+def _become(context: Context, arguments: Sequence[str]) -> NoReturn:
+    os.execve(sys.executable, [sys.executable, *arguments], context.child_environment())  # noqa: S606
+
+
+async def _greet(context: Context) -> None:
+    """Tell people where things are, once the API listens."""
+    settings, url = context.settings, server_url(context.settings)
+    host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(host, settings.api.port)
+            writer.close()
+            break
+        await asyncio.sleep(0.1)
+    context.console.text(
+        f"""
+  AI Factory Server {program_version()}
+
+    API         {url}
+    docs        {url}/docs
+    database    {masked_url(settings.database_url)}
+    state_dir   {settings.state_dir}
+    run_dir     {settings.run_dir}
+
+  Next, in another terminal:
+    ai-factory doctor
+    ai-factory recipes list
+    ai-factory services create inference/vllm_dummy --wait
+
+  Ctrl-C ends API and controller. Running models go on.
+"""
+    )

@@ -1,0 +1,241 @@
+"""The REST API, as the command line sees it. Every failure becomes one `CliError` in people's words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from api.cli.context import Context, server_url
+from api.cli.errors import CliError
+from api.contract.exits import Exit
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+SILENCE_SECONDS = 45.0
+"""After which a stream counts as broken: the API says something every 15 s."""
+MOST_LINES = 1000
+"""Of a history, in one answer."""
+
+
+class RefusedError(CliError):
+    """The API said no. `status` is HTTP's."""
+
+    def __init__(self, status: int, content: Any) -> None:
+        super().__init__(refusal(status, content), Exit.NOT_FOUND if status == httpx.codes.NOT_FOUND else Exit.FAILED)
+        self.status = status
+
+
+class Client:
+    """Calls of the API at one address."""
+
+    def __init__(self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self._seconds = seconds
+        self._http = httpx.Client(
+            base_url=_address(self.url),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            trust_env=False,  # a site's proxy does not lead to this host
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._http.close()
+
+    def health(self) -> dict[str, Any]:
+        """Return how the API itself is."""
+        return _object(self._call("GET", "/health"))
+
+    def services(self) -> list[dict[str, Any]]:
+        """Return all services."""
+        return _objects(self._call("GET", "/api/v1/services"))
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return one service, by id or name."""
+        return _object(self._call("GET", path_of(name)))
+
+    def living(self) -> list[dict[str, Any]]:
+        """Return all services that are not deleted."""
+        return _objects(self._call("GET", "/api/v1/services", query={"deleted": "false"}))
+
+    def declaration(self, name: str) -> dict[str, Any]:
+        """Return what is wanted of a service, exactly as it was declared."""
+        return _object(self._call("GET", f"{path_of(name)}/declaration"))
+
+    def change(self, name: str, patch: Mapping[str, Any], version: int | None = None) -> dict[str, Any]:
+        """Change what is wanted of a service: of this version only, if it is given (else `RefusedError`, 412)."""
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        return _object(self._call("PATCH", path_of(name), body=patch, headers=headers))
+
+    def events(self, name: str, tail: int) -> list[dict[str, Any]]:
+        """Return the last events of a service, the newest last."""
+        return _objects(self._call("GET", f"{path_of(name)}/events", query={"tail": tail}))
+
+    def attempts(self, name: str, tail: int) -> list[dict[str, Any]]:
+        """Return the last attempts of a service, the newest last."""
+        return _objects(self._call("GET", f"{path_of(name)}/attempts", query={"tail": tail}))
+
+    def recipes(self) -> list[dict[str, Any]]:
+        """Return all recipes."""
+        return _objects(self._call("GET", "/api/v1/recipes"))
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Declare a service."""
+        return _object(self._call("POST", "/api/v1/services", body=request))
+
+    def delete(self, name: str) -> None:
+        """Stop a service for good."""
+        self._call("DELETE", path_of(name))
+
+    def logs(self, name: str, query: Mapping[str, Any]) -> str:
+        """Return what a service's jobs wrote; `query` is the API's."""
+        return str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
+
+    def prompt(self, name: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Ask a service's model; waits for the answer for `timeout` seconds."""
+        return _object(self._call("POST", prompt_path(name), body=body, timeout=timeout))
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float = SILENCE_SECONDS,
+    ) -> Iterator[httpx.Response]:
+        """Open an answer that comes bit by bit. Raises `CliError` when it is refused, and when it breaks."""
+        timeout = httpx.Timeout(silence, connect=CONNECT_SECONDS)
+        with (
+            self._failures(silence),
+            self._http.stream(method, path, json=body, params=query, headers=headers, timeout=timeout) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                raise RefusedError(answer.status_code, self._content(answer))
+            yield answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        seconds = self._seconds if timeout is None else timeout
+        with self._failures(seconds):
+            answer = self._http.request(
+                method,
+                path,
+                json=body,
+                params=query,
+                headers=headers,
+                timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
+            )
+        content = self._content(answer)
+        if answer.is_success:
+            return content
+        raise RefusedError(answer.status_code, content)
+
+    def _content(self, answer: httpx.Response) -> Any:
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise CliError(
+                f"{self.url} answered {answer.status_code} without JSON: this is not the API. Check --server.",
+                Exit.UNREACHABLE,
+            ) from error
+
+    @contextlib.contextmanager
+    def _failures(self, timeout: float) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise CliError(
+                f"The API at {self.url} can't be reached ({error}). Start it with: ai-factory up", Exit.UNREACHABLE
+            ) from error
+        except httpx.TimeoutException as error:
+            raise CliError(f"The API at {self.url} did not answer within {timeout:g} s.", Exit.UNREACHABLE) from error
+        except httpx.TransportError as error:
+            raise CliError(f"The connection to {self.url} broke ({error}). Try again.", Exit.UNREACHABLE) from error
+
+
+def connect(context: Context) -> Client:
+    """Return a client for the server that the command line or the settings name."""
+    url = context.arguments.server or server_url(context.settings)
+    return Client(url, admin_key(context.settings.api.admin_key_file))
+
+
+def admin_key(path: Path | None) -> str | None:
+    """Read the administrator's key, if there is one. Raises `CliError` (set-up)."""
+    if path is None:
+        return None
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise CliError(f"api.admin_key_file ({path}) can't be read: {reason}.", Exit.SETUP) from error
+    if not key or not key.isascii() or not key.isprintable():
+        raise CliError(f"api.admin_key_file ({path}) holds no key of printable ASCII characters.", Exit.SETUP)
+    return key
+
+
+def refusal(status: int, content: Any) -> str:
+    """Put the API's refusal into words: `detail` is a sentence, or a list of what is wrong with which key."""
+    detail = content.get("detail") if isinstance(content, Mapping) else None
+    if isinstance(detail, list):
+        text = "; ".join(_invalid(item) for item in detail)
+    else:
+        text = str(detail or f"The API answered {status}: {content}")
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        text = f"{text.rstrip('.')}. Set api.admin_key_file to the file with the key."
+    return text
+
+
+def _invalid(item: Any) -> str:
+    if not isinstance(item, Mapping):
+        return str(item)
+    where = [str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path")]
+    return f"{'.'.join(where) or 'body'}: {item.get('msg', 'not valid')}"
+
+
+def _address(url: str) -> httpx.URL:
+    with contextlib.suppress(httpx.InvalidURL):
+        address = httpx.URL(url)
+        if address.scheme in ("http", "https") and address.host:
+            return address
+    raise CliError(f"{url} is not an address. Give --server as http://HOST:PORT.", Exit.USAGE)
+
+
+def path_of(name: str) -> str:
+    """Return where a service is, by id or name."""
+    return f"/api/v1/services/{quote(name, safe='')}"
+
+
+def prompt_path(name: str) -> str:
+    """Return where a service's model is asked."""
+    return f"/api/v1/vllm/{quote(name, safe='')}/prompt"
+
+
+def _object(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise CliError(f"The API answered with something unexpected: {content!r}", Exit.FAILED)
+    return content
+
+
+def _objects(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise CliError(f"The API answered with something unexpected: {content!r}", Exit.FAILED)
+    return [_object(item) for item in content]

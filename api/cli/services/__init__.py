@@ -1,0 +1,1 @@
+"""Commands about services: declaring, changing, following and asking them."""

@@ -1,0 +1,213 @@
+"""`ai-factory apply`, `diff` and `export`: many services as files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from api.cli.context import Context
+from api.cli.errors import CliError
+from api.cli.rest.client import Client, connect
+from api.cli.services.declarations import MARK, Declaration, difference, of_api, patch, read, same, write_all
+from api.contract.exits import Exit
+
+_COLOURS = {"+": "green", "-": "red", "@": "dim"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to be done about one service, as it was when it was looked at."""
+
+    before: Declaration | None
+    """`None`: it is not there."""
+    after: Declaration | None
+    """`None`: it is to be deleted."""
+    key: str = ""
+    version: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the service."""
+        one = self.after or self.before
+        assert one is not None
+        return one.name
+
+    @property
+    def done(self) -> str:
+        """What has been done, once it is carried out."""
+        return "created" if self.before is None else "deleted" if self.after is None else "changed"
+
+
+def apply(context: Context) -> Exit:
+    """Make services what files say, once people have seen the difference and said yes."""
+    arguments, console = context.arguments, context.console
+    wanted = _wanted(context)
+    with connect(context) as client:
+        changes = _changes(context, client, wanted)
+        _show(context, changes)
+        unchanged = len(wanted) - sum(change.after is not None for change in changes)
+        if not changes or arguments.dry_run:
+            console.note(_summary(changes, unchanged, "would be " if arguments.dry_run else ""))
+            return Exit.OK
+        if not arguments.yes:
+            _ask(context, _summary(changes, unchanged, "to be "))
+        refusals = [text for change in changes if (text := _carried_out(context, client, change))]
+    if refusals:
+        raise CliError(f"{len(refusals)} of {len(changes)} changes were refused. {' '.join(refusals)}")
+    return Exit.OK
+
+
+def diff(context: Context) -> Exit:
+    """Show what apply would change; exit 1 if it is anything."""
+    wanted = _wanted(context)
+    try:
+        with connect(context) as client:
+            changes = _changes(context, client, wanted)
+    except CliError as error:
+        # 1 means that something differs, to whoever asks.
+        raise CliError(str(error), Exit.UNREACHABLE if error.code is Exit.FAILED else error.code) from error
+    _show(context, changes)
+    return Exit.FAILED if changes else Exit.OK
+
+
+def export(context: Context) -> Exit:
+    """Write services as files hold them."""
+    with connect(context) as client:
+        names = context.arguments.services or [str(service["id"]) for service in client.living()]
+        found = [_living(client, name) for name in names]
+    if context.output == "json":
+        context.console.json([declared.document() for declared in found])
+    elif found:
+        context.console.text(write_all(found))
+    return Exit.OK
+
+
+def _living(client: Client, name: str) -> Declaration:
+    declared = client.declaration(name)
+    if declared["deleted_at"] is not None:
+        raise CliError(f"The service {name} was deleted.", Exit.NOT_FOUND)
+    return of_api(declared)
+
+
+def _wanted(context: Context) -> list[Declaration]:
+    """Read the files; raises `CliError` (usage)."""
+    arguments = context.arguments
+    if arguments.prune and not arguments.applied_as:
+        raise CliError("--prune needs --as SET: it deletes services of that set, and no others.", Exit.USAGE)
+    found: dict[str, str] = {}
+    wanted: list[Declaration] = []
+    for file in arguments.files:
+        for declaration in read(_text(file), file):
+            if declaration.name in found:
+                where = f"{found[declaration.name]} and {file}"
+                raise CliError(f"The service {declaration.name} is declared twice, in {where}.", Exit.USAGE)
+            found[declaration.name] = file
+            wanted.append(declaration)
+    if not wanted and not arguments.prune:
+        raise CliError(f"There is no service in {', '.join(arguments.files)}.", Exit.USAGE)
+    if arguments.applied_as:
+        return [replace(one, config={**one.config, MARK: arguments.applied_as}) for one in wanted]
+    return wanted
+
+
+def _text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} can't be read: {error}.", Exit.USAGE) from error
+
+
+def _changes(context: Context, client: Client, wanted: Sequence[Declaration]) -> list[Change]:
+    """Compare what is wanted with what is declared; raises `CliError` for a change that can't be made."""
+    changes = [change for one in wanted if (change := _change(client, one)) is not None]
+    if context.arguments.prune:
+        named = {one.name for one in wanted}
+        surplus = [
+            service
+            for service in client.living()
+            if service["config"].get(MARK) == context.arguments.applied_as and service["name"] not in named
+        ]
+        for service in surplus:
+            declared = client.declaration(str(service["id"]))
+            changes.append(Change(before=of_api(declared), after=None, key=str(service["id"])))
+    return changes
+
+
+def _change(client: Client, wanted: Declaration) -> Change | None:
+    try:
+        declared = client.declaration(wanted.name)
+    except CliError as error:
+        if error.code is not Exit.NOT_FOUND:
+            raise
+        return Change(before=None, after=wanted)
+    if declared["deleted_at"] is not None or declared["name"] != wanted.name:
+        return Change(before=None, after=wanted)
+    before = of_api(declared)
+    if MARK in before.config and MARK not in wanted.config:  # applied without --as: it stays in its set
+        wanted = replace(wanted, config={**wanted.config, MARK: before.config[MARK]})
+    if same(before, wanted):
+        return None
+    patch(before, wanted)
+    return Change(before=before, after=wanted, key=str(declared["id"]), version=int(declared["version"]))
+
+
+def _show(context: Context, changes: Sequence[Change]) -> None:
+    if context.output == "json":
+        found = [
+            {
+                "name": change.name,
+                "before": change.before.document() if change.before else None,
+                "after": change.after.document() if change.after else None,
+            }
+            for change in changes
+        ]
+        context.console.json(found)
+        return
+    for change in changes:
+        for line in difference(change.before, change.after):
+            context.console.line(context.console.paint(line, _COLOURS.get(line[:1], "")))
+
+
+def _summary(changes: Sequence[Change], unchanged: int, how: str) -> str:
+    counts = {word: sum(change.done == word for change in changes) for word in ("created", "changed", "deleted")}
+    parts = [f"{number} {how}{word}" for word, number in counts.items() if number]
+    return ", ".join([*parts, f"{unchanged} unchanged"]) + "."
+
+
+def _ask(context: Context, summary: str) -> None:
+    """Raise `CliError` unless people say yes."""
+    if not sys.stdin.isatty() or "-" in context.arguments.files:
+        raise CliError(f"{summary} Nobody can be asked here: give --yes to have it done.", Exit.USAGE)
+    if not context.console.confirm(f"{summary} Shall it be?"):
+        raise CliError("Nothing was changed.")
+
+
+def _carried_out(context: Context, client: Client, change: Change) -> str:
+    """Carry a change out and say so; return why it was refused, or "". One refusal does not hold up the others."""
+    try:
+        _action(client, change)()
+    except CliError as error:
+        if error.code not in (Exit.FAILED, Exit.NOT_FOUND):
+            raise
+        return f"{change.name}: {error}"
+    if context.output != "json":
+        context.console.line(f"{change.name} {change.done}")
+    return ""
+
+
+def _action(client: Client, change: Change) -> Callable[[], object]:
+    before, after = change.before, change.after
+    if after is None:
+        return lambda: client.delete(change.key)
+    if before is not None:
+        asked = patch(before, after)
+        return lambda: client.change(change.key, asked, change.version)
+
+    def create() -> None:
+        created = client.create(after.request())
+        if after.desired_state != "running":
+            client.change(str(created["id"]), {"desired_state": after.desired_state})
+
+    return create

@@ -1,0 +1,49 @@
+"""`ai-factory services create` and `delete`."""
+
+from __future__ import annotations
+
+from api.cli.context import Context
+from api.cli.errors import CliError
+from api.cli.rest.client import connect
+from api.cli.services.rows import show
+from api.cli.services.wait import wait_deleted, wait_running
+from api.cli.set_flags import config_from
+from api.contract.exits import Exit
+
+
+def create(context: Context) -> Exit:
+    """Declare a service; with --wait, wait until it is running."""
+    arguments = context.arguments
+    config = config_from(arguments.config_file, arguments.assignments)
+    if arguments.replicas is not None:
+        config["replicas"] = arguments.replicas
+    request = {"recipe_name": arguments.recipe, "config": config}
+    if arguments.name is not None:
+        request["name"] = arguments.name
+    with connect(context) as client:
+        service = client.create(request)
+        if arguments.wait:
+            service = wait_running(context, client, str(service["id"]), arguments.timeout)
+    show(context, [service], service)
+    return Exit.OK
+
+
+def delete(context: Context) -> Exit:
+    """Stop services for good; one that is not there does not keep the others from being stopped."""
+    missing: list[str] = []
+    with connect(context) as client:
+        for name in context.arguments.services:
+            try:
+                service = client.service(name)
+                client.delete(str(service["id"]))
+            except CliError as error:
+                if error.code is not Exit.NOT_FOUND:
+                    raise
+                missing.append(name)
+                continue
+            if context.arguments.wait:
+                wait_deleted(context, client, str(service["id"]), context.arguments.timeout)
+            context.console.line(str(service["name"]) if context.output == "name" else f"{name} stopped")
+    if missing:
+        raise CliError(f"There is no service {', '.join(missing)}. See: ai-factory services list", Exit.NOT_FOUND)
+    return Exit.OK

@@ -1,0 +1,147 @@
+"""`ai-factory services describe`: everything the API tells about one service, laid out for people."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from api.cli.context import Context
+from api.cli.rest.client import RefusedError, connect
+from api.cli.services.rows import Service, age, ready, status_colour
+from api.cli.terminal.console import Console, entries
+from api.cli.terminal.table import Column
+from api.cli.terminal.text import duration
+from api.contract.exits import Exit
+
+MOST = 10
+"""Attempts and events are shown: the last ones. `services history` and `events` show all."""
+
+_CONDITION = (
+    Column("TYPE"),
+    Column("STATUS", colour=lambda s: {"True": "green", "False": "red"}.get(s, "yellow")),
+    Column("REASON"),
+    Column("SINCE"),
+    Column("MESSAGE", flexible=True),
+)
+_ATTEMPT = (
+    Column("REPLICA"),
+    Column("TRY"),
+    Column("LANE"),
+    Column("JOB"),
+    Column("STATE", colour=status_colour),
+    Column("NODE", flexible=True),
+    Column("PORT"),
+    Column("MESSAGE", flexible=True),
+)
+_EVENT = (
+    Column("LAST"),
+    Column("TIMES"),
+    Column("TYPE", colour=lambda s: "yellow" if s == "Warning" else ""),
+    Column("REASON"),
+    Column("MESSAGE", flexible=True),
+)
+
+
+def describe(context: Context) -> Exit:
+    """Tell all about one service."""
+    with connect(context) as client:
+        service = client.service(context.arguments.service)
+        with contextlib.suppress(RefusedError):  # by an API that gives the contract alone
+            key = str(service["id"])
+            service = {**service, "attempts": client.attempts(key, MOST), "events": client.events(key, MOST)}
+    if context.output == "json":
+        context.console.json(service)
+    else:
+        write(context.console, service, time.time())
+    return Exit.OK
+
+
+def write(console: Console, service: Service, now: float) -> None:
+    """Write what there is; what the API does not say is left out."""
+    entries(console, _facts(service, now))
+    _section(console, "Config", [f"{key}: {_value(value)}" for key, value in (service.get("config") or {}).items()])
+    _table(console, "Conditions", _CONDITION, [_condition(c, now) for c in _items(service, "conditions")])
+    _table(console, "Attempts", _ATTEMPT, [_attempt(a) for a in _items(service, "attempts")])
+    _table(console, "Events", _EVENT, [_event(e, now) for e in _items(service, "events")])
+
+
+def _facts(service: Service, now: float) -> dict[str, str]:
+    unseen = int(service.get("generation") or 0) > int(service.get("observed_generation") or 0)
+    facts = {
+        "Name": str(service.get("name") or ""),
+        "Id": str(service.get("id") or ""),
+        "Recipe": str(service.get("recipe_name") or ""),
+        "Status": str(service.get("status") or ""),
+        "Ready": ready(service),
+        "Endpoint": str(service.get("endpoint") or ""),
+        "Generation": f"{service.get('generation') or ''}{' (not looked at yet)' if unseen else ''}",
+        "Created": f"{service.get('created_at') or ''} ({age(service, now)} ago)",
+        "Message": str(service.get("message") or ""),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _condition(condition: Mapping[str, Any], now: float) -> list[str]:
+    keys = ("type", "status", "reason")
+    return [*_texts(condition, keys), _ago(condition.get("since"), now), *_texts(condition, ("message",))]
+
+
+def _attempt(attempt: Mapping[str, Any]) -> list[str]:
+    state = attempt.get("outcome") or attempt.get("state") or ""
+    node = attempt.get("node") or attempt.get("host") or ""
+    return [
+        *_texts(attempt, ("replica", "attempt", "lane", "job_id")),
+        str(state),
+        str(node),
+        *_texts(attempt, ("port", "message")),
+    ]
+
+
+def _event(event: Mapping[str, Any], now: float) -> list[str]:
+    last = event.get("last_at") or event.get("at")
+    times = str(event.get("count") or 1)
+    reason = event.get("reason") or event.get("action") or ""
+    return [_ago(last, now), times, str(event.get("type") or "Normal"), str(reason), *_texts(event, ("message",))]
+
+
+def _items(service: Service, key: str) -> list[Mapping[str, Any]]:
+    found = service.get(key)
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, Sequence) else []
+
+
+def _table(console: Console, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    if rows:
+        console.line()
+        console.line(f"{title}:")
+        console.table(columns, rows)
+
+
+def _section(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.line()
+        console.line(f"{title}:")
+        for line in lines:
+            console.line(f"  {line}")
+
+
+def _texts(item: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    return ["" if item.get(key) is None else str(item[key]) for key in keys]
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _ago(at: object, now: float) -> str:
+    """Return how long ago a time was, given in Unix seconds or ISO 8601."""
+    if isinstance(at, str):
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError:
+            return at
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return duration(now - at) if isinstance(at, int | float) else ""

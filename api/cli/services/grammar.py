@@ -1,0 +1,235 @@
+"""The grammar of the commands about services."""
+
+from __future__ import annotations
+
+from api.cli.parser import (
+    FORMATS,
+    Commands,
+    Parser,
+    command,
+    config_flags,
+    group,
+    service_argument,
+    timeout_flag,
+    wait_flags,
+)
+
+READY_SECONDS = 1800.0
+STOPPED_SECONDS = 300.0
+
+
+def add_services(commands: Commands) -> None:
+    """Add the group services."""
+    services = group(
+        commands, "services", "declare services, change them and see how they are",
+        "services create inference/vllm --name chat --set model=Qwen/Qwen2.5-7B-Instruct --wait",
+        "services list",
+        "services describe chat",
+    )  # fmt: skip
+    _seen(services)
+    _declared(services)
+    _changed(services)
+
+
+def _seen(services: Commands) -> None:
+    command(
+        services, "list", "services.list:list_", "list all services",
+        "services list",
+        "services list -o wide  # nothing shortened, with endpoints",
+        "services list -o name",
+        formats=FORMATS,
+    )  # fmt: skip
+    get = command(
+        services, "get", "services.list:get", "show one service",
+        "services get chat", "services get chat -o json",
+        formats=FORMATS,
+    )  # fmt: skip
+    service_argument(get)
+    describe = command(
+        services, "describe", "services.describe:describe", "tell all about one service",
+        "services describe chat",
+        formats=("table", "json"),
+    )  # fmt: skip
+    service_argument(describe)
+    events = command(
+        services, "events", "services.history:events", "print what happened to a service, the newest last",
+        "services events chat --tail 20",
+        "services events chat -f  # goes on until Ctrl-C",
+        formats=("table", "json"),
+    )  # fmt: skip
+    service_argument(events)
+    events.add_argument("--tail", type=int, default=100, metavar="N", help="only the last N (%(default)d)")
+    events.add_argument("-f", "--follow", action="store_true", help="go on as more happens")
+    history = command(
+        services, "history", "services.history:history", "list a service's attempts, each a Slurm job, the newest last",
+        "services history chat", "services history chat -o wide  # with every step's time",
+        formats=("table", "wide", "json"),
+    )  # fmt: skip
+    service_argument(history)
+    history.add_argument("--tail", type=int, default=100, metavar="N", help="only the last N (%(default)d)")
+    wait = command(
+        services, "wait", "services.wait:wait", "wait until services are as they should be, and show how far they are",
+        "services wait chat",
+        "services wait chat search --timeout 600",
+        "services wait train --for completed",
+        "services wait chat --for deleted",
+        formats=FORMATS,
+    )  # fmt: skip
+    service_argument(wait, nargs="+")
+    wait.add_argument(
+        "--for",
+        dest="what",
+        choices=("ready", "deleted", "completed"),
+        default="ready",
+        help="ready: all replicas answer; deleted: no job is left; completed: its job has ended well (%(default)s)",
+    )
+    timeout_flag(wait, READY_SECONDS)
+
+
+def _declared(services: Commands) -> None:
+    create = command(
+        services, "create", "services.create:create", "declare a service",
+        "services create inference/vllm --set model=Qwen/Qwen2.5-7B-Instruct --set resources.gpu=1",
+        "services create inference/vllm_dummy --name chat --replicas 2 --wait",
+        "services create storage/postgres --name db --config-file db.yaml",
+        formats=FORMATS,
+    )  # fmt: skip
+    create.add_argument("recipe", metavar="RECIPE", help="its recipe, e.g. inference/vllm")
+    create.add_argument("--name", help="a name of your own: lower-case letters, digits, hyphens")
+    create.add_argument("--replicas", type=int, metavar="N", help="how many copies")
+    config_flags(create)
+    wait_flags(create, "until it is running", READY_SECONDS)
+    delete = command(
+        services, "delete", "services.create:delete", "stop services for good",
+        "services delete chat", "services delete chat search --wait  # until their jobs have ended",
+        formats=("table", "name"),
+    )  # fmt: skip
+    service_argument(delete, nargs="+")
+    wait_flags(delete, "until their jobs have ended", STOPPED_SECONDS)
+
+
+def _changed(services: Commands) -> None:
+    scale = command(
+        services, "scale", "services.scale:scale", "change how many replicas a service has",
+        "services scale chat 3 --wait", "services scale chat 0  # keeps it, without a job",
+        formats=FORMATS,
+    )  # fmt: skip
+    service_argument(scale)
+    scale.add_argument("replicas", metavar="N", type=int, help="from 0 to 1000")
+    wait_flags(scale, "until so many answer", READY_SECONDS)
+    restart = command(
+        services, "restart", "services.restart:restart", "launch every replica of a service anew, one after the other",
+        "services restart chat --wait",
+        formats=FORMATS,
+        more="It is a change like any other: the config's `restarted_at` becomes the time of now. A service that was "
+        "given up is tried again.",
+    )  # fmt: skip
+    service_argument(restart)
+    wait_flags(restart, "until all replicas answer again", READY_SECONDS)
+    stop = command(
+        services, "stop", "services.restart:stop", "end a service's jobs, and keep the service",
+        "services stop chat",
+        formats=FORMATS,
+    )  # fmt: skip
+    service_argument(stop)
+    start = command(
+        services, "start", "services.restart:start", "start a stopped service again",
+        "services start chat --wait",
+        formats=FORMATS,
+    )  # fmt: skip
+    service_argument(start)
+    wait_flags(start, "until it is running", READY_SECONDS)
+    edit = command(
+        services, "edit", "services.edit:edit", "change a service in an editor ($VISUAL, $EDITOR or vi)",
+        "services edit chat",
+        formats=FORMATS,
+        more="What is refused is shown again, with the reason on top. An empty file, or one without a change, changes "
+        "nothing. Only your own changes are sent: what others change meanwhile is kept.",
+    )  # fmt: skip
+    service_argument(edit)
+
+
+def add_declared(commands: Commands) -> None:
+    """Add apply, diff and export."""
+    apply = command(
+        commands, "apply", "services.apply:apply", "make the services of files what the files say",
+        "apply -f services.yaml  # shows the difference, and asks",
+        "apply -f a.yaml b.yaml --yes",
+        "apply -f services.yaml --dry-run",
+        "apply -f services.yaml --as team-a --prune  # also deletes what this set had before",
+        more="A service that is not there is created, one that differs is changed, found by its name. `--as SET` "
+        "writes the set's name into each config (`applied_as`); `--prune` deletes services of that set, and no others, "
+        "that are in none of the files any more.",
+        formats=("table", "json"),
+    )  # fmt: skip
+    _file_flags(apply)
+    apply.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    apply.add_argument("--dry-run", action="store_true", help="show the difference, change nothing")
+    diff = command(
+        commands, "diff", "services.apply:diff", "show what apply would change",
+        "diff -f services.yaml",
+        "diff -f services.yaml --as team-a --prune",
+        more="Exit code 0: nothing, 1: something; others: it can't be told.",
+        formats=("table", "json"),
+    )  # fmt: skip
+    _file_flags(diff)
+    export = command(
+        commands, "export", "services.apply:export", "print services as a file that apply takes",
+        "export >services.yaml  # all there are", "export chat search",
+        formats=("table", "json"),
+    )  # fmt: skip
+    export.add_argument("services", metavar="ID", nargs="*", help="id or name; default: all")
+
+
+def _file_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "-f", "--file", dest="files", metavar="FILE", nargs="+", action="extend", required=True,
+        help="YAML, one service a document (---); - reads standard input",
+    )  # fmt: skip
+    parser.add_argument("--as", dest="applied_as", metavar="SET", help="the set to which these services belong")
+    parser.add_argument("--prune", action="store_true", help="delete services of the set that no file names")
+
+
+def add_models(commands: Commands) -> None:
+    """Add explain, logs, watch and prompt."""
+    explain = command(
+        commands, "explain", "services.explain:explain",
+        "tell what is wanted and seen of a service, what would be done now, and why",
+        "explain chat", "explain chat -o json",
+        formats=("table", "json"),
+    )  # fmt: skip
+    service_argument(explain)
+    logs = command(
+        commands, "logs", "services.logs:logs", "print what a service's jobs wrote",
+        "logs chat --tail 50",
+        "logs chat -f  # goes on from attempt to attempt, until Ctrl-C",
+        "logs chat --replica 0 --attempt 2",
+        formats=("table", "json"),
+    )  # fmt: skip
+    service_argument(logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow; ends with the service")
+    logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines of each file")
+    logs.add_argument("--replica", type=int, metavar="R", help="only of this replica, counted from 0")
+    logs.add_argument("--attempt", type=int, metavar="A", help="of this attempt instead of the newest")
+    watch = command(
+        commands, "watch", "services.watch:watch",
+        "show services as they change: a table, or a line a change where piped",
+        "watch", "watch chat -o json  # one object a line",
+        formats=("table", "json"),
+    )  # fmt: skip
+    watch.add_argument("service", metavar="ID", nargs="?", help="id or name; default: all services")
+    watch.add_argument("--timeout", type=float, metavar="S", help="end after so many seconds")
+    prompt = command(
+        commands, "prompt", "services.prompt:prompt", "ask a service's model, print its answer",
+        'prompt chat "What is the capital of France?"',
+        'prompt chat "Tell me a story." --stream --max-tokens 500',
+        "prompt chat - <question.txt  # reads standard input",
+        formats=("table", "json"),
+    )  # fmt: skip
+    service_argument(prompt)
+    prompt.add_argument("text", metavar="TEXT", help="the prompt; - reads it from standard input")
+    prompt.add_argument("--stream", action="store_true", help="print the answer as it comes")
+    prompt.add_argument("--max-tokens", type=int, metavar="N", help="at most so many tokens (the API's own: 150)")
+    prompt.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest word")
+    prompt.add_argument("--model", help="where the service serves several")
+    prompt.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds to wait (%(default)g)")

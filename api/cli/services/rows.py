@@ -1,0 +1,74 @@
+"""Services as rows of a table, and in the other formats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from api.cli.context import Context
+from api.cli.terminal.table import Column
+from api.cli.terminal.text import duration
+
+Service = dict[str, Any]
+
+_WORDS = {"running": "green", "completed": "green", "failed": "red", "cancelled": "dim", "unknown": "red"}
+
+
+def status_colour(word: str) -> str:
+    """Return the colour of a status word."""
+    return _WORDS.get(word, "yellow")
+
+
+COLUMNS = (
+    Column("ID"),
+    Column("NAME", flexible=True),
+    Column("RECIPE", flexible=True),
+    Column("STATUS", colour=status_colour),
+    Column("READY"),
+    Column("AGE"),
+    Column("MESSAGE", flexible=True),
+)
+WIDE = (*COLUMNS[:-1], Column("CREATED"), Column("ENDPOINT"), COLUMNS[-1])
+
+
+def show(context: Context, services: Sequence[Service], value: object) -> None:
+    """Write services as asked: `value` is what `-o json` writes."""
+    console, output = context.console, context.output
+    if output == "json":
+        console.json(value)
+    elif output == "name":
+        for service in services:
+            console.line(str(service["name"]))
+    else:
+        wide = output == "wide"
+        rows = [row(service, time.time(), wide=wide) for service in services]
+        console.table(WIDE if wide else COLUMNS, rows, full=wide)
+
+
+def ready(service: Service) -> str:
+    """Return `ready/wanted` replicas, as far as the API says; the wanted ones may be left to the recipe."""
+    number, wanted = service.get("ready_replicas"), service.get("replicas")
+    if number is None:
+        return ""
+    return str(number) if wanted is None else f"{number}/{wanted}"
+
+
+def age(service: Service, now: float) -> str:
+    """Return how long ago a service was created; "" if that can't be read."""
+    try:
+        created = datetime.fromisoformat(str(service.get("created_at")))
+    except ValueError:
+        return ""
+    created = created if created.tzinfo else created.replace(tzinfo=UTC)
+    return duration(now - created.timestamp())
+
+
+def row(service: Service, now: float, *, wide: bool) -> list[str]:
+    """Return a service's cells, of `COLUMNS` or `WIDE`."""
+    cells = [str(service.get(key) or "") for key in ("id", "name", "recipe_name", "status")]
+    cells += [ready(service), age(service, now)]
+    if wide:
+        cells += [str(service.get("created_at") or ""), str(service.get("endpoint") or "")]
+    return [*cells, str(service.get("message") or "")]

@@ -1,0 +1,1 @@
+"""Commands about the site: its settings, and its state kept safe."""

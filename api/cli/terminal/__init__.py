@@ -1,0 +1,1 @@
+"""What people see: lines, tables, colours, and what goes on."""
