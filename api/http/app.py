@@ -10,16 +10,12 @@ from litestar import Litestar
 from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
-from api.http.auth import Door
 from api.http.changes import Changes
-from api.http.engines import Engines, new_client
-from api.http.errors import HANDLERS
 from api.http.following import Following
 from api.http.groups import Groups
 from api.http.history import History
 from api.http.hub import Hub
 from api.http.recipes import Recipes
-from api.http.request_id import add_request_id, log_request_id
 from api.http.routes.changes import change_routes
 from api.http.routes.groups import group_routes
 from api.http.routes.history import history_routes
@@ -31,7 +27,11 @@ from api.http.routes.services import service_routes
 from api.http.routes.vllm import vllm_routes
 from api.http.routes.watch import watch_routes
 from api.http.services import Services
-from api.http.wire import JsonResponse
+from api.web.auth import Door
+from api.web.engines import Engines, new_client
+from api.web.errors import HANDLERS
+from api.web.request_id import add_request_id, log_request_id
+from api.web.responses import JsonResponse
 
 LARGEST_BODY = 1024 * 1024
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from api.contract.identity import SERVICE_NAME
-from api.http.errors import ApiError, InvalidError, Problem
+from api.web.errors import ApiError, InvalidError, Problem
 
 DEEPEST = 64
 RESERVED_NAMES = frozenset({"services", "targets"})

@@ -18,13 +18,13 @@ from sqlalchemy import Connection, bindparam, select
 
 from api.contract.database import Database
 from api.contract.tables import AttemptRow, Service
-from api.http.errors import InvalidError, Problem, UnavailableError
 from api.http.logs import job_folder
-from api.http.query import bad_header
 from api.http.services import VIEW
 from api.http.tails import NOWHERE, Mark, Tail, Tails
-from api.http.transactions import reading
 from api.http.wire import status_of
+from api.web.errors import InvalidError, Problem, UnavailableError
+from api.web.query import bad_header
+from api.web.transactions import reading
 
 MOST_FILES = 64
 """That one client follows."""

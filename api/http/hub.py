@@ -21,10 +21,11 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, func, select
 from api.contract.database import Database
 from api.contract.feed import wakeups
 from api.contract.tables import Feed, Service, ServiceChange
-from api.http.errors import UnavailableError
 from api.http.services import VIEW
-from api.http.transactions import reading
-from api.http.wire import JsonResponse, service_response
+from api.http.wire import service_response
+from api.web.errors import UnavailableError
+from api.web.responses import JsonResponse
+from api.web.transactions import reading
 
 MOST_CHANGES = 2000
 MOST_BYTES = 16 * 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from api.http.bodies import config_problems, read_object
-from api.http.errors import ApiError, InvalidError, Problem
+from api.web.errors import ApiError, InvalidError, Problem
 
 LARGEST_CONFIG = 1024 * 1024
 """Bytes: patch by patch a config could grow without an end."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from api.http.bodies import PromptRequest
-from api.http.engines import Answer, Engines, Replica, UnreachableError
+from api.web.engines import Answer, Engines, Replica, UnreachableError
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 150, "temperature": 0.7}
 MOST_REMEMBERED = 10_000

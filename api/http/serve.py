@@ -18,9 +18,9 @@ from api.contract.database import SchemaError, open_database
 from api.contract.identity import KeyFileError, load_key
 from api.contract.settings import ApiSettings, Settings, SettingsError, load, process_environment
 from api.http.app import create_app
-from api.http.auth import UnsafeError, open_door
-from api.http.log import log_to_stderr
-from api.http.peers import PeerProtocol
+from api.web.auth import UnsafeError, open_door
+from api.web.log import log_to_stderr
+from api.web.peers import PeerProtocol
 
 BACKLOG = 2048
 GRACE_SECONDS = 3

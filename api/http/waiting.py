@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Row
 
 from api.http.hub import Hub
-from api.http.query import Query
 from api.http.services import Services
 from api.http.wire import status_of
+from api.web.query import Query
 
 WAIT_SECONDS = 300.0
 MOST_SECONDS = 3600.0

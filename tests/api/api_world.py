@@ -24,8 +24,8 @@ from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus
 from api.http.app import create_app
-from api.http.auth import Door
-from api.http.peers import STATE_KEY, Connection
+from api.web.auth import Door
+from api.web.peers import STATE_KEY, Connection
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"

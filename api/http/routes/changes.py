@@ -15,11 +15,12 @@ from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
 from api.http.bodies import config_problem
 from api.http.changes import Changes, check_match, read_if_match
-from api.http.errors import EXTENDED, ApiError, InvalidError
 from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
 from api.http.services import Services
-from api.http.wire import JsonResponse, declaration, etag, service_response
+from api.http.wire import declaration, etag, service_response
+from api.web.errors import EXTENDED, ApiError, InvalidError
+from api.web.responses import JsonResponse
 
 MOST_TRIES = 10
 """So often a change that names no version is made anew on the one that somebody else has just made."""

@@ -10,10 +10,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Row
 
-from api.http.errors import EXTENDED, ApiError
 from api.http.groups import Groups, group_status, running_jobs
 from api.http.recipes import Recipes
 from api.http.services import Services
+from api.web.errors import EXTENDED, ApiError
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Row
 
-from api.http.errors import EXTENDED, ApiError
 from api.http.history import TRUTHS, TYPES, History, Page, attempt_response, event_response, read_attempts, read_events
 from api.http.paging import next_link
-from api.http.query import Query
 from api.http.services import Services
-from api.http.wire import JsonResponse, conditions_of, iso
+from api.http.wire import conditions_of, iso
+from api.web.errors import EXTENDED, ApiError
+from api.web.query import Query
+from api.web.responses import JsonResponse
 
 
 def history_routes(services: Services, history: History) -> list[HTTPRouteHandler]:

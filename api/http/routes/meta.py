@@ -10,11 +10,11 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from api.http import openapi, openapi_extended
-from api.http.auth import OPEN, is_known
 from api.http.docs import docs_page
-from api.http.errors import UnavailableError
 from api.http.recipes import Recipes
 from api.http.services import Services
+from api.web.auth import OPEN, is_known
+from api.web.errors import UnavailableError
 
 
 def meta_routes(

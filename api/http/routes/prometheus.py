@@ -9,11 +9,11 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.http.engines import Engines, Replica
-from api.http.errors import EXTENDED, ApiError
 from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
 from api.http.services import Services
 from api.http.wire import is_wanted
+from api.web.engines import Engines, Replica
+from api.web.errors import EXTENDED, ApiError
 
 
 def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:

@@ -12,17 +12,18 @@ from litestar.params import FromPath
 from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
 from api.http.bodies import ServiceRequest, config_problem, read_service_request
-from api.http.disconnect import unless_disconnected
-from api.http.errors import ApiError, InvalidError
 from api.http.hub import Hub
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
 from api.http.paging import next_link
-from api.http.query import Query
 from api.http.recipes import Recipes
 from api.http.services import Services
 from api.http.waiting import read_wait, until_settled
-from api.http.wire import JsonResponse, etag, service_response, status_of
+from api.http.wire import etag, service_response, status_of
+from api.web.disconnect import unless_disconnected
+from api.web.errors import ApiError, InvalidError
+from api.web.query import Query
+from api.web.responses import JsonResponse
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,16 @@ from sqlalchemy import Row
 from api.contract.recipes.book import Book
 from api.contract.status import explanation
 from api.http.bodies import read_prompt_request
-from api.http.disconnect import unless_disconnected
-from api.http.engines import Engines, Replica, UnreachableError
-from api.http.errors import ApiError
 from api.http.prompts import GONE, Prompts, not_ready
-from api.http.query import Query
 from api.http.recipes import Recipes
 from api.http.routes.watch import event_stream
 from api.http.services import Services
-from api.http.wire import JsonResponse, conditions_of, endpoint_of, is_wanted, status_of
+from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
+from api.web.disconnect import unless_disconnected
+from api.web.engines import Engines, Replica, UnreachableError
+from api.web.errors import ApiError
+from api.web.query import Query
+from api.web.responses import JsonResponse
 
 
 class SpecHead(Struct):

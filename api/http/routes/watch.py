@@ -10,10 +10,10 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
-from api.http.errors import EXTENDED, ApiError
 from api.http.hub import Hub
-from api.http.query import Query, bad_header
 from api.http.services import Services
+from api.web.errors import EXTENDED, ApiError
+from api.web.query import Query, bad_header
 
 LAST_NUMBER = 2**62
 MOST_SECONDS = 24 * 3600.0

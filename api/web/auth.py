@@ -28,8 +28,8 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
 from api.contract.settings import ApiSettings
-from api.http.errors import ApiError
-from api.http.peers import STATE_KEY, Connection
+from api.web.errors import ApiError
+from api.web.peers import STATE_KEY, Connection
 
 OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
