@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import Database, SchemaError, cause, open_database
 from api.contract.identity import KeyFileError
+from api.contract.listen import PortError
 from api.contract.log import JsonLines, TextLines
 from api.contract.recipes.resolve import ConfigError
 from api.contract.settings import Settings, SettingsError, load
@@ -33,7 +34,6 @@ from controller.ports import UnreadableError
 from controller.render import render
 from controller.replay import ReplayError, replay
 from controller.store import installation_id
-from controller.telemetry.server import PortError
 
 SETUP_FAILED = 3
 PORT_TAKEN = 4
