@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from api.cli.exits import CliError, Exit
 from api.cli.supervise import Program, supervise
 from api.contract.database import Database, SchemaError, cause, revisions
 from api.contract.database import migrate as migrate_database
+from api.contract.listen import PortError, listen
 from api.contract.traces import find_traces
 
 API = ("-m", "api.http")
@@ -126,16 +126,9 @@ def _moved(before: str | None, after: str | None) -> str:
 def _require_free(host: str, port: int) -> None:
     """Raise `CliError` unless the API could listen there; the API itself says so too, but later."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            attempt.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CliError(
-            f"The API can't listen on {host} port {port}: {reason}. Give another: ai-factory up --port N",
-            Exit.UNREACHABLE,
-        ) from error
+        listen(host, port, who="The API", remedy="Give another: ai-factory up --port N").close()
+    except PortError as error:
+        raise CliError(str(error), Exit.UNREACHABLE) from error
 
 
 def _program(context: Context, name: str, arguments: Sequence[str]) -> Program:
