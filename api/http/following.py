@@ -22,6 +22,7 @@ from api.http.logs import job_folder
 from api.http.services import VIEW
 from api.http.tails import NOWHERE, Mark, Tail, Tails
 from api.http.wire import status_of
+from api.web import sse
 from api.web.errors import InvalidError, Problem, UnavailableError
 from api.web.query import bad_header
 from api.web.transactions import reading
@@ -29,7 +30,6 @@ from api.web.transactions import reading
 MOST_FILES = 64
 """That one client follows."""
 LOOK_SECONDS = 1.0
-HEARTBEAT_SECONDS = 15.0
 PASSES_AFTER_END = 3
 """So often a file is read once its job has gone, before it counts as finished: it may lie on NFS."""
 _STREAMS = {"o": ("stdout", "stdout.log"), "e": ("stderr", "stderr.log")}
@@ -174,7 +174,7 @@ class _One:
                 continue
             await self._take_up(known.attempts, is_first=is_first)
             if is_first:
-                yield b": following\nid: %b\n\n" % self._marks()
+                yield sse.head("following", self._marks())
                 is_first = False
             outcomes = {(row.replica, row.incarnation): row for row in known.attempts}
             is_quiet = True
@@ -186,11 +186,11 @@ class _One:
                 continue
             is_done = all(file.is_finished for file in self._files.values())
             if is_done and (known.is_over or (self._wanted.attempt is not None and self._files)):
-                yield b"event: over\ndata: {}\n\n"
+                yield sse.event("over")
                 return
-            if loop.time() - said_at > HEARTBEAT_SECONDS:
+            if loop.time() - said_at > sse.HEARTBEAT_SECONDS:
                 said_at = loop.time()
-                yield b": \n\n"
+                yield sse.HEARTBEAT
             try:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await bell.wait()
@@ -257,15 +257,15 @@ class _One:
 
     def _event(self, name: str, data: dict[str, Any]) -> bytes:
         """Write an event, under the places that all files have come to."""
-        return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), self._marks(), msgspec.json.encode(data))
+        return sse.event(name, msgspec.json.encode(data), self._marks())
 
-    def _marks(self) -> bytes:
+    def _marks(self) -> str:
         """Return the places that all files have come to; what is finished and followed is left out."""
         return ",".join(
             f"{key.replica}-{key.attempt}.{key.stream}.{file.mark}"
             for key, file in self._files.items()
             if not file.is_finished or key.attempt == self._newest.get(key.replica)
-        ).encode()
+        )
 
 
 def check_number(attempts: Sequence[Any], wanted: Wanted) -> None:

@@ -23,6 +23,7 @@ from api.contract.feed import wakeups
 from api.contract.tables import Feed, Service, ServiceChange
 from api.http.services import VIEW
 from api.http.wire import service_response
+from api.web import sse
 from api.web.errors import UnavailableError
 from api.web.responses import JsonResponse
 from api.web.transactions import reading
@@ -31,7 +32,6 @@ MOST_CHANGES = 2000
 MOST_BYTES = 16 * 1024 * 1024
 CATCHING_UP = 2
 """So many watchers read the database at once."""
-HEARTBEAT_SECONDS = 15.0
 RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _CHANGED = (
 )
 _REMOVED = select(func.max(ServiceChange.seq)).where(ServiceChange.service_id == "").scalar_subquery()
 _POSITION = select(Feed.seq, func.coalesce(_REMOVED, 0).label("removed"))
-RESET = b"event: reset\ndata: {}\n\n"
+RESET = sse.event("reset")
 """Forget what you know: all there is follows."""
 
 
@@ -97,7 +97,7 @@ class Hub:
         """Yield what is sent to a watcher that knows all up to `after` (`None`: up to now), until the hub closes."""
         now = await self.position()
         here = now if after is None else after
-        yield f": watching\nid: {here}\n\n".encode()
+        yield sse.head("watching", here)
         while not self.is_closed:
             bell = self._bell
             changes = self._since(here)
@@ -112,8 +112,8 @@ class Hub:
                 here = reached
             elif changes:
                 here = changes[-1].seq
-            elif not await self._rung(bell, HEARTBEAT_SECONDS):
-                yield b": \n\n"
+            elif not await self._rung(bell, sse.HEARTBEAT_SECONDS):
+                yield sse.HEARTBEAT
                 continue
             wanted = [change.text for change in changes if service_id in (None, change.service_id)]
             if wanted:
@@ -221,4 +221,4 @@ def _change(row: Row[Any]) -> Change:
     elif row.version == 1 and row.change_seq == row.seq:
         kind = "created"
     content = JsonResponse(None).render(msgspec.to_builtins(service_response(row)), "application/json")
-    return Change(row.seq, row.id, b"id: %d\nevent: %b\ndata: %b\n\n" % (row.seq, kind.encode(), content))
+    return Change(row.seq, row.id, sse.event(kind, content, row.seq))

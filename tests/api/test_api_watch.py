@@ -144,7 +144,7 @@ async def test_a_stream_that_lasts_so_long(world: World) -> None:
 
 
 async def test_a_heartbeat(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.hub, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("api.web.sse.HEARTBEAT_SECONDS", 0.02)
     async with world.listen(WATCH) as listener:
         await listener.until(lambda: listener.text.count(": \n\n") >= 3)
 

@@ -13,12 +13,12 @@ from litestar.params import FromPath
 from api.contract.status import explanation
 from api.http.following import Following, Wanted, check_number, chosen, read_marks
 from api.http.logs import read_logs
-from api.http.routes.watch import event_stream
 from api.http.services import Services
 from api.http.wire import conditions_of
 from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
+from api.web.sse import event_stream
 
 MOST_LINES = 100_000
 MOST_SECONDS = 24 * 3600.0

@@ -17,7 +17,6 @@ from api.contract.status import explanation
 from api.http.bodies import read_prompt_request
 from api.http.prompts import GONE, Prompts, not_ready
 from api.http.recipes import Recipes
-from api.http.routes.watch import event_stream
 from api.http.services import Services
 from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
 from api.web.disconnect import unless_disconnected
@@ -25,6 +24,7 @@ from api.web.engines import Engines, Replica, UnreachableError
 from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
+from api.web.sse import event_stream
 
 
 class SpecHead(Struct):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from litestar import Request, get
@@ -14,11 +12,10 @@ from api.http.hub import Hub
 from api.http.services import Services
 from api.web.errors import EXTENDED, ApiError
 from api.web.query import Query, bad_header
+from api.web.sse import event_stream
 
 LAST_NUMBER = 2**62
 MOST_SECONDS = 24 * 3600.0
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Of streams: nobody on the way may keep or gather them."""
 
 
 def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
@@ -43,23 +40,6 @@ def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
         return event_stream(hub.watch(after, service_id), seconds)
 
     return [watch]
-
-
-def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> Stream:
-    """Return server-sent events (html.spec.whatwg.org), for at most so many seconds."""
-    content = events if seconds is None else _limited(events, seconds)
-    return Stream(content, media_type="text/event-stream", headers=HEADERS)
-
-
-async def _limited(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
-    ends = asyncio.get_running_loop().time() + seconds
-    try:
-        while True:
-            async with asyncio.timeout_at(ends):
-                event = await anext(events)
-            yield event
-    except (TimeoutError, StopAsyncIteration):
-        return
 
 
 def _number(text: str) -> int:
