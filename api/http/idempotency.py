@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.tables import IdempotencyKey
-from api.http.bodies import ServiceRequest
+from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse
 from api.web.errors import InvalidError, Problem
 from api.web.query import bad_header

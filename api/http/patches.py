@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from api.http.bodies import config_problems, read_object
+from api.http.requests import config_problems, read_object
 from api.web.errors import ApiError, InvalidError, Problem
 
 LARGEST_CONFIG = 1024 * 1024

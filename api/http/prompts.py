@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from api.http.bodies import PromptRequest
+from api.http.requests import PromptRequest
 from api.web.engines import Answer, Engines, Replica, UnreachableError
 from api.web.sse import event, read_data
 

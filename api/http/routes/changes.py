@@ -13,10 +13,10 @@ from sqlalchemy import Row
 
 from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
-from api.http.bodies import config_problem
 from api.http.changes import Changes, check_match, read_if_match
 from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
+from api.http.requests import config_problem
 from api.http.services import Services
 from api.http.wire import declaration, etag, service_response
 from api.web.errors import EXTENDED, ApiError, InvalidError

@@ -11,12 +11,12 @@ from litestar.params import FromPath
 
 from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
-from api.http.bodies import ServiceRequest, config_problem, read_service_request
 from api.http.hub import Hub
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
 from api.http.paging import next_link
 from api.http.recipes import Recipes
+from api.http.requests import ServiceRequest, config_problem, read_service_request
 from api.http.services import Services
 from api.http.waiting import read_wait, until_settled
 from api.http.wire import etag, service_response, status_of

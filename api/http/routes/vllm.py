@@ -14,9 +14,9 @@ from sqlalchemy import Row
 
 from api.contract.recipes.book import Book
 from api.contract.status import explanation
-from api.http.bodies import read_prompt_request
 from api.http.prompts import GONE, Prompts, not_ready
 from api.http.recipes import Recipes
+from api.http.requests import read_prompt_request
 from api.http.services import Services
 from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
 from api.web.disconnect import unless_disconnected
