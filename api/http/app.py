@@ -28,12 +28,11 @@ from api.http.routes.vllm import vllm_routes
 from api.http.routes.watch import watch_routes
 from api.http.services import Services
 from api.web.auth import Door
+from api.web.bodies import LARGEST_BODY
 from api.web.engines import Engines, new_client
 from api.web.errors import HANDLERS
 from api.web.request_id import add_request_id, log_request_id
 from api.web.responses import JsonResponse
-
-LARGEST_BODY = 1024 * 1024
 
 
 def create_app(
