@@ -9,7 +9,6 @@ import pytest
 from api_world import World
 from sqlalchemy import event, text, update
 
-import api.http.hub
 from api.contract.tables import Service
 
 SERVICES = "/api/v1/services"
@@ -150,7 +149,7 @@ async def test_a_heartbeat(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_who_is_slow_misses_steps_but_no_service(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.hub, "MOST_CHANGES", 5)
+    monkeypatch.setattr("api.web.recent.MOST", 5)
     service = await world.create()
     async with world.listen(f"{WATCH}?after=0") as slow, world.listen(WATCH) as quick:
         await slow.next()

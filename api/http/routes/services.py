@@ -11,7 +11,6 @@ from litestar.params import FromPath
 
 from api.contract.recipes.resolve import ConfigError, resolve
 from api.contract.settings import SlurmSettings
-from api.http.hub import Hub
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
 from api.http.paging import next_link
@@ -20,6 +19,7 @@ from api.http.requests import ServiceRequest, config_problem, read_service_reque
 from api.http.services import Services
 from api.http.waiting import read_wait, until_settled
 from api.http.wire import etag, service_response, status_of
+from api.web.change_feed import ChangeFeed
 from api.web.disconnect import unless_disconnected
 from api.web.errors import ApiError, InvalidError
 from api.web.query import Query
@@ -28,7 +28,9 @@ from api.web.responses import JsonResponse
 log = logging.getLogger(__name__)
 
 
-def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSettings) -> list[HTTPRouteHandler]:
+def service_routes(
+    services: Services, recipes: Recipes, feed: ChangeFeed, site: SlurmSettings
+) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @post("/api/v1/services", status_code=200)
@@ -43,7 +45,7 @@ def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSe
             if is_new:
                 log.info("service %s (%s) created", created.id, created.name)
         if seconds is not None:
-            waiting = until_settled(services, hub, created.id, seconds)
+            waiting = until_settled(services, feed, created.id, seconds)
             row = await unless_disconnected(request.receive, waiting)
             created = created if row is None else service_response(row)
         return JsonResponse(created, headers={"ETag": etag(created.version)})

@@ -8,17 +8,16 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
-from api.http.hub import Hub
 from api.http.services import Services
+from api.http.watching import LAST_NUMBER, ServiceWatch
 from api.web.errors import EXTENDED, ApiError
 from api.web.query import Query, bad_header
 from api.web.sse import event_stream
 
-LAST_NUMBER = 2**62
 MOST_SECONDS = 24 * 3600.0
 
 
-def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
+def watch_routes(services: Services, watches: ServiceWatch) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @get("/api/v1/watch", opt=EXTENDED)
@@ -36,8 +35,8 @@ def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
             if row is None:
                 raise ApiError(404, "Service not found")
             service_id = row.id
-        await hub.position()
-        return event_stream(hub.watch(after, service_id), seconds)
+        await watches.begin()
+        return event_stream(watches.watch(after, service_id), seconds)
 
     return [watch]
 
