@@ -11,9 +11,9 @@ from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.http.changes import Changes
-from api.http.following import Following
 from api.http.groups import Groups
 from api.http.history import History
+from api.http.logs.following import Following
 from api.http.recipes import Recipes
 from api.http.routes.changes import change_routes
 from api.http.routes.groups import group_routes

@@ -11,8 +11,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from api.contract.status import explanation
-from api.http.following import Following, Wanted, check_number, chosen, read_marks
-from api.http.logs import read_logs
+from api.http.logs.ends import read_logs
+from api.http.logs.following import Following, Wanted, check_number, chosen, read_marks
 from api.http.services import Services
 from api.http.wire import conditions_of
 from api.web.errors import ApiError

@@ -18,11 +18,14 @@ from sqlalchemy import Connection, bindparam, select
 
 from api.contract.database import Database
 from api.contract.tables import AttemptRow, Service
-from api.http.logs import job_folder
+from api.http.logs.ends import job_folder
+from api.http.logs.places import NOWHERE, Mark
+from api.http.logs.tail import Tail
+from api.http.logs.tails import Tails
 from api.http.services import VIEW
-from api.http.tails import NOWHERE, Mark, Tail, Tails
 from api.http.wire import status_of
 from api.web import sse
+from api.web.bell import rung
 from api.web.errors import InvalidError, Problem, UnavailableError
 from api.web.query import bad_header
 from api.web.transactions import reading
@@ -166,7 +169,7 @@ class _One:
         loop = asyncio.get_running_loop()
         said_at = loop.time()
         while not self._shared.tails.is_closed:
-            bell = self._shared.tails.bell
+            ring = self._shared.tails.bell.next
             try:
                 known = await self._shared.look(self._service_id)
             except UnavailableError:
@@ -191,11 +194,7 @@ class _One:
             if loop.time() - said_at > sse.HEARTBEAT_SECONDS:
                 said_at = loop.time()
                 yield sse.HEARTBEAT
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await bell.wait()
-            except TimeoutError:
-                pass
+            await rung(ring, LOOK_SECONDS)
 
     async def _take_up(self, attempts: Sequence[Any], *, is_first: bool) -> None:
         """Begin to follow attempts that are new: at first those asked for or known to the client, then what comes."""
