@@ -21,7 +21,7 @@ from api.contract.database import Database, SchemaError, cause, open_database
 from api.contract.identity import KeyFileError
 from api.contract.listen import PortError
 from api.contract.log import JsonLines, TextLines
-from api.contract.recipes.resolve import ConfigError
+from api.contract.recipes.errors import ConfigError
 from api.contract.settings import Settings, SettingsError, load
 from controller.adopt import LeaderError, find, listed, take, told
 from controller.app import build

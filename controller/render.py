@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import ConfigError, digest, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import digest
 from api.contract.settings import Settings
 from controller.bundle import launch_script
 from controller.core.script import parameters

@@ -19,7 +19,8 @@ from sqlalchemy import insert, select, update
 from api.contract.database import Database
 from api.contract.identity import Token, secret
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import digest, encode_spec, resolve
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import digest, encode_spec
 from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus

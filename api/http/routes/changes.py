@@ -11,7 +11,8 @@ from litestar.params import FromPath
 from msgspec import UNSET
 from sqlalchemy import Row
 
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
 from api.contract.settings import SlurmSettings
 from api.http.changes import Changes, check_match, read_if_match
 from api.http.patches import Patch, read_patch, read_status_request

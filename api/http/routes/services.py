@@ -9,7 +9,8 @@ from litestar import Request, delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
 from api.contract.settings import SlurmSettings
 from api.http.idempotency import read_once
 from api.http.listing import read_listing
