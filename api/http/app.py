@@ -10,6 +10,7 @@ from litestar import Litestar
 from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
+from api.http import documents
 from api.http.changes import Changes
 from api.http.groups import Groups
 from api.http.history import History
@@ -65,7 +66,14 @@ def create_app(
 
     app = Litestar(
         [
-            *meta_routes(services, recipes, environment, settings.controller.lease),
+            *meta_routes(
+                services,
+                recipes,
+                environment,
+                settings.controller.lease,
+                contract=documents.contract(),
+                extended=documents.extended(),
+            ),
             *recipe_routes(recipes),
             *service_routes(services, recipes, feed, settings.slurm),
             *log_routes(services, following, settings.run_dir),

@@ -8,6 +8,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
+from api.http.openapi import NOT_FOUND, Described, Operation, header, query
 from api.http.services import Services
 from api.http.watching import LAST_NUMBER, ServiceWatch
 from api.web.errors import EXTENDED, ApiError
@@ -45,3 +46,32 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text[:20]) < LAST_NUMBER):
         raise bad_header("Last-Event-ID", "must be the number of the last event that was received", text)
     return int(text)
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/watch",
+            name="watch",
+            description="Server-sent events: created, changed and deleted, each with the service as it is then, "
+            "under the number of the change; reset: forget what you know, all there is follows.",
+            further=(
+                header("Last-Event-ID", "Go on after this number."),
+                query(
+                    "after",
+                    "The same; 0: begin with all there is. Left out: only what changes from now on.",
+                    type="integer",
+                    minimum=0,
+                ),
+                query("service", "Only this service, by id or name.", type="string"),
+                query("timeout", "End after so many seconds.", type="number", minimum=0, maximum=86400),
+            ),
+            media_type="text/event-stream",
+            answer={"type": "string"},
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+    ),
+)
+"""For the documents."""
