@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from api.contract.database import Database, cause
 from api.contract.feed import wakeups
 from api.contract.job.words import Lane
-from api.contract.recipes.resolve import encode_spec
+from api.contract.recipes.spec import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import ConfigError, decode_spec, digest, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import decode_spec, digest
 from api.contract.settings import SlurmSettings
 from controller.core.model import Desired, Refusal
 

@@ -1,4 +1,4 @@
-"""The change feed's wake-up. It only says *look again*: who wakes asks one query on the indexed `change_seq`.
+"""The change feed: which services changed since a number, and the wake-up that says *look again*.
 
 Losing every wake-up costs seconds, never correctness: readers look again by themselves now and then.
 """
@@ -10,11 +10,13 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
+from sqlalchemy import BindParameter, Connection, bindparam, func, select
 
 from api.contract.database import Database, file_identity
+from api.contract.tables import Feed, ServiceChange
 
 CHANNEL = "ai_factory"
 POLL_SECONDS = 0.05
@@ -24,6 +26,51 @@ QUIET_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 _LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a connection that can't be made, or has broken, raises (a TimeoutError is an OSError)."""
+
+_AFTER: BindParameter[int] = bindparam("after")
+_REMOVED = select(func.max(ServiceChange.seq)).where(ServiceChange.service_id == "").scalar_subquery()
+_POSITION = select(Feed.seq, func.coalesce(_REMOVED, 0))
+_CHANGES = (
+    select(ServiceChange.seq, ServiceChange.service_id)
+    .where(ServiceChange.seq > _AFTER, ServiceChange.service_id != "")
+    .order_by(ServiceChange.seq)
+)
+
+
+class Position(NamedTuple):
+    """Where the feed is."""
+
+    seq: int
+    """The last number given out."""
+    removed: int
+    """Up to this number services may have been removed for good, of which nobody is told."""
+
+    def tells_all_after(self, seq: int) -> bool:
+        """Whether who knows all up to a number can be told the rest; else only a look at everything helps.
+
+        0 is who knows nothing. A number that was not given out yet is of a newer database than this one.
+        """
+        return seq <= self.seq and not 0 < seq < self.removed
+
+
+class Change(NamedTuple):
+    """That anything of a service changed: its row, its status or its endpoints."""
+
+    seq: int
+    service_id: str
+
+
+def read_position(connection: Connection) -> Position:
+    """Return where the feed is."""
+    return Position(*connection.execute(_POSITION).one())
+
+
+def read_changes(connection: Connection, after: int) -> tuple[Position, list[Change]]:
+    """Return where the feed is, and the last change of each service that changed after a number, in their order."""
+    now = read_position(connection)
+    if now.seq == after:
+        return now, []
+    return now, [Change(*row) for row in connection.execute(_CHANGES, {"after": after})]
 
 
 def wakeups(database: Database) -> AsyncIterator[None]:

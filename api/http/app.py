@@ -10,16 +10,12 @@ from litestar import Litestar
 from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
-from api.http.auth import Door
+from api.http import documents
 from api.http.changes import Changes
-from api.http.engines import Engines, new_client
-from api.http.errors import HANDLERS
-from api.http.following import Following
 from api.http.groups import Groups
 from api.http.history import History
-from api.http.hub import Hub
+from api.http.logs.following import Following
 from api.http.recipes import Recipes
-from api.http.request_id import add_request_id, log_request_id
 from api.http.routes.changes import change_routes
 from api.http.routes.groups import group_routes
 from api.http.routes.history import history_routes
@@ -31,9 +27,14 @@ from api.http.routes.services import service_routes
 from api.http.routes.vllm import vllm_routes
 from api.http.routes.watch import watch_routes
 from api.http.services import Services
-from api.http.wire import JsonResponse
-
-LARGEST_BODY = 1024 * 1024
+from api.http.watching import ServiceWatch
+from api.web.auth import Door
+from api.web.bodies import LARGEST_BODY
+from api.web.change_feed import ChangeFeed
+from api.web.engines import Engines, new_client
+from api.web.errors import HANDLERS
+from api.web.request_id import add_request_id, log_request_id
+from api.web.responses import JsonResponse
 
 
 def create_app(
@@ -48,11 +49,13 @@ def create_app(
     client = new_client()
     engines = Engines(client, key)
     services = Services(database)
-    hub, following = Hub(database), Following(database, settings.run_dir)
+    feed, following = ChangeFeed(database), Following(database, settings.run_dir)
+    watches = ServiceWatch(database, feed)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
 
     async def end_streams() -> None:
-        await hub.close()
+        await watches.close()
+        await feed.close()
         await following.tails.close()
 
     @asynccontextmanager
@@ -63,13 +66,20 @@ def create_app(
 
     app = Litestar(
         [
-            *meta_routes(services, recipes, environment, settings.controller.lease),
+            *meta_routes(
+                services,
+                recipes,
+                environment,
+                settings.controller.lease,
+                contract=documents.contract(),
+                extended=documents.extended(),
+            ),
             *recipe_routes(recipes),
-            *service_routes(services, recipes, hub, settings.slurm),
+            *service_routes(services, recipes, feed, settings.slurm),
             *log_routes(services, following, settings.run_dir),
             *change_routes(services, Changes(database), recipes, settings.slurm),
             *history_routes(services, History(database)),
-            *watch_routes(services, hub),
+            *watch_routes(services, watches),
             *group_routes(services, Groups(database), recipes),
             *prometheus_routes(services, engines),
             *vllm_routes(services, recipes, engines),

@@ -11,11 +11,11 @@ from sqlalchemy.exc import IntegrityError
 
 from api.contract.database import Database
 from api.contract.tables import Service
-from api.http.errors import ApiError
-from api.http.query import bad_header
 from api.http.services import ADD_EVENT, found, refused, user_event
-from api.http.transactions import writing
 from api.http.wire import etag, service_response
+from api.web.errors import ApiError
+from api.web.query import bad_header
+from api.web.transactions import writing
 
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 _TAGS = re.compile(r'\s*(?:W/)?"[^"]*"\s*(?:,\s*(?:W/)?"[^"]*"\s*)*')

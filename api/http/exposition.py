@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from sqlalchemy import Row
 
-from api.http.engines import Engines, Replica, UnreachableError
 from api.http.listing import WORDS
 from api.http.wire import status_of
+from api.web.engines import Engines, Replica, UnreachableError
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_TEXT = 4 * 1024 * 1024

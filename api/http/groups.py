@@ -12,8 +12,8 @@ from api.contract.recipes.book import Book
 from api.contract.tables import AttemptRow, Service, ServiceStatus
 from api.http.history import attempt_state
 from api.http.services import VIEW, found
-from api.http.transactions import reading
 from api.http.wire import is_wanted, iso, shown_config, status_of
+from api.web.transactions import reading
 
 _STATES = ("ready", "starting", "pending", "failed")
 _GROUPS = VIEW.where(

@@ -11,9 +11,9 @@ from sqlalchemy import Row, Select, literal, select, union_all
 from api.contract.database import Database
 from api.contract.tables import AttemptRow, EventRow, UserEvent
 from api.http.paging import MOST, beyond, encode_cursor, read_cursor
-from api.http.query import Query
-from api.http.transactions import reading
 from api.http.wire import iso
+from api.web.query import Query
+from api.web.transactions import reading
 
 PAGE = 100
 TYPES = ("Accepted", "Ready", "Available", "Progressing", "Observed")

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.tables import IdempotencyKey
-from api.http.bodies import ServiceRequest
-from api.http.errors import InvalidError, Problem
-from api.http.query import bad_header
+from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse
+from api.web.errors import InvalidError, Problem
+from api.web.query import bad_header
 
 KEPT_SECONDS = 24 * 3600.0
 _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([!#-\[\]-~]{1,255})')

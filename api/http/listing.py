@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, Select, column, or_, select, table
 
 from api.contract.tables import Service
 from api.http.paging import MOST, beyond, encode_cursor, read_cursor
-from api.http.query import Query
+from api.web.query import Query
 
 WORDS = ("pending", "building", "starting", "running", "completed", "failed", "cancelled")
 _COLUMNS: dict[str, ColumnElement[Any]] = {

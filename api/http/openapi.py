@@ -1,5 +1,7 @@
-"""The description of the API. The contract's document is held as data, so that it says the contract and no more;
-the extended one (`openapi_extended`) adds what has grown since.
+"""How operations and schemas are described, and how a document is made of them.
+
+Each module of `routes` describes its own, as data: the contract's document says the contract and no more, the extended
+one what has grown since. `documents` puts them together.
 """
 
 from __future__ import annotations
@@ -7,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from api.http.paging import MOST
 
 TITLE = "AI Factory Server Service"
 VERSION = "1.0.0"
@@ -28,11 +32,13 @@ class Operation:
     """Schema of the 200; `None`: any JSON."""
     body: Schema | None = None
     further: Sequence[Schema] = ()
-    """Parameters beside those in the path."""
+    """Parameters beside those in the path; the contract knows none."""
     media_type: str = "application/json"
     """Of the 200."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Codes beside 200 and 422, and what they mean."""
+    is_extended: bool = False
+    """Whether the contract does not know it."""
 
     @property
     def parameters(self) -> list[str]:
@@ -46,6 +52,19 @@ class Operation:
         return f"{self.name}{path}_{self.method}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What the documents say of one group of routes."""
+
+    operations: tuple[Operation, ...]
+    schemas: Mapping[str, Schema] = field(default_factory=dict)
+    """The contract's."""
+    extended_schemas: Mapping[str, Schema] = field(default_factory=dict)
+    """Those that the contract does not know."""
+    further_fields: Mapping[str, Schema] = field(default_factory=dict)
+    """By schema of the contract's: the fields that came later."""
+
+
 def ref(name: str) -> Schema:
     """Point to a component."""
     return {"$ref": f"#/components/schemas/{name}"}
@@ -56,87 +75,9 @@ def list_of(name: str, title: str) -> Schema:
     return {"items": ref(name), "type": "array", "title": title}
 
 
-def _titled(name: str) -> str:
+def titled(name: str) -> str:
+    """Write a name in snake case as a title."""
     return name.replace("_", " ").title()
-
-
-OPERATIONS = (
-    Operation(method="get", path="/", name="root", description="Root endpoint with service information."),
-    Operation(method="get", path="/health", name="health", description="Health check endpoint."),
-    Operation(
-        method="get",
-        path="/api/v1/recipes",
-        name="list_recipes",
-        description="List all available recipes.",
-        answer=list_of("RecipeResponse", "Response List Recipes Api V1 Recipes Get"),
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/recipes/{recipe_name}",
-        name="get_recipe",
-        description="Get details of a specific recipe.",
-        answer=ref("RecipeResponse"),
-    ),
-    Operation(
-        method="post",
-        path="/api/v1/services",
-        name="create_service",
-        description="Create and start a new service using SLURM + Apptainer.",
-        body=ref("ServiceRequest"),
-        answer=ref("ServiceResponse"),
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/services",
-        name="list_services",
-        description="List all running services.",
-        answer=list_of("ServiceResponse", "Response List Services Api V1 Services Get"),
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/services/{service_id}",
-        name="get_service",
-        description="Get details of a specific service.",
-        answer=ref("ServiceResponse"),
-    ),
-    Operation(
-        method="delete",
-        path="/api/v1/services/{service_id}",
-        name="stop_service",
-        description="Stop a running service by cancelling the SLURM job.",
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/services/{service_id}/logs",
-        name="get_service_logs",
-        description="Get logs from a service.",
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/services/{service_id}/status",
-        name="get_service_status",
-        description="Get current status of a service.",
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/vllm/services",
-        name="list_vllm_services",
-        description="List all running VLLM services.",
-    ),
-    Operation(
-        method="get",
-        path="/api/v1/vllm/{service_id}/models",
-        name="get_vllm_models",
-        description="Get available models served by a running VLLM service.",
-    ),
-    Operation(
-        method="post",
-        path="/api/v1/vllm/{service_id}/prompt",
-        name="prompt_vllm_service",
-        description="Send a prompt to a running VLLM service.",
-        body={"type": "object", "additionalProperties": True, "title": "Request"},
-    ),
-)
 
 
 def text(title: str) -> Schema:
@@ -149,58 +90,27 @@ def object_of(title: str, properties: Mapping[str, Schema], required: list[str])
     return {"properties": dict(properties), "type": "object", "required": required, "title": title}
 
 
+def query(name: str, description: str, **schema: Any) -> Schema:
+    """Describe a parameter behind the question mark."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def header(name: str, description: str) -> Schema:
+    """Describe a header."""
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+
+
 ANY_OBJECT = {"type": "object", "additionalProperties": True}
-SCHEMAS: dict[str, Schema] = {
-    "HTTPValidationError": {
-        "properties": {"detail": {"items": ref("ValidationError"), "type": "array", "title": "Detail"}},
-        "type": "object",
-        "title": "HTTPValidationError",
-    },
-    "RecipeResponse": object_of(
-        "RecipeResponse",
-        {name: text(_titled(name)) for name in ("name", "category", "description", "version", "path")},
-        ["name", "category", "description", "version", "path"],
-    ),
-    "ServiceRequest": object_of(
-        "ServiceRequest",
-        {
-            "recipe_name": text("Recipe Name"),
-            "config": {**ANY_OBJECT, "title": "Config", "default": {}},
-            "name": text("Name"),
-        },
-        ["recipe_name"],
-    ),
-    "ServiceResponse": object_of(
-        "ServiceResponse",
-        {
-            "id": text("Id"),
-            "name": text("Name"),
-            "recipe_name": text("Recipe Name"),
-            "status": text("Status"),
-            "config": {**ANY_OBJECT, "title": "Config"},
-            "created_at": text("Created At"),
-        },
-        ["id", "name", "recipe_name", "status", "config", "created_at"],
-    ),
-    "ValidationError": object_of(
-        "ValidationError",
-        {
-            "loc": {
-                "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
-                "type": "array",
-                "title": "Location",
-            },
-            "msg": text("Message"),
-            "type": text("Error Type"),
-        },
-        ["loc", "msg", "type"],
-    ),
-}
-
-
-def contract() -> dict[str, Any]:
-    """Return the contract's document."""
-    return document(OPERATIONS, SCHEMAS)
+INTEGER: Schema = {"type": "integer"}
+TIME = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}
+MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+MAYBE_INTEGER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+PAGING = (
+    query("limit", "At most so many; the header Link leads to the next ones.", type="integer", minimum=1, maximum=MOST),
+    query("after", "Where the page before ended, out of its header Link.", type="string"),
+)
+TAIL = query("tail", "The last so many.", type="integer", minimum=1, maximum=MOST)
+NOT_FOUND = {"404": "There is no such service"}
 
 
 def document(operations: Sequence[Operation], schemas: Mapping[str, Schema]) -> dict[str, Any]:
@@ -218,12 +128,12 @@ def document(operations: Sequence[Operation], schemas: Mapping[str, Schema]) -> 
 
 def _described(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "summary": _titled(operation.name),
+        "summary": titled(operation.name),
         "description": operation.description,
         "operationId": operation.operation_id,
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": text(_titled(name))} for name in operation.parameters
+        {"name": name, "in": "path", "required": True, "schema": text(titled(name))} for name in operation.parameters
     ]
     if parameters or operation.further:
         described["parameters"] = [*parameters, *operation.further]

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Request
 from sqlalchemy import ColumnElement, Select, tuple_
 
-from api.http.query import Query
+from api.web.query import Query
 
 MOST = 1000
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from api.http.bodies import config_problems, read_object
-from api.http.errors import ApiError, InvalidError, Problem
+from api.http.requests import config_problems
+from api.web.bodies import read_object, string_type
+from api.web.errors import ApiError, InvalidError, Problem
 
 LARGEST_CONFIG = 1024 * 1024
 """Bytes: patch by patch a config could grow without an end."""
@@ -74,8 +75,7 @@ def read_status_request(body: bytes) -> None:
     if word is UNSET:
         raise InvalidError(Problem(loc=("body", "status"), msg="Field required", type="missing", input=fields))
     if not isinstance(word, str):
-        msg = "Input should be a valid string"
-        raise InvalidError(Problem(loc=("body", "status"), msg=msg, type="string_type", input=word))
+        raise InvalidError(string_type(("body", "status"), word))
     if word != "cancelled":
         raise ApiError(400, 'A status can only be set to "cancelled", which stops the service.')
 

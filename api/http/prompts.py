@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from api.http.bodies import PromptRequest
-from api.http.engines import Answer, Engines, Replica, UnreachableError
+from api.http.requests import PromptRequest
+from api.web.engines import Answer, Engines, Replica, UnreachableError
+from api.web.sse import event, read_data
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 150, "temperature": 0.7}
 MOST_REMEMBERED = 10_000
@@ -56,11 +57,11 @@ class Prompts:
             async for name, data in self._events(service_id, digest, replicas, request):
                 if name == "delta":
                     said.append(data["text"])
-                yield _event(name, data)
+                yield event(name, msgspec.json.encode(data))
         except UnreachableError as error:
             gone = {"message": GONE, "technical_details": str(error)}
             broken = {"success": False, "error": "The answer broke off", "response": "".join(said), **gone}
-            yield _event("done", broken if said else _gone(error))
+            yield event("done", msgspec.json.encode(broken if said else _gone(error)))
 
     async def _events(
         self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
@@ -143,21 +144,13 @@ def _refused(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _event(name: str, data: Mapping[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
-
-
 async def _chunks(stream: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """Yield the objects of an engine's own stream of server-sent events; what is none is left out."""
-    rest = b""
-    async for received in stream:
-        *lines, rest = (rest + received).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    found = msgspec.json.decode(line.removeprefix(b"data:"))
-                    if isinstance(found, dict):
-                        yield found
+    """Yield the objects that an engine streams; what is none is left out."""
+    async for data in read_data(stream):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            found = msgspec.json.decode(data)
+            if isinstance(found, dict):
+                yield found
 
 
 def _bit(chunk: Mapping[str, Any]) -> str:

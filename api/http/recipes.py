@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from api.contract.recipes.book import Book, Library, Recipe
-from api.http.errors import ApiError, UnavailableError
+from api.web.errors import ApiError, UnavailableError
 
 log = logging.getLogger(__name__)
 

@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
-import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable
 
-import uvicorn
 import uvloop
 
-from api.contract.database import SchemaError, open_database
-from api.contract.exits import Exit
-from api.contract.identity import KeyFileError, load_key
-from api.contract.settings import ApiSettings, Settings, SettingsError, load, process_environment
+from api.contract.database import open_database
+from api.contract.exits import ExitError
+from api.contract.identity import load_key
+from api.contract.listen import listen
+from api.contract.settings import Settings, load, process_environment
 from api.http.app import create_app
-from api.http.auth import UnsafeError, open_door
-from api.http.log import log_to_stderr
-from api.http.peers import PeerProtocol
-
-BACKLOG = 2048
-GRACE_SECONDS = 3
-"""For requests in flight after TERM; the whole end takes less than 5 s."""
-
-log = logging.getLogger(__name__)
-
-
-class PortError(Exception):
-    """The address can't be listened on; the message says why."""
-
-
-EXIT_CODES: dict[type[Exception], Exit] = {
-    SettingsError: Exit.SETUP,
-    SchemaError: Exit.SETUP,
-    UnsafeError: Exit.SETUP,
-    KeyFileError: Exit.SETUP,
-    PortError: Exit.UNREACHABLE,
-}
-"""Why it did not start."""
+from api.web.auth import open_door
+from api.web.log import log_to_stderr
+from api.web.serve import BACKLOG, serve
 
 
 def main() -> None:
@@ -53,7 +29,7 @@ def main() -> None:
     flags = dict(item.partition("=")[::2] for item in options.set)
     try:
         settings = load(flags, config=options.config)
-    except SettingsError as error:
+    except ExitError as error:
         sys.exit(_say(error))
     sys.exit(run(settings))
 
@@ -63,80 +39,32 @@ def run(settings: Settings) -> int:
     log_to_stderr(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(serve(settings))
-        except tuple(EXIT_CODES) as error:
+            runner.run(serve_api(settings))
+        except ExitError as error:
             return _say(error)
     return 0
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until TERM or INT. Raises the errors of `EXIT_CODES`."""
+async def serve_api(settings: Settings) -> None:
+    """Serve until TERM or INT. Raises `ExitError`."""
     door = open_door(settings.api, os.getuid())
     database = await open_database(settings.database_url)
     try:
         # Made where there is none, so not before the database is known to have an installation.
         key = load_key(settings.key_file)
-        listening = listen(settings.api)
-        app = create_app(settings, database, door=door, key=key, environment=process_environment())
-        server = Server(
-            uvicorn.Config(
-                app,
-                http=PeerProtocol,
-                ws="none",
-                lifespan="on",
-                # The client's address is the connection's: a header must not be able to say otherwise.
-                proxy_headers=False,
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            ),
-            app.state.end_streams,
+        listening = listen(
+            settings.api.host,
+            settings.api.port,
+            who="The API",
+            remedy="Stop what listens there, or set api.port (api.host) to another.",
+            backlog=BACKLOG,
         )
-        _outlive_signals()
-        log.info("listening on %s port %s", *listening.getsockname()[:2])
-        await server.serve(sockets=[listening])
+        app = create_app(settings, database, door=door, key=key, environment=process_environment())
+        await serve(app, listening)
     finally:
         await database.close()
 
 
-class Server(uvicorn.Server):
-    """A server that ends streams first when it is told to stop: they would last as long as their clients do.
-
-    Before that it stops listening: else who is cut off comes back at once, again and again, and nothing else gets done.
-    """
-
-    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(config)
-        self._end_streams = end_streams
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop."""
-        for server in self.servers:
-            server.close()
-        await self._end_streams()
-        await super().shutdown(sockets)
-
-
-def listen(settings: ApiSettings) -> socket.socket:
-    """Bind the address, so that clients may connect from now on; raises `PortError`."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise PortError(
-            f"The API can't listen on {settings.host} port {settings.port}: {reason}. "
-            "Stop what listens there, or set api.port (api.host) to another."
-        ) from error
-
-
-def _outlive_signals() -> None:
-    """Let the program end in order: after its end uvicorn raises once more the signals that ended it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-
-
-def _say(error: Exception) -> int:
+def _say(error: ExitError) -> int:
     print(error, file=sys.stderr)
-    return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    return error.code

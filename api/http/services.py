@@ -16,12 +16,12 @@ from sqlalchemy.orm import aliased
 from api.contract.database import Database, cause
 from api.contract.identity import new_id
 from api.contract.tables import AttemptRow, Endpoint, Lease, Service, ServiceStatus, UserEvent
-from api.http.bodies import ServiceRequest
-from api.http.errors import ApiError
 from api.http.idempotency import Once, answered, remember
 from api.http.listing import Listing
-from api.http.transactions import reading, writing
+from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse, new_service_response
+from api.web.errors import ApiError
+from api.web.transactions import reading, writing
 
 LONGEST_KEY = 160
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from api.http.hub import Hub
-from api.http.query import Query
 from api.http.services import Services
 from api.http.wire import status_of
+from api.web.change_feed import ChangeFeed
+from api.web.query import Query
 
 WAIT_SECONDS = 300.0
 MOST_SECONDS = 3600.0
@@ -24,12 +24,12 @@ def read_wait(query: Query) -> float | None:
     return None if wait is None else WAIT_SECONDS if seconds is None else seconds
 
 
-async def until_settled(services: Services, hub: Hub, service_id: str, seconds: float) -> Row[Any] | None:
+async def until_settled(services: Services, feed: ChangeFeed, service_id: str, seconds: float) -> Row[Any] | None:
     """Return a service once it is ready or has ended, or as it is when the time is over; `None` if it is removed."""
     ends = asyncio.get_running_loop().time() + seconds
-    position: int | None = await hub.position()
+    position: int | None = await feed.begin()
     while True:
         row = await services.find(service_id)
         if row is None or position is None or status_of(row) in SETTLED:
             return row
-        position = await hub.changed(service_id, position, ends - asyncio.get_running_loop().time())
+        position = await feed.changed(service_id, position, ends - asyncio.get_running_loop().time())

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from litestar import Response
 from msgspec import Struct
 from sqlalchemy import Row
 
 from api.contract.recipes.book import Recipe
 from api.contract.status import Condition, explanation, word
-
-
-class JsonResponse(Response[Any]):
-    """JSON, also of what people's own SQL may have stored: lone surrogates, which UTF-8 can't hold, are escaped."""
-
-    def render(self, content: Any, media_type: str, enc_hook: Callable[[Any], Any] | None = None) -> bytes:
-        """Return the body."""
-        if isinstance(content, bytes | str):
-            return super().render(content, media_type, enc_hook)  # type: ignore[arg-type]
-        try:
-            return msgspec.json.encode(content)
-        except UnicodeEncodeError:
-            return json.dumps(msgspec.to_builtins(content)).encode()
+from api.web.engines import url
 
 
 class RecipeResponse(Struct, frozen=True, kw_only=True):
@@ -175,8 +161,3 @@ def shown_config(config: dict[str, Any]) -> dict[str, Any]:
 def iso(seconds: float) -> str:
     """Write Unix seconds as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def url(host: str, port: int) -> str:
-    """Return the base URL of a replica."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

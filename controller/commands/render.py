@@ -12,7 +12,9 @@ from api.contract.job.folder import PARAMETERS, PROLOGUE
 from api.contract.job.token import Token
 from api.contract.launch import Submission
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import ConfigError, digest, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import digest
 from api.contract.settings import Settings
 from controller.bundle import launch_script
 from controller.core.model import Attempt

@@ -20,13 +20,14 @@ from api.contract.database import Database
 from api.contract.identity import secret
 from api.contract.job.token import Token
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import digest, encode_spec, resolve
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import digest, encode_spec
 from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus
 from api.http.app import create_app
-from api.http.auth import Door
-from api.http.peers import STATE_KEY, Connection
+from api.web.auth import Door
+from api.web.peers import STATE_KEY, Connection
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"

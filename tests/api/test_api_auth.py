@@ -16,8 +16,8 @@ from api_servers import LiveServer, start_server
 from api_world import OWN_UID, World, new_app
 
 from api.contract.settings import ApiSettings
-from api.http.auth import UnsafeError, is_loopback, open_door, read_admin_key
-from api.http.peers import socket_uid
+from api.web.auth import UnsafeError, is_loopback, open_door, read_admin_key
+from api.web.peers import socket_uid
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY = 65534

@@ -13,7 +13,7 @@ import pytest
 from api_world import Listener, World, new_app
 from sqlalchemy import update
 
-import api.http.tails
+import api.http.logs.log_file
 from api.contract.tables import AttemptRow
 
 SERVICES = "/api/v1/services"
@@ -21,8 +21,8 @@ SERVICES = "/api/v1/services"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.tails, "TICK_SECONDS", 0.02)
-    monkeypatch.setattr("api.http.following.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("api.http.logs.tails.TICK_SECONDS", 0.02)
+    monkeypatch.setattr("api.http.logs.following.LOOK_SECONDS", 0.05)
 
 
 async def started(world: World, **rest: Any) -> tuple[str, Path]:
@@ -184,8 +184,9 @@ async def test_no_line_is_lost_or_doubled_over_broken_connections(world: World) 
 
 
 async def test_who_is_slow_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.tails, "BUFFER", 4096)
-    monkeypatch.setattr(api.http.tails, "CHUNK", 8192)
+    monkeypatch.setattr("api.http.logs.places.BUFFER", 4096)
+    monkeypatch.setattr("api.http.logs.log_file.CHUNK", 8192)
+    monkeypatch.setattr("api.http.logs.tail.CHUNK", 8192)
     _, folder = await started(world)
     written = "".join(f"{number}: é\n" for number in range(20_000))
     async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
@@ -376,8 +377,9 @@ async def test_many_followers_cost_one_reader(world: World, monkeypatch: pytest.
         for listener in listeners:
             await listener.next()
         opened: list[Path] = []
-        real = api.http.tails.open_log
-        monkeypatch.setattr(api.http.tails, "open_log", lambda run, file: (opened.append(file), real(run, file))[1])
+        real = api.http.logs.log_file.open_log
+        wrapped = lambda run, file: (opened.append(file), real(run, file))[1]  # noqa: E731
+        monkeypatch.setattr(api.http.logs.log_file, "open_log", wrapped)
         ticks = asyncio.get_running_loop().time()
         append(folder / "stdout.log", "end\n")
         for listener in listeners:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from api_world import World
 
-from api.http.logs import MOST_OF_A_FILE, read_logs
+from api.http.logs.ends import MOST_OF_A_FILE, read_logs
 
 
 async def logs_of(world: World, service: str) -> str:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import response_schema_conformance
 
-from api.http import openapi, openapi_extended
+from api.http import documents
+from api.http.openapi import Operation
 from tests.examples import examples
 
 pytestmark = pytest.mark.hypothesis
@@ -72,7 +73,7 @@ BODIES = (
     | JSON.map(lambda value: json.dumps(value).encode())
     | st.binary(max_size=50)
 )
-SCHEMAS = openapi.contract()["components"]["schemas"]
+SCHEMAS = documents.contract()["components"]["schemas"]
 
 
 def conforms(name: str, value: Any) -> None:
@@ -202,7 +203,7 @@ async def folder_world(world: World) -> World:
 # The document itself, against the program itself: schemathesis makes what it allows and what it does not.
 
 
-def check(live: LiveServer, document: dict[str, Any], operation: openapi.Operation) -> None:
+def check(live: LiveServer, document: dict[str, Any], operation: Operation) -> None:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=live.url)
     described = schema[operation.path][operation.method.upper()]
@@ -225,14 +226,14 @@ def check(live: LiveServer, document: dict[str, Any], operation: openapi.Operati
     keeps()
 
 
-@pytest.mark.parametrize("operation", openapi.OPERATIONS, ids=lambda operation: operation.operation_id)
-def test_the_program_keeps_to_its_document(live: LiveServer, operation: openapi.Operation) -> None:
-    check(live, openapi.contract(), operation)
+@pytest.mark.parametrize("operation", documents.OPERATIONS, ids=lambda operation: operation.operation_id)
+def test_the_program_keeps_to_its_document(live: LiveServer, operation: Operation) -> None:
+    check(live, documents.contract(), operation)
 
 
-@pytest.mark.parametrize("operation", openapi_extended.operations(), ids=lambda operation: operation.operation_id)
-def test_the_program_keeps_to_its_extended_document(live: LiveServer, operation: openapi.Operation) -> None:
-    check(live, openapi_extended.extended(), operation)
+@pytest.mark.parametrize("operation", documents.operations(), ids=lambda operation: operation.operation_id)
+def test_the_program_keeps_to_its_extended_document(live: LiveServer, operation: Operation) -> None:
+    check(live, documents.extended(), operation)
 
 
 @given(body=JSON | REQUESTS, key=st.sampled_from(["999", "ready", "pending", "hello"]), tag=TEXTS | st.none())

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from api_servers import LiveServer, spawn_server, start_server
 
-from api.http.serve import Server
+from api.web.serve import Server
 
 
 def refused(folder: Path, **flags: str) -> tuple[int, str]:

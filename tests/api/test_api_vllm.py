@@ -17,7 +17,7 @@ from api_servers import RunningEngine
 from api_world import ENGINE, World, condition
 
 from api.contract.status import Truth
-from api.http.engines import Replica, choose
+from api.web.engines import Replica, choose
 
 VLLM = "/api/v1/vllm"
 StartEngine = Callable[..., RunningEngine]
@@ -456,7 +456,7 @@ async def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
 
 
 async def test_an_answer_that_takes_too_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.engines.READ_SECONDS", 0.1)
+    monkeypatch.setattr("api.web.engines.READ_SECONDS", 0.1)
 
     async def sleep(_: bytes, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -509,7 +509,7 @@ def test_load_spreads() -> None:
 
 
 def test_the_client_is_bounded() -> None:
-    from api.http.engines import new_client
+    from api.web.engines import new_client
 
     client = new_client()
     assert client.timeout == httpx.Timeout(600, connect=5, pool=5)

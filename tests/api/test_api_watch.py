@@ -9,7 +9,6 @@ import pytest
 from api_world import World
 from sqlalchemy import event, text, update
 
-import api.http.hub
 from api.contract.tables import Service
 
 SERVICES = "/api/v1/services"
@@ -144,13 +143,13 @@ async def test_a_stream_that_lasts_so_long(world: World) -> None:
 
 
 async def test_a_heartbeat(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.hub, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr("api.web.sse.HEARTBEAT_SECONDS", 0.02)
     async with world.listen(WATCH) as listener:
         await listener.until(lambda: listener.text.count(": \n\n") >= 3)
 
 
 async def test_who_is_slow_misses_steps_but_no_service(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.http.hub, "MOST_CHANGES", 5)
+    monkeypatch.setattr("api.web.recent.MOST", 5)
     service = await world.create()
     async with world.listen(f"{WATCH}?after=0") as slow, world.listen(WATCH) as quick:
         await slow.next()

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = re.compile(r"`([^`\n]+)`")
 SETTING = re.compile(r"(?<![\w./-])(?:api|slurm|controller|apptainer|images)\.[a-z_]+(?![\w.])")
-PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http", "controller.commands", "controller.slurm"}
+PACKAGES = {"api.cli", "api.contract", "api.gateway", "api.http", "api.web", "controller.commands", "controller.slurm"}
 REDIRECTION = re.compile(r" [<>]\S+")
 SUBSTITUTION = re.compile(r"\$\([^)]*\)")
 

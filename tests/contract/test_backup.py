@@ -61,7 +61,7 @@ async def test_everything_comes_back_elsewhere(
     await backend.run(INSERT.format(1), "UPDATE services SET replicas = 3 WHERE id = 's1'")
     await backend.run("INSERT INTO leases VALUES ('controller', 7, 'a/1/2', 'host', 4, 1.5)")
     conditions = '[{"type": "Ready", "status": "True", "reason": "R", "message": "", "since": 1, "generation": 1}]'
-    await backend.run(f"INSERT INTO service_status VALUES ('s1', 1, 3, 3, '{conditions}', 'spec', 'd', 1.0)")
+    await backend.run(f"INSERT INTO service_status VALUES ('s1', 1, 3, 3, '{conditions}', 'spec', 'd', 1.0, 3)")
     await backend.run(
         "INSERT INTO endpoints (token, service_id, replica, models, host, port, state)"
         " VALUES ('t', 's1', 0, '[]', 'h', 1, 'ready')"

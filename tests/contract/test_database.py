@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 import api.contract.database
 from api.contract.database import READERS, Database, SchemaError, driver_url, file_system, migrate, open_database
 from api.contract.tables import Feed, Service
-from api.http.bodies import RESERVED_NAMES
+from api.http.requests import RESERVED_NAMES
 from tests.modes import bound_by_modes
 
 ATTEMPT = (

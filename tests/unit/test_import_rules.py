@@ -72,8 +72,9 @@ def planted() -> Iterator[tuple[str, str]]:
             yield name, "controller.commands.explain"
             yield name, "controller.slurm.argv"
         if lies_in(name, "controller"):
-            yield name, "api.http.errors"
-            yield name, "api.cli.errors"
+            yield name, "api.http.services"
+            yield name, "api.web.errors"
+            yield name, "api.cli.exits"
     for name in CONTROLLER:
         yield "api.http.app", name
         yield "api.contract.settings", name
@@ -82,13 +83,24 @@ def planted() -> Iterator[tuple[str, str]]:
             yield "api.cli.doctor.slurm", name
     for name in api:
         if lies_in(name, "api.http", "api.cli"):
+            yield "api.web.errors", name
+        if lies_in(name, "api.http", "api.cli", "api.web"):
             yield "api.contract.settings", name
             yield "controller.store", name
         if lies_in(name, "api.http"):
             yield "api.cli.context", name
         if lies_in(name, "api.cli"):
-            yield "api.http.errors", name
-    for name in ("api.http.app", "api.cli.main", "api.contract.settings", "controller.app", "controller.slurm.argv"):
+            yield "api.http.services", name
+    for name in ("api.contract.tables", "api.contract.recipes.book", "api.contract.launch"):
+        yield "api.web.errors", name
+    for name in (
+        "api.http.app",
+        "api.web.auth",
+        "api.cli.main",
+        "api.contract.settings",
+        "controller.app",
+        "controller.slurm.argv",
+    ):
         yield from ((name, unseen) for unseen in UNSEEN)
     for package in PACKAGES:
         if package != "msgspec":
@@ -112,7 +124,8 @@ def planted() -> Iterator[tuple[str, str]]:
     yield "controller.commands.replay", "controller.app"
     yield "controller.failpoints", "controller.core.model"
     # Circles.
-    yield "api.http.errors", "api.http.services"
+    yield "api.http.wire", "api.http.services"
+    yield "api.web.request_id", "api.web.errors"
     yield "api.contract.settings", "api.contract.database"
     yield "controller.core.model", "controller.core.decide"
     yield "controller.wrapper.files", "controller.wrapper.supervisor"

@@ -41,7 +41,7 @@ def test_each_reason_of_a_condition_is_explained() -> None:
 
 
 def test_the_messages_that_are_cited_are_said() -> None:
-    cited = re.findall(r"\*([A-Za-z][^*|]{8,})\*", TEXT)
+    cited = re.findall(r"\*((?:… )?[A-Za-z][^*|]{8,})\*", TEXT)
     code = re.sub(r'"\s*\n\s*f?"', "", CODE)
     for message in cited:
         for part in message.split("…"):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from api.cli.context import Context, server_url
-from api.cli.errors import CliError
 from api.cli.programs.migrate import migrated
 from api.cli.programs.supervise import Program, supervise
 from api.cli.site.config import masked_url
 from api.cli.version import program_version
 from api.contract.exits import Exit
+from api.contract.listen import listen
 
 API = ("-m", "api.http")
 CONTROLLER = ("-m", "controller", "run")
@@ -44,18 +43,8 @@ def controller(context: Context) -> NoReturn:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raise `CliError` unless the API could listen there; the API itself says so too, but later."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            attempt.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CliError(
-            f"The API can't listen on {host} port {port}: {reason}. Give another: ai-factory up --port N",
-            Exit.UNREACHABLE,
-        ) from error
+    """Raise `PortError` unless the API could listen there; the API itself says so too, but later."""
+    listen(host, port, who="The API", remedy="Give another: ai-factory up --port N").close()
 
 
 def _program(context: Context, name: str, arguments: Sequence[str]) -> Program:

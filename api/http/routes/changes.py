@@ -1,4 +1,4 @@
-"""GET …/declaration, PATCH /api/v1/services/{id} and POST …/status: what is wanted, and changing it."""
+"""…/status, …/declaration and PATCH /api/v1/services/{id}: how a service is, what is wanted of it, changing it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,30 @@ from litestar.params import FromPath
 from msgspec import UNSET
 from sqlalchemy import Row
 
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
 from api.contract.settings import SlurmSettings
-from api.http.bodies import config_problem
 from api.http.changes import Changes, check_match, read_if_match
-from api.http.errors import EXTENDED, ApiError, InvalidError
+from api.http.openapi import (
+    ANY_OBJECT,
+    INTEGER,
+    MAYBE_INTEGER,
+    NOT_FOUND,
+    TIME,
+    Described,
+    Operation,
+    header,
+    object_of,
+    ref,
+    text,
+)
 from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
+from api.http.requests import config_problem
 from api.http.services import Services
-from api.http.wire import JsonResponse, declaration, etag, service_response
+from api.http.wire import declaration, etag, service_response, status_of
+from api.web.errors import EXTENDED, ApiError, InvalidError
+from api.web.responses import JsonResponse
 
 MOST_TRIES = 10
 """So often a change that names no version is made anew on the one that somebody else has just made."""
@@ -32,6 +47,11 @@ def change_routes(
     services: Services, changes: Changes, recipes: Recipes, site: SlurmSettings
 ) -> list[HTTPRouteHandler]:
     """Make the handlers."""
+
+    @get("/api/v1/services/{service_id:str}/status")
+    async def get_service_status(service_id: FromPath[str]) -> dict[str, str]:
+        row = await services.find(service_id)
+        return {"status": "unknown" if row is None else status_of(row)}
 
     @get("/api/v1/services/{service_id:str}/declaration", opt=EXTENDED)
     async def get_service_declaration(service_id: FromPath[str]) -> JsonResponse:
@@ -72,7 +92,7 @@ def change_routes(
                 return answer
         raise ApiError(409, "Others change this service all the time. Try again in a moment.")
 
-    return [get_service_declaration, change_service, set_service_status]
+    return [get_service_status, get_service_declaration, change_service, set_service_status]
 
 
 async def _living(services: Services, key: str) -> Row[Any]:
@@ -105,3 +125,84 @@ async def _values(asked: Patch, row: Row[Any], recipes: Recipes, site: SlurmSett
     if own != row.own_replicas:
         values["replicas"] = own
     return values
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/status",
+            name="get_service_status",
+            description="Get current status of a service.",
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/declaration",
+            name="get_service_declaration",
+            description="What is wanted of a service, exactly as it was declared; its ETag goes with a PATCH.",
+            answer=ref("Declaration"),
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+        Operation(
+            method="patch",
+            path="/api/v1/services/{service_id}",
+            name="change_service",
+            description="Change what is wanted of a service. `config` is a JSON merge patch (RFC 7396): objects are "
+            "merged, null removes a key, all else replaces. With If-Match only the version that was read is changed.",
+            further=(header("If-Match", "The ETag of the version that is to be changed."),),
+            body=ref("ServicePatch"),
+            answer=ref("ServiceResponse"),
+            refusals={
+                **NOT_FOUND,
+                "409": "The service was deleted, or its recipe can't be used",
+                "412": "The service has changed since: the answer shows it",
+                "413": "The config would be too large",
+            },
+            is_extended=True,
+        ),
+        Operation(
+            method="post",
+            path="/api/v1/services/{service_id}/status",
+            name="set_service_status",
+            description="Stop a service; a PATCH of desired_state starts it again.",
+            body=ref("StatusRequest"),
+            answer=ref("StatusResponse"),
+            refusals={**NOT_FOUND, "400": "Another word than cancelled", "409": "Changed by others all the time"},
+            is_extended=True,
+        ),
+    ),
+    extended_schemas={
+        "ServicePatch": {
+            "properties": {
+                "config": {**ANY_OBJECT, "title": "Config", "description": "A JSON merge patch of the config."},
+                "replicas": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"type": "null"}]},
+                "desired_state": {"type": "string", "enum": ["running", "stopped"]},
+            },
+            "type": "object",
+            "additionalProperties": False,
+            "title": "ServicePatch",
+        },
+        "Declaration": object_of(
+            "Declaration",
+            {
+                "id": {"type": "string"},
+                "name": {"type": "string"},
+                "recipe_name": {"type": "string"},
+                "config": {**ANY_OBJECT, "title": "Config"},
+                "replicas": {**MAYBE_INTEGER, "description": "null: as many as the recipe says."},
+                "desired_state": {"type": "string", "enum": ["running", "stopped"]},
+                "deleted_at": TIME,
+                "version": INTEGER,
+            },
+            ["id", "name", "recipe_name", "config", "replicas", "desired_state", "deleted_at", "version"],
+        ),
+        "StatusRequest": object_of("StatusRequest", {"status": {"type": "string", "enum": ["cancelled"]}}, ["status"]),
+        "StatusResponse": object_of(
+            "StatusResponse",
+            {"message": text("Message"), "service_id": text("Service Id"), "status": text("Status")},
+            ["message", "service_id", "status"],
+        ),
+    },
+)
+"""For the documents."""

@@ -11,12 +11,37 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Row
 
-from api.http.errors import EXTENDED, ApiError
-from api.http.history import TRUTHS, TYPES, History, Page, attempt_response, event_response, read_attempts, read_events
+from api.http.history import (
+    STEPS,
+    TRUTHS,
+    TYPES,
+    History,
+    Page,
+    attempt_response,
+    event_response,
+    read_attempts,
+    read_events,
+)
+from api.http.openapi import (
+    INTEGER,
+    MAYBE_INTEGER,
+    MAYBE_TEXT,
+    NOT_FOUND,
+    PAGING,
+    TAIL,
+    TIME,
+    Described,
+    Operation,
+    list_of,
+    object_of,
+    query,
+)
 from api.http.paging import next_link
-from api.http.query import Query
 from api.http.services import Services
-from api.http.wire import JsonResponse, conditions_of, iso
+from api.http.wire import conditions_of, iso
+from api.web.errors import EXTENDED, ApiError
+from api.web.query import Query
+from api.web.responses import JsonResponse
 
 
 def history_routes(services: Services, history: History) -> list[HTTPRouteHandler]:
@@ -57,3 +82,104 @@ def history_routes(services: Services, history: History) -> list[HTTPRouteHandle
         )
 
     return [list_service_events, list_service_attempts, list_service_conditions]
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/events",
+            name="list_service_events",
+            description="What happened to a service, and what its users did, the newest last.",
+            further=(
+                query("type", "Only of this type.", type="string", enum=["Normal", "Warning"]),
+                query(
+                    "source", "Only the controller's, or what users did.", type="string", enum=["controller", "user"]
+                ),
+                query("reason", "Only for this reason.", type="string"),
+                TAIL,
+                *PAGING,
+            ),
+            answer=list_of("Event", "Events"),
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/attempts",
+            name="list_service_attempts",
+            description="Every try at running a replica: its Slurm job, its steps and its outcome, the newest last.",
+            further=(
+                query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),
+                query("open", "Only those under way, or those that have ended.", type="boolean"),
+                query("outcome", "Only those that ended like this.", type="string"),
+                TAIL,
+                *PAGING,
+            ),
+            answer=list_of("Attempt", "Attempts"),
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/conditions",
+            name="list_service_conditions",
+            description="What is true of a service now, since when, and why.",
+            further=(
+                query("type", "Only of these types.", type="array", items={"type": "string", "enum": [*TYPES]}),
+                query("status", "Only with these values.", type="array", items={"type": "string", "enum": [*TRUTHS]}),
+            ),
+            answer=list_of("Condition", "Conditions"),
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+    ),
+    extended_schemas={
+        "Event": object_of(
+            "Event",
+            {
+                "source": {"type": "string", "enum": ["controller", "user"]},
+                "type": {"type": "string"},
+                "reason": {"type": "string"},
+                "message": {"type": "string"},
+                "count": INTEGER,
+                "first_at": {"type": "string", "format": "date-time"},
+                "last_at": {"type": "string", "format": "date-time"},
+            },
+            ["source", "type", "reason", "message", "count", "first_at", "last_at"],
+        ),
+        "Attempt": object_of(
+            "Attempt",
+            {
+                "token": {"type": "string"},
+                "replica": INTEGER,
+                "attempt": {**INTEGER, "description": "Counted from 1 for each replica."},
+                "lane": {"type": "string"},
+                "generation": INTEGER,
+                "state": {"type": "string", "enum": ["pending", "starting", "ready", "ended"]},
+                "job_id": MAYBE_INTEGER,
+                "node": MAYBE_TEXT,
+                "host": MAYBE_TEXT,
+                "port": MAYBE_INTEGER,
+                **{f"{step}_at": TIME for step in STEPS},
+                "outcome": MAYBE_TEXT,
+                "message": {"type": "string"},
+                "exit_code": MAYBE_INTEGER,
+            },
+            ["token", "replica", "attempt", "state", "job_id", "outcome", "message"],
+        ),
+        "Condition": object_of(
+            "Condition",
+            {
+                "type": {"type": "string"},
+                "status": {"type": "string", "enum": [*TRUTHS]},
+                "reason": {"type": "string"},
+                "message": {"type": "string"},
+                "since": {"type": "string", "format": "date-time"},
+                "generation": INTEGER,
+            },
+            ["type", "status", "reason", "message", "since", "generation"],
+        ),
+    },
+)
+"""For the documents."""

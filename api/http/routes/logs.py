@@ -11,13 +11,15 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from api.contract.status import explanation
-from api.http.errors import ApiError
-from api.http.following import Following, Wanted, check_number, chosen, read_marks
-from api.http.logs import read_logs
-from api.http.query import Query
-from api.http.routes.watch import event_stream
+from api.http.logs.ends import read_logs
+from api.http.logs.following import Following, Wanted, check_number, chosen, read_marks
+from api.http.openapi import Described, Operation, header, query
 from api.http.services import Services
-from api.http.wire import JsonResponse, conditions_of
+from api.http.wire import conditions_of
+from api.web.errors import ApiError
+from api.web.query import Query
+from api.web.responses import JsonResponse
+from api.web.sse import event_stream
 
 MOST_LINES = 100_000
 MOST_SECONDS = 24 * 3600.0
@@ -56,3 +58,24 @@ def log_routes(services: Services, following: Following, run_dir: Path) -> list[
 
 def _logs(text: str) -> JsonResponse:
     return JsonResponse({"logs": text})
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/logs",
+            name="get_service_logs",
+            description="Get logs from a service.",
+            further=(
+                query("tail", "Only the last so many lines of each file.", type="integer", minimum=0, maximum=100_000),
+                query("replica", "Only of this replica.", type="integer", minimum=0, maximum=1000),
+                query("attempt", "Of this attempt instead of the newest; ended ones too.", type="integer", minimum=1),
+                query("follow", "Go on as they grow: server-sent events instead of JSON.", type="boolean"),
+                query("timeout", "Follow for so many seconds.", type="number", minimum=0, maximum=86400),
+                header("Last-Event-ID", "Follow on after this event."),
+            ),
+        ),
+    ),
+)
+"""For the documents."""

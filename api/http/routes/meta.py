@@ -9,30 +9,35 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from api.http import openapi, openapi_extended
-from api.http.auth import OPEN, is_known
 from api.http.docs import docs_page
-from api.http.errors import UnavailableError
+from api.http.openapi import TITLE, VERSION, Described, Operation
 from api.http.recipes import Recipes
 from api.http.services import Services
+from api.web.auth import OPEN, is_known
+from api.web.errors import UnavailableError
 
 
 def meta_routes(
-    services: Services, recipes: Recipes, environment: Mapping[str, str], lease_seconds: float
+    services: Services,
+    recipes: Recipes,
+    environment: Mapping[str, str],
+    lease_seconds: float,
+    *,
+    contract: dict[str, Any],
+    extended: dict[str, Any],
 ) -> list[HTTPRouteHandler]:
-    """Make the handlers; `environment` is the process's, for where it runs.
+    """Make the handlers; `environment` is the process's, for where it runs, the others are the two documents.
 
     A controller that has not been heard of for `lease_seconds` counts as stale.
     """
     about = {
-        "service": openapi.TITLE,
-        "version": openapi.VERSION,
+        "service": TITLE,
+        "version": VERSION,
         "status": "running",
         "node": environment.get("SLURMD_NODENAME", "unknown"),
         "job_id": environment.get("SLURM_JOB_ID", "unknown"),
         "docs": "/docs",
     }
-    contract, extended = openapi.contract(), openapi_extended.extended()
     contract_page = docs_page("/openapi.json", other="/docs/extended")
     extended_page = docs_page("/openapi.extended.json", other="/docs")
 
@@ -91,3 +96,12 @@ async def _recipe_problems(recipes: Recipes) -> dict[str, str]:
         return dict((await recipes.book()).problems)
     except UnavailableError as error:
         return {"*": str(error)}
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(method="get", path="/", name="root", description="Root endpoint with service information."),
+        Operation(method="get", path="/health", name="health", description="Health check endpoint."),
+    ),
+)
+"""For the documents."""

@@ -9,11 +9,12 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.http.engines import Engines, Replica
-from api.http.errors import EXTENDED, ApiError
 from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
+from api.http.openapi import NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
+from api.web.engines import Engines, Replica
+from api.web.errors import EXTENDED, ApiError
 
 
 def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:
@@ -50,3 +51,27 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
         return Response(await asyncio.to_thread(exposition, row, texts), media_type=MEDIA_TYPE)
 
     return [list_service_targets, get_service_metrics]
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/services/targets",
+            name="list_service_targets",
+            description="Where the ready replicas answer, for Prometheus' HTTP service discovery.",
+            is_extended=True,
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}/metrics",
+            name="get_service_metrics",
+            description="Figures of a service and of its engines, in Prometheus' text format.",
+            media_type="text/plain",
+            answer={"type": "string"},
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+    ),
+)
+"""For the documents."""

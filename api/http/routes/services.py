@@ -9,25 +9,30 @@ from litestar import Request, delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
 from api.contract.settings import SlurmSettings
-from api.http.bodies import ServiceRequest, config_problem, read_service_request
-from api.http.disconnect import unless_disconnected
-from api.http.errors import ApiError, InvalidError
-from api.http.hub import Hub
 from api.http.idempotency import read_once
-from api.http.listing import read_listing
+from api.http.listing import ORDERS, WORDS, read_listing
+from api.http.openapi import ANY_OBJECT, PAGING, Described, Operation, header, list_of, object_of, query, ref, text
 from api.http.paging import next_link
-from api.http.query import Query
 from api.http.recipes import Recipes
+from api.http.requests import ServiceRequest, config_problem, read_service_request
 from api.http.services import Services
 from api.http.waiting import read_wait, until_settled
-from api.http.wire import JsonResponse, etag, service_response, status_of
+from api.http.wire import etag, service_response
+from api.web.change_feed import ChangeFeed
+from api.web.disconnect import unless_disconnected
+from api.web.errors import ApiError, InvalidError
+from api.web.query import Query
+from api.web.responses import JsonResponse
 
 log = logging.getLogger(__name__)
 
 
-def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSettings) -> list[HTTPRouteHandler]:
+def service_routes(
+    services: Services, recipes: Recipes, feed: ChangeFeed, site: SlurmSettings
+) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @post("/api/v1/services", status_code=200)
@@ -42,7 +47,7 @@ def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSe
             if is_new:
                 log.info("service %s (%s) created", created.id, created.name)
         if seconds is not None:
-            waiting = until_settled(services, hub, created.id, seconds)
+            waiting = until_settled(services, feed, created.id, seconds)
             row = await unless_disconnected(request.receive, waiting)
             created = created if row is None else service_response(row)
         return JsonResponse(created, headers={"ETag": etag(created.version)})
@@ -71,17 +76,11 @@ def service_routes(services: Services, recipes: Recipes, hub: Hub, site: SlurmSe
             log.info("service %s (%s) deleted", row.id, row.name)
         return {"message": f"Service {service_id} stopped successfully"}
 
-    @get("/api/v1/services/{service_id:str}/status")
-    async def get_service_status(service_id: FromPath[str]) -> dict[str, str]:
-        row = await services.find(service_id)
-        return {"status": "unknown" if row is None else status_of(row)}
-
     return [
         create_service,
         list_services,
         get_service,
         stop_service,
-        get_service_status,
     ]
 
 
@@ -94,3 +93,104 @@ async def _launchable(asked: ServiceRequest, recipes: Recipes, site: SlurmSettin
     except ConfigError as error:
         raise InvalidError(config_problem(asked.config, error.key, error.message)) from None
     return recipe.name, None if asked.config.get("replicas") is None else spec.replicas
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="post",
+            path="/api/v1/services",
+            name="create_service",
+            description="Create and start a new service using SLURM + Apptainer.",
+            body=ref("ServiceRequest"),
+            answer=ref("ServiceResponse"),
+            further=(
+                header("Idempotency-Key", "The same request under the same key is done once; kept for 24 hours."),
+                query("wait", "Answer when the service is ready or has ended.", type="string", enum=["ready"]),
+                query(
+                    "timeout",
+                    "Answer after so many seconds, however it is then; 300 unless told.",
+                    type="number",
+                    minimum=0,
+                    maximum=3600,
+                ),
+            ),
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services",
+            name="list_services",
+            description="List all running services.",
+            answer=list_of("ServiceResponse", "Response List Services Api V1 Services Get"),
+            further=(
+                query(
+                    "status", "Only with these status words.", type="array", items={"type": "string", "enum": [*WORDS]}
+                ),
+                query("recipe", "Only of this recipe, by its path or its stem.", type="string"),
+                query("name", "Only with this name; * stands for any characters.", type="string"),
+                query("ready", "Only those that answer now, or that don't.", type="boolean"),
+                query("deleted", "Only deleted ones, or living ones.", type="boolean"),
+                query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
+                *PAGING,
+            ),
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/services/{service_id}",
+            name="get_service",
+            description="Get details of a specific service.",
+            answer=ref("ServiceResponse"),
+        ),
+        Operation(
+            method="delete",
+            path="/api/v1/services/{service_id}",
+            name="stop_service",
+            description="Stop a running service by cancelling the SLURM job.",
+        ),
+    ),
+    schemas={
+        "ServiceRequest": object_of(
+            "ServiceRequest",
+            {
+                "recipe_name": text("Recipe Name"),
+                "config": {**ANY_OBJECT, "title": "Config", "default": {}},
+                "name": text("Name"),
+            },
+            ["recipe_name"],
+        ),
+        "ServiceResponse": object_of(
+            "ServiceResponse",
+            {
+                "id": text("Id"),
+                "name": text("Name"),
+                "recipe_name": text("Recipe Name"),
+                "status": text("Status"),
+                "config": {**ANY_OBJECT, "title": "Config"},
+                "created_at": text("Created At"),
+            },
+            ["id", "name", "recipe_name", "status", "config", "created_at"],
+        ),
+    },
+    further_fields={
+        "ServiceResponse": {
+            "message": {**text("Message"), "description": "What matters most now, for people."},
+            "conditions": {"type": "array", "items": ANY_OBJECT, "title": "Conditions"},
+            "replicas": {
+                "anyOf": [{"type": "integer"}, {"type": "null"}],
+                "title": "Replicas",
+                "description": "How many are wanted; null: as many as the recipe says.",
+            },
+            "ready_replicas": {"type": "integer", "title": "Ready Replicas"},
+            "generation": {"type": "integer", "title": "Generation"},
+            "observed_generation": {"type": "integer", "title": "Observed Generation"},
+            "endpoint": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Endpoint"},
+            "deleted_at": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Deleted At"},
+            "version": {
+                "type": "integer",
+                "title": "Version",
+                "description": "Counts the changes of what is wanted; in quotes it is the ETag.",
+            },
+        }
+    },
+)
+"""For the documents."""

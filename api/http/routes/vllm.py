@@ -14,16 +14,18 @@ from sqlalchemy import Row
 
 from api.contract.recipes.book import Book
 from api.contract.status import explanation
-from api.http.bodies import read_prompt_request
-from api.http.disconnect import unless_disconnected
-from api.http.engines import Engines, Replica, UnreachableError
-from api.http.errors import ApiError
+from api.http.openapi import Described, Operation, query
 from api.http.prompts import GONE, Prompts, not_ready
-from api.http.query import Query
 from api.http.recipes import Recipes
-from api.http.routes.watch import event_stream
+from api.http.requests import read_prompt_request
 from api.http.services import Services
-from api.http.wire import JsonResponse, conditions_of, endpoint_of, is_wanted, status_of
+from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
+from api.web.disconnect import unless_disconnected
+from api.web.engines import Engines, Replica, UnreachableError
+from api.web.errors import ApiError
+from api.web.query import Query
+from api.web.responses import JsonResponse
+from api.web.sse import event_stream
 
 
 class SpecHead(Struct):
@@ -148,3 +150,37 @@ def _no_models(service_id: str, status: str, error: str, message: str) -> dict[s
         "status": status,
         "models": [],
     }
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/vllm/services",
+            name="list_vllm_services",
+            description="List all running VLLM services.",
+        ),
+        Operation(
+            method="get",
+            path="/api/v1/vllm/{service_id}/models",
+            name="get_vllm_models",
+            description="Get available models served by a running VLLM service.",
+        ),
+        Operation(
+            method="post",
+            path="/api/v1/vllm/{service_id}/prompt",
+            name="prompt_vllm_service",
+            description="Send a prompt to a running VLLM service.",
+            body={"type": "object", "additionalProperties": True, "title": "Request"},
+            further=(
+                query(
+                    "stream",
+                    "Answer bit by bit: server-sent events, delta with a piece of the text and done with the whole "
+                    "answer. What is refused before the first piece is JSON as ever.",
+                    type="boolean",
+                ),
+            ),
+        ),
+    ),
+)
+"""For the documents."""

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
-from api.http.errors import EXTENDED, ApiError
-from api.http.hub import Hub
-from api.http.query import Query, bad_header
+from api.http.openapi import NOT_FOUND, Described, Operation, header, query
 from api.http.services import Services
+from api.http.watching import LAST_NUMBER, ServiceWatch
+from api.web.errors import EXTENDED, ApiError
+from api.web.query import Query, bad_header
+from api.web.sse import event_stream
 
-LAST_NUMBER = 2**62
 MOST_SECONDS = 24 * 3600.0
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Of streams: nobody on the way may keep or gather them."""
 
 
-def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
+def watch_routes(services: Services, watches: ServiceWatch) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @get("/api/v1/watch", opt=EXTENDED)
@@ -39,30 +36,42 @@ def watch_routes(services: Services, hub: Hub) -> list[HTTPRouteHandler]:
             if row is None:
                 raise ApiError(404, "Service not found")
             service_id = row.id
-        await hub.position()
-        return event_stream(hub.watch(after, service_id), seconds)
+        await watches.begin()
+        return event_stream(watches.watch(after, service_id), seconds)
 
     return [watch]
-
-
-def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> Stream:
-    """Return server-sent events (html.spec.whatwg.org), for at most so many seconds."""
-    content = events if seconds is None else _limited(events, seconds)
-    return Stream(content, media_type="text/event-stream", headers=HEADERS)
-
-
-async def _limited(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
-    ends = asyncio.get_running_loop().time() + seconds
-    try:
-        while True:
-            async with asyncio.timeout_at(ends):
-                event = await anext(events)
-            yield event
-    except (TimeoutError, StopAsyncIteration):
-        return
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text[:20]) < LAST_NUMBER):
         raise bad_header("Last-Event-ID", "must be the number of the last event that was received", text)
     return int(text)
+
+
+DESCRIBED = Described(
+    operations=(
+        Operation(
+            method="get",
+            path="/api/v1/watch",
+            name="watch",
+            description="Server-sent events: created, changed and deleted, each with the service as it is then, "
+            "under the number of the change; reset: forget what you know, all there is follows.",
+            further=(
+                header("Last-Event-ID", "Go on after this number."),
+                query(
+                    "after",
+                    "The same; 0: begin with all there is. Left out: only what changes from now on.",
+                    type="integer",
+                    minimum=0,
+                ),
+                query("service", "Only this service, by id or name.", type="string"),
+                query("timeout", "End after so many seconds.", type="number", minimum=0, maximum=86400),
+            ),
+            media_type="text/event-stream",
+            answer={"type": "string"},
+            refusals=NOT_FOUND,
+            is_extended=True,
+        ),
+    ),
+)
+"""For the documents."""

@@ -8,7 +8,8 @@ import pytest
 
 from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Book, Library, Recipe, read_recipe
-from api.contract.recipes.resolve import ConfigError, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
 from api.contract.settings import SlurmSettings, shared_folder
 
 HEAD = """\

@@ -10,7 +10,8 @@ import pytest
 
 from api.contract.launch import LaunchSpec, Volume
 from api.contract.recipes.book import RecipeError, read_recipe
-from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.spec import decode_spec, digest, encode_spec
 from api.contract.settings import SlurmSettings
 
 Launch = Callable[..., LaunchSpec]

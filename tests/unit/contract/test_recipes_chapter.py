@@ -17,7 +17,8 @@ from msgspec import UNSET, UnsetType
 
 from api.contract.launch import Resources
 from api.contract.recipes.book import RecipeError, read_book, read_recipe
-from api.contract.recipes.resolve import FIXED_BY_RECIPE, OLDER_SPELLINGS
+from api.contract.recipes.resolve import FIXED_BY_RECIPE
+from api.contract.recipes.resources import OLDER_SPELLINGS
 from api.contract.recipes.schema import (
     HealthPart,
     Parameter,

@@ -15,16 +15,11 @@ from hypothesis import strategies as st
 from api.contract.job.parameters import Image
 from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe, read_recipe
-from api.contract.recipes.resolve import (
-    FIXED_BY_RECIPE,
-    LONGEST_VALUE,
-    MOST_ITEMS,
-    ConfigError,
-    decode_spec,
-    digest,
-    encode_spec,
-    resolve,
-)
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.parameters import MOST_ITEMS
+from api.contract.recipes.resolve import FIXED_BY_RECIPE, resolve
+from api.contract.recipes.spec import decode_spec, digest, encode_spec
+from api.contract.recipes.values import LONGEST_VALUE
 from api.contract.settings import SlurmSettings
 from tests.examples import examples
 

@@ -9,7 +9,9 @@ import pytest
 from api.contract.launch import LaunchSpec, Volume
 from api.contract.recipes.book import Book, Library
 from api.contract.recipes.checks import placeholders
-from api.contract.recipes.resolve import ConfigError, decode_spec, digest, encode_spec, resolve
+from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.resolve import resolve
+from api.contract.recipes.spec import decode_spec, digest, encode_spec
 from api.contract.settings import SlurmSettings, shared_folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.contract.recipes.book import Library
-from api.contract.recipes.resolve import digest, encode_spec
+from api.contract.recipes.spec import digest, encode_spec
 from api.contract.settings import SlurmSettings
 from controller.wanted import ServiceRow, Wanted
 

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.contract.listen import PortError
 from api.contract.status import Condition, Progress, Truth
 from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.model import Attempt, Cancel, Plan, ReadingFailure, Revoke, Snapshot, Status, Submit
@@ -25,7 +26,7 @@ from controller.runtime.leading import Leading
 from controller.telemetry import health
 from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
-from controller.telemetry.server import PortError, serving
+from controller.telemetry.server import serving
 
 from .passes import NOW, a_pass
 

@@ -27,16 +27,19 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
+from api.contract.exits import Exit, ExitError
 from api.contract.settings import ApiSettings
-from api.http.errors import ApiError
-from api.http.peers import STATE_KEY, Connection
+from api.web.errors import ApiError
+from api.web.peers import STATE_KEY, Connection
 
 OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
 
 
-class UnsafeError(Exception):
+class UnsafeError(ExitError):
     """The API would be open to others, or its key is not secret; the message says what to do."""
+
+    code = Exit.SETUP
 
 
 class Door:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from litestar.types import Receive
 
-from api.http.errors import ApiError
+from api.web.errors import ApiError
 
 Result = TypeVar("Result")
 

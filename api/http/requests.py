@@ -1,19 +1,17 @@
-"""Reading what clients send, with the words for what is wrong that they know from pydantic."""
+"""What clients ask for: a service, a prompt."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
 from api.contract.identity import SERVICE_NAME
-from api.http.errors import ApiError, InvalidError, Problem
+from api.web.bodies import dict_type, read_object, string_type
+from api.web.errors import ApiError, InvalidError, Problem
 
-DEEPEST = 64
 RESERVED_NAMES = frozenset({"services", "targets"})
 """Words of our own that stand where a service's name may stand in a path."""
 
@@ -56,10 +54,10 @@ def read_prompt_request(body: bytes) -> PromptRequest:
     if prompt is None or prompt == "":
         raise ApiError(400, "Prompt is required")
     if not isinstance(prompt, str):
-        raise InvalidError(_string_type(("body", "prompt"), prompt))
+        raise InvalidError(string_type(("body", "prompt"), prompt))
     model = fields.pop("model", None)
     if model is not None and not isinstance(model, str):
-        raise InvalidError(_string_type(("body", "model"), model))
+        raise InvalidError(string_type(("body", "model"), model))
     for streamed in ("stream", "stream_options"):
         fields.pop(streamed, None)
     return PromptRequest(prompt=prompt, model=model or None, options=fields)
@@ -78,42 +76,13 @@ def config_problem(config: dict[str, Any], key: str, message: str) -> Problem:
     return Problem(loc=("body", "config", *parts), msg=message, type="value_error", input=found)
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """Read a body that must be a JSON object; raises `InvalidError`."""
-    if not body.strip():
-        raise InvalidError(Problem(loc=("body",), msg="Field required", type="missing", input=None))
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidError(_not_json(body, str(error))) from None
-    except RecursionError:
-        raise InvalidError(_not_json(body, "nested too deeply")) from None
-    if _deeper(value, DEEPEST):
-        raise InvalidError(_not_json(body, f"nested more than {DEEPEST} levels deep"))
-    if not isinstance(value, dict):
-        raise InvalidError(_dict_type(("body",), value))
-    return value
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether a value has more levels of arrays and objects than that."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
-
-
-def _not_json(body: bytes, error: str) -> Problem:
-    byte = re.search(r"\(byte (\d+)\)", error)
-    place = int(byte[1]) if byte else len(body)
-    return Problem(loc=("body", place), msg="JSON decode error", type="json_invalid", input={}, ctx={"error": error})
-
-
 def _recipe_name_problems(fields: dict[str, Any]) -> Iterator[Problem]:
     loc = ("body", "recipe_name")
     value = fields.get("recipe_name", UNSET)
     if value is UNSET:
         yield Problem(loc=loc, msg="Field required", type="missing", input=fields)
     elif not isinstance(value, str):
-        yield _string_type(loc, value)
+        yield string_type(loc, value)
     elif not value.strip():
         msg = "String should have at least 1 character"
         yield Problem(loc=loc, msg=msg, type="string_too_short", input=value, ctx={"min_length": 1})
@@ -123,7 +92,7 @@ def config_problems(value: Any) -> Iterator[Problem]:
     """Say what is wrong with a config, whatever its recipe."""
     loc = ("body", "config")
     if not isinstance(value, dict):
-        yield _dict_type(loc, value)
+        yield dict_type(loc, value)
     elif _has_nul(value):
         yield Problem(loc=loc, msg="The character NUL can't stand in a config; take it out", type="value_error")
 
@@ -141,7 +110,7 @@ def _name_problems(value: Any) -> Iterator[Problem]:
     if value is None:
         return
     if not isinstance(value, str):
-        yield _string_type(loc, value)
+        yield string_type(loc, value)
     elif not SERVICE_NAME.fullmatch(value):
         msg = "A name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at its ends"
         ctx = {"pattern": SERVICE_NAME.pattern}
@@ -149,11 +118,3 @@ def _name_problems(value: Any) -> Iterator[Problem]:
     elif value in RESERVED_NAMES:
         msg = f"{value} is a word of the API itself; choose another"
         yield Problem(loc=loc, msg=msg, type="value_error", input=value)
-
-
-def _string_type(loc: tuple[str, ...], value: Any) -> Problem:
-    return Problem(loc=loc, msg="Input should be a valid string", type="string_type", input=value)
-
-
-def _dict_type(loc: tuple[str, ...], value: Any) -> Problem:
-    return Problem(loc=loc, msg="Input should be a valid dictionary", type="dict_type", input=value)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database, cause
-from api.http.errors import UnavailableError
+from api.web.errors import UnavailableError
 
 RETRY_SECONDS = 5
 NO_ANSWER = (OperationalError, InterfaceError, PoolTimeoutError, OSError)

@@ -12,8 +12,8 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
 
-from api.http.request_id import request_id
-from api.http.wire import JsonResponse
+from api.web.request_id import request_id
+from api.web.responses import JsonResponse
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import httpx
 import msgspec
 
 from api.contract.identity import secret
-from api.http.wire import url
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 600.0
@@ -55,6 +54,11 @@ class Answer:
     status: int
     body: Any
     """JSON decoded, or text where it is none."""
+
+
+def url(host: str, port: int) -> str:
+    """Return the base URL of a replica."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def choose(replicas: Sequence[Replica], in_flight: Mapping[str, int], draw: random.Random) -> Replica:

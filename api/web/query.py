@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from litestar import Request
 
-from api.http.errors import InvalidError, Problem
+from api.web.errors import InvalidError, Problem
 
 LONGEST = 400
 _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})

@@ -19,18 +19,21 @@ from sqlalchemy import Connection, bindparam, select
 from api.contract.database import Database
 from api.contract.job.folder import STDERR, STDOUT
 from api.contract.tables import AttemptRow, Service
-from api.http.errors import InvalidError, Problem, UnavailableError
-from api.http.logs import folder_of
-from api.http.query import bad_header
+from api.http.logs.ends import folder_of
+from api.http.logs.places import NOWHERE, Mark
+from api.http.logs.tail import Tail
+from api.http.logs.tails import Tails
 from api.http.services import VIEW
-from api.http.tails import NOWHERE, Mark, Tail, Tails
-from api.http.transactions import reading
 from api.http.wire import status_of
+from api.web import sse
+from api.web.bell import rung
+from api.web.errors import InvalidError, Problem, UnavailableError
+from api.web.query import bad_header
+from api.web.transactions import reading
 
 MOST_FILES = 64
 """That one client follows."""
 LOOK_SECONDS = 1.0
-HEARTBEAT_SECONDS = 15.0
 PASSES_AFTER_END = 3
 """So often a file is read once its job has gone, before it counts as finished: it may lie on NFS."""
 _STREAMS = {"o": ("stdout", STDOUT), "e": ("stderr", STDERR)}
@@ -167,7 +170,7 @@ class _One:
         loop = asyncio.get_running_loop()
         said_at = loop.time()
         while not self._shared.tails.is_closed:
-            bell = self._shared.tails.bell
+            ring = self._shared.tails.bell.next
             try:
                 known = await self._shared.look(self._service_id)
             except UnavailableError:
@@ -175,7 +178,7 @@ class _One:
                 continue
             await self._take_up(known.attempts, is_first=is_first)
             if is_first:
-                yield b": following\nid: %b\n\n" % self._marks()
+                yield sse.head("following", self._marks())
                 is_first = False
             outcomes = {(row.replica, row.incarnation): row for row in known.attempts}
             is_quiet = True
@@ -187,16 +190,12 @@ class _One:
                 continue
             is_done = all(file.is_finished for file in self._files.values())
             if is_done and (known.is_over or (self._wanted.attempt is not None and self._files)):
-                yield b"event: over\ndata: {}\n\n"
+                yield sse.event("over")
                 return
-            if loop.time() - said_at > HEARTBEAT_SECONDS:
+            if loop.time() - said_at > sse.HEARTBEAT_SECONDS:
                 said_at = loop.time()
-                yield b": \n\n"
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await bell.wait()
-            except TimeoutError:
-                pass
+                yield sse.HEARTBEAT
+            await rung(ring, LOOK_SECONDS)
 
     async def _take_up(self, attempts: Sequence[Any], *, is_first: bool) -> None:
         """Begin to follow attempts that are new: at first those asked for or known to the client, then what comes."""
@@ -258,15 +257,15 @@ class _One:
 
     def _event(self, name: str, data: dict[str, Any]) -> bytes:
         """Write an event, under the places that all files have come to."""
-        return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), self._marks(), msgspec.json.encode(data))
+        return sse.event(name, msgspec.json.encode(data), self._marks())
 
-    def _marks(self) -> bytes:
+    def _marks(self) -> str:
         """Return the places that all files have come to; what is finished and followed is left out."""
         return ",".join(
             f"{key.replica}-{key.attempt}.{key.stream}.{file.mark}"
             for key, file in self._files.items()
             if not file.is_finished or key.attempt == self._newest.get(key.replica)
-        ).encode()
+        )
 
 
 def check_number(attempts: Sequence[Any], wanted: Wanted) -> None:

@@ -1,0 +1,42 @@
+"""A launch spec as it is stored, and the digest that tells one launch from another."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from api.contract.launch import LaunchSpec
+from api.contract.recipes.errors import ConfigError
+
+
+def digest(spec: LaunchSpec) -> str:
+    """Return what identifies a launch: two specs that differ in more than the number of replicas differ here."""
+    value = msgspec.to_builtins(spec) | {"replicas": 0}
+    _leave_out_later(value)
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]
+
+
+def _leave_out_later(value: dict[str, Any]) -> None:
+    """Leave out what came later and is not used, so that an upgrade changes the digest of nothing that runs."""
+    health = value["health"]
+    if health is not None and health["kind"] == "http":
+        del health["kind"], health["command"]
+    if not value["volumes"]:
+        del value["volumes"]
+    if value["restarted_at"] is None:
+        del value["restarted_at"]
+
+
+def encode_spec(spec: LaunchSpec) -> bytes:
+    """Return the spec as JSON, keys in order."""
+    return msgspec.json.encode(spec, order="deterministic")
+
+
+def decode_spec(text: str | bytes) -> LaunchSpec:
+    """Read what `encode_spec` wrote; raises `ConfigError` for what is none."""
+    try:
+        return msgspec.json.decode(text, type=LaunchSpec)
+    except msgspec.MsgspecError as error:
+        raise ConfigError("", f"The stored launch spec can't be read: {error}.") from error

@@ -1,0 +1,53 @@
+"""Reading the bodies of requests, and how large one may be; what is wrong is said in the words of pydantic."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from api.web.errors import InvalidError, Problem
+
+LARGEST_BODY = 1024 * 1024
+"""Bytes."""
+DEEPEST = 64
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a body that must be a JSON object; raises `InvalidError`."""
+    if not body.strip():
+        raise InvalidError(Problem(loc=("body",), msg="Field required", type="missing", input=None))
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidError(_not_json(body, str(error))) from None
+    except RecursionError:
+        raise InvalidError(_not_json(body, "nested too deeply")) from None
+    if _deeper(value, DEEPEST):
+        raise InvalidError(_not_json(body, f"nested more than {DEEPEST} levels deep"))
+    if not isinstance(value, dict):
+        raise InvalidError(dict_type(("body",), value))
+    return value
+
+
+def string_type(loc: tuple[str, ...], value: Any) -> Problem:
+    """Say that a value is no text."""
+    return Problem(loc=loc, msg="Input should be a valid string", type="string_type", input=value)
+
+
+def dict_type(loc: tuple[str, ...], value: Any) -> Problem:
+    """Say that a value is no object."""
+    return Problem(loc=loc, msg="Input should be a valid dictionary", type="dict_type", input=value)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value has more levels of arrays and objects than that."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
+
+
+def _not_json(body: bytes, error: str) -> Problem:
+    byte = re.search(r"\(byte (\d+)\)", error)
+    place = int(byte[1]) if byte else len(body)
+    return Problem(loc=("body", place), msg="JSON decode error", type="json_invalid", input={}, ctx={"error": error})

@@ -1,0 +1,52 @@
+"""Event streams: server-sent events (html.spec.whatwg.org) as we write them, and as engines write theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from litestar.response import Stream
+
+HEARTBEAT_SECONDS = 15.0
+HEARTBEAT = b": \n\n"
+"""Says nothing: a connection that carries it is there."""
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Nobody on the way may keep or gather what is streamed."""
+
+
+def event(name: str, data: bytes = b"{}", place: str | int | None = None) -> bytes:
+    """Write an event. The `place` is its id, from which a client goes on that comes back; data is one line."""
+    here = "" if place is None else f"id: {place}\n"
+    return b"%bevent: %b\ndata: %b\n\n" % (here.encode(), name.encode(), data)
+
+
+def head(comment: str, place: str | int) -> bytes:
+    """Write how a stream begins: who is cut off before the first event comes back to this place."""
+    return f": {comment}\nid: {place}\n\n".encode()
+
+
+def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> Stream:
+    """Return the answer that sends these events, for at most so many seconds."""
+    content = events if seconds is None else _limited(events, seconds)
+    return Stream(content, media_type="text/event-stream", headers=HEADERS)
+
+
+async def read_data(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the data of a stream's events line by line, as it comes."""
+    rest = b""
+    async for received in stream:
+        *lines, rest = (rest + received).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:")
+
+
+async def _limited(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:
+    ends = asyncio.get_running_loop().time() + seconds
+    try:
+        while True:
+            async with asyncio.timeout_at(ends):
+                following = await anext(events)
+            yield following
+    except (TimeoutError, StopAsyncIteration):
+        return
