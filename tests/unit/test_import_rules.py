@@ -33,7 +33,7 @@ GRAPH = grimp.build_graph("api", "controller", include_external_packages=True, c
 OURS = sorted(name for name in GRAPH.modules if not GRAPH.is_module_squashed(name))
 CONTROLLER = [name for name in OURS if name.startswith("controller.")]
 FOR_THE_COMMAND_LINE = ("controller.commands", "controller.slurm")
-CORE, WRAPPER, SHARED = "controller.core.policies", "controller.wrapper.files", "api.contract.job.token"
+CORE, WRAPPER, SHARED = "controller.core.retries", "controller.wrapper.files", "api.contract.job.token"
 PACKAGES = sorted(
     {"ruamel.yaml": "ruamel"}.get(name, name.replace("-", "_"))
     for line in PYPROJECT["project"]["dependencies"]

@@ -9,7 +9,7 @@ import pytest
 
 from controller.core.model import Attempt, Desired, Limits, SendOutcome, Submit
 from controller.core.outcomes import NOT_A_FAULT, Outcome
-from controller.core.policies import failures_after, retry_at
+from controller.core.retries import failures_after, retry_at
 
 from .builders import (
     DIGEST,
