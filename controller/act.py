@@ -8,7 +8,8 @@ from collections.abc import Callable
 from api.contract.launch import Submission
 from api.contract.log import about
 from controller.cluster.cluster import Cluster
-from controller.core.model import Action, Attempt, Cancel, ProbeSpec, Revoke, Submit
+from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.plan import Action, Cancel, Revoke, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
 from controller.observe import probe_spec

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
-from controller.core.model import Attempt, JobPhase, Observed, ProbeSpec, Snapshot
+from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.jobs import JobPhase, Snapshot
+from controller.core.observed import Observed
 from controller.ports import Record, RunDirs
 
 

@@ -9,7 +9,12 @@ from typing import Protocol
 
 from api.contract.job.parameters import Image
 from api.contract.launch import Submission
-from controller.core.model import Attempt, Desired, Endpoint, Job, JobFiles, Plan, Probe, ProbeSpec, Sent, Status
+from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
+from controller.core.desired import Desired
+from controller.core.job_files import JobFiles
+from controller.core.jobs import Job
+from controller.core.plan import Plan
+from controller.core.published import Endpoint, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,10 @@ from dataclasses import replace
 from api.contract.log import about
 from controller.act import ActionExecutor
 from controller.cluster.cluster import Cluster
+from controller.core.attempt import Attempt
 from controller.core.decide import decide
-from controller.core.model import Attempt, Limits, Plan
+from controller.core.limits import Limits
+from controller.core.plan import Plan
 from controller.observe import observe
 from controller.ports import Clock, Record, Store, Term
 from controller.report import Pass, report

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from controller.core.model import Limits, Observed, Plan
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Plan
 from controller.ports import Record, Term
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from api.contract.database import Database
 from api.contract.job.folder import is_slot
 from api.contract.tables import AttemptRow, EventRow, Service, UserEvent
 from controller.cluster.quotas import month_of
-from controller.core.model import Snapshot
+from controller.core.jobs import Snapshot
 from controller.lease import fence
 from controller.ports import Clock, Term
 

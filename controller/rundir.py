@@ -30,7 +30,8 @@ from api.contract.job.folder import (
     read_object,
 )
 from controller.bundle import bundle, file_name, launch_script
-from controller.core.model import Claim, Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
+from controller.core.attempt import ProbeSpec
+from controller.core.job_files import Claim, Held, JobExit, JobFiles, Revoked, Unreadable, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.signs import Sign, Signs
 

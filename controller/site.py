@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from api.contract.settings import Settings
-from controller.core.model import Limits, Quota
+from controller.core.limits import Limits
+from controller.core.observed import Quota
 from controller.core.script import Site
 
 

@@ -33,7 +33,9 @@ from api.contract.recipes.spec import encode_spec
 from api.contract.status import Condition
 from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
 from api.contract.tables import Endpoint as EndpointRow
-from controller.core.model import Attempt, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.plan import Plan
+from controller.core.published import Endpoint, Event, Status
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
 from controller.ports import Record, Term, Tracked

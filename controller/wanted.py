@@ -11,7 +11,7 @@ from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import decode_spec, digest
 from api.contract.settings import SlurmSettings
-from controller.core.model import Desired, Refusal
+from controller.core.desired import Desired, Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
-from controller.core.model import Attempt, Grant, Plan, Submit
+from controller.core.attempt import Attempt
+from controller.core.observed import Grant
+from controller.core.plan import Plan, Submit
 
 
 class Admission:

@@ -10,7 +10,7 @@ import logging
 from typing import Protocol
 
 from api.contract.log import about
-from controller.core.model import JobPhase, Snapshot
+from controller.core.jobs import JobPhase, Snapshot
 from controller.failpoints import reach
 from controller.ports import Scheduler, Store, Term, UnreadableError
 

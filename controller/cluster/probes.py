@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import aiohttp
 
 from api.contract.launch import Health
-from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
+from controller.core.attempt import Attempt, Probe, ProbeSpec
+from controller.core.job_files import Verdict
 from controller.ports import Clock
 from controller.queue import KeyedQueue
 

@@ -11,7 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Attempt, Plan, Quota
+from controller.core.attempt import Attempt
+from controller.core.observed import Quota
+from controller.core.plan import Plan
 from controller.core.quota import spent
 from controller.ports import Clock
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from api.contract.job.token import Token, parse_token
-from controller.core.model import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import Listing, Tracked
 
 MASS = 5

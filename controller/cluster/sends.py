@@ -7,7 +7,7 @@ and looking settles it.
 from __future__ import annotations
 
 from api.contract.launch import Submission
-from controller.core.model import SendOutcome, Sent
+from controller.core.attempt import SendOutcome, Sent
 from controller.failpoints import reach
 from controller.ports import Clock, Scheduler
 

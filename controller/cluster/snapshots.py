@@ -14,7 +14,7 @@ from controller.cluster.readings import (
     placements,
     tokens_by_service,
 )
-from controller.core.model import Job, ReadingFailure, Snapshot
+from controller.core.jobs import Job, ReadingFailure, Snapshot
 from controller.ports import Clock, Scheduler, Tracked, UnreadableError
 
 ASK_AGAIN_FIRST = 2.0

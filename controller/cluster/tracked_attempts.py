@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.ports import Tracked
 
 

@@ -21,7 +21,9 @@ from api.contract.settings import Settings
 from api.contract.tables import AttemptRow
 from controller.commands.foreign import cancel_foreign, find_foreign
 from controller.commands.opening import opened
-from controller.core.model import Attempt, Desired, Job, JobPhase
+from controller.core.attempt import Attempt
+from controller.core.desired import Desired
+from controller.core.jobs import Job, JobPhase
 from controller.core.outcomes import Outcome
 from controller.core.quota import gpus_asked
 from controller.installation import Installation

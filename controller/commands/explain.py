@@ -21,10 +21,13 @@ from api.contract.tables import Service
 from controller.clock import SystemClock
 from controller.cluster.probes import HttpProbes
 from controller.commands.opening import opened
+from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
 from controller.core.decide import decide
-from controller.core.model import Attempt, Desired, Observed, Plan, Probe, ProbeSpec
+from controller.core.desired import Desired
+from controller.core.observed import Observed
+from controller.core.plan import Plan
 from controller.installation import Installation
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec

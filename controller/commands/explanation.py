@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from controller.commands.explain import Explanation
-from controller.core.model import Attempt, Claim, Job, JobFiles, Revoked, Unreadable
+from controller.core.attempt import Attempt
+from controller.core.job_files import Claim, JobFiles, Revoked, Unreadable
+from controller.core.jobs import Job
 
 ALONE = "What the leader has sent in its term it alone knows: a job that is just being submitted may look absent here."
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from api.contract.exits import ExitError
 from api.contract.job.token import ANY_PREFIX, parse_token
-from controller.core.model import Job, JobPhase
+from controller.core.jobs import Job, JobPhase
 from controller.installation import Installation
 from controller.slurm.scheduler import SlurmScheduler
 

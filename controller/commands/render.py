@@ -17,7 +17,7 @@ from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import digest
 from api.contract.settings import Settings
 from controller.bundle import launch_script
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.core.script import parameters
 from controller.images.jobs import has_to_be_made
 from controller.rundir import SharedRunDirs

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.core.outcomes import Outcome
 from controller.core.quota import excess, spent
 from controller.core.situation import Situation

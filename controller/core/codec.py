@@ -7,8 +7,13 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from api.contract.job.parameters import Image
+from controller.core.attempt import Attempt
 from controller.core.decide import decide
-from controller.core.model import Attempt, Desired, Limits, Observed, Plan, Snapshot
+from controller.core.desired import Desired
+from controller.core.jobs import Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Plan
 
 HIDDEN = "***"
 

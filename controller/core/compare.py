@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from controller.core.model import Plan
+from controller.core.plan import Plan
 
 
 def differences(before: Plan, after: Plan) -> tuple[str, ...]:

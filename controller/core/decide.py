@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from controller.core.attempt import Attempt
+from controller.core.desired import Desired
 from controller.core.drive import Driven, drive
 from controller.core.evict import evict
 from controller.core.fold import Folded, fold, not_ahead
-from controller.core.model import Attempt, Cancel, Desired, Endpoint, Limits, Observed, Plan
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 from controller.core.openings import Waits
+from controller.core.plan import Cancel, Plan
+from controller.core.published import Endpoint
 from controller.core.situation import Situation
 from controller.core.status import events, status
 from controller.core.target import target

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from api.contract.job.token import Token
+from controller.core.attempt import Attempt
 from controller.core.closings import closing
 from controller.core.fold import close
-from controller.core.model import Attempt, Submit
 from controller.core.openings import Hold, Opening, Waits, failures_before, hold, opening
+from controller.core.plan import Submit
 from controller.core.situation import Replica, Situation
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controller.core import evidence
+from controller.core.attempt import Attempt, SendOutcome
 from controller.core.fold import Folded
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Revoke,
-    Revoked,
-    SendOutcome,
-)
+from controller.core.job_files import JobFiles, Revoked
+from controller.core.jobs import JobPhase
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Cancel, Revoke
 
 
 def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folded:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from controller.core.model import Attempt, Held, Job, JobEnd, JobFiles, JobPhase, Limits, Observed, Revoked, Snapshot
+from controller.core.attempt import Attempt
+from controller.core.job_files import Held, JobFiles, Revoked
+from controller.core.jobs import Job, JobEnd, JobPhase, Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 
 CLOCKS_APART = 5.0
 """Seconds by which the clocks of two hosts may differ without being called wrong."""

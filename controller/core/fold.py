@@ -8,22 +8,14 @@ from typing import Any
 from api.contract.job.words import ExitReason, Step
 from api.contract.launch import Health, LaunchSpec
 from controller.core import evidence
+from controller.core.attempt import Attempt, SendOutcome
 from controller.core.evidence import CLOCKS_APART
-from controller.core.model import (
-    Action,
-    Attempt,
-    Cancel,
-    Held,
-    Job,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Revoke,
-    Revoked,
-    SendOutcome,
-)
+from controller.core.job_files import Held, JobFiles, Revoked
+from controller.core.jobs import Job, JobPhase
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 from controller.core.outcomes import Outcome, of_exit, of_job
+from controller.core.plan import Action, Cancel, Revoke
 
 _ENGINE_RUNS = (Step.STARTING, Step.LOADING, Step.SERVING)
 _IMAGE_IS_THERE = (Step.SLOT, Step.VOLUME, *_ENGINE_RUNS)

@@ -12,9 +12,9 @@ from enum import StrEnum
 from api.contract.job.words import Lane
 from api.contract.launch import LaunchSpec
 from controller.core import evidence
-from controller.core.model import Attempt
-from controller.core.retries import failures_after, final_word, retry_at
+from controller.core.attempt import Attempt
 from controller.core.quota import excess
+from controller.core.retries import failures_after, final_word, retry_at
 from controller.core.situation import Replica, Situation
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 
 from api.contract.job.words import ExitReason
-from controller.core.model import Attempt, Job, JobEnd, JobExit
+from controller.core.attempt import Attempt
+from controller.core.job_files import JobExit
+from controller.core.jobs import Job, JobEnd
 
 
 class Outcome(StrEnum):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from api.contract.launch import Resources
-from controller.core.model import Quota
+from controller.core.observed import Quota
 
 
 def spent(quota: Quota | None) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import zlib
 
 from api.contract.job.words import ExitReason
-from controller.core.model import Attempt, Desired, Limits
+from controller.core.attempt import Attempt
+from controller.core.desired import Desired
+from controller.core.limits import Limits
 from controller.core.outcomes import WISHED, Outcome, is_fault
 
 

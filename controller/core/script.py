@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from api.contract.job.parameters import HealthCommand, Parameters, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from api.contract.job.words import Lane
 from controller.core import evidence
-from controller.core.model import Attempt, Desired, Limits, Observed
+from controller.core.attempt import Attempt
+from controller.core.desired import Desired
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 from controller.core.quota import gpus_asked
 
 

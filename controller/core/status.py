@@ -9,20 +9,16 @@ from enum import IntEnum
 from api.contract.job.words import Step
 from api.contract.status import Condition, Progress, Truth
 from controller.core import evidence
+from controller.core.attempt import Attempt
+from controller.core.desired import Desired
 from controller.core.drive import Standing
-from controller.core.model import (
-    Attempt,
-    Desired,
-    Event,
-    Job,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Status,
-)
+from controller.core.job_files import JobFiles
+from controller.core.jobs import Job, JobPhase
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 from controller.core.openings import Waits
 from controller.core.outcomes import Outcome, is_fault
+from controller.core.published import Event, Status
 from controller.core.situation import Situation
 
 Draft = tuple[str, Truth, str, str]

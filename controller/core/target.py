@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.core.model import Desired
+from controller.core.desired import Desired
 
 
 def target(desired: Desired) -> int:

@@ -16,7 +16,8 @@ from api.contract.launch import Resources, Submission
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
-from controller.core.model import Job, JobPhase, SendOutcome, Sent
+from controller.core.attempt import SendOutcome, Sent
+from controller.core.jobs import Job, JobPhase
 from controller.ports import JobFolder, UnreadableError
 from controller.rundir import SharedRunDirs
 from controller.slurm.runner import Runner

@@ -16,7 +16,8 @@ from api.contract.exits import ExitError
 from api.contract.job.folder import LOGS
 from api.contract.job.parameters import Image
 from api.contract.settings import Settings, process_environment
-from controller.core.model import Job, JobPhase, SendOutcome
+from controller.core.attempt import SendOutcome
+from controller.core.jobs import Job, JobPhase
 from controller.images.jobs import ImageJobs, Maker, ResourcesError
 from controller.images.stock import Stored, read
 from controller.ports import JobFolder, UnreadableError

@@ -13,7 +13,7 @@ from api.contract.database import cause
 from api.contract.log import about
 from api.contract.settings import ControllerSettings
 from controller.cluster.cluster import Cluster
-from controller.core.model import Snapshot
+from controller.core.jobs import Snapshot
 from controller.ports import DeposedError
 from controller.runtime.held_term import HeldTerm
 from controller.runtime.reader import ClusterReader

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from controller.cluster.cluster import Cluster
-from controller.core.model import Snapshot
+from controller.core.jobs import Snapshot
 from controller.ports import Term, Tracked, UnreadableError, Witness
 from controller.runtime.waker import Waker
 

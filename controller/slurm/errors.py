@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.core.model import SendOutcome
+from controller.core.attempt import SendOutcome
 from controller.slurm.runner import Completed
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from controller.core.model import Job, JobPhase
+from controller.core.jobs import Job, JobPhase
 from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
 from controller.slurm.hostlist import first_host
 from controller.slurm.reasons import KEPT_BACK, advice

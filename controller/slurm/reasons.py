@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.core.model import JobPhase
+from controller.core.jobs import JobPhase
 
 KEPT_BACK = "Dependency"
 """It waits for other jobs to end."""

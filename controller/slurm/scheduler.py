@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from api.contract.launch import Submission
-from controller.core.model import Job, SendOutcome, Sent
+from controller.core.attempt import SendOutcome, Sent
+from controller.core.jobs import Job
 from controller.ports import Listing, UnreadableError
 from controller.slurm import argv, errors, parse
 from controller.slurm.runner import Completed, NotStartedError, Runner

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from controller.core.model import JobEnd, JobPhase
+from controller.core.jobs import JobEnd, JobPhase
 
 PHASES: Mapping[str, JobPhase] = MappingProxyType(
     {

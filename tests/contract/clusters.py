@@ -15,7 +15,8 @@ import pytest
 
 from api.contract.job.token import prefix
 from api.contract.launch import Resources, Submission
-from controller.core.model import Job, JobPhase, Sent
+from controller.core.attempt import Sent
+from controller.core.jobs import Job, JobPhase
 from controller.ports import Listing
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner

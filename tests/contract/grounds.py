@@ -10,7 +10,7 @@ from backends import Backend
 from sqlalchemy.exc import DBAPIError
 
 from api.contract.database import Database
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.lease import LeaseRecords, SqlLeaseRecords
 from controller.ports import Store
 from tests.simulation.database import BrokenRuleError, MemoryDatabase

@@ -15,7 +15,7 @@ from api.contract.database import Database
 from api.contract.settings import Settings, load
 from controller.commands.explain import UnknownServiceError, explain
 from controller.commands.explanation import text
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 
 RECIPE = """
 name: tool

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.model import Job, JobPhase, SendOutcome
+from controller.core.attempt import SendOutcome
+from controller.core.jobs import Job, JobPhase
 from controller.ports import UnreadableError
 from tests.contract.clusters import AnyCluster, RealCluster, SimulatedCluster
 

@@ -11,7 +11,7 @@ from backends import Backend
 
 from api.contract.database import Database
 from controller import retention
-from controller.core.model import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
 from controller.retention import Retention
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from api.contract.launch import Resources, Submission
-from controller.core.model import Job, JobPhase, SendOutcome, Sent
+from controller.core.attempt import SendOutcome, Sent
+from controller.core.jobs import Job, JobPhase
 from controller.ports import UnreadableError
 from controller.slurm.environment import reading_environment, submitting_environment
 from controller.slurm.runner import ProcessRunner

@@ -18,16 +18,9 @@ from api.contract.job.words import Lane
 from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
 from api.contract.status import Condition, Truth
-from controller.core.model import (
-    Attempt,
-    Endpoint,
-    Event,
-    Plan,
-    SendOutcome,
-    Sent,
-    Status,
-    Submit,
-)
+from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.plan import Plan, Submit
+from controller.core.published import Endpoint, Event, Status
 from controller.lease import Lease, SqlLeaseRecords
 from controller.ports import DeposedError, Record, Term, Tracked
 from controller.store import SqlStore, installation_id

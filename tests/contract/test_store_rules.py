@@ -9,18 +9,9 @@ import pytest
 from backends import on_every_ground
 
 from api.contract.status import Condition, Truth
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    Endpoint,
-    Event,
-    Plan,
-    Revoke,
-    SendOutcome,
-    Sent,
-    Status,
-    Submit,
-)
+from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.plan import Cancel, Plan, Revoke, Submit
+from controller.core.published import Endpoint, Event, Status
 from controller.lease import Lease
 from controller.ports import DeposedError, Record, Term
 from tests.contract.grounds import Ground, attempt

@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING
 
 from api.contract.job.token import prefix
 from api.contract.launch import Health, Submission
-from controller.core.model import (
-    Attempt,
-    Claim,
-    Held,
-    Job,
-    JobExit,
-    JobFiles,
-    Plan,
-    Probe,
-    ProbeSpec,
-    Revoked,
-    Sent,
-    Unreadable,
-)
+from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
+from controller.core.job_files import Claim, Held, JobExit, JobFiles, Revoked, Unreadable
+from controller.core.jobs import Job
+from controller.core.plan import Plan
 from controller.ports import (
     Clock,
     JobFolder,

@@ -17,7 +17,9 @@ from controller.cluster.quotas import Quotas
 from controller.cluster.rhythm import Rhythm
 from controller.cluster.snapshots import SnapshotTaker
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Limits, Quota, Snapshot
+from controller.core.jobs import Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Quota
 from controller.core.script import Site
 from controller.lease import Held, Lease
 from controller.ports import Clock, ClusterPorts, DeposedError, Term

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
 from api.contract.launch import Health, LaunchSpec, Resources
-from controller.core.model import Attempt, Desired, Endpoint, Event, Plan, SendOutcome, Sent, Status
+from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.desired import Desired
+from controller.core.plan import Plan
+from controller.core.published import Endpoint, Event, Status
 from controller.lease import Held
 from controller.ports import DeposedError, Record, Term, Tracked
 

@@ -11,8 +11,8 @@ from unittest import mock
 
 from api.contract.job.words import Lane
 from controller.core import openings
+from controller.core.attempt import Attempt
 from controller.core.closings import CLOSINGS, Closing
-from controller.core.model import Attempt
 from controller.core.openings import Opening
 from controller.core.outcomes import Outcome
 from controller.core.situation import Replica, Situation

@@ -15,20 +15,14 @@ from unittest import mock
 from api.contract.job.words import Lane
 from api.contract.launch import Submission
 from controller.core import evidence, openings
+from controller.core.attempt import Attempt, SendOutcome, Sent
 from controller.core.fold import Folded
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    JobEnd,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Revoked,
-    SendOutcome,
-    Sent,
-)
+from controller.core.job_files import JobFiles, Revoked
+from controller.core.jobs import JobEnd, JobPhase
+from controller.core.limits import Limits
+from controller.core.observed import Observed
 from controller.core.outcomes import Outcome
+from controller.core.plan import Cancel
 from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_command
 from controller.slurm.runner import Completed

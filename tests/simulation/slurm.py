@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from controller.core.model import Job, JobPhase
+from controller.core.jobs import Job, JobPhase
 from controller.slurm.reasons import KEPT_BACK
 from controller.slurm.states import end_of
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from api.contract.database import Database, migrate
 from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.lease import SqlLeaseRecords
 from controller.store import ATTEMPT_FIELDS, SqlStore
 from controller.wanted import Wanted

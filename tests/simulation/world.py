@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from api.contract.job.token import parse_token
-from controller.core.model import Attempt, Revoke
-from controller.core.model import Plan as ServicePlan
+from controller.core.attempt import Attempt
 from controller.core.outcomes import Outcome
+from controller.core.plan import Plan as ServicePlan
+from controller.core.plan import Revoke
 from controller.lease import LeaseRecords
 from controller.ports import Record, Store, Term
 from controller.report import Pass

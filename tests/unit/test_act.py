@@ -16,17 +16,10 @@ from controller.act import ActionExecutor
 from controller.cluster.cluster import Cluster
 from controller.cluster.sends import Sends
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    Desired,
-    ProbeSpec,
-    Revoke,
-    SendOutcome,
-    Sent,
-    Status,
-    Submit,
-)
+from controller.core.attempt import Attempt, ProbeSpec, SendOutcome, Sent
+from controller.core.desired import Desired
+from controller.core.plan import Cancel, Revoke, Submit
+from controller.core.published import Status
 from controller.core.script import Site
 from controller.ports import (
     ClusterPorts,

@@ -67,7 +67,7 @@ def planted() -> Iterator[tuple[str, str]]:
         if name != "controller.runtime.timers":
             yield name, "apscheduler"
         if lies_in(name, "api"):
-            yield name, "controller.core.model"
+            yield name, "controller.core.attempt"
         if lies_in(name, "api") and not lies_in(name, "api.cli"):
             yield name, "controller.commands.explain"
             yield name, "controller.slurm.argv"
@@ -122,12 +122,12 @@ def planted() -> Iterator[tuple[str, str]]:
     yield "controller.queue", "controller.cluster.probes"
     yield "controller.telemetry.plans", "controller.app"
     yield "controller.commands.replay", "controller.app"
-    yield "controller.failpoints", "controller.core.model"
+    yield "controller.failpoints", "controller.core.attempt"
     # Circles.
     yield "api.http.wire", "api.http.services"
     yield "api.web.request_id", "api.web.errors"
     yield "api.contract.settings", "api.contract.database"
-    yield "controller.core.model", "controller.core.decide"
+    yield "controller.core.attempt", "controller.core.decide"
     yield "controller.wrapper.files", "controller.wrapper.supervisor"
 
 

@@ -15,26 +15,14 @@ from controller.cluster.admission import Admission
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import (
-    Action,
-    Attempt,
-    Cancel,
-    Desired,
-    Event,
-    Grant,
-    JobFiles,
-    Limits,
-    Observed,
-    Plan,
-    Probe,
-    Quota,
-    ReadingFailure,
-    SendOutcome,
-    Sent,
-    Snapshot,
-    Status,
-    Submit,
-)
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
+from controller.core.desired import Desired
+from controller.core.job_files import JobFiles
+from controller.core.jobs import ReadingFailure, Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Grant, Observed, Quota
+from controller.core.plan import Action, Cancel, Plan, Submit
+from controller.core.published import Event, Status
 from controller.ports import DeposedError, Record, Term, UnreadableError
 from controller.reconciler import Reconciler
 from controller.report import Pass

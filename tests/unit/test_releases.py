@@ -17,7 +17,8 @@ import pytest
 import controller.wrapper.locks.volumes
 from api.contract.job.parameters import Image, VolumeMount
 from api.contract.launch import Health, LaunchSpec, Resources, Volume
-from controller.core.model import Attempt, Held, JobExit
+from controller.core.attempt import Attempt
+from controller.core.job_files import Held, JobExit
 from controller.core.script import Site, parameters
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper import parameters as parameters_of

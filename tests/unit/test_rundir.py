@@ -17,7 +17,8 @@ import controller.rundir
 import controller.wrapper.report
 from api.contract.launch import Health
 from controller.bundle import bundle, launch_script
-from controller.core.model import Held, JobExit, JobFiles, ProbeSpec, Revoked, Unreadable, Verdict
+from controller.core.attempt import ProbeSpec
+from controller.core.job_files import Held, JobExit, JobFiles, Revoked, Unreadable, Verdict
 from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper.locks import claim

@@ -11,7 +11,9 @@ from controller.cluster.admission import Admission
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Attempt, Cancel, Grant, Plan, Quota, Submit
+from controller.core.attempt import Attempt
+from controller.core.observed import Grant, Quota
+from controller.core.plan import Cancel, Plan, Submit
 
 NOW = 1000.0
 A = Attempt(token="a", service_id="one", replica=0, incarnation=1, generation=1, digest="d", gpus=2, intent_at=0.0)

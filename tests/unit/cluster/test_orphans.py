@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from controller.cluster.orphans import Orphans
-from controller.core.model import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import Scheduler, Store, Term, UnreadableError
 
 TERM = Term(epoch=1, began_at=0.0)

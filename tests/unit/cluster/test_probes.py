@@ -16,7 +16,8 @@ import pytest
 import controller.cluster.probes
 from api.contract.launch import Health, LaunchSpec, Resources
 from controller.cluster.probes import MOST_AT_ONCE, HttpProbes, Target
-from controller.core.model import Attempt, Probe, ProbeSpec, Verdict
+from controller.core.attempt import Attempt, Probe, ProbeSpec
+from controller.core.job_files import Verdict
 
 TOKEN = "af-x-one-0-1"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

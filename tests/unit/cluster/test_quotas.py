@@ -10,7 +10,9 @@ import pytest
 
 from controller.cluster.quotas import Quotas, month_of
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Attempt, Plan, Quota
+from controller.core.attempt import Attempt
+from controller.core.observed import Quota
+from controller.core.plan import Plan
 
 NOW = datetime(2026, 3, 17, 12, tzinfo=UTC).timestamp()
 WAITS = Plan(wants_gpus=1)

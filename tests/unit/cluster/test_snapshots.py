@@ -9,7 +9,8 @@ from api.contract.job.token import Token
 from api.contract.launch import Submission
 from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
 from controller.cluster.snapshots import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotTaker
-from controller.core.model import Job, JobPhase, Sent, Snapshot
+from controller.core.attempt import Sent
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import Listing, Tracked, UnreadableError
 
 

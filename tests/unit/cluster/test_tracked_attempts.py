@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.ports import Tracked
 
 QUEUED = Attempt(

@@ -9,29 +9,15 @@ from typing import Any
 from api.contract.job.token import Token
 from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.status import Condition, find
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
 from controller.core.decide import decide
-from controller.core.model import (
-    Action,
-    Attempt,
-    Desired,
-    Endpoint,
-    Held,
-    Job,
-    JobExit,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Plan,
-    Probe,
-    ReadingFailure,
-    Refusal,
-    Revoked,
-    SendOutcome,
-    Sent,
-    Snapshot,
-    Status,
-)
+from controller.core.desired import Desired, Refusal
+from controller.core.job_files import Held, JobExit, JobFiles, Revoked
+from controller.core.jobs import Job, JobPhase, ReadingFailure, Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Action, Plan
+from controller.core.published import Endpoint, Status
 from controller.slurm.reasons import KEPT_BACK
 from controller.slurm.states import end_of
 

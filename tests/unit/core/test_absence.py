@@ -7,17 +7,11 @@ from typing import Any
 
 import pytest
 
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    JobExit,
-    JobFiles,
-    Observed,
-    Revoke,
-    SendOutcome,
-    Snapshot,
-    Unreadable,
-)
+from controller.core.attempt import Attempt, SendOutcome
+from controller.core.job_files import JobExit, JobFiles, Unreadable
+from controller.core.jobs import Snapshot
+from controller.core.observed import Observed
+from controller.core.plan import Cancel, Revoke
 
 from .builders import (
     EMPTY,

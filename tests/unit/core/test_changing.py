@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from controller.core.model import Attempt, Cancel, Observed, Submit
+from controller.core.attempt import Attempt
+from controller.core.observed import Observed
+from controller.core.plan import Cancel, Submit
 
 from .builders import (
     JOB,

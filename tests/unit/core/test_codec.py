@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from api.contract.job.parameters import Image
-from controller.core import model
+from api.contract.job.token import Token
 from controller.core.codec import (
     HIDDEN,
     CodecError,
@@ -22,7 +22,9 @@ from controller.core.codec import (
     without_private,
 )
 from controller.core.compare import changes, differences
-from controller.core.model import Desired, Observed, Plan, Submit
+from controller.core.desired import Desired
+from controller.core.observed import Observed
+from controller.core.plan import Action, Cancel, Plan, Submit
 
 from .builders import LIMITS, NOW, RUNNING, desired, intended, job, plan, ready, see, see_running, snapshot, spec
 from .test_properties import observations, wishes
@@ -48,16 +50,16 @@ def test_what_is_left_out_of_a_line_decides_nothing(want: Desired, seen: Observe
     assert decide_again(cut) == plan(want, seen)
 
 
-@pytest.mark.parametrize("action", get_args(model.Action))
+@pytest.mark.parametrize("action", get_args(Action))
 def test_every_action_is_told_from_the_others(action: type) -> None:
-    made = action(token="t", **({"job_id": 5} if action is model.Cancel else {}))
+    made = action(token="t", **({"job_id": 5} if action is Cancel else {}))
     line = msgspec.json.encode(Plan(actions=(made,)))
     assert msgspec.json.decode(line, type=Plan).actions == (made,)
     assert type(msgspec.json.decode(line, type=Plan).actions[0]) is action
 
 
 def test_strays_survive() -> None:
-    made = decision(desired(), see(strays=(model.Token("i9", "s4", 0, 3),)))
+    made = decision(desired(), see(strays=(Token("i9", "s4", 0, 3),)))
     assert decode(encode(made)) == made
 
 

@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    Claim,
-    Held,
-    JobFiles,
-    JobPhase,
-    Revoke,
-    SendOutcome,
-    Unreadable,
-)
+from controller.core.attempt import Attempt, SendOutcome
+from controller.core.job_files import Claim, Held, JobFiles, Unreadable
+from controller.core.jobs import JobPhase
+from controller.core.plan import Cancel, Revoke
 
 from .builders import (
     COMPLETING,

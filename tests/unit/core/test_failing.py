@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from controller.core.model import Attempt, Desired, Limits, SendOutcome, Submit
+from controller.core.attempt import Attempt, SendOutcome
+from controller.core.desired import Desired
+from controller.core.limits import Limits
 from controller.core.outcomes import NOT_A_FAULT, Outcome
+from controller.core.plan import Submit
 from controller.core.retries import failures_after, retry_at
 
 from .builders import (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from controller.core.evidence import holder
-from controller.core.model import Cancel, Claim, Held, Job, JobFiles, JobPhase, Revoked, Unreadable
+from controller.core.job_files import Claim, Held, JobFiles, Revoked, Unreadable
+from controller.core.jobs import Job, JobPhase
+from controller.core.plan import Cancel
 
 from .builders import (
     COMPLETING,

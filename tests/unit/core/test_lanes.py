@@ -10,8 +10,10 @@ import pytest
 
 from api.contract.job.words import Lane
 from api.contract.launch import LaunchSpec, Volume
-from controller.core.model import Attempt, Grant, Observed, Quota, Submit
+from controller.core.attempt import Attempt
+from controller.core.observed import Grant, Observed, Quota
 from controller.core.openings import OPENINGS, Opening
+from controller.core.plan import Submit
 from controller.core.situation import Replica, Situation
 
 from .builders import NOW, actions, closed, condition, desired, gone, plan, ready, see_running, spec, started, token

@@ -7,7 +7,10 @@ import itertools
 import pytest
 
 from api.contract.status import word
-from controller.core.model import JobExit, JobPhase, Refusal, SendOutcome
+from controller.core.attempt import SendOutcome
+from controller.core.desired import Refusal
+from controller.core.job_files import JobExit
+from controller.core.jobs import JobPhase
 
 from .builders import JOB_SPEC, LIMITS, spec
 from .world import World

@@ -9,7 +9,7 @@ import pytest
 
 from api.contract.job.parameters import VERSION, Image
 from api.contract.launch import Health, LaunchSpec, Resources, Volume
-from controller.core.model import Attempt
+from controller.core.attempt import Attempt
 from controller.core.script import Site, parameters
 
 from .builders import HEALTH, JOB_SPEC, spec

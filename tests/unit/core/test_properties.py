@@ -14,30 +14,14 @@ from hypothesis import strategies as st
 
 from api.contract.job.words import Lane, Step
 from api.contract.status import word
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
+from controller.core.desired import Desired
 from controller.core.evidence import holder
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    Desired,
-    Held,
-    Job,
-    JobEnd,
-    JobExit,
-    JobFiles,
-    JobPhase,
-    Observed,
-    Plan,
-    Probe,
-    ReadingFailure,
-    Revoke,
-    Revoked,
-    SendOutcome,
-    Sent,
-    Snapshot,
-    Submit,
-    Unreadable,
-)
+from controller.core.job_files import Held, JobExit, JobFiles, Revoked, Unreadable
+from controller.core.jobs import Job, JobEnd, JobPhase, ReadingFailure, Snapshot
+from controller.core.observed import Observed
 from controller.core.openings import OPENINGS, Opening, OpeningPolicy
+from controller.core.plan import Cancel, Plan, Revoke, Submit
 from controller.core.situation import Replica, Situation
 from tests.examples import examples
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from api.contract.launch import Resources
-from controller.core.model import Grant, Observed, Quota, Submit
+from controller.core.observed import Grant, Observed, Quota
+from controller.core.plan import Submit
 from controller.core.quota import gpus_asked
 
 from .builders import (

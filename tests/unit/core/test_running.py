@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec
+from controller.core.attempt import Attempt
 from controller.core.evidence import CLOCKS_APART
-from controller.core.model import Attempt, Endpoint, JobFiles, JobPhase, Observed, Unreadable
+from controller.core.job_files import JobFiles, Unreadable
+from controller.core.jobs import JobPhase
+from controller.core.observed import Observed
+from controller.core.published import Endpoint
 
 from .builders import (
     COMPLETING,

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from api.contract.job.token import Token
-from controller.core.model import Cancel, Grant, Observed, SendOutcome, Submit
+from controller.core.attempt import SendOutcome
+from controller.core.observed import Grant, Observed
+from controller.core.plan import Cancel, Submit
 
 from .builders import (
     DIGEST,

@@ -9,7 +9,11 @@ import pytest
 
 from api.contract.job.token import Token
 from api.contract.status import Condition, Truth
-from controller.core.model import Limits, Observed, ReadingFailure, SendOutcome, Status
+from controller.core.attempt import SendOutcome
+from controller.core.jobs import ReadingFailure
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.published import Status
 
 from .builders import (
     ENDED,

@@ -10,31 +10,15 @@ from typing import Any
 
 from api.contract.job.words import ExitReason
 from api.contract.status import word
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
 from controller.core.decide import decide
-from controller.core.model import (
-    Attempt,
-    Cancel,
-    Desired,
-    Endpoint,
-    Event,
-    Held,
-    Job,
-    JobEnd,
-    JobExit,
-    JobFiles,
-    JobPhase,
-    Limits,
-    Observed,
-    Plan,
-    Probe,
-    Revoke,
-    Revoked,
-    SendOutcome,
-    Sent,
-    Snapshot,
-    Status,
-    Submit,
-)
+from controller.core.desired import Desired
+from controller.core.job_files import Held, JobExit, JobFiles, Revoked
+from controller.core.jobs import Job, JobEnd, JobPhase, Snapshot
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Cancel, Plan, Revoke, Submit
+from controller.core.published import Endpoint, Event, Status
 from controller.slurm.states import end_of
 
 from .builders import desired

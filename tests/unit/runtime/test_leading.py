@@ -16,7 +16,7 @@ from api.contract.log import JsonLines, current
 from api.contract.settings import ControllerSettings
 from controller.cluster.rhythm import Rhythm
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
 from controller.queue import KeyedQueue
 from controller.runtime.held_term import HeldTerm

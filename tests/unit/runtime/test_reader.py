@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.core.model import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import Tracked
 from controller.runtime.reader import changed_tokens
 

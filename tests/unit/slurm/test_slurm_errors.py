@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.model import SendOutcome
+from controller.core.attempt import SendOutcome
 from controller.slurm import errors
 from controller.slurm.errors import Trouble, diagnose, reading_trouble, send_outcome
 from controller.slurm.runner import Completed

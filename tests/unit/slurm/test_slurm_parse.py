@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.core.model import Job, JobEnd, JobPhase
+from controller.core.jobs import Job, JobEnd, JobPhase
 from controller.slurm import argv, parse
 from controller.slurm.hostlist import first_host
 

@@ -1,6 +1,6 @@
 import pytest
 
-from controller.core.model import JobPhase
+from controller.core.jobs import JobPhase
 from controller.slurm.reasons import advice
 
 

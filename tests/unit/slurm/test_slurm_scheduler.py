@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from api.contract.launch import Resources, Submission
-from controller.core.model import JobPhase, SendOutcome
+from controller.core.attempt import SendOutcome
+from controller.core.jobs import JobPhase
 from controller.ports import UnreadableError
 from controller.slurm.runner import Completed, NotStartedError
 from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler

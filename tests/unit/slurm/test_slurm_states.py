@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.core.model import JobPhase
+from controller.core.jobs import JobPhase
 from controller.slurm.states import ENDS, PHASES, end_of, phase_of, state_word
 
 SAMPLES = Path(__file__).parent / "samples"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from controller.core.decide import decide
-from controller.core.model import Desired, Limits, Observed, Plan, Status
+from controller.core.desired import Desired
+from controller.core.limits import Limits
+from controller.core.observed import Observed
+from controller.core.plan import Plan
+from controller.core.published import Status
 from controller.ports import Record, Term
 from controller.report import Pass
 

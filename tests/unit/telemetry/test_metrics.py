@@ -18,7 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.contract.listen import PortError
 from api.contract.status import Condition, Progress, Truth
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.model import Attempt, Cancel, Plan, ReadingFailure, Revoke, Snapshot, Status, Submit
+from controller.core.attempt import Attempt
+from controller.core.jobs import ReadingFailure, Snapshot
+from controller.core.plan import Cancel, Plan, Revoke, Submit
+from controller.core.published import Status
 from controller.lease import Leader
 from controller.ports import DeposedError, Term, Tracked
 from controller.queue import KeyedQueue

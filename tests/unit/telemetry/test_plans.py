@@ -13,7 +13,7 @@ from api.contract.log import about
 from api.contract.traces import PLANS
 from controller.commands.replay import ReplayError, replay
 from controller.core.codec import decide_again, decode
-from controller.core.model import Plan
+from controller.core.plan import Plan
 from controller.telemetry.plans import PlanLog
 
 from .passes import NOW, a_pass

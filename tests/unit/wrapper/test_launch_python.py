@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controller.bundle import launch_script
-from controller.core.model import Held
+from controller.core.job_files import Held
 from controller.rundir import read_job_files
 
 from .jobs import Job

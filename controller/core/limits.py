@@ -1,0 +1,33 @@
+"""The waiting times of the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The waiting times of the protocol, in seconds."""
+
+    absence_grace: float = 15.0
+    """How long a job must be absent from snapshots before it counts as never created, or as vanished."""
+    accounting_grace: float = 60.0
+    """How long accounting may take to know a job that vanished, before absence itself decides."""
+    doubt_grace: float = 600.0
+    """How long a mass vanishing is taken for a broken reading where no second source says a word."""
+    sign_grace: float = 20.0
+    """How long a wrapper may give no sign of life before that counts against it; it gives one every 5 s, or nearly."""
+    backoff_first: float = 2.0
+    backoff_most: float = 300.0
+    quick_end: float = 60.0
+    """An attempt that ends sooner than this after it started counts as a failure whatever ended it."""
+    steady_after: float = 600.0
+    """An attempt that was ready this long clears the count of failures."""
+    cancel_again: float = 10.0
+    """How long a cancelled job may take before it is cancelled again."""
+    silence: float = 20.0
+    """How long readings may fail before services say so."""
+    soon: float = 0.2
+    """How long to wait until what was sent or revoked is looked at. What was cancelled only the next reading shows."""
+    glance: float = 1.0
+    """How often the files of a starting job are read."""

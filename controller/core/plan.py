@@ -1,0 +1,62 @@
+"""What one service needs now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from controller.core.attempt import Attempt
+from controller.core.published import Endpoint, Event, Status
+
+
+class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Send this attempt's job. Its intent is recorded before."""
+
+    token: str
+
+
+class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Cancel this job, by name and id together. Its attempt is durably closed before, or another job holds it."""
+
+    token: str
+    job_id: int
+
+
+class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Take the claim of a token that no job has claimed, so that none that comes late can run."""
+
+    token: str
+
+
+Action = Submit | Cancel | Revoke
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one service needs now. Computed, not done."""
+
+    attempts: tuple[Attempt, ...] = ()
+    """Rows to insert or replace, in full."""
+    endpoints: tuple[Endpoint, ...] | None = None
+    """All endpoints of the service; `None`: unchanged."""
+    status: Status | None = None
+    """`None`: unchanged."""
+    events: tuple[Event, ...] = ()
+    actions: tuple[Action, ...] = ()
+    look_again_at: float | None = None
+    """When to look again by ourselves; a snapshot, a probe or a change of what is wanted may come first."""
+    wants_turn: bool = False
+    """Whether a job would be submitted, did the pace of submissions allow it."""
+    wants_gpus: int = 0
+    """GPUs that the next replica waits for others to give back."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.attempts or self.events or self.status is not None or self.endpoints is not None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to do."""
+        return not (self.changes or self.actions)
