@@ -9,6 +9,7 @@ from api.contract.launch import Submission
 from api.contract.log import about
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.jobs import JobPhase
 from controller.core.plan import Action, Cancel, Revoke, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
@@ -63,12 +64,20 @@ class ActionExecutor:
             if attempt.gone_at is not None:
                 self._cluster.forget(attempt.token)
                 self._probed_as.pop(attempt.token, None)
+            elif self._is_suspended(attempt):
+                # What an engine did not answer while it was stopped counts nothing once it goes on.
+                self._cluster.probes.forget(attempt.token)
             elif attempt.serving_at is not None:
                 known = self._probed_as.get(attempt.token)
                 spec = known or await probe_spec(record, attempt, self._cluster.run_dirs)
                 if spec is not None:
                     self._probed_as[attempt.token] = spec
                     self._cluster.probes.watch(attempt, spec)
+
+    def _is_suspended(self, attempt: Attempt) -> bool:
+        snapshot = self._cluster.snapshots.latest
+        jobs = snapshot.jobs.get(attempt.token, ()) if snapshot is not None else ()
+        return any(j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED for j in jobs)
 
     async def _submit(self, term: Term, record: Record, attempt: Attempt) -> None:
         cluster, sends = self._cluster, self._cluster.sends

@@ -34,6 +34,8 @@ MOST_PER_SECOND = 500
 MOST_AT_ONCE = 300
 """Probes; with more engines than can be asked in their intervals, each is asked less often. Each probe under way holds
 a connection, and a process may often have no more than 1,024 files open."""
+OLD_VERDICT = 20.0
+"""Seconds after which the verdict of a job's own health checks no longer stands for its engine; they sign every 5 s."""
 LARGEST_ANSWER = 1_000_000
 
 
@@ -193,7 +195,7 @@ class HttpProbes:
     async def _probe(self, watched: _Watched) -> float:
         """Ask an engine; return in how many seconds it is to be asked again."""
         target, before = watched.target, watched.latest
-        watched.latest = await self._look(target, before.failures if before is not None else 0)
+        watched.latest = await self._look(target, before.failures if before is not None else 0, missed=watched.missed)
         ready = watched.latest.ready
         if watched.known != ready or (watched.ever_ready and not ready):
             self._wake(watched.service_id)
@@ -205,13 +207,20 @@ class HttpProbes:
         is_suspect = watched.missed or not ready
         return min(target.health.interval, STARTING_INTERVAL * 2) if is_suspect else target.health.interval
 
-    async def _look(self, target: Target, failures: int) -> Probe:
-        """Probe once, after so many failures in a row."""
+    async def _outlives_its_checks(self, target: Target, told: Verdict) -> bool:
+        """Whether something accepts connections there though whoever checked it has not been heard of for long."""
+        is_old = told.age is None or told.age >= OLD_VERDICT
+        return is_old and await _connect(target) is None
+
+    async def _look(self, target: Target, failures: int, *, missed: bool = False) -> Probe:
+        """Probe once, after so many failures in a row. `missed`: its job is, on the cluster."""
         if target.health.kind == "command":
             told = await self._verdicts.verdict(target.service_id, target.token)
             if told is not None:
                 # Told by a file that stays when its writer is gone: it is as old as that one's last sign of life.
                 at = self._clock.now() - told.age if told.age is not None else 0.0
+                if missed and await self._outlives_its_checks(target, told):
+                    return Probe(at=self._clock.now(), ready=True, failures=0)
                 return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message, is_own=True)
             trouble: str | None = "its job has made no health check yet"
         elif target.health.kind == "tcp":

@@ -72,8 +72,8 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     if files.exit is not None:
         return True
     waited = missed_for(attempt, seen)
-    if still_answers(attempt, seen):  # or another's that has its port by now
-        return shows_no_life(files, limits) or waited >= limits.doubt_grace
+    if still_answers(attempt, seen):  # its own, or another's that has its port by now: only time can tell
+        return waited >= limits.doubt_grace
     # The one end that slurmctld may tell of by itself: after a crash it may take for queued what runs (measured).
     told_by_its_node = job is not None and job.end is not JobEnd.CANCELLED
     if told_by_its_node and (is_silent(attempt, seen) or not can_be_heard(attempt)):

@@ -305,7 +305,8 @@ class SimProbes:
             before = self._latest.get(token)
             ready = self.believes(self._world.listener(attempt.host, attempt.port), token)
             failures = 0 if ready else (before.failures if before else 0) + 1
-            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures, is_own=ready)
+            is_own = ready and self._world.slurm.engines_prove_themselves
+            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures, is_own=is_own)
             if before is None or before.ready != ready or not ready:
                 changed.append(attempt.service_id)
         return changed

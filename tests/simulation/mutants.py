@@ -235,6 +235,11 @@ def any_end_is_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Obser
     return (job is not None and job.end is JobEnd.CANCELLED) or IS_OVER(attempt, job, files, seen, limits)
 
 
+def silent_wrappers_are_believed(attempt: Attempt, job: Any, files: JobFiles, seen: Observed, limits: Limits) -> bool:
+    """A wrapper that gives no sign of life is enough, whatever answers."""
+    return evidence.shows_no_life(files, limits) or IS_OVER(attempt, job, files, seen, limits)
+
+
 def begun_once_claimed(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
     """A claim counts as older than the snapshot that shows its job pending."""
     return attempt.started_at is not None or evidence.is_claimed(files)
@@ -409,6 +414,11 @@ MUTANTS = (
         "wrappers without a sign of life end the doubt",
         patched("controller.core.evidence.shows_no_life", lambda *_: False),
         scenarios.wrappers_end_unlisted,
+    ),
+    Mutant(
+        "an answer that proves nothing holds too",
+        patched("controller.core.evidence.is_over", silent_wrappers_are_believed),
+        scenarios.engine_outlives_its_wrapper,
     ),
     Mutant("an engine that answers is not gone", patched("controller.core.evidence.still_answers", lambda *_: False)),
     Mutant(

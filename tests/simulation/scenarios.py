@@ -164,6 +164,17 @@ def wrappers_end_unlisted() -> None:
         world.settle()
 
 
+def engine_outlives_its_wrapper() -> None:
+    """Wrapper and guard are killed, and their engine, which can prove nothing, answers on: none starts beside it."""
+    with calm_world(1, 1, has_accounting=True) as world:
+        world.slurm.engines_prove_themselves = False
+        go_on(world, lambda: any(a.ready for a in world.database.attempts.values()))
+        job = next(j for j in world.slurm.jobs.values() if j.stage == "ready")
+        world.slurm.kill_wrapper(job, world.now, 100.0)
+        pass_time(world, 90.0)
+        world.settle()
+
+
 def scancel_fails() -> None:
     """slurmctld is away for the second in which a job is to be cancelled: it is cancelled soon after."""
     with calm_world(1, 1, has_accounting=True) as world:
@@ -260,6 +271,7 @@ SCENARIOS: tuple[Callable[[], None], ...] = (
     scaled_in_a_mass_vanishing,
     all_engines_end_unlisted,
     wrappers_end_unlisted,
+    engine_outlives_its_wrapper,
     scancel_fails,
     burst_during_a_reading,
     interrupted_while_read,

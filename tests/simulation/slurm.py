@@ -167,6 +167,8 @@ class SimSlurm:
     """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
     has_slots: bool = True
+    engines_prove_themselves: bool = True
+    """Whether what an engine answers tells whose it is."""
     queue_waits: tuple[float, ...] = QUEUE_WAITS
     slow_until: float = 0.0
     """Until then no engine comes to serve."""

@@ -187,7 +187,7 @@ def test_whoever_says_so_an_engine_that_answers_is_not_gone(files: dict[str, Job
     [
         (exited(LAST), 30.0, True),
         (claim(LAST), 30.0, False),
-        (claim(LAST, quiet_for=LIMITS.sign_grace), 30.0, True),
+        (claim(LAST, quiet_for=LIMITS.sign_grace), 30.0, False),
         (claim(LAST), LIMITS.doubt_grace, True),
     ],
     ids=["its wrapper told", "nobody told", "its wrapper is silent", "for long"],
