@@ -51,7 +51,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         server = PostgresServer()
     except NoServerError as error:
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI"):
             pytest.fail(str(error))
         pytest.skip(str(error))
     try:

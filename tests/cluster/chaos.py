@@ -95,6 +95,7 @@ class Chaos:
             Strikes(self._jobs.kinds, self._draw["jobs"], (1.0, 6.0)),
             Strikes(lies.kinds, self._draw["lies"], (2.0, 8.0)),
         ]
+        self._kinds = (*faults.kinds, *self._jobs.kinds, *lies.kinds)
         self._over = threading.Event()
         self._controller = threading.Lock()
         self._users = Users(system, self._draw["load"], self.findings.changes)
@@ -116,8 +117,9 @@ class Chaos:
         finally:
             self.sampler.close()
             self._jobs.end_orphans()
-        self._sum_up()
         self.findings.seconds = time.monotonic() - began
+        self._sum_up()
+        self.findings.vouch(self._kinds, len(self.sampler.samples()))
         return self.findings
 
     def _break(self, kills: int, deadline: float) -> None:
@@ -318,6 +320,8 @@ class Chaos:
         work["terms"] = system.sql("SELECT epoch FROM leases")[0][0]
         told = (system.folder / "controller.log").read_text(errors="replace")
         work["tracebacks in the log"] = told.count("Traceback (most recent call last)")
+        if work["tracebacks in the log"]:
+            self.findings.unproved.append("the controller's log has tracebacks")
 
 
 def main() -> int:

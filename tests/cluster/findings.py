@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
+
+
+LONG = 200
+"""So many kills are long enough for every kind of fault to strike."""
+ENOUGH_SAMPLES = 0.8
+"""A second."""
 
 
 @dataclass
@@ -21,11 +28,20 @@ class Findings:
     doubled: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    unproved: list[str] = field(default_factory=list)
+    """Why the run proves less than it says."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was doubled, leaked or lost."""
-        return not (self.doubled or self.leaked or self.lost)
+        """Whether nothing was doubled, leaked or lost, and that was looked at all the while."""
+        return not (self.doubled or self.leaked or self.lost or self.unproved)
+
+    def vouch(self, kinds: Collection[str], samples: int) -> None:
+        """Note what was not tried or not seen: a kind of fault that never struck in a long run, too few samples."""
+        if self.kills.total() >= LONG:
+            self.unproved += [f"never struck: {kind}" for kind in kinds if not self.faults[kind]]
+        if samples < ENOUGH_SAMPLES * self.seconds:
+            self.unproved.append(f"what lives was looked at {samples} times in {self.seconds:.0f} s")
 
     def table(self) -> str:
         """Return it all as text."""
@@ -34,7 +50,7 @@ class Findings:
             counts: Counter[str] = getattr(self, title)
             lines += [_line(title, counts.total()), *(_line(f"  {k}", n) for k, n in sorted(counts.items()))]
         lines += [_line(what, count) for what, count in self.work.items()]
-        for title in ("doubled", "leaked", "lost"):
+        for title in ("doubled", "leaked", "lost", "unproved"):
             found: list[str] = getattr(self, title)
             lines += [_line(title, len(found)), *(f"  {each}" for each in found)]
         seconds = ", ".join(f"{each:.0f}" for each in self.convergence)
