@@ -70,7 +70,9 @@ def drive(situation: Situation) -> Driven:
 def _out_of_turn(submits: int, situation: Situation) -> Hold | None:
     """The pace of submissions lets no more through now."""
     jobs = situation.seen.grant.jobs
-    return Hold(waits=Waits.TURN) if jobs is not None and submits >= jobs else None
+    if jobs is None or submits < jobs:
+        return None
+    return Hold(waits=Waits.TURN, message="It waits for its turn to be submitted: many are at once.")
 
 
 def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> Attempt:

@@ -161,9 +161,8 @@ def _stage(standing: Standing, seen: Observed) -> Stage:
         return Stage(Rank.ENDING, Progress.SUBMITTING, held.message)
     if held is not None and held.waits is Waits.QUOTA:
         return Stage(Rank.HELD, Progress.QUOTA_EXCEEDED, held.message)
-    if held is not None and held.waits is Waits.TURN:
-        message = "It waits for its turn to be submitted: many are at once."
-        return Stage(Rank.HELD, Progress.SUBMITTING, message)
+    if held is not None and held.message:
+        return Stage(Rank.HELD, Progress.SUBMITTING, held.message)
     if attempt is None:
         return Stage(Rank.HELD, Progress.SUBMITTING, "It is about to be submitted.")
     if not attempt.open:

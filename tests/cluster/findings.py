@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-
 LONG = 200
 """So many kills are long enough for every kind of fault to strike."""
 ENOUGH_SAMPLES = 0.8

@@ -90,12 +90,13 @@ def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[
     """Read recipe files, given with the folder each was found in; the first of a path wins."""
     recipes: dict[str, Recipe] = {}
     problems: dict[str, str] = {}
+    found: dict[str, Path] = {}
     for folder, file in files:
-        path = file.relative_to(folder).with_suffix("").as_posix()
-        if path in recipes or path in problems:
-            continue
+        found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
+    others = {path: (file, changes.get(path, {})) for path, file in found.items()}
+    for path, file in found.items():
         try:
-            recipes[path] = read_recipe(file, path, changes.get(path, {}), changes)
+            recipes[path] = read_recipe(file, path, changes.get(path, {}), others)
         except RecipeError as error:
             problems[path] = str(error)
     for path in changes.keys() - recipes.keys() - problems.keys():
@@ -104,11 +105,14 @@ def read_book(files: Sequence[tuple[Path, Path]], changes: Mapping[str, Mapping[
 
 
 def read_recipe(
-    file: Path, path: str, changes: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None
+    file: Path,
+    path: str,
+    changes: Mapping[str, Any],
+    others: Mapping[str, tuple[Path, Mapping[str, Any]]] | None = None,
 ) -> Recipe:
     """Read and check one recipe; raises `RecipeError`.
 
-    `changes` are the site's, `others` those of other recipes, by path, which this one may extend.
+    `changes` are the site's; `others`: by path, the files and changes of the recipes that this one may extend.
     """
     tree = _yaml(file)
     base = _base(file, path, tree, others or {})
@@ -133,16 +137,21 @@ def read_recipe(
     return Recipe(path=path or stem, file=file, content=content, definition=definition, files=files)
 
 
-def _base(file: Path, path: str, tree: CommentedMap, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _base(
+    file: Path, path: str, tree: CommentedMap, others: Mapping[str, tuple[Path, Mapping[str, Any]]]
+) -> dict[str, Any]:
     """Return the recipe that this one `extends`, taking the key out of the tree; raises `RecipeError`.
 
-    It is another one of the same folder, with the site's changes of its own, that extends none itself.
+    It is another one of the same category, the site's where it has one, with the site's changes of its own; it extends
+    none itself.
     """
     if "extends" not in tree:
         return {}
     line = _line(tree, ["extends"])
     stem = tree.pop("extends")
-    beside = file.with_name(f"{stem}.yaml") if re.fullmatch(r"[\w.-]+", str(stem)) else file
+    beside, changes = others.get(f"{path.rpartition('/')[0]}/{stem}", (file, {}))
+    if beside == file and re.fullmatch(r"[\w.-]+", str(stem)):
+        beside = file.with_name(f"{stem}.yaml")
     if beside == file or not beside.is_file():
         raise RecipeError(f"{file}:{line}: extends: it must be the stem of another recipe in the same folder.")
     base = _yaml(beside)
@@ -152,7 +161,7 @@ def _base(file: Path, path: str, tree: CommentedMap, changes: Mapping[str, Mappi
         plain = _plain(base, iter(range(MOST_VALUES)))
     except (ValueError, RecursionError):
         raise RecipeError(f"{beside}:1: it holds more than {MOST_VALUES} values, or itself.") from None
-    return _merged(plain, changes.get(f"{path.rpartition('/')[0]}/{stem}", {}))
+    return _merged(plain, changes)
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:

@@ -34,7 +34,8 @@ def resolve_parameters(content: RecipeFile, config: Mapping[str, Any]) -> dict[s
 def _given(name: str, parameter: Parameter, config: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the value that a config gives a parameter, after the key under which it does."""
     nested, environment = table(config, "parameters"), table(config, "environment")
-    key, value = (f"parameters.{name}", nested[name]) if name in nested else (name, config.get(name))
+    is_nested = nested.get(name) is not None
+    key, value = (f"parameters.{name}", nested[name]) if is_nested else (name, config.get(name))
     if value is None and parameter.variable is not None and environment.get(parameter.variable) is not None:
         return f"environment.{parameter.variable}", environment[parameter.variable]
     return key, value

@@ -382,6 +382,16 @@ def test_a_recipe_that_extends_another(tmp_path: Path) -> None:
     assert (content.resources.cpu, content.resources.memory, content.resources.partition) == (3, "1G", "p")
 
 
+def test_a_recipe_extends_the_one_that_the_site_has_under_that_name(tmp_path: Path) -> None:
+    for folder, image in (("site", "own"), ("shipped", "theirs")):
+        (tmp_path / folder / "simple").mkdir(parents=True)
+        base = "name: base\ncategory: simple\ndescription: B.\nversion: 1.0.0\n"
+        (tmp_path / folder / "simple" / "base.yaml").write_text(f"{base}program: [{image}]\n")
+    (tmp_path / "shipped" / "simple" / "alias.yaml").write_text("extends: base\nname: alias\n")
+    book = Library([tmp_path / "site", tmp_path / "shipped"], {}).book()
+    assert book.recipes["simple/alias"].content.program == ["own"]
+
+
 @pytest.mark.parametrize("stem", ["nope", "../simple/base", "own", "1", "[base]", "second", '"a\\0"'])
 def test_a_recipe_that_extends_what_it_can_not(tmp_path: Path, stem: str) -> None:
     folder = tmp_path / "simple"

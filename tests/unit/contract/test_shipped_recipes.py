@@ -173,6 +173,16 @@ def test_a_model_that_can_not_be_is_refused_under_its_older_spelling_too(
         launch(shipped, "vllm", {"environment": {"VLLM_MODEL": value}})
 
 
+@pytest.mark.parametrize("config", [{"model": ""}, {"model": " "}, {"environment": {"VLLM_MODEL": ""}}])
+def test_a_model_without_a_name_costs_no_job(shipped: Book, config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="must match"):
+        launch(shipped, "vllm", config)
+
+
+def test_a_nested_null_leaves_the_model_to_who_names_it_elsewhere(shipped: Book) -> None:
+    assert launch(shipped, "vllm", {"parameters": {"model": None}, "model": "x/y"}).model == "x/y"
+
+
 def test_the_dummy_travels_with_its_engine_and_takes_what_vllm_takes(shipped: Book) -> None:
     spec = launch(shipped, "vllm_dummy", {"max_model_len": 128, "model": "echo", "startup_delay": 0.5})
     assert spec.model == "echo"
