@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import sqlite3
 import sys
 import time
@@ -22,9 +23,10 @@ from subprocess import PIPE, Popen
 from typing import Any
 
 from api.contract.database import open_database
-from api.contract.identity import new_id
+from api.contract.identity import load_key, new_id, secret
 from api.contract.settings import Settings
 from bench.installation import Installation
+from bench.stub_engine import DEAD
 from controller.app import Controller, build
 from controller.installation import installation_on
 from controller.slurm.argv import LIST_FIELDS
@@ -60,9 +62,10 @@ class Running:
 class SimulatedSlurm(ProcessRunner):
     """Answers Slurm's commands itself: what is submitted runs, until it is cancelled or its node fails."""
 
-    def __init__(self, port: int, jobs: Mapping[str, Running]) -> None:
+    def __init__(self, port: int, jobs: Mapping[str, Running], key: bytes) -> None:
         super().__init__({}, {})
         self._port = port
+        self._key = key
         self._jobs = dict(jobs)
         self._lines = {token: _line(token, job) for token, job in jobs.items()}
         self._numbers = itertools.count(max((job.number for job in jobs.values()), default=FIRST_JOB - 1) + 1)
@@ -106,7 +109,9 @@ class SimulatedSlurm(ProcessRunner):
         return ""
 
     def _end(self, token: str, state: str) -> None:
-        """Show a job as ended, for as long as Slurm would."""
+        """Show a job as ended, for as long as Slurm would; its engine answers no more."""
+        with socket.create_connection(("127.0.0.1", self._port)) as engine:
+            engine.sendall(DEAD + secret(self._key, token).encode())
         self._lines[token] = _line(token, self._jobs.pop(token), state)
         self._ended.append((time.monotonic(), token))
 
@@ -176,7 +181,8 @@ def running_jobs(state_dir: Path) -> dict[str, Running]:
 async def simulated_controller(settings: Settings, port: int) -> Controller:
     """Build the real controller on the simulated Slurm."""
     installation = await installation_on(await open_database(settings.database_url), settings)
-    return build(replace(installation, runner=SimulatedSlurm(port, running_jobs(settings.state_dir))))
+    slurm = SimulatedSlurm(port, running_jobs(settings.state_dir), load_key(settings.key_file))
+    return build(replace(installation, runner=slurm))
 
 
 async def _lead_until_ready(installation: Installation, port: int, replicas: int) -> None:

@@ -1,4 +1,7 @@
-"""An engine that stands for a thousand: prints its port, and answers health checks as vLLM would."""
+"""An engine that stands for a thousand: prints its port, and answers health checks as vLLM would.
+
+Each of the thousand has a secret of its own; `DEAD SECRET` says that one of them answers nobody any more.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from typing import cast
 import uvloop
 
 MODELS = b'{"object": "list", "data": [{"id": "dummy", "object": "model", "owned_by": "vllm"}]}'
+
+
+DEAD = b"DEAD "
+dead: set[bytes] = set()
 
 
 def _answer(body: bytes) -> bytes:
@@ -25,7 +32,10 @@ class Engine(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
 
     def data_received(self, data: bytes) -> None:
-        self._transport.write(_answer(MODELS if b"/v1/models" in data else b""))
+        if data.startswith(DEAD):
+            dead.add(data.removeprefix(DEAD))
+        elif data.partition(b"Bearer ")[2].partition(b"\r")[0] not in dead:
+            self._transport.write(_answer(MODELS if b"/v1/models" in data else b""))
         self._transport.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -58,8 +57,8 @@ class Situation:
         self.gpus_held = 0
         self._attempts: dict[str, Attempt] = {}
         self._of_replica: dict[int, dict[str, Attempt]] = {}
-        self._ready: Counter[int] = Counter()
-        self._left: Counter[int] = Counter()
+        self._ready: dict[int, int] = {}
+        self._left: dict[int, int] = {}
         self._other_launches = 0
         for attempt in attempts:
             self.put(attempt)
@@ -86,7 +85,7 @@ class Situation:
     @property
     def ready_replicas(self) -> int:
         """How many of the wanted replicas are ready."""
-        return len(+self._ready)
+        return len(self._ready)
 
     def ready_without(self, attempt: Attempt) -> int:
         """Return how many of the wanted replicas are ready if this attempt is not."""
@@ -96,7 +95,7 @@ class Situation:
     @property
     def replicas_left(self) -> int:
         """How many of the wanted replicas have anything on the cluster."""
-        return len(+self._left)
+        return len(self._left)
 
     @property
     def is_left_of_another_launch(self) -> bool:
@@ -117,5 +116,12 @@ class Situation:
         self.gpus_held += by * attempt.gpus * is_left
         self._other_launches += by * (is_left and attempt.digest != self.desired.digest)
         if attempt.replica < self.target:
-            self._ready[attempt.replica] += by * attempt.ready
-            self._left[attempt.replica] += by * is_left
+            _add(self._ready, attempt.replica, by * attempt.ready)
+            _add(self._left, attempt.replica, by * is_left)
+
+
+def _add(counts: dict[int, int], replica: int, by: int) -> None:
+    """Count; what comes to nothing is left out, so that asking how many there are costs nothing."""
+    counts[replica] = counts.get(replica, 0) + by
+    if not counts[replica]:
+        del counts[replica]
