@@ -94,11 +94,11 @@ class Board:
 
     def done(self, title: str, seconds: float) -> None:
         """A line for what went well."""
-        self.say(f"{self._paint('✓', 32)} {title:<{WIDTH}} {seconds:6.1f} s")
+        self.say(f"{self._paint('✓', 32)} {_fitted(title)} {seconds:6.1f} s")
 
     def failed(self, title: str, seconds: float) -> None:
         """A line for what did not."""
-        self.say(f"{self._paint('✗', 31)} {title:<{WIDTH}} {seconds:6.1f} s")
+        self.say(f"{self._paint('✗', 31)} {_fitted(title)} {seconds:6.1f} s")
 
     @contextmanager
     def step(self, title: str, log: Path | None = None, done: str | None = None) -> Iterator[Running]:
@@ -147,3 +147,8 @@ class Board:
             self.stream.write(f"{line}  {''.join(c for c in note if c.isprintable())}"[:width] + "\n")
         self._drawn = len(self._running)
         self.stream.flush()
+
+
+def _fitted(title: str) -> str:
+    """Fit a title to its column, so that seconds stand below seconds."""
+    return f"{title:<{WIDTH}}" if len(title) <= WIDTH else f"{title[: WIDTH - 1]}…"
