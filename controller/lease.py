@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database
-from api.contract.tables import Lease as LeaseTable
+from api.contract.tables import LeaseRow as LeaseTable
 from controller.failpoints import reach
 from controller.ports import Clock, DeposedError, Term
 
@@ -43,7 +43,7 @@ def _require(row: Row[int, str | None] | None, term: Term) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldLease:
     """What the table says of the lease."""
 
     epoch: int
@@ -55,7 +55,7 @@ class Held:
 class LeaseRecords(Protocol):
     """The row of the lease. Each call is one immediate transaction."""
 
-    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+    async def take(self, holder: str, now: float, is_free: Callable[[HeldLease], bool]) -> int | None:
         """Take the lease if there is none or it is free; return the new epoch."""
         ...
 
@@ -121,7 +121,7 @@ class Lease:
         self._renewed_at = float("-inf")
         await self._records.release(term)
 
-    def _is_free(self, held: Held) -> bool:
+    def _is_free(self, held: HeldLease) -> bool:
         if held.holder is None or is_dead(held.holder):
             return True
         if self._seen != (held.epoch, held.renewals):
@@ -136,7 +136,7 @@ class SqlLeaseRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+    async def take(self, holder: str, now: float, is_free: Callable[[HeldLease], bool]) -> int | None:
         """Take the lease if there is none or it is free; return the new epoch."""
         values = {"holder": holder, "host": socket.gethostname(), "renewals": 0, "renewed_at": now}
         async with self._database.write() as connection:
@@ -151,7 +151,7 @@ class SqlLeaseRecords:
                     await connection.rollback()
                     return None
                 return 1
-            if not is_free(Held(row.epoch, row.holder, row.renewals)):
+            if not is_free(HeldLease(row.epoch, row.holder, row.renewals)):
                 return None
             epoch = int(row.epoch) + 1
             await connection.execute(update(LeaseTable).where(LeaseTable.name == NAME).values(epoch=epoch, **values))

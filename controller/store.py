@@ -31,8 +31,7 @@ from api.contract.feed import wakeups
 from api.contract.job.words import Lane
 from api.contract.recipes.spec import encode_spec
 from api.contract.status import Condition
-from api.contract.tables import AttemptRow, EventRow, Installation, Service, ServiceStatus
-from api.contract.tables import Endpoint as EndpointRow
+from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, Service, ServiceStatus
 from controller.core.attempt import Attempt, SendOutcome, Sent
 from controller.core.plan import Plan
 from controller.core.published import Endpoint, Event, Status
@@ -194,7 +193,7 @@ def _name(plan: Plan, known: Collection[str]) -> str:
 
 async def installation_id(database: Database) -> str:
     """Return the id that the first migration gave this installation."""
-    return str(await database.read(lambda connection: connection.execute(select(Installation.id)).scalar_one()))
+    return str(await database.read(lambda connection: connection.execute(select(InstallationRow.id)).scalar_one()))
 
 
 def _rows(connection: Connection, key: str) -> tuple[Row[Any], Sequence[RowMapping], Sequence[Row[Any]]] | None:

@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL
 from api.contract.database import Database
 from api.contract.exits import ExitError
 from api.contract.settings import process_environment
-from api.contract.tables import Endpoint, Installation, Lease, ServiceStatus
+from api.contract.tables import EndpointRow, InstallationRow, LeaseRow, ServiceStatus
 
 FORMAT = 1
 ABOUT, KEY, SQLITE, POSTGRESQL = "about.json", "installation.key", "ai-factory.db", "ai-factory.pgdump"
@@ -94,13 +94,13 @@ async def restore(database: Database, key_file: Path, source: Path) -> About:
 async def _forget_observations(database: Database) -> None:
     """Drop what was true when the backup was made: who led, what answered, and where. A controller sees it afresh."""
     async with database.write() as connection:
-        await connection.execute(update(Lease).values(holder=None))
+        await connection.execute(update(LeaseRow).values(holder=None))
         await connection.execute(update(ServiceStatus).values(ready_replicas=0, conditions=[]))
-        await connection.execute(delete(Endpoint))
+        await connection.execute(delete(EndpointRow))
 
 
 async def _about(database: Database, program: str) -> About:
-    installation = await database.read(lambda connection: connection.execute(select(Installation.id)).scalar_one())
+    installation = await database.read(lambda connection: connection.execute(select(InstallationRow.id)).scalar_one())
     return About(
         format=FORMAT,
         made_at=time.time(),

@@ -65,7 +65,7 @@ def words(length: int) -> String:
     return String(length).with_variant(Text, "postgresql")
 
 
-class Installation(Base):
+class InstallationRow(Base):
     """One row, made by the first migration: the id that is part of every token."""
 
     __tablename__ = "installation"
@@ -252,7 +252,7 @@ class AttemptRow(Base):
     gone_at: Mapped[float | None]
 
 
-class Endpoint(Base):
+class EndpointRow(Base):
     """Where a replica answers: with the key file all that a gateway needs."""
 
     __tablename__ = "endpoints"
@@ -290,7 +290,7 @@ class EventRow(Base):
     last_at: Mapped[float]
 
 
-class Lease(Base):
+class LeaseRow(Base):
     """The right to act. The epoch only grows; `renewals` moves while the holder lives."""
 
     __tablename__ = "leases"

@@ -15,7 +15,7 @@ from sqlalchemy import Row
 
 from api.http.listing import WORDS
 from api.http.wire import status_of
-from api.web.engines import Engines, Replica, UnreachableError
+from api.web.engines import Engines, ReadyReplica, UnreachableError
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_TEXT = 4 * 1024 * 1024
@@ -38,10 +38,10 @@ class Exposition(Collector):
         return generate_latest(self)
 
 
-async def engine_texts(engines: Engines, replicas: Sequence[Replica]) -> dict[str, str | None]:
+async def engine_texts(engines: Engines, replicas: Sequence[ReadyReplica]) -> dict[str, str | None]:
     """Return what each replica's engine tells at /metrics; `None` of one that does not answer with figures."""
 
-    async def ask(replica: Replica) -> tuple[str, str | None]:
+    async def ask(replica: ReadyReplica) -> tuple[str, str | None]:
         try:
             answer = await engines.get([replica], "/metrics")
         except UnreachableError:

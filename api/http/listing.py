@@ -23,7 +23,7 @@ _OVERVIEW = table("service_overview", column("id"), column("status"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class ListQuery:
     """What a client wants to see of all services."""
 
     statuses: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ class Listing:
         return encode_cursor(self.sort, getattr(last, self.sort.removeprefix("-")), last.id)
 
 
-def read_listing(query: Query) -> Listing | None:
+def read_listing(query: Query) -> ListQuery | None:
     """Read what is asked for; `None`: all, as they come. Raises `InvalidError`."""
     if not query.has(PARAMETERS):
         return None
     sort = query.word("sort", ORDERS) or "created_at"
-    found = Listing(
+    found = ListQuery(
         statuses=tuple(query.words("status", WORDS)),
         recipe=query.text("recipe"),
         name=query.text("name"),

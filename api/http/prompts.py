@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from api.http.requests import PromptRequest
-from api.web.engines import Answer, Engines, Replica, UnreachableError
+from api.web.engines import Answer, Engines, ReadyReplica, UnreachableError
 from api.web.sse import event, read_data
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 150, "temperature": 0.7}
@@ -37,7 +37,7 @@ class Prompts:
         self._without_template: set[str] = set()
 
     async def answer(
-        self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
+        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
     ) -> dict[str, Any]:
         """Return what the client is answered."""
         try:
@@ -49,7 +49,7 @@ class Prompts:
         return _answered(service_id, used, answer, len(replicas))
 
     async def stream(
-        self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
+        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
     ) -> AsyncIterator[bytes]:
         """Yield server-sent events: `delta` with a bit of the text, and `done` with what `answer` would return."""
         said: list[str] = []
@@ -64,7 +64,7 @@ class Prompts:
             yield event("done", msgspec.json.encode(broken if said else _gone(error)))
 
     async def _events(
-        self, service_id: str, digest: str, replicas: Sequence[Replica], request: PromptRequest
+        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         kinds = ("completions",) if digest in self._without_template else ("chat", "completions")
         for kind in kinds:
@@ -92,7 +92,7 @@ class Prompts:
                 yield "done", _answered(service_id, kind, Answer(answer.replica, 200, body), len(replicas))
                 return
 
-    async def _send(self, digest: str, replicas: Sequence[Replica], request: PromptRequest) -> tuple[str, Answer]:
+    async def _send(self, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest) -> tuple[str, Answer]:
         """Return the kind of endpoint used, and its answer."""
         if digest not in self._without_template:
             answer = await self._engines.post(replicas, *self._asked("chat", replicas, request))
@@ -102,7 +102,7 @@ class Prompts:
         return "completions", await self._engines.post(replicas, *self._asked("completions", replicas, request))
 
     @staticmethod
-    def _asked(kind: str, replicas: Sequence[Replica], request: PromptRequest) -> tuple[str, dict[str, Any]]:
+    def _asked(kind: str, replicas: Sequence[ReadyReplica], request: PromptRequest) -> tuple[str, dict[str, Any]]:
         """Return the engine's path for a kind of endpoint, and the body."""
         fields = {**DEFAULTS, **request.options}
         model = request.model or _served(replicas)
@@ -163,7 +163,7 @@ def _bit(chunk: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _served(replicas: Sequence[Replica]) -> str | None:
+def _served(replicas: Sequence[ReadyReplica]) -> str | None:
     return next((model for replica in replicas for model in replica.models), None)
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.orm import aliased
 
 from api.contract.database import Database, cause
 from api.contract.identity import new_id
-from api.contract.tables import AttemptRow, Endpoint, Lease, Service, ServiceStatus, UserEvent
+from api.contract.tables import AttemptRow, EndpointRow, LeaseRow, Service, ServiceStatus, UserEvent
 from api.http.idempotency import Once, answered, remember
-from api.http.listing import Listing
+from api.http.listing import ListQuery
 from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse, new_service_response
 from api.web.errors import ApiError
@@ -25,7 +25,7 @@ from api.web.transactions import reading, writing
 
 LONGEST_KEY = 160
 
-_one_ready = aliased(Endpoint)
+_one_ready = aliased(EndpointRow)
 VIEW = (
     select(
         Service.id,
@@ -43,14 +43,14 @@ VIEW = (
         ServiceStatus.observed_generation,
         ServiceStatus.ready_replicas,
         ServiceStatus.conditions,
-        Endpoint.host,
-        Endpoint.port,
+        EndpointRow.host,
+        EndpointRow.port,
     )
     .select_from(Service)
     .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
     .outerjoin(
-        Endpoint,
-        Endpoint.token
+        EndpointRow,
+        EndpointRow.token
         == select(_one_ready.token)
         .where(_one_ready.service_id == Service.id, _one_ready.state == "ready")
         .order_by(_one_ready.replica, _one_ready.token)
@@ -69,15 +69,15 @@ _ROUTES = (
         ServiceStatus.conditions,
         ServiceStatus.spec,
         ServiceStatus.digest,
-        Endpoint.token,
-        Endpoint.replica,
-        Endpoint.models,
-        Endpoint.host,
-        Endpoint.port,
+        EndpointRow.token,
+        EndpointRow.replica,
+        EndpointRow.models,
+        EndpointRow.host,
+        EndpointRow.port,
     )
     .select_from(Service)
     .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
-    .outerjoin(Endpoint, and_(Endpoint.service_id == Service.id, Endpoint.state == "ready"))
+    .outerjoin(EndpointRow, and_(EndpointRow.service_id == Service.id, EndpointRow.state == "ready"))
 )
 _OLDEST_FIRST = (Service.created_at, Service.change_seq, Service.id)
 _KEY: BindParameter[str] = bindparam("key")
@@ -105,14 +105,14 @@ _READY = (
         Service.id,
         Service.name,
         Service.recipe_name,
-        Endpoint.replica,
-        Endpoint.models,
-        Endpoint.host,
-        Endpoint.port,
+        EndpointRow.replica,
+        EndpointRow.models,
+        EndpointRow.host,
+        EndpointRow.port,
     )
-    .join(Endpoint, Endpoint.service_id == Service.id)
-    .where(Endpoint.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")
-    .order_by(Service.created_at, Service.id, Endpoint.replica, Endpoint.token)
+    .join(EndpointRow, EndpointRow.service_id == Service.id)
+    .where(EndpointRow.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")
+    .order_by(Service.created_at, Service.id, EndpointRow.replica, EndpointRow.token)
 )
 _TOKENS = (
     select(AttemptRow.replica, AttemptRow.incarnation, AttemptRow.token)
@@ -130,7 +130,9 @@ _DELETE = (
     .where(Service.id == _KEY, Service.deletion_requested_at.is_(None))
     .values(deletion_requested_at=bindparam("now"))
 )
-_LEADER = select(Lease.epoch, Lease.holder, Lease.host, Lease.renewed_at).where(Lease.name == "controller")
+_LEADER = select(LeaseRow.epoch, LeaseRow.holder, LeaseRow.host, LeaseRow.renewed_at).where(
+    LeaseRow.name == "controller"
+)
 
 
 class Services:
@@ -146,7 +148,7 @@ class Services:
         """Return all services, the newest last."""
         return await reading(self._database, lambda connection: connection.execute(_LIST).all())
 
-    async def list_page(self, listing: Listing) -> tuple[Sequence[Row[Any]], str | None]:
+    async def list_page(self, listing: ListQuery) -> tuple[Sequence[Row[Any]], str | None]:
         """Return some of the services, and the cursor that leads on if there are more."""
         rows = await reading(self._database, lambda connection: connection.execute(listing.applied(VIEW)).all())
         if listing.limit is None or len(rows) <= listing.limit:

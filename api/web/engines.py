@@ -30,7 +30,7 @@ class UnreachableError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class ReadyReplica:
     """A replica that is ready, and where."""
 
     token: str
@@ -50,7 +50,7 @@ class Replica:
 class Answer:
     """What a replica answered."""
 
-    replica: Replica
+    replica: ReadyReplica
     status: int
     body: Any
     """JSON decoded, or text where it is none."""
@@ -61,7 +61,7 @@ def url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def choose(replicas: Sequence[Replica], in_flight: Mapping[str, int], draw: random.Random) -> Replica:
+def choose(replicas: Sequence[ReadyReplica], in_flight: Mapping[str, int], draw: random.Random) -> ReadyReplica:
     """Draw two replicas and take the one with less in flight: nearly as even as asking all, without herding."""
     drawn = draw.sample(replicas, min(2, len(replicas)))
     return min(drawn, key=lambda replica: in_flight.get(replica.token, 0))
@@ -87,18 +87,18 @@ class Engines:
         self._draw = draw or random.SystemRandom()
         self._in_flight: Counter[str] = Counter()
 
-    async def get(self, replicas: Sequence[Replica], path: str) -> Answer:
+    async def get(self, replicas: Sequence[ReadyReplica], path: str) -> Answer:
         """Ask one of the replicas; raises `UnreachableError`."""
         return await self._ask(replicas, lambda replica: self._send(replica, "GET", path, None, MODELS_SECONDS))
 
-    async def post(self, replicas: Sequence[Replica], path: str, content: Mapping[str, Any]) -> Answer:
+    async def post(self, replicas: Sequence[ReadyReplica], path: str, content: Mapping[str, Any]) -> Answer:
         """Send JSON to one of the replicas; raises `UnreachableError`."""
         body = msgspec.json.encode(content)
         return await self._ask(replicas, lambda replica: self._send(replica, "POST", path, body, READ_SECONDS))
 
     @asynccontextmanager
     async def stream(
-        self, replicas: Sequence[Replica], path: str, content: Mapping[str, Any]
+        self, replicas: Sequence[ReadyReplica], path: str, content: Mapping[str, Any]
     ) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
         """Send JSON to one of the replicas, and take its answer bit by bit; raises `UnreachableError`.
 
@@ -116,7 +116,7 @@ class Engines:
         finally:
             await response.aclose()
 
-    async def _ask(self, replicas: Sequence[Replica], send: Callable[[Replica], Awaitable[Result]]) -> Result:
+    async def _ask(self, replicas: Sequence[ReadyReplica], send: Callable[[ReadyReplica], Awaitable[Result]]) -> Result:
         """Try another replica as long as none has taken the connection; once one has, its answer or failure counts."""
         left = list(replicas)
         refused: list[str] = []
@@ -129,18 +129,20 @@ class Engines:
                 left.remove(replica)
         raise UnreachableError("; ".join(refused))
 
-    async def _send(self, replica: Replica, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
+    async def _send(
+        self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
+    ) -> Answer:
         with self._counted(replica), _failures(replica, seconds):
             response = await self._client.send(self._request(replica, method, path, content, seconds))
         return Answer(replica, response.status_code, _decoded(response))
 
-    async def _open(self, replica: Replica, path: str, content: bytes) -> tuple[Replica, httpx.Response]:
+    async def _open(self, replica: ReadyReplica, path: str, content: bytes) -> tuple[ReadyReplica, httpx.Response]:
         with self._counted(replica), _failures(replica, READ_SECONDS):
             request = self._request(replica, "POST", path, content, READ_SECONDS)
             return replica, await self._client.send(request, stream=True)
 
     def _request(
-        self, replica: Replica, method: str, path: str, content: bytes | None, seconds: float
+        self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
     ) -> httpx.Request:
         headers = {
             "Authorization": f"Bearer {secret(self._key, replica.token)}",
@@ -152,7 +154,7 @@ class Engines:
         )
 
     @contextmanager
-    def _counted(self, replica: Replica) -> Iterator[None]:
+    def _counted(self, replica: ReadyReplica) -> Iterator[None]:
         self._in_flight[replica.token] += 1
         try:
             yield
@@ -163,7 +165,7 @@ class Engines:
 
 
 @contextmanager
-def _failures(replica: Replica, seconds: float) -> Iterator[None]:
+def _failures(replica: ReadyReplica, seconds: float) -> Iterator[None]:
     """Turn what happens once a connection was taken into `UnreachableError`."""
     try:
         yield

@@ -13,10 +13,10 @@ from api.contract.exits import Exit, ExitError
 from api.contract.settings import Settings
 from controller.commands.opening import OpeningError, opened
 from controller.images.make import make
-from controller.images.prune import Verdict, sweep, take_away
+from controller.images.prune import PruneVerdict, sweep, take_away
 from controller.images.stock import Stored, stock
 from controller.images.usage import Usage, usage
-from controller.images.verify import Finding, Health, verify
+from controller.images.verify import Finding, ImageHealth, verify
 from controller.images.wish import image_of
 from controller.installation import Installation
 
@@ -147,8 +147,8 @@ def _named(images: Sequence[Stored], key: str) -> Stored:
 
 def _checked(finding: Finding, *, remove: bool) -> VerifiedImage:
     message, removed = finding.message, False
-    if finding.health is Health.DAMAGED and remove:
-        verdict = take_away(Verdict(image=finding.image, removed=True, why=""))
+    if finding.health is ImageHealth.DAMAGED and remove:
+        verdict = take_away(PruneVerdict(image=finding.image, removed=True, why=""))
         removed = verdict.removed
         message += f"; {verdict.why}" if verdict.why else ""
     return VerifiedImage(**_facts(finding.image), state=finding.health, message=message, removed=removed)

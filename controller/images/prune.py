@@ -18,7 +18,7 @@ _LEFT = re.compile(r"\.([0-9a-f]{16})\.(?:partial|[0-9]+\.old)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PruneVerdict:
     """What becomes of an image."""
 
     image: Stored
@@ -27,7 +27,7 @@ class Verdict:
     """Why it stays, or why it may go."""
 
 
-def decide(images: Iterable[Stored], usage: Usage, *, now: float, unused_for: float) -> tuple[Verdict, ...]:
+def decide(images: Iterable[Stored], usage: Usage, *, now: float, unused_for: float) -> tuple[PruneVerdict, ...]:
     """Judge every image: what is used stays, and so does what was used in the last `unused_for` seconds. Pure.
 
     While it is not known of some job what it uses, all stay.
@@ -35,9 +35,9 @@ def decide(images: Iterable[Stored], usage: Usage, *, now: float, unused_for: fl
     return tuple(_judge(image, usage, now=now, unused_for=unused_for) for image in images)
 
 
-def _judge(image: Stored, usage: Usage, *, now: float, unused_for: float) -> Verdict:
-    def stays(why: str) -> Verdict:
-        return Verdict(image=image, removed=False, why=why)
+def _judge(image: Stored, usage: Usage, *, now: float, unused_for: float) -> PruneVerdict:
+    def stays(why: str) -> PruneVerdict:
+        return PruneVerdict(image=image, removed=False, why=why)
 
     if services := usage.services.get(image.key):
         return stays(f"used by {', '.join(services)}")
@@ -47,10 +47,10 @@ def _judge(image: Stored, usage: Usage, *, now: float, unused_for: float) -> Ver
         return stays(f"nothing says yet which image {', '.join(usage.unknown)} uses")
     if now - image.used_at < unused_for:
         return stays(f"unused for less than {unused_for / 86400:g} days")
-    return Verdict(image=image, removed=True, why="unused")
+    return PruneVerdict(image=image, removed=True, why="unused")
 
 
-def sweep(folder: Path, usage: Usage, *, now: float, unused_for: float, dry: bool = False) -> tuple[Verdict, ...]:
+def sweep(folder: Path, usage: Usage, *, now: float, unused_for: float, dry: bool = False) -> tuple[PruneVerdict, ...]:
     """Remove what may go from the cache; `dry` only tells. Raises `OSError`."""
     verdicts = decide(stock(folder), usage, now=now, unused_for=unused_for)
     if dry:
@@ -64,11 +64,11 @@ def sweep(folder: Path, usage: Usage, *, now: float, unused_for: float, dry: boo
     return done
 
 
-def take_away(verdict: Verdict) -> Verdict:
+def take_away(verdict: PruneVerdict) -> PruneVerdict:
     """Remove the image of a verdict, unless a job holds it or somebody is making it anew; say what came of it."""
 
-    def stays(why: str) -> Verdict:
-        return Verdict(image=verdict.image, removed=False, why=why)
+    def stays(why: str) -> PruneVerdict:
+        return PruneVerdict(image=verdict.image, removed=False, why=why)
 
     path = Path(verdict.image.path)
     entry = Entry(path.parent, verdict.image.key)

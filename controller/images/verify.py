@@ -15,7 +15,7 @@ SECONDS = 60.0
 """For Apptainer to read a header."""
 
 
-class Health(StrEnum):
+class ImageHealth(StrEnum):
     """How an image was found."""
 
     OK = "ok"
@@ -29,7 +29,7 @@ class Finding:
     """What was found of one image."""
 
     image: Stored
-    health: Health
+    health: ImageHealth
     message: str = ""
 
 
@@ -41,13 +41,13 @@ def verify(image: Stored, apptainer: str) -> Finding:
         if now is not None and now.sha256 != image.sha256:  # it was made anew meanwhile
             return verify(now, apptainer)
         message = f"its SHA-256 is {found}, but {image.sha256} was written down when it was made"
-        return Finding(image=image, health=Health.DAMAGED, message=message)
+        return Finding(image=image, health=ImageHealth.DAMAGED, message=message)
     trouble, note = _read_by_apptainer(path, apptainer)
     if trouble:
-        return Finding(image=image, health=Health.DAMAGED, message=trouble)
+        return Finding(image=image, health=ImageHealth.DAMAGED, message=trouble)
     if image.sha256 is None:
-        return Finding(image=image, health=Health.UNRECORDED, message=note or "no digest was written down for it")
-    return Finding(image=image, health=Health.OK, message=note)
+        return Finding(image=image, health=ImageHealth.UNRECORDED, message=note or "no digest was written down for it")
+    return Finding(image=image, health=ImageHealth.OK, message=note)
 
 
 def _read_by_apptainer(path: Path, apptainer: str) -> tuple[str, str]:

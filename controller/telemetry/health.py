@@ -16,7 +16,7 @@ DATABASE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class ControllerHealth:
     """What /health answers. Ages in seconds."""
 
     status: str
@@ -51,7 +51,7 @@ class Doctor:
         self._heartbeat_seconds = heartbeat_seconds
         self._snapshot_seconds = snapshot_seconds
 
-    async def examine(self) -> Health:
+    async def examine(self) -> ControllerHealth:
         """Tell how it is."""
         leading = self._leading()
         found, database = await self._ask_database()
@@ -70,7 +70,7 @@ class Doctor:
             )
             if is_stale
         )
-        return Health(
+        return ControllerHealth(
             status="stale" if stale else "healthy" if leading else "standby",
             stale=stale,
             leader=leading is not None,

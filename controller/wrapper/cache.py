@@ -33,7 +33,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Record:
+class CacheRecord:
     """What is known of an image since it was made."""
 
     source: str | None
@@ -107,11 +107,11 @@ def sha256(path: Path, check: Callable[[], None] = lambda: None) -> str:
     return digest.hexdigest()
 
 
-def read_record(entry: Entry) -> Record | None:
+def read_record(entry: Entry) -> CacheRecord | None:
     """Return an image's record; `None`: there is none, as of images that an older version made, or it is garbled."""
     try:
         told = json.loads(entry.record.read_text(encoding="utf-8"))
-        return Record(
+        return CacheRecord(
             source=None if told["source"] is None else str(told["source"]),
             definition=None if told["definition"] is None else str(told["definition"]),
             sha256=str(told["sha256"]),
@@ -123,7 +123,7 @@ def read_record(entry: Entry) -> Record | None:
         return None
 
 
-def publish(entry: Entry, record: Record) -> None:
+def publish(entry: Entry, record: CacheRecord) -> None:
     """Put a whole partial image in its place, under its lock; one that was there lives on for those who use it.
 
     Raises `OSError`. There is never no image; at worst there is one without a record.

@@ -16,7 +16,7 @@ from pathlib import Path
 from api.contract.job.parameters import Image
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper import cache
-from controller.wrapper.cache import Entry, Record
+from controller.wrapper.cache import CacheRecord, Entry
 from controller.wrapper.files import remove, say, write_new
 from controller.wrapper.logs.reading import Logs
 from controller.wrapper.logs.telling import reason
@@ -87,8 +87,8 @@ class Images:
         finally:
             remove(partial)
 
-    def _record(self, image: Image, made: Path) -> Record:
-        return Record(
+    def _record(self, image: Image, made: Path) -> CacheRecord:
+        return CacheRecord(
             source=image.source,
             definition=image.definition,
             sha256=cache.sha256(made, self._signals.check),

@@ -24,7 +24,7 @@ from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import digest, encode_spec
 from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
-from api.contract.tables import AttemptRow, Endpoint, EventRow, Installation, Lease, Service, ServiceStatus
+from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, LeaseRow, Service, ServiceStatus
 from api.http.app import create_app
 from api.web.auth import Door
 from api.web.peers import STATE_KEY, Connection
@@ -253,7 +253,7 @@ class World:
 
     async def attempt(self, service_id: str, replica: int = 0, incarnation: int = 1, **rest: Any) -> str:
         async with self.database.write() as connection:
-            installation = (await connection.execute(select(Installation.id))).scalar_one()
+            installation = (await connection.execute(select(InstallationRow.id))).scalar_one()
             token = str(Token(installation, service_id, replica, incarnation))
             values = {"lane": "main", "generation": 1, "digest": "", "failures": 0, "intent_at": time.time()}
             await connection.execute(
@@ -273,7 +273,7 @@ class World:
     ) -> None:
         async with self.database.write() as connection:
             await connection.execute(
-                insert(Endpoint).values(
+                insert(EndpointRow).values(
                     token=token,
                     service_id=service_id,
                     replica=replica,
@@ -287,7 +287,7 @@ class World:
     async def heartbeat(self, ago: float) -> None:
         async with self.database.write() as connection:
             await connection.execute(
-                insert(Lease).values(
+                insert(LeaseRow).values(
                     name="controller", epoch=1, holder="me", host="here", renewals=1, renewed_at=time.time() - ago
                 )
             )

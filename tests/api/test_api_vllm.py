@@ -17,7 +17,7 @@ from api_servers import RunningEngine
 from api_world import ENGINE, World, condition
 
 from api.contract.status import Truth
-from api.web.engines import Replica, choose
+from api.web.engines import ReadyReplica, choose
 
 VLLM = "/api/v1/vllm"
 StartEngine = Callable[..., RunningEngine]
@@ -489,8 +489,8 @@ async def test_the_environments_proxy_is_not_used(
 # Choosing a replica
 
 
-def replica(token: str) -> Replica:
-    return Replica(token=token, name=token, models=(), host="h", port=1)
+def replica(token: str) -> ReadyReplica:
+    return ReadyReplica(token=token, name=token, models=(), host="h", port=1)
 
 
 def test_of_two_drawn_the_one_with_less_in_flight_is_chosen() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.cli.errors import CliError
-from api.cli.services.declarations import Declaration, of_api, patch, read, same, write, write_all
+from api.cli.services.declarations import ServiceDeclaration, of_api, patch, read, same, write, write_all
 from api.contract.exits import Exit
 from api.http.patches import merge
 
@@ -236,7 +236,7 @@ values = st.recursive(
 )
 configs = st.dictionaries(texts.filter(lambda key: key != "replicas"), values, max_size=4)
 declarations = st.builds(
-    Declaration,
+    ServiceDeclaration,
     name=st.just("a"),
     recipe_name=st.just("b/c"),
     replicas=st.none() | st.integers(0, 1000),
@@ -246,17 +246,17 @@ declarations = st.builds(
 
 
 @given(st.lists(declarations, min_size=1, max_size=3))
-def test_what_is_written_is_read_back(found: list[Declaration]) -> None:
+def test_what_is_written_is_read_back(found: list[ServiceDeclaration]) -> None:
     back = read(write_all(found), "f")
     assert len(back) == len(found)
     assert all(same(one, other) for one, other in zip(back, found, strict=True))
 
 
 @given(declarations, declarations)
-def test_a_patch_makes_the_one_of_the_other(before: Declaration, after: Declaration) -> None:
+def test_a_patch_makes_the_one_of_the_other(before: ServiceDeclaration, after: ServiceDeclaration) -> None:
     asked = patch(before, after)
     config = merge(dict(before.config), asked.get("config", {}))
-    now = Declaration(
+    now = ServiceDeclaration(
         name="a",
         recipe_name="b/c",
         replicas=asked.get("replicas", before.replicas),

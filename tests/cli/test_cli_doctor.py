@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cli_tools import FakeApi, Run
 
-from api.cli.doctor.check import Check, FailedError, SkippedError, State, results
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError, State, results
 from api.contract.traces import PLANS
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
@@ -402,7 +402,7 @@ def test_folders_that_others_may_write_to(site: Site, ask: Any, home: Path, mode
 
 def test_checks_need_one_another_and_none_breaks_the_others() -> None:
     def fail() -> str:
-        raise FailedError("broken", "Mend it.")
+        raise CheckFailedError("broken", "Mend it.")
 
     def skip() -> str:
         raise SkippedError("not here")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cli_tools import Following, LiveApi, Run
 
-from api.cli.rest.streams import Event, lines, parse
+from api.cli.rest.streams import ServerEvent, lines, parse
 from api.contract.exits import Exit
 
 RECIPE = "inference/vllm_dummy"
@@ -19,8 +19,8 @@ def test_events_are_parsed_wherever_they_are_cut() -> None:
     text = ": hello\nid: 3\n\nevent: log\nid: 4\ndata: é\u2028x\ndata: y\n\ndata: half".encode()
     for cut in range(len(text)):
         found = list(parse(lines([text[:cut], text[cut:]])))
-        assert found == [Event("", "3", ""), Event("log", "4", "é\u2028x\ny")]
-    assert list(parse(lines([b"event: log\r\ndata: 1\r\n\r\n"]), "7")) == [Event("log", "7", "1")]
+        assert found == [ServerEvent("", "3", ""), ServerEvent("log", "4", "é\u2028x\ny")]
+    assert list(parse(lines([b"event: log\r\ndata: 1\r\n\r\n"]), "7")) == [ServerEvent("log", "7", "1")]
 
 
 @pytest.fixture

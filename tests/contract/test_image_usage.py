@@ -20,7 +20,7 @@ from controller.images.usage import Usage, key_of, usage
 from controller.installation import installation_on
 from controller.wanted import ServiceRow, Wanted
 from controller.wrapper import cache
-from controller.wrapper.cache import Entry, Record
+from controller.wrapper.cache import CacheRecord, Entry
 
 RECIPE = """\
 name: {stem}
@@ -137,7 +137,7 @@ async def test_the_controller_clears_away_what_nobody_wants(site: Site) -> None:
         entry = Entry(site.cache, str(key_of(image)))
         site.cache.mkdir(parents=True, exist_ok=True)
         entry.partial.touch()
-        cache.publish(entry, Record(image.source, None, cache.sha256(entry.partial), 0, 1.0, "here"))
+        cache.publish(entry, CacheRecord(image.source, None, cache.sha256(entry.partial), 0, 1.0, "here"))
     (site.cache / "making" / "forgotten").mkdir(parents=True)
     keep = ImageRetention(site.database, site.wanted, cache=site.cache, jobs=site.jobs, keep=1.0, clock=Clock())
     await keep.sweep()

@@ -27,7 +27,7 @@ from api.contract.database import Database
 from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
 from api.contract.status import Condition, Truth
-from api.contract.tables import AttemptRow, Endpoint, Service, ServiceStatus
+from api.contract.tables import AttemptRow, EndpointRow, Service, ServiceStatus
 from controller.wanted import ServiceRow, Wanted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,9 @@ class Controller:
         await connection.execute(
             update(AttemptRow).where(mine, AttemptRow.replica >= number, AttemptRow.closed_at.is_(None)).values(ended)
         )
-        await connection.execute(delete(Endpoint).where(Endpoint.service_id == row.id, Endpoint.replica >= number))
+        await connection.execute(
+            delete(EndpointRow).where(EndpointRow.service_id == row.id, EndpointRow.replica >= number)
+        )
         known = (await connection.execute(select(AttemptRow.replica, AttemptRow.closed_at).where(mine))).all()
         for replica in set(range(number)) - {k.replica for k in known if k.closed_at is None}:
             await self._run(connection, row, replica, 1 + sum(k.replica == replica for k in known))
@@ -142,7 +144,7 @@ class Controller:
             )
         )  # fmt: skip
         await connection.execute(
-            insert(Endpoint).values(**place, models=[], host=f"n{replica + 1}", port=8000, state="ready")
+            insert(EndpointRow).values(**place, models=[], host=f"n{replica + 1}", port=8000, state="ready")
         )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import insert, text
 
 from api.contract.database import Database
 from api.contract.status import Condition, Progress, Truth, explanation, word
-from api.contract.tables import AttemptRow, Endpoint, ServiceStatus
+from api.contract.tables import AttemptRow, EndpointRow, ServiceStatus
 from api.http.services import Services
 from api.http.wire import service_response
 
@@ -110,7 +110,7 @@ async def test_the_overview_says_what_the_api_says(backend: Backend, database: D
             for replica, host in enumerate(("n1", "fd00::1", "n3")):
                 values = {"replica": replica, "models": [], "host": host, "port": 8000, "service_id": key}
                 state = "unready" if host == "n1" else "ready"
-                await connection.execute(insert(Endpoint).values(token=f"{key}-{replica}", state=state, **values))
+                await connection.execute(insert(EndpointRow).values(token=f"{key}-{replica}", state=state, **values))
         await connection.execute(insert(ServiceStatus).values(status("down", down, ready_replicas=0)))
     rows = {row["id"]: row for row in await read(database, "SELECT * FROM service_overview")}
     told = {row.id: service_response(row) for row in await Services(database).list_all()}

@@ -21,7 +21,7 @@ from controller.core.jobs import Snapshot
 from controller.core.limits import Limits
 from controller.core.observed import Quota
 from controller.core.script import Site
-from controller.lease import Held, Lease
+from controller.lease import HeldLease, Lease
 from controller.ports import Clock, ClusterPorts, DeposedError, Term
 from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
@@ -60,7 +60,7 @@ class SimLeaseRecords:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+    async def take(self, holder: str, now: float, is_free: Callable[[HeldLease], bool]) -> int | None:
         await Boundary("before take")
         self._world.check_database()
         epoch = await self._world.database.lease_records.take(holder, now, is_free)

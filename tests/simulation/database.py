@@ -12,7 +12,7 @@ from controller.core.attempt import Attempt, SendOutcome, Sent
 from controller.core.desired import Desired
 from controller.core.plan import Plan
 from controller.core.published import Endpoint, Event, Status
-from controller.lease import Held
+from controller.lease import HeldLease
 from controller.ports import DeposedError, Record, Term, Tracked
 
 INSTALLATION = "sim"
@@ -302,10 +302,10 @@ class MemoryLeaseRecords:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    async def take(self, holder: str, now: float, is_free: Callable[[Held], bool]) -> int | None:
+    async def take(self, holder: str, now: float, is_free: Callable[[HeldLease], bool]) -> int | None:
         """Take the lease if there is none or it is free; return the new epoch."""
         row = self._database.lease
-        if row.epoch and not is_free(Held(row.epoch, row.holder, row.renewals)):
+        if row.epoch and not is_free(HeldLease(row.epoch, row.holder, row.renewals)):
             return None
         self._database.lease = LeaseRow(epoch=row.epoch + 1, holder=holder)
         return row.epoch + 1

@@ -16,7 +16,7 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
-class FailedError(Exception):
+class CheckFailedError(Exception):
     """What was checked is not well: what is the matter, and what to do about it."""
 
     def __init__(self, message: str, remedy: str) -> None:
@@ -30,7 +30,7 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. `ask` returns what it found; it raises `FailedError` or `SkippedError`."""
+    """One question. `ask` returns what it found; it raises `CheckFailedError` or `SkippedError`."""
 
     name: str
     ask: Callable[[], str]
@@ -72,7 +72,7 @@ def _ask(check: Check) -> Result:
 
     try:
         return result(State.OK, check.ask())
-    except FailedError as error:
+    except CheckFailedError as error:
         return result(State.FAILED, str(error), error.remedy)
     except SkippedError as error:
         return result(State.SKIPPED, str(error))

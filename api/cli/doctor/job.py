@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
 from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
@@ -82,7 +82,7 @@ _RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class JobReport:
     """What the job wrote, and when it was seen here. Unix seconds."""
 
     said: dict[str, str]
@@ -99,7 +99,7 @@ class JobProbe:
         self._slurm = slurm
         self._settings = settings
         self._timeout = timeout
-        self._report: Report | None = None
+        self._report: JobReport | None = None
 
     def checks(self) -> list[Check]:
         """Return the checks in their order; the first one submits the job."""
@@ -128,14 +128,14 @@ class JobProbe:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if self._report.said.get("seen") != name:
-            raise FailedError(
+            raise CheckFailedError(
                 "the job could write there, but not read what was written here",
                 "See that run_dir is one and the same shared folder on this host and on the nodes.",
             )
         took = self._report.seen_at - self._report.submitted_at
         return f"written on {self._report.said.get('host')}, seen here {took:.1f} s after it was submitted"
 
-    def _submit(self, folder: Path, name: str, script: Path) -> Report:
+    def _submit(self, folder: Path, name: str, script: Path) -> JobReport:
         """Submit the job and wait for its file; the job is cancelled if it has not ended by itself."""
         site = self._settings
         ports = tuple(map(str, site.slurm.port_range or (0, 0)))
@@ -154,7 +154,7 @@ class JobProbe:
         finally:
             if not ended:  # also where sbatch did not answer: the job may exist all the same
                 self._slurm.change("scancel", f"--name={name}", *([str(job_id)] if job_id is not None else []))
-        return Report(said=said, submitted_at=submitted_at, seen_at=seen_at, unreachable=unreachable)
+        return JobReport(said=said, submitted_at=submitted_at, seen_at=seen_at, unreachable=unreachable)
 
     def _reach(self, said: dict[str, str]) -> str | None:
         """Connect to the port on which the job listens; return why that can't be, "" where it does not listen."""
@@ -170,12 +170,12 @@ class JobProbe:
     def _address(self, said: dict[str, str]) -> str:
         """Return the node's address, as the controller learns it (NodeAddr)."""
         mark, addresses = new_mark(), dict[str, str]()
-        with contextlib.suppress(FailedError, GarbledError):
+        with contextlib.suppress(CheckFailedError, GarbledError):
             addresses = parse_addresses(self._slurm.ask(*address_command(mark)), mark)
         return addresses.get(said.get("node", ""), said.get("host", ""))
 
     def _wait(self, file: Path, name: str, job_id: int | None) -> dict[str, str]:
-        """Wait for the job's file. Raises `FailedError` when the job ends without it, or does not run in time."""
+        """Wait for the job's file. Raises `CheckFailedError` when the job ends without it, or does not run in time."""
         deadline = time.monotonic() + self._timeout
         gone_at: float | None = None
         state = reason = node = ""
@@ -191,12 +191,12 @@ class JobProbe:
                 break
             time.sleep(POLL_SECONDS)
         if gone_at is not None:
-            raise FailedError(
+            raise CheckFailedError(
                 f"job {job_id} ended ({state}) on {node or 'a node'}, but nothing it wrote is seen here",
                 f"See that {file.parent.parent} is one and the same shared folder, writable there too.",
             )
         where = f"on {node}" if state in _RUNNING else f"({reason or 'no reason given'})"
-        raise FailedError(
+        raise CheckFailedError(
             f"job {job_id} is {state.lower() or 'not listed'} {where} after {self._timeout:g} s and was cancelled",
             "Is the cluster busy? Wait longer: ai-factory doctor --timeout 600. Or without a job: --no-job",
         )
@@ -204,7 +204,7 @@ class JobProbe:
     def _state(self, name: str) -> tuple[str, str, str]:
         """Return the job's state, node and reason; empty texts while Slurm does not say."""
         mark = new_mark()
-        with contextlib.suppress(FailedError, GarbledError):
+        with contextlib.suppress(CheckFailedError, GarbledError):
             for _, job in read_listing(self._slurm.ask(*list_command(mark)), mark, name, before={}):
                 return job.state, job.node or "", job.reason
         return "", "", ""
@@ -214,10 +214,12 @@ class JobProbe:
         try:
             there = float(report.said["clock"])
         except (KeyError, ValueError) as error:
-            raise FailedError("the job did not say what time it is", "See that `date` runs on the nodes.") from error
+            raise CheckFailedError(
+                "the job did not say what time it is", "See that `date` runs on the nodes."
+            ) from error
         apart = max(0.0, report.submitted_at - 1 - there, there - report.seen_at)
         if apart > CLOCK_SECONDS:
-            raise FailedError(
+            raise CheckFailedError(
                 f"{report.said.get('host')} is {apart:.0f} s {'ahead' if there > report.seen_at else 'behind'}",
                 "Keep the clocks of this host and of the nodes together (chrony, ntp).",
             )
@@ -230,7 +232,7 @@ class JobProbe:
         seen = f"Found: {said.get('python_tried') or 'none'}. Not found: {said.get('python_absent') or 'none'}."
         if not path:
             oldest = ".".join(map(str, OLDEST))
-            raise FailedError(
+            raise CheckFailedError(
                 f"no Python {oldest} or later on {said.get('host')}; slurm.python is {command}. {seen}",
                 "Set slurm.python to one that every node has, or load one by slurm.prologue.",
             )
@@ -241,7 +243,7 @@ class JobProbe:
     def _apptainer(self) -> str:
         command, said = self._settings.apptainer.command, self._said().said
         if said.get("apptainer_exit") != "0":
-            raise FailedError(
+            raise CheckFailedError(
                 f"{command} on the node: {said.get('apptainer') or 'said nothing'}",
                 "Install it on the nodes, set apptainer.command, or load it by slurm.prologue (module load apptainer).",
             )
@@ -253,7 +255,7 @@ class JobProbe:
             return "a user may make them"
         if said.get("setuid_exit") == "0":
             return "none, but Apptainer is installed setuid"
-        raise FailedError(
+        raise CheckFailedError(
             "neither may a user make them on the node, nor is Apptainer installed setuid: no container starts",
             "Ask an administrator for: sysctl user.max_user_namespaces=15000 (on Ubuntu also "
             "kernel.apparmor_restrict_unprivileged_userns=0), or for the package apptainer-suid.",
@@ -263,13 +265,13 @@ class JobProbe:
         said = self._said().said
         folder, free = said.get("tmp", "/tmp"), said.get("tmp_free", "")  # noqa: S108
         if not free.isdecimal():
-            raise FailedError(
+            raise CheckFailedError(
                 f"{folder} on {said.get('host')} is no folder",
                 "Set TMPDIR to one that every node has: slurm.prologue = 'export TMPDIR=/local/scratch'",
             )
         shown = f"{int(free) / 1024:.1f} GB in {folder} of {said.get('host')}"
         if int(free) < LEAST_FREE_MB:
-            raise FailedError(
+            raise CheckFailedError(
                 f"only {shown}",
                 "Make room there, or set another folder: slurm.prologue = 'export TMPDIR=/local/scratch'. "
                 "To pull vLLM's image takes 20 GB; an image in a .sif file takes none.",
@@ -281,14 +283,14 @@ class JobProbe:
         if found.unreachable == "":
             raise SkippedError("the job could not listen; see: Python in jobs, slurm.port_range")
         if found.unreachable is not None:
-            raise FailedError(
+            raise CheckFailedError(
                 f"this host does not reach the engines' ports: {found.unreachable}",
                 "Have the firewall let this host connect to the nodes, or set slurm.port_range to ports that it lets "
                 "through. Or run API and controller on a host inside the cluster.",
             )
         return f"port {found.said.get('port')} of {found.said.get('host')} is reached from here"
 
-    def _said(self) -> Report:
+    def _said(self) -> JobReport:
         assert self._report is not None  # the first check made it, or these are skipped
         return self._report
 

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import server_url
-from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
@@ -35,7 +35,7 @@ from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_key
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
-from api.contract.tables import Lease
+from api.contract.tables import LeaseRow
 from api.contract.traces import find_traces
 
 LEAST_FOR_STATE = 2**28
@@ -75,7 +75,7 @@ class Local:
         database = driver_url(self._settings.database_url)
         kind = file_system(Path(database.database or "")) if database.get_backend_name() == "sqlite" else ""
         if kind in NETWORK_FILE_SYSTEMS:
-            raise FailedError(
+            raise CheckFailedError(
                 f"the SQLite database lies on {kind}, a network file system",
                 "Set state_dir to a folder on a local disk, or database_url to a PostgreSQL server.",
             )
@@ -95,9 +95,9 @@ class Local:
                 found = path.stat()
                 if found.st_uid != os.getuid():
                     remedy = f"Run: sudo chown -R {os.getuid()} {folder}"
-                    raise FailedError(f"{path} belongs to user {found.st_uid}", remedy)
+                    raise CheckFailedError(f"{path} belongs to user {found.st_uid}", remedy)
                 if found.st_mode & 0o022:
-                    raise FailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
+                    raise CheckFailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
         return f"{state} has mode {_mode(state)}, {jobs} {_mode(jobs)}"
 
     def _room_for_state(self) -> str:
@@ -112,18 +112,18 @@ class Local:
             asyncio.run(self._require_database())
         except SchemaError as error:
             what, _, remedy = str(error).partition(". ")
-            raise FailedError(what, remedy or "Run: ai-factory migrate") from error
+            raise CheckFailedError(what, remedy or "Run: ai-factory migrate") from error
         return f"{masked_url(self._settings.database_url)}, schema as it should be"
 
     async def _require_database(self) -> None:
-        """Raise `SchemaError`, or `FailedError` where it is empty, and an installation was run from here."""
+        """Raise `SchemaError`, or `CheckFailedError` where it is empty, and an installation was run from here."""
         url = self._settings.database_url
         database = Database(url)
         try:
             if await database.revision() is None:
                 traces = find_traces(self._settings)
                 if traces.run_from_here:
-                    raise FailedError(*lost(traces, masked_url(url)))
+                    raise CheckFailedError(*lost(traces, masked_url(url)))
             await database.check()
         finally:
             await database.close()
@@ -136,7 +136,7 @@ class Local:
             load_key(path)
         except KeyFileError as error:
             what, _, remedy = str(error).partition(". ")
-            raise FailedError(what, remedy or "See that this user may read it.") from error
+            raise CheckFailedError(what, remedy or "See that this user may read it.") from error
         return str(path)
 
     def _admin_key(self) -> str:
@@ -146,19 +146,19 @@ class Local:
         try:
             admin_key(path)
         except CliError as error:
-            raise FailedError(str(error), f"Write a key: (umask 077; openssl rand -hex 32 > {path})") from error
+            raise CheckFailedError(str(error), f"Write a key: (umask 077; openssl rand -hex 32 > {path})") from error
         mode = path.stat().st_mode & 0o777
         if mode != 0o600:
-            raise FailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
+            raise CheckFailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
         return str(path)
 
     def _recipes(self) -> str:
         book = Library(self._settings.recipes, self._settings.recipe).book()
         folders = ", ".join(map(str, self._settings.recipes))
         if book.problems:
-            raise FailedError(next(iter(book.problems.values())), "See all: ai-factory recipes validate")
+            raise CheckFailedError(next(iter(book.problems.values())), "See all: ai-factory recipes validate")
         if not book.recipes:
-            raise FailedError(f"there are none in {folders}", "Set recipes to the folders that hold them.")
+            raise CheckFailedError(f"there are none in {folders}", "Set recipes to the folders that hold them.")
         return f"{len(book.recipes)} in {folders}"
 
     def _apptainer(self) -> str:
@@ -170,9 +170,9 @@ class Local:
         except FileNotFoundError as error:
             raise SkippedError(f"{command[0]} is not on this host; only jobs need it") from error
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise FailedError(f"{command[0]} does not run: {error}", "Set apptainer.command.") from error
+            raise CheckFailedError(f"{command[0]} does not run: {error}", "Set apptainer.command.") from error
         if ended.returncode != 0:
-            raise FailedError(f"{' '.join(command)}: {ended.stderr.strip()}", "Set apptainer.command.")
+            raise CheckFailedError(f"{' '.join(command)}: {ended.stderr.strip()}", "Set apptainer.command.")
         return ended.stdout.strip()
 
     def _api(self) -> str:
@@ -182,11 +182,11 @@ class Local:
         except CliError as error:
             if error.code is Exit.UNREACHABLE and "can't be reached" in str(error):
                 raise SkippedError(f"nothing listens at {self._url}. {START}") from error
-            raise FailedError(
+            raise CheckFailedError(
                 str(error), "See what the API printed, or whether another program has this port."
             ) from error
         if status.get("status") != "healthy":
-            raise FailedError(f"{self._url} says: {status}", "See what the API printed.")
+            raise CheckFailedError(f"{self._url} says: {status}", "See what the API printed.")
         return f"{self._url} is healthy"
 
     def _controller(self) -> str:
@@ -196,19 +196,19 @@ class Local:
         _, host, renewed_at = lease
         silent = time.time() - renewed_at
         if silent > 2 * self._settings.controller.lease:
-            raise FailedError(f"the one on {host} has not been heard of for {duration(silent)}", START)
+            raise CheckFailedError(f"the one on {host} has not been heard of for {duration(silent)}", START)
         return f"at work on {host}, heard of {max(0.0, silent):.0f} s ago"
 
 
 def _require_writable(folder: Path, setting: str) -> None:
-    """Raise `FailedError` unless files can be written there; a folder that is missing is made."""
+    """Raise `CheckFailedError` unless files can be written there; a folder that is missing is made."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
             os.fsync(file.fileno())
     except OSError as error:
-        raise FailedError(
+        raise CheckFailedError(
             f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
         ) from error
 
@@ -226,10 +226,10 @@ def _room(folder: Path, least: int, remedy: str) -> str:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise SkippedError(f"{folder}: {error.strerror}") from error
         what = "your quota is used up" if error.errno == errno.EDQUOT else "it is full"
-        raise FailedError(f"{folder}: {what}", remedy) from error
+        raise CheckFailedError(f"{folder}: {what}", remedy) from error
     room = shutil.disk_usage(folder).free
     if room < least:
-        raise FailedError(f"{folder} has only {room / 2**30:.1f} GB left", remedy)
+        raise CheckFailedError(f"{folder} has only {room / 2**30:.1f} GB left", remedy)
     return f"{room / 2**30:.0f} GB"
 
 
@@ -237,10 +237,14 @@ async def _lease(url: str) -> tuple[str | None, str | None, float] | None:
     """Return holder, host and last renewal (Unix seconds) of the lease that was renewed last."""
     database = await open_database(url)
     try:
-        query = select(Lease.holder, Lease.host, Lease.renewed_at).order_by(Lease.renewed_at.desc()).limit(1)
+        query = (
+            select(LeaseRow.holder, LeaseRow.host, LeaseRow.renewed_at).order_by(LeaseRow.renewed_at.desc()).limit(1)
+        )
         row = await database.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else (row[0], row[1], float(row[2]))
     except SQLAlchemyError as error:
-        raise FailedError(f"the database can't be read: {cause(error)}", "See the check of the database.") from error
+        raise CheckFailedError(
+            f"the database can't be read: {cause(error)}", "See the check of the database."
+        ) from error
     finally:
         await database.close()

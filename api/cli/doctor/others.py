@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, new_mark
 from api.contract.database import Database, SchemaError
 from api.contract.job.token import parse_token
@@ -48,7 +48,7 @@ class OtherInstallations:
         if not left_here:
             return f"{told}; neither state_dir nor run_dir has anything of it"
         ending = "; ".join(f"ai-factory adopt --cancel {one}" for one in left_here)
-        raise FailedError(
+        raise CheckFailedError(
             told, f"If its database is lost, see docs/operation.md, A lost database; to end its jobs: {ending}"
         )
 

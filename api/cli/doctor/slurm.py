@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Coroutine
 from typing import Any
 
-from api.cli.doctor.check import FailedError
+from api.cli.doctor.check import CheckFailedError
 from api.contract.launch import Resources, Submission
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
@@ -43,26 +43,26 @@ class Slurm:
         return shutil.which(name, path=self._environment["PATH"])
 
     def read(self, *argv: str) -> Completed:
-        """Run a command that changes nothing; raises `FailedError` where it can't be run at all."""
+        """Run a command that changes nothing; raises `CheckFailedError` where it can't be run at all."""
         return _completed(self._runner.read(argv))
 
     def change(self, *argv: str) -> Completed:
-        """Run sbatch or scancel; raises `FailedError` where it can't be run at all."""
+        """Run sbatch or scancel; raises `CheckFailedError` where it can't be run at all."""
         return _completed(self._runner.change(argv))
 
     def ask(self, *argv: str) -> str:
-        """Run a command that changes nothing; return its output. Raises `FailedError`, with a remedy."""
+        """Run a command that changes nothing; return its output. Raises `CheckFailedError`, with a remedy."""
         completed = self.read(*argv)
         if trouble := reading_trouble(completed, empty=not completed.stdout.strip()):
             raise self.failure(trouble)
         return completed.stdout
 
-    def failure(self, trouble: Diagnosis) -> FailedError:
+    def failure(self, trouble: Diagnosis) -> CheckFailedError:
         """Turn a diagnosis into a failed check. Its remedy names keys of a recipe: here they are the settings'."""
         command = trouble.said.partition(":")[0]
         remedy = trouble.remedy or f"try it by hand: {command}"
         remedy = re.sub("`([a-z_]+)`", self._setting, remedy)
-        return FailedError(trouble.said, remedy[0].upper() + remedy[1:])
+        return CheckFailedError(trouble.said, remedy[0].upper() + remedy[1:])
 
     def _setting(self, key: re.Match[str]) -> str:
         return f"slurm.{key[1]}" if hasattr(self._settings, key[1]) else key[0]
@@ -73,7 +73,7 @@ def _completed(running: Coroutine[Any, Any, Completed]) -> Completed:
         return asyncio.run(running)
     except NotStartedError as error:
         remedy = "Install Slurm's commands, or set slurm.bin_dir." if error.missing else "Is this host short of memory?"
-        raise FailedError(str(error), remedy) from error
+        raise CheckFailedError(str(error), remedy) from error
 
 
 def new_mark() -> str:
@@ -82,7 +82,7 @@ def new_mark() -> str:
 
 
 def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tuple[str, ...] = ()) -> Submission:
-    """Return a tiny job where this site's jobs run. Raises `FailedError`."""
+    """Return a tiny job where this site's jobs run. Raises `CheckFailedError`."""
     try:
         resources = Resources(
             memory_mb=100,
@@ -96,7 +96,7 @@ def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tu
             extra_options=check_extra_options(settings.extra_options),
         )
     except ValueError as error:
-        raise FailedError(str(error), "Change slurm.extra_options.") from error
+        raise CheckFailedError(str(error), "Change slurm.extra_options.") from error
     return Submission(
         token=name,
         resources=resources,

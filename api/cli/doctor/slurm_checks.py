@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from api.cli.doctor.check import Check, FailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.doctor.slurm import COMMANDS, Slurm, tiny_job
 from api.contract.settings import Settings
 from controller.slurm.argv import submit_options
@@ -43,13 +43,13 @@ class SlurmChecks:
     def _commands(self) -> str:
         missing = self._slurm.missing()
         if missing:
-            raise FailedError(
+            raise CheckFailedError(
                 f"not on this host: {', '.join(missing)}",
                 "Run this where Slurm's commands are, install them, or set slurm.bin_dir.",
             )
         conf = self._slurm.conf
         if conf and not Path(conf).is_file():
-            raise FailedError(f"slurm.conf is {conf}, where there is no file", "Set slurm.conf to the right path.")
+            raise CheckFailedError(f"slurm.conf is {conf}, where there is no file", "Set slurm.conf to the right path.")
         return ", ".join(COMMANDS)
 
     def _version(self) -> str:
@@ -59,7 +59,7 @@ class SlurmChecks:
             raise SkippedError(f"sbatch calls itself {said!r}")
         if (int(found[1]), int(found[2])) < OLDEST:
             oldest = ".".join(f"{part:02d}" for part in OLDEST)
-            raise FailedError(
+            raise CheckFailedError(
                 f"{said} is older than {oldest}, the oldest this was tried with",
                 "Use a host with later commands, or set slurm.bin_dir to where they are.",
             )
@@ -77,13 +77,13 @@ class SlurmChecks:
         if not wanted:
             default = next((name.rstrip("*") for name in names if name.endswith("*")), None)
             if default is None:
-                raise FailedError(
+                raise CheckFailedError(
                     "this cluster has no default partition", f"Set slurm.partition to one of: {', '.join(known)}"
                 )
             return f"none set; the cluster's default is {default}"
         missing = [name for name in wanted.split(",") if name not in known]
         if missing:
-            raise FailedError(
+            raise CheckFailedError(
                 f"there is no partition {', '.join(missing)}", f"Set slurm.partition to one of: {', '.join(known)}"
             )
         return wanted
@@ -99,7 +99,7 @@ class SlurmChecks:
         closed = [why for one in chosen if (why := self._closed(one))]
         if closed:
             usable = [str(one.get("PartitionName")) for one in facts if not self._closed(one)]
-            raise FailedError(
+            raise CheckFailedError(
                 "; ".join(closed), f"Set slurm.partition to one of: {', '.join(usable) or '(none)'}, or ask the site."
             )
         times = [f"{one.get('PartitionName')} (at most {one.get('MaxTime', '?')})" for one in chosen]
@@ -134,17 +134,17 @@ class SlurmChecks:
         rows = [line.split("|") for line in answer.stdout.splitlines() if line.count("|") == 1]
         accounts = sorted({row[0] for row in rows})
         if not accounts and account:
-            raise FailedError(
+            raise CheckFailedError(
                 f"{user} has no account at all, as accounting says",
                 f"Leave slurm.account out, or ask the site for: sacctmgr add user {user} account={account}",
             )
         if account and account not in accounts:
-            raise FailedError(
+            raise CheckFailedError(
                 f"{user} has no account {account}", f"Set slurm.account to one of: {', '.join(accounts) or '(none)'}"
             )
         levels = sorted({level for row in rows if account in ("", row[0]) for level in row[1].split(",") if level})
         if qos and qos not in levels:
-            raise FailedError(
+            raise CheckFailedError(
                 f"{user} may not use the QOS {qos}", f"Set slurm.qos to one of: {', '.join(levels) or '(none)'}"
             )
         return f"account {account or '(default)'}, QOS {qos or '(default)'}"

@@ -15,7 +15,7 @@ PAUSE_MOST = 5.0
 """Seconds between two tries to come back."""
 
 
-class Event(NamedTuple):
+class ServerEvent(NamedTuple):
     """One event; `id` says where to go on after it."""
 
     name: str
@@ -32,7 +32,7 @@ def lines(chunks: Iterable[bytes]) -> Iterator[str]:
             yield line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
-def parse(text: Iterable[str], last_id: str = "") -> Iterator[Event]:
+def parse(text: Iterable[str], last_id: str = "") -> Iterator[ServerEvent]:
     """Read the lines of a stream. An id without data is told as an event without a name: it is a place to go on.
 
     What is not ended by an empty line has not come.
@@ -42,7 +42,7 @@ def parse(text: Iterable[str], last_id: str = "") -> Iterator[Event]:
         if line == "":
             if data is not None or here != last_id:
                 last_id = here
-                yield Event("" if data is None else name, here, data or "")
+                yield ServerEvent("" if data is None else name, here, data or "")
             name, data = "message", None
             continue
         field, _, value = line.partition(":")
@@ -57,7 +57,7 @@ def parse(text: Iterable[str], last_id: str = "") -> Iterator[Event]:
 
 def follow(
     client: Client, path: str, query: Mapping[str, Any], tell: Callable[[str], None], ends: float | None = None
-) -> Iterator[Event]:
+) -> Iterator[ServerEvent]:
     """Yield the events of a stream; where it breaks, come back and go on after the last one.
 
     `tell` hears of breaks. Ends at `ends` (of the monotonic clock), or where whoever reads it leaves. Raises `CliError`

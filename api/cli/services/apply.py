@@ -10,19 +10,19 @@ from pathlib import Path
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
-from api.cli.services.declarations import MARK, Declaration, difference, of_api, patch, read, same, write_all
+from api.cli.services.declarations import MARK, ServiceDeclaration, difference, of_api, patch, read, same, write_all
 from api.contract.exits import Exit
 
 _COLOURS = {"+": "green", "-": "red", "@": "dim"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class PlannedChange:
     """What is to be done about one service, as it was when it was looked at."""
 
-    before: Declaration | None
+    before: ServiceDeclaration | None
     """`None`: it is not there."""
-    after: Declaration | None
+    after: ServiceDeclaration | None
     """`None`: it is to be deleted."""
     key: str = ""
     version: int = 0
@@ -84,20 +84,20 @@ def export(context: Context) -> Exit:
     return Exit.OK
 
 
-def _living(client: Client, name: str) -> Declaration:
+def _living(client: Client, name: str) -> ServiceDeclaration:
     declared = client.declaration(name)
     if declared["deleted_at"] is not None:
         raise CliError(f"The service {name} was deleted.", Exit.NOT_FOUND)
     return of_api(declared)
 
 
-def _wanted(context: Context) -> list[Declaration]:
+def _wanted(context: Context) -> list[ServiceDeclaration]:
     """Read the files; raises `CliError` (usage)."""
     arguments = context.arguments
     if arguments.prune and not arguments.applied_as:
         raise CliError("--prune needs --as SET: it deletes services of that set, and no others.", Exit.USAGE)
     found: dict[str, str] = {}
-    wanted: list[Declaration] = []
+    wanted: list[ServiceDeclaration] = []
     for file in arguments.files:
         for declaration in read(_text(file), file):
             if declaration.name in found:
@@ -119,7 +119,7 @@ def _text(file: str) -> str:
         raise CliError(f"{file} can't be read: {error}.", Exit.USAGE) from error
 
 
-def _changes(context: Context, client: Client, wanted: Sequence[Declaration]) -> list[Change]:
+def _changes(context: Context, client: Client, wanted: Sequence[ServiceDeclaration]) -> list[PlannedChange]:
     """Compare what is wanted with what is declared; raises `CliError` for a change that can't be made."""
     changes = [change for one in wanted if (change := _change(client, one)) is not None]
     if context.arguments.prune:
@@ -131,29 +131,29 @@ def _changes(context: Context, client: Client, wanted: Sequence[Declaration]) ->
         ]
         for service in surplus:
             declared = client.declaration(str(service["id"]))
-            changes.append(Change(before=of_api(declared), after=None, key=str(service["id"])))
+            changes.append(PlannedChange(before=of_api(declared), after=None, key=str(service["id"])))
     return changes
 
 
-def _change(client: Client, wanted: Declaration) -> Change | None:
+def _change(client: Client, wanted: ServiceDeclaration) -> PlannedChange | None:
     try:
         declared = client.declaration(wanted.name)
     except CliError as error:
         if error.code is not Exit.NOT_FOUND:
             raise
-        return Change(before=None, after=wanted)
+        return PlannedChange(before=None, after=wanted)
     if declared["deleted_at"] is not None or declared["name"] != wanted.name:
-        return Change(before=None, after=wanted)
+        return PlannedChange(before=None, after=wanted)
     before = of_api(declared)
     if MARK in before.config and MARK not in wanted.config:  # applied without --as: it stays in its set
         wanted = replace(wanted, config={**wanted.config, MARK: before.config[MARK]})
     if same(before, wanted):
         return None
     patch(before, wanted)
-    return Change(before=before, after=wanted, key=str(declared["id"]), version=int(declared["version"]))
+    return PlannedChange(before=before, after=wanted, key=str(declared["id"]), version=int(declared["version"]))
 
 
-def _show(context: Context, changes: Sequence[Change]) -> None:
+def _show(context: Context, changes: Sequence[PlannedChange]) -> None:
     if context.output == "json":
         found = [
             {
@@ -170,7 +170,7 @@ def _show(context: Context, changes: Sequence[Change]) -> None:
             context.console.line(context.console.paint(line, _COLOURS.get(line[:1], "")))
 
 
-def _summary(changes: Sequence[Change], unchanged: int, how: str) -> str:
+def _summary(changes: Sequence[PlannedChange], unchanged: int, how: str) -> str:
     counts = {word: sum(change.done == word for change in changes) for word in ("created", "changed", "deleted")}
     parts = [f"{number} {how}{word}" for word, number in counts.items() if number]
     return ", ".join([*parts, f"{unchanged} unchanged"]) + "."
@@ -184,7 +184,7 @@ def _ask(context: Context, summary: str) -> None:
         raise CliError("Nothing was changed.")
 
 
-def _carried_out(context: Context, client: Client, change: Change) -> str:
+def _carried_out(context: Context, client: Client, change: PlannedChange) -> str:
     """Carry a change out and say so; return why it was refused, or "". One refusal does not hold up the others."""
     try:
         _action(client, change)()
@@ -197,7 +197,7 @@ def _carried_out(context: Context, client: Client, change: Change) -> str:
     return ""
 
 
-def _action(client: Client, change: Change) -> Callable[[], object]:
+def _action(client: Client, change: PlannedChange) -> Callable[[], object]:
     before, after = change.before, change.after
     if after is None:
         return lambda: client.delete(change.key)

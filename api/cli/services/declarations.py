@@ -32,7 +32,7 @@ MARK = "applied_as"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
+class ServiceDeclaration:
     """What is wanted of one service."""
 
     name: str
@@ -58,12 +58,12 @@ class Declaration:
         return {"name": self.name, "recipe_name": self.recipe_name, "config": config}
 
 
-def of_api(declared: Mapping[str, Any]) -> Declaration:
+def of_api(declared: Mapping[str, Any]) -> ServiceDeclaration:
     """Return what the API says was declared."""
     config = dict(declared["config"])
     inner = config.pop("replicas", None)
     own = declared["replicas"]
-    return Declaration(
+    return ServiceDeclaration(
         name=str(declared["name"]),
         recipe_name=str(declared["recipe_name"]),
         replicas=_whole(inner) if own is None else int(own),
@@ -72,7 +72,7 @@ def of_api(declared: Mapping[str, Any]) -> Declaration:
     )
 
 
-def of_document(document: object, where: str) -> Declaration:
+def of_document(document: object, where: str) -> ServiceDeclaration:
     """Read a document that people wrote; raises `CliError` (usage), which names `where` and the key."""
     if not isinstance(document, dict):
         raise CliError(f"{where}: a service is a mapping with name, recipe_name and config.", Exit.USAGE)
@@ -96,7 +96,7 @@ def of_document(document: object, where: str) -> Declaration:
     replicas = inner if replicas is None else replicas
     if replicas is not None and (type(replicas) is not int or not 0 <= replicas <= 1000):
         raise CliError(f"{where}: replicas: must be a whole number from 0 to 1000.", Exit.USAGE)
-    return Declaration(
+    return ServiceDeclaration(
         name=document["name"],
         recipe_name=document["recipe_name"],
         replicas=replicas,
@@ -110,7 +110,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
 
 
-def read(text: str, where: str) -> list[Declaration]:
+def read(text: str, where: str) -> list[ServiceDeclaration]:
     """Read all documents of a text; raises `CliError` (usage)."""
     try:
         documents = [one for one in YAML(typ="safe", pure=True).load_all(text) if one is not None]
@@ -129,7 +129,7 @@ def read(text: str, where: str) -> list[Declaration]:
     return found
 
 
-def write(declaration: Declaration) -> str:
+def write(declaration: ServiceDeclaration) -> str:
     """Return the YAML of a declaration; what `read` makes of it is the same."""
     document = declaration.document()
     text = _yaml(document)
@@ -140,7 +140,7 @@ def write(declaration: Declaration) -> str:
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
-def write_all(declarations: Sequence[Declaration]) -> str:
+def write_all(declarations: Sequence[ServiceDeclaration]) -> str:
     """Return one text of many declarations."""
     return "---\n".join(map(write, declarations))
 
@@ -168,14 +168,14 @@ def _same(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def same(one: Declaration, other: Declaration) -> bool:
+def same(one: ServiceDeclaration, other: ServiceDeclaration) -> bool:
     """Whether two declarations of one name want the same."""
     return _same_recipe(one, other) and _same(
         {**one.document(), "recipe_name": ""}, {**other.document(), "recipe_name": ""}
     )
 
 
-def _same_recipe(one: Declaration, other: Declaration) -> bool:
+def _same_recipe(one: ServiceDeclaration, other: ServiceDeclaration) -> bool:
     """Whether they name one recipe; its stem alone will do."""
     names = (one.recipe_name, other.recipe_name)
     if all("/" in name for name in names):
@@ -183,7 +183,7 @@ def _same_recipe(one: Declaration, other: Declaration) -> bool:
     return names[0].rpartition("/")[2] == names[1].rpartition("/")[2]
 
 
-def patch(before: Declaration, after: Declaration) -> dict[str, Any]:
+def patch(before: ServiceDeclaration, after: ServiceDeclaration) -> dict[str, Any]:
     """Return the PATCH that makes the one of the other: only what differs. Raises `CliError` for what none can do."""
     if before.name != after.name:
         raise CliError(f"name: a service keeps its name, {before.name}. For another, create another service.")
@@ -226,7 +226,7 @@ def _holds_null(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and any(map(_holds_null, value.values())))
 
 
-def difference(before: Declaration | None, after: Declaration | None) -> Iterator[str]:
+def difference(before: ServiceDeclaration | None, after: ServiceDeclaration | None) -> Iterator[str]:
     """Yield the lines of a unified diff; `None` is a service that is not there."""
     old = write(before).splitlines() if before else []
     new = write(after).splitlines() if after else []

@@ -12,7 +12,7 @@ from textwrap import fill
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect
-from api.cli.services.declarations import Declaration, of_api, patch, read, write
+from api.cli.services.declarations import ServiceDeclaration, of_api, patch, read, write
 from api.cli.services.rows import Service, show
 from api.contract.exits import Exit
 from api.contract.settings import process_environment
@@ -40,7 +40,7 @@ def edit(context: Context) -> Exit:
     return Exit.OK
 
 
-def _edited(client: Client, key: str, version: int | None, before: Declaration) -> Service | None:
+def _edited(client: Client, key: str, version: int | None, before: ServiceDeclaration) -> Service | None:
     """Return the service as it is after the change; `None` if nothing was changed.
 
     Only what differs from the declaration as it was first shown is sent: others' changes since are kept.
@@ -84,7 +84,7 @@ def _edited(client: Client, key: str, version: int | None, before: Declaration) 
     )
 
 
-def _asked(before: Declaration, text: str) -> dict[str, object]:
+def _asked(before: ServiceDeclaration, text: str) -> dict[str, object]:
     declarations = read(text, "the text")
     if len(declarations) != 1:
         raise CliError("the text must hold one service, in one document.", Exit.USAGE)

@@ -9,7 +9,7 @@ from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
 from api.cli.services.rows import Service, show
-from api.cli.terminal.progress import Progress
+from api.cli.terminal.progress import LiveProgress
 from api.contract.exits import Exit
 
 POLL_FIRST = 0.3
@@ -94,7 +94,7 @@ def _wait(context: Context, client: Client, name: str, judge: Judge, seconds: fl
     """
     deadline, pause = time.monotonic() + seconds, POLL_FIRST
     service = _first(client, name, judge)
-    progress = Progress(context.console, name if service is None else str(service["name"]))
+    progress = LiveProgress(context.console, name if service is None else str(service["name"]))
     try:
         while True:
             try:
@@ -138,7 +138,7 @@ def _look(client: Client, before: Service | None, deadline: float) -> Service | 
         return before
 
 
-def _rest(progress: Progress, until: float) -> None:
+def _rest(progress: LiveProgress, until: float) -> None:
     while (left := until - time.monotonic()) > 0:
         progress.tick()
         time.sleep(min(left, TICK_SECONDS))

@@ -8,7 +8,7 @@ import time
 
 from api.cli.context import Context
 from api.cli.rest.client import connect
-from api.cli.rest.streams import Event, follow
+from api.cli.rest.streams import ServerEvent, follow
 from api.cli.services.rows import COLUMNS, Service, row, status_colour
 from api.cli.terminal.console import Console
 from api.cli.terminal.table import layout
@@ -41,7 +41,7 @@ def watch(context: Context) -> Exit:
     return Exit.OK
 
 
-def taken(known: dict[str, Service], event: Event) -> Service | None:
+def taken(known: dict[str, Service], event: ServerEvent) -> Service | None:
     """Take an event into what is known; return the service it speaks of, `None` where it tells nothing new."""
     if event.name == "reset":
         known.clear()
@@ -53,7 +53,7 @@ def taken(known: dict[str, Service], event: Event) -> Service | None:
     return service
 
 
-def _line(console: Console, event: Event, service: Service) -> str:
+def _line(console: Console, event: ServerEvent, service: Service) -> str:
     at = time.strftime("%H:%M:%S")
     ready = f"{service.get('ready_replicas') or 0}/{'?' if service.get('replicas') is None else service['replicas']}"
     word = "deleted" if event.name == "deleted" else str(service["status"])

@@ -12,7 +12,7 @@ _PADDED = 56
 """Columns that a step's text takes at least before its time, where there is room."""
 
 
-class Progress:
+class LiveProgress:
     """Steps of one thing, on standard error. Each is written once, with the seconds since the beginning."""
 
     def __init__(self, console: Console, title: str) -> None:

@@ -58,7 +58,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class WantedLogs:
     """Which logs a client wants to follow, and from where on."""
 
     replica: int | None
@@ -68,7 +68,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Known:
+class KnownAttempts:
     """A service that is followed, as it was when it was looked at last."""
 
     attempts: Sequence[Any]
@@ -102,11 +102,11 @@ class Following:
     def __init__(self, database: Database, run_dir: Path) -> None:
         self._database = database
         self._run_dir = run_dir
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownAttempts] = {}
         self._looking = asyncio.Lock()
         self.tails = Tails(run_dir)
 
-    async def look(self, service_id: str) -> Known:
+    async def look(self, service_id: str) -> KnownAttempts:
         """Return a service's attempts, as they were a second ago at most; asked for once, whoever wants to know."""
         now = asyncio.get_running_loop().time()
         async with self._looking:
@@ -115,12 +115,12 @@ class Following:
                 return known
             services, attempts = await reading(self._database, lambda connection: _rows(connection, service_id))
             is_over = not services or status_of(services[0]) in _OVER
-            known = self._known[service_id] = Known(attempts, is_over, asyncio.get_running_loop().time())
+            known = self._known[service_id] = KnownAttempts(attempts, is_over, asyncio.get_running_loop().time())
             for other in [key for key, one in self._known.items() if one.looked_at < now - 10 * LOOK_SECONDS]:
                 del self._known[other]
             return known
 
-    async def follow(self, service_id: str, wanted: Wanted) -> AsyncIterator[bytes]:
+    async def follow(self, service_id: str, wanted: WantedLogs) -> AsyncIterator[bytes]:
         """Yield the events. Ends with the attempt that was asked for, with the service, and when the API stops."""
         one = _One(self, service_id, wanted)
         try:
@@ -153,7 +153,7 @@ def _rows(connection: Connection, service_id: str) -> tuple[Sequence[Any], Seque
 class _One:
     """What one client follows, and how far it has come."""
 
-    def __init__(self, shared: Following, service_id: str, wanted: Wanted) -> None:
+    def __init__(self, shared: Following, service_id: str, wanted: WantedLogs) -> None:
         self._shared = shared
         self._service_id = service_id
         self._wanted = wanted
@@ -268,7 +268,7 @@ class _One:
         )
 
 
-def check_number(attempts: Sequence[Any], wanted: Wanted) -> None:
+def check_number(attempts: Sequence[Any], wanted: WantedLogs) -> None:
     """Raise `InvalidError` if these are more files than one client can follow."""
     rows = chosen(attempts, wanted.replica, wanted.attempt)
     if len(rows) * len(_STREAMS) > MOST_FILES:

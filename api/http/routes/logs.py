@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from api.contract.status import explanation
 from api.http.logs.ends import read_logs
-from api.http.logs.following import Following, Wanted, check_number, chosen, read_marks
+from api.http.logs.following import Following, WantedLogs, check_number, chosen, read_marks
 from api.http.openapi import Described, Operation, header, query
 from api.http.services import Services
 from api.http.wire import conditions_of
@@ -40,7 +40,7 @@ def log_routes(services: Services, following: Following, run_dir: Path) -> list[
             if row is None:
                 raise ApiError(404, "Service not found")
             marks = read_marks(request.headers.get("last-event-id"))
-            wanted = Wanted(replica=replica, attempt=attempt, lines=lines, marks=marks)
+            wanted = WantedLogs(replica=replica, attempt=attempt, lines=lines, marks=marks)
             check_number((await following.look(row.id)).attempts, wanted)
             return event_stream(following.follow(row.id, wanted), seconds)
         if row is None:

@@ -13,7 +13,7 @@ from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
 from api.http.openapi import NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
-from api.web.engines import Engines, Replica
+from api.web.engines import Engines, ReadyReplica
 from api.web.errors import EXTENDED, ApiError
 
 
@@ -43,7 +43,7 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
             raise ApiError(404, "Service not found")
         rows = await services.find_routes(row.id) if is_wanted(row) else ()
         replicas = [
-            Replica(token=one.token, name=f"{one.id}-{one.replica}", models=(), host=one.host, port=one.port)
+            ReadyReplica(token=one.token, name=f"{one.id}-{one.replica}", models=(), host=one.host, port=one.port)
             for one in rows
             if one.host is not None
         ]

@@ -21,7 +21,7 @@ from api.http.requests import read_prompt_request
 from api.http.services import Services
 from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
 from api.web.disconnect import unless_disconnected
-from api.web.engines import Engines, Replica, UnreachableError
+from api.web.engines import Engines, ReadyReplica, UnreachableError
 from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
@@ -117,12 +117,12 @@ def _is_vllm(row: Row[Any], book: Book) -> bool:
     return recipe is not None and recipe.content.engine == "vllm"
 
 
-def _replicas(rows: Sequence[Row[Any]]) -> list[Replica]:
+def _replicas(rows: Sequence[Row[Any]]) -> list[ReadyReplica]:
     """Return the replicas that may be asked: the ready ones of a service that is still wanted."""
     if rows[0].host is None or not is_wanted(rows[0]):
         return []
     return [
-        Replica(
+        ReadyReplica(
             token=row.token,
             name=f"{row.id}-{row.replica}",
             models=tuple(row.models),

@@ -14,7 +14,7 @@ from api.contract.settings import Settings, load
 from controller.images.jobs import ResourcesError, resources
 from controller.images.make import MakeError, make
 from controller.images.stock import stock
-from controller.images.verify import Health, verify
+from controller.images.verify import ImageHealth, verify
 
 THIN = 'Bootstrap: scratch\n\n%setup\n    mkdir -p "$APPTAINER_ROOTFS/usr"\n'
 
@@ -74,10 +74,10 @@ async def test_interrupted_it_ends_the_builder_and_leaves_nothing(settings: Sett
 
 async def test_what_is_damaged_is_found(settings: Settings, apptainer: str) -> None:
     image, _ = await make(settings, Image(definition=THIN), in_job=False, refresh=False, tell=lambda _: None)
-    assert verify(image, apptainer).health is Health.OK
+    assert verify(image, apptainer).health is ImageHealth.OK
     absent = verify(image, "no-apptainer")
     assert (absent.health, absent.message) == (
-        Health.OK,
+        ImageHealth.OK,
         "not read by Apptainer (no-apptainer on this host: No such file or directory)",
     )
 
@@ -85,16 +85,16 @@ async def test_what_is_damaged_is_found(settings: Settings, apptainer: str) -> N
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # one bit
     flipped = verify(image, apptainer)
-    assert flipped.health is Health.DAMAGED
+    assert flipped.health is ImageHealth.DAMAGED
     assert f"but {image.sha256} was written down" in flipped.message
 
     path.with_suffix(".json").unlink()
     path.write_bytes(whole)
     (unrecorded,) = stock(settings.run_dir / "images")
-    assert verify(unrecorded, apptainer).health is Health.UNRECORDED
+    assert verify(unrecorded, apptainer).health is ImageHealth.UNRECORDED
     path.write_bytes(whole[:1000])
     cut = verify(unrecorded, apptainer)
-    assert cut.health is Health.DAMAGED
+    assert cut.health is ImageHealth.DAMAGED
     assert "Apptainer can't read it: Error for command" in cut.message
 
 

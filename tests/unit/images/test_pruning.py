@@ -16,7 +16,7 @@ from controller.images.prune import decide, sweep
 from controller.images.stock import Stored, stock
 from controller.images.usage import Usage
 from controller.wrapper import cache
-from controller.wrapper.cache import Entry, Record
+from controller.wrapper.cache import CacheRecord, Entry
 
 DAY = 86400.0
 NOW = 1_000 * DAY
@@ -63,7 +63,7 @@ def put(tmp_path: Path) -> Put:
     def put(key: str, *, used_at: float | None = None) -> Entry:
         entry = Entry(tmp_path, key)
         entry.partial.write_bytes(b"whole")
-        cache.publish(entry, Record("docker://x", None, cache.sha256(entry.partial), 5, 1.0, "here"))
+        cache.publish(entry, CacheRecord("docker://x", None, cache.sha256(entry.partial), 5, 1.0, "here"))
         if used_at is not None:
             cache.touch(entry)
             os.utime(entry.used, (used_at, used_at))
@@ -158,7 +158,7 @@ def test_leftovers_of_the_dead_are_cleared(put: Put, tmp_path: Path) -> None:
 
 def test_the_key_is_of_what_is_written() -> None:
     def key(source: str | None = None, definition: str | None = None) -> str:
-        return cache.key(Record(source, definition, "", 0, 0.0, ""))
+        return cache.key(CacheRecord(source, definition, "", 0, 0.0, ""))
 
     assert key("docker://a") == "dd9a2f07ee787ee2", "what caches hold keeps its name"
     assert len({key("docker://a"), key("docker://a:latest"), key(None, "docker://a"), key(None, "From: a")}) == 4
