@@ -47,7 +47,7 @@ class _Child:
         return self.process.returncode is None
 
 
-class _Asked:
+class _AskedToEnd:
     """Ctrl-C, TERM or a closed terminal: the first time means *end*, the second *now*."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ async def supervise(
 
     Raises `CliError` when one ends by itself: with its own message and code where its set-up is at fault.
     """
-    asked = _Asked()
+    asked = _AskedToEnd()
     children: list[_Child] = []
     width = max(len(program.name) for program in programs)
 
@@ -128,7 +128,7 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
         yield rest.decode(errors="replace").rstrip()
 
 
-async def _first_fallen(children: Sequence[_Child], asked: _Asked) -> _Child | None:
+async def _first_fallen(children: Sequence[_Child], asked: _AskedToEnd) -> _Child | None:
     """Wait until a child ends by itself, or `None` when asked to end."""
     waits = {asyncio.create_task(child.process.wait()): child for child in children}
     end = asyncio.create_task(asked.end.wait())
@@ -140,7 +140,7 @@ async def _first_fallen(children: Sequence[_Child], asked: _Asked) -> _Child | N
     return None if end in done else next(waits[task] for task in waits if task in done)
 
 
-async def _end(children: Sequence[_Child], asked: _Asked) -> None:
+async def _end(children: Sequence[_Child], asked: _AskedToEnd) -> None:
     """TERM, and KILL for what has not heeded it in time; then hear their last words."""
     for child in children:
         if child.alive:
