@@ -167,6 +167,8 @@ class SimSlurm:
     """Requests that slurmctld will carry out although their sbatch has given up: when, the name, and singleton."""
     has_accounting: bool = True
     has_slots: bool = True
+    wrappers_sign: bool = True
+    """Whether wrappers give signs of life; those of older releases do not."""
     engines_prove_themselves: bool = True
     """Whether what an engine answers tells whose it is."""
     queue_waits: tuple[float, ...] = QUEUE_WAITS
@@ -253,7 +255,7 @@ class SimSlurm:
             self.create(request[1], now, singleton=request[2])
         for job in list(self.jobs.values()):
             self._look_at_slot(job, now)
-            if job.gives_signs:
+            if job.gives_signs and self.wrappers_sign:
                 self.folder(job.name).signed_at = now
             if job.taken_for_queued_until and now >= job.taken_for_queued_until and job.alive:
                 self.requeue(job, now)  # its node registers, and ends what slurmctld does not know to run
