@@ -154,6 +154,21 @@ def all_engines_end_unlisted() -> None:
         world.settle()
 
 
+def restarted_in_a_mass_vanishing() -> None:
+    """The same, and the controller is restarted meanwhile: its new term counts anew, and is as quick."""
+    with calm_world(2, 3, has_accounting=False) as world:
+        go_on(world, lambda: sum(a.ready for a in world.database.attempts.values()) == 6)
+        world.slurm.forget_everything(world.now)
+        began = world.now
+        pass_time(world, 20.0)
+        for controller in world.controllers:
+            controller.crash(world.now + 1.0)
+        go_on(world, lambda: starting(world) + sum(j.stage == "ready" for j in world.slurm.jobs.values()) == 6)
+        if world.now - began > 100:
+            raise ViolationError(f"they were started {world.now - began:.0f} s after all had ended")
+        world.settle()
+
+
 def wrappers_end_unlisted() -> None:
     """The same while they were starting, so that no engine can tell: their wrappers' signs of life do."""
     with calm_world(2, 3, has_accounting=False) as world:
@@ -274,6 +289,7 @@ SCENARIOS: tuple[Callable[[], None], ...] = (
     changed_in_a_mass_vanishing,
     scaled_in_a_mass_vanishing,
     all_engines_end_unlisted,
+    restarted_in_a_mass_vanishing,
     wrappers_end_unlisted,
     engine_outlives_its_wrapper,
     scancel_fails,
