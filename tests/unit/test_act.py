@@ -15,9 +15,11 @@ from api.contract.launch import LaunchSpec, Resources, Submission
 from controller.act import ActionExecutor
 from controller.cluster.cluster import Cluster
 from controller.cluster.sends import Sends
+from controller.cluster.snapshots import SnapshotTaker
 from controller.cluster.tracked_attempts import TrackedAttempts
 from controller.core.attempt import Attempt, ProbeSpec, SendOutcome, Sent
 from controller.core.desired import Desired
+from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.core.plan import Cancel, Revoke, Submit
 from controller.core.published import Status
 from controller.core.script import Site
@@ -53,6 +55,7 @@ class World:
         self.awaited_job: int | None = None
         self.holds_after_awaiting = True
         self.sends: Sends
+        self.snapshots: SnapshotTaker
 
     def sent(self, outcome: SendOutcome, job_id: int | None = None, message: str = "") -> Sent:
         return Sent(outcome=outcome, sequence=self.next_sequence(), job_id=job_id, message=message)
@@ -127,7 +130,7 @@ def new_executor(world: World, *, images: bool = False) -> ActionExecutor:
     fake = cast(Any, world)
     ports = ClusterPorts(scheduler=fake, run_dirs=fake, probes=fake, images=fake if images else None)
     cluster = Cluster(ports, store=fake, tracked=TrackedAttempts(), admission=fake, rhythm=fake, clock=fake)
-    world.sends = cluster.sends
+    world.sends, world.snapshots = cluster.sends, cluster.snapshots
     return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, secret=lambda token: f"secret of {token}",
                           time_warning=60, may_act=world.may_act)  # fmt: skip
 
@@ -339,6 +342,17 @@ class TestProbing:
         assert world.done == [("watch", "a")]
         await act(executor, (replace(closed, gone_at=3.0),))
         assert world.done == [("watch", "a"), ("forget", "a")]
+
+    async def test_what_is_suspended_is_not_probed_until_it_goes_on(
+        self, executor: ActionExecutor, world: World
+    ) -> None:
+        """What it did not answer while it was stopped would count against it."""
+        serving = replace(A, serving_at=1.0, job_id=7)
+        for phase, done in ((JobPhase.SUSPENDED, ("forget", "a")), (JobPhase.RUNNING, ("watch", "a"))):
+            job = Job(job_id=7, token="a", phase=phase, state=phase.name)
+            world.snapshots.latest = Snapshot(sequence=1, began_at=0.0, jobs={"a": (job,)})
+            await act(executor, (serving,))
+            assert world.done.pop() == done
 
     @pytest.mark.parametrize("spec", [SPEC, None], ids=["another one is wanted", "none is known"])
     async def test_an_older_launch_is_probed_as_it_was_launched(

@@ -417,3 +417,25 @@ async def test_a_verdict_is_no_younger_than_its_writers_last_sign(watch: Watch, 
     found = await watch.probes.once(attempt(1), ProbeSpec.of(spec("generic", replace(HEALTH, kind="command"))))
     assert found is not None
     assert found.at == (1.0 - age if age is not None else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("age", "listens", "found"),
+    [(60.0, True, (True, False)), (60.0, False, (False, True)), (1.0, True, (False, True))],
+    ids=["outlived", "gone", "checked just now"],
+)
+async def test_an_engine_that_outlives_its_own_checks_is_asked_for_a_connection(
+    watch: Watch, age: float, listens: bool, found: tuple[bool, bool]
+) -> None:
+    """Once its job is missed. Whose it is no connection tells."""
+    health = replace(HEALTH, kind="command")
+    watch.told = Verdict(ok=False, failures=1, age=age)
+
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(wait) as port:
+        missed = replace(attempt(port if listens else 1), absent_since=0.5)
+        watch.probes.watch(missed, ProbeSpec.of(spec("generic", health)))
+        probe = await watch.until(ready=found[0])
+    assert (probe.ready, probe.is_own) == found
