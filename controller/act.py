@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from api.contract.launch import Submission
 from api.contract.log import about
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
@@ -96,12 +95,10 @@ class ActionExecutor:
         after = await cluster.images.awaited(record.desired.spec.image) if cluster.images is not None else None
         if not self._may_act():  # a slow file system may have taken longer than the lease lasts
             raise DeposedError("The lease was not renewed in time.")
-        submission = Submission(
-            token=attempt.token,
-            resources=record.desired.spec.resources,
-            folder=folder.path,
-            script=folder.launch_script,
-            arguments=folder.arguments(self._site.python),
+        submission = folder.submission(
+            attempt.token,
+            record.desired.spec.resources,
+            python=self._site.python,
             comment=record.desired.name,
             warning=self._time_warning,
             after=after,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from api.contract.job.parameters import Image
-from api.contract.launch import Submission
+from api.contract.launch import Resources, Submission
 from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
 from controller.core.desired import Desired
 from controller.core.job_files import JobFiles
@@ -90,6 +90,28 @@ class JobFolder:
     def arguments(self, python: str) -> tuple[str, str, str]:
         """Return what the script is called with, if this Python is to run the supervisor."""
         return self.path, self.wrapper, python
+
+    def submission(
+        self,
+        token: str,
+        resources: Resources,
+        *,
+        python: str,
+        comment: str,
+        warning: int,
+        after: int | str | None = None,
+    ) -> Submission:
+        """Return the submission of the job that finds its things here; `python` runs its wrapper."""
+        return Submission(
+            token=token,
+            resources=resources,
+            folder=self.path,
+            script=self.launch_script,
+            arguments=self.arguments(python),
+            comment=comment,
+            warning=warning,
+            after=after,
+        )
 
 
 class RunDirs(Protocol):

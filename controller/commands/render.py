@@ -10,7 +10,6 @@ from typing import Any
 
 from api.contract.job.folder import PARAMETERS, PROLOGUE
 from api.contract.job.token import Token
-from api.contract.launch import Submission
 from api.contract.recipes.book import Library
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resolve import resolve
@@ -40,12 +39,10 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     prologue = settings.slurm.prologue
     folder = SharedRunDirs(settings.run_dir, "INSTALLATION", prologue).job_folder("SERVICE", TOKEN)
     awaits_image = settings.images.build == "job" and spec.image is not None and has_to_be_made(settings, spec.image)
-    submission = Submission(
-        token=TOKEN,
-        resources=spec.resources,
-        folder=folder.path,
-        script=folder.launch_script,
-        arguments=folder.arguments(settings.slurm.python),
+    submission = folder.submission(
+        TOKEN,
+        spec.resources,
+        python=settings.slurm.python,
         comment="NAME",
         warning=settings.slurm.time_warning,
         after=IMAGE_JOB if awaits_image else None,

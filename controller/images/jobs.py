@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from api.contract.identity import new_id
 from api.contract.job.parameters import Image, Parameters
-from api.contract.launch import Resources, Submission
+from api.contract.launch import Resources
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
@@ -68,13 +68,11 @@ class ImageJobs:
 
     async def submit(self, maker: Maker) -> Sent:
         """Submit its job. Raises `ResourcesError`."""
-        folder, site = maker.folder, self._settings.slurm
-        submission = Submission(
-            token=maker.name,
-            resources=resources(self._settings),
-            folder=folder.path,
-            script=folder.launch_script,
-            arguments=folder.arguments(site.python),
+        site = self._settings.slurm
+        submission = maker.folder.submission(
+            maker.name,
+            resources(self._settings),
+            python=site.python,
             comment="an image for AI Factory Server",
             warning=site.time_warning,
         )
