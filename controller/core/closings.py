@@ -1,6 +1,6 @@
 """Which attempts to close: policies, asked one after another; the first that has a reason closes the attempt.
 
-A new policy is a function and a line in `CLOSINGS`.
+A new policy is a function that says why, and a line in `CLOSINGS` that says how the attempt ends.
 """
 
 from __future__ import annotations
@@ -22,30 +22,28 @@ class Closing:
     message: str
 
 
-ClosingPolicy = Callable[[Attempt, Situation], Closing | None]
+ClosingPolicy = Callable[[Attempt, Situation], str | None]
+"""Says in a sentence why the attempt is to be closed; `None` if it has nothing against it."""
 
 
-def stopped(_attempt: Attempt, situation: Situation) -> Closing | None:
+def stopped(_attempt: Attempt, situation: Situation) -> str | None:
     """People want nothing of the service to run."""
-    if situation.desired.running:
-        return None
-    return Closing(outcome=Outcome.STOPPED, message="The service was stopped.")
+    return None if situation.desired.running else "The service was stopped."
 
 
-def quota_exceeded(attempt: Attempt, situation: Situation) -> Closing | None:
+def quota_exceeded(attempt: Attempt, situation: Situation) -> str | None:
     """The GPU-hours are used up, and it has GPUs."""
-    used_up = spent(situation.seen.grant.quota) if attempt.gpus and situation.desired.spec is not None else None
-    return Closing(outcome=Outcome.QUOTA_EXCEEDED, message=used_up) if used_up is not None else None
+    return spent(situation.seen.grant.quota) if attempt.gpus and situation.desired.spec is not None else None
 
 
-def scaled_down(attempt: Attempt, situation: Situation) -> Closing | None:
+def scaled_down(attempt: Attempt, situation: Situation) -> str | None:
     """There are to be fewer replicas."""
     if situation.desired.spec is None or attempt.replica < situation.target:
         return None
-    return Closing(outcome=Outcome.SCALED_DOWN, message=f"The service was scaled to {situation.target}.")
+    return f"The service was scaled to {situation.target}."
 
 
-def outdated(attempt: Attempt, situation: Situation) -> Closing | None:
+def outdated(attempt: Attempt, situation: Situation) -> str | None:
     """It was launched otherwise than is wanted now, and its replacement may begin.
 
     `rolling`: one at a time, and one that serves only if all others do. `recreate`: all at once.
@@ -56,16 +54,21 @@ def outdated(attempt: Attempt, situation: Situation) -> Closing | None:
     is_rolling = desired.spec.update_strategy == "rolling"
     if is_rolling and attempt.ready and situation.ready_without(attempt) < _possible(situation) - 1:
         return None
-    return Closing(outcome=Outcome.OUTDATED, message=f"The service was changed (generation {desired.generation}).")
+    return f"The service was changed (generation {desired.generation})."
 
 
-CLOSINGS: tuple[ClosingPolicy, ...] = (stopped, quota_exceeded, scaled_down, outdated)
+CLOSINGS: tuple[tuple[Outcome, ClosingPolicy], ...] = (
+    (Outcome.STOPPED, stopped),
+    (Outcome.QUOTA_EXCEEDED, quota_exceeded),
+    (Outcome.SCALED_DOWN, scaled_down),
+    (Outcome.OUTDATED, outdated),
+)
 
 
 def closing(attempt: Attempt, situation: Situation) -> Closing | None:
     """Return why an attempt is to be closed; `None` if it is wanted."""
-    verdicts = (policy(attempt, situation) for policy in CLOSINGS)
-    return next((verdict for verdict in verdicts if verdict is not None), None)
+    verdicts = ((outcome, policy(attempt, situation)) for outcome, policy in CLOSINGS)
+    return next((Closing(outcome=outcome, message=why) for outcome, why in verdicts if why is not None), None)
 
 
 def _possible(situation: Situation) -> int:

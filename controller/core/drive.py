@@ -52,10 +52,10 @@ def drive(situation: Situation) -> Driven:
         if wanted is None:
             standings.append(Standing(replica=replica))
             continue
-        held = hold(replica, wanted, situation) or _out_of_turn(len(submits), situation)
+        held = hold(replica, wanted, situation)
         if held is None:
             fresh = _next_attempt(replica, wanted, situation)
-            situation.put(fresh)
+            situation.open(fresh)
             submits.append(Submit(token=fresh.token))
         standings.append(Standing(replica=situation.replica(number), hold=held))
     waits_for_gpus = any(s.hold is not None and s.hold.for_gpus for s in standings)
@@ -65,14 +65,6 @@ def drive(situation: Situation) -> Driven:
         standings=tuple(standings),
         wants_gpus=situation.gpus_needed if waits_for_gpus else 0,
     )
-
-
-def _out_of_turn(submits: int, situation: Situation) -> Hold | None:
-    """The pace of submissions lets no more through now."""
-    jobs = situation.seen.grant.jobs
-    if jobs is None or submits < jobs:
-        return None
-    return Hold(waits=Waits.TURN, message="It waits for its turn to be submitted: many are at once.")
 
 
 def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> Attempt:

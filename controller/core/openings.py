@@ -132,6 +132,14 @@ def over_quota(_replica: Replica, _opening: Opening, situation: Situation) -> Ho
     return Hold(waits=Waits.QUOTA, message=found.message, for_gpus=found.others_may_help) if found is not None else None
 
 
+def out_of_turn(_replica: Replica, _opening: Opening, situation: Situation) -> Hold | None:
+    """The pace of submissions lets no more through now."""
+    jobs = situation.seen.grant.jobs
+    if jobs is None or situation.opened < jobs:
+        return None
+    return Hold(waits=Waits.TURN, message="It waits for its turn to be submitted: many are at once.")
+
+
 HOLDS: tuple[HoldPolicy, ...] = (
     refused,
     given_up,
@@ -141,6 +149,7 @@ HOLDS: tuple[HoldPolicy, ...] = (
     left_over,
     other_launch,
     over_quota,
+    out_of_turn,
 )
 
 

@@ -48,29 +48,22 @@ _BY_CLUSTER = {
     ),
 }
 
-NOT_A_FAULT = frozenset(
-    {
-        Outcome.COMPLETED,
-        Outcome.SUBMIT_DEFERRED,
-        Outcome.NEVER_STARTED,
-        Outcome.CANCELLED,
-        Outcome.PREEMPTED,
-        Outcome.TIME_LIMIT,
-        Outcome.NODE_FAILED,
-        Outcome.REQUEUED,
-        Outcome.VANISHED,
-        Outcome.STOPPED,
-        Outcome.SCALED_DOWN,
-        Outcome.OUTDATED,
-        Outcome.SUPERSEDED,
-        Outcome.QUOTA_EXCEEDED,
-        ExitReason.TERMINATED,
-    }
-)
-"""Ends that say nothing against what was launched: they alone never make a service count as failed."""
-
 WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED, Outcome.QUOTA_EXCEEDED})
 """Ends that we brought about: people want something else now, have adopted something else, or set a ceiling."""
+
+NOT_A_FAULT = WISHED | {
+    Outcome.COMPLETED,
+    Outcome.SUBMIT_DEFERRED,
+    Outcome.NEVER_STARTED,
+    Outcome.CANCELLED,
+    Outcome.PREEMPTED,
+    Outcome.TIME_LIMIT,
+    Outcome.NODE_FAILED,
+    Outcome.REQUEUED,
+    Outcome.VANISHED,
+    ExitReason.TERMINATED,
+}
+"""Ends that say nothing against what was launched: they alone never make a service count as failed."""
 
 
 def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:

@@ -60,6 +60,8 @@ class Situation:
         self._ready: dict[int, int] = {}
         self._left: dict[int, int] = {}
         self._other_launches = 0
+        self.opened = 0
+        """How many attempts were opened in this pass."""
         for attempt in attempts:
             self.put(attempt)
 
@@ -76,6 +78,11 @@ class Situation:
         self._count(attempt, 1)
         self._attempts[attempt.token] = attempt
         self._of_replica.setdefault(attempt.replica, {})[attempt.token] = attempt
+
+    def open(self, attempt: Attempt) -> None:
+        """Take a new attempt, whose job is to be submitted."""
+        self.put(attempt)
+        self.opened += 1
 
     def replica(self, number: int) -> Replica:
         """Return one replica as it is by now."""

@@ -12,7 +12,7 @@ from unittest import mock
 from api.contract.job.words import Lane
 from controller.core import openings
 from controller.core.attempt import Attempt
-from controller.core.closings import CLOSINGS, Closing
+from controller.core.closings import CLOSINGS
 from controller.core.openings import Opening
 from controller.core.outcomes import Outcome
 from controller.core.situation import Replica, Situation
@@ -30,10 +30,10 @@ def hand_over(replica: Replica, situation: Situation) -> Opening | None:
     return Opening(lane=Lane.B if standing[0].lane is Lane.MAIN else Lane.MAIN, beside=REASON)
 
 
-def handed_over(attempt: Attempt, situation: Situation) -> Closing | None:
+def handed_over(attempt: Attempt, situation: Situation) -> str | None:
     """A younger attempt in the other lane is ready."""
     others = [a for a in situation.replica(attempt.replica).attempts if a.ready and a.incarnation > attempt.incarnation]
-    return Closing(outcome=Outcome.SUPERSEDED, message="Another one took over.") if others else None
+    return "Another one took over." if others else None
 
 
 @contextmanager
@@ -45,6 +45,6 @@ def in_use(while_: Callable[[], bool]) -> Iterator[None]:
 
     with (
         mock.patch("controller.core.openings.OPENINGS", (*openings.OPENINGS, if_wanted)),
-        mock.patch("controller.core.closings.CLOSINGS", (*CLOSINGS, handed_over)),
+        mock.patch("controller.core.closings.CLOSINGS", (*CLOSINGS, (Outcome.SUPERSEDED, handed_over))),
     ):
         yield

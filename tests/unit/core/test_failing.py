@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from controller.core.attempt import Attempt, SendOutcome
+from controller.core.closings import CLOSINGS
 from controller.core.desired import Desired
 from controller.core.limits import Limits
-from controller.core.outcomes import NOT_A_FAULT, Outcome
+from controller.core.outcomes import NOT_A_FAULT, WISHED, Outcome
 from controller.core.plan import Submit
 from controller.core.retries import failures_after, retry_at
 
@@ -152,6 +153,10 @@ def test_a_job_that_ran_counts_as_failed_all_the_same() -> None:
 @pytest.mark.parametrize("outcome", sorted(NOT_A_FAULT - {Outcome.COMPLETED}))
 def test_what_is_no_fault_never_gives_up(outcome: str) -> None:
     assert opens(gone(started(failures=99), outcome))
+
+
+def test_what_a_policy_closes_is_wished_and_so_no_fault() -> None:
+    assert {outcome for outcome, _ in CLOSINGS} <= WISHED <= NOT_A_FAULT
 
 
 def test_giving_up_ends_with_a_new_generation_or_another_launch() -> None:
