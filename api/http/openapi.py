@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.http.paging import MOST
+from api.web.errors import NAMES_REQUEST
 
 TITLE = "AI Factory Server Service"
 VERSION = "1.0.0"
 DESCRIPTION = "SLURM + Apptainer orchestration for AI workloads"
+
+EXTENDED = {NAMES_REQUEST: True}
+"""The `opt` of routes that the contract does not know; those that it knows refuse in its words, to the byte."""
 
 Schema = dict[str, Any]
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a request: the contract's ValidationError."""
+    """One thing that is wrong with a request, in the form of FastAPI's `ValidationError`."""
 
     loc: tuple[str | int, ...]
     """Where: `body`, then keys and indices."""
@@ -64,15 +64,15 @@ class UnavailableError(ApiError):
         super().__init__(503, detail, headers={"Retry-After": str(retry_after)})
 
 
-EXTENDED = {"extended": True}
-"""The `opt` of routes that the contract does not know."""
+NAMES_REQUEST = "names_request"
+"""Key of a route's `opt`: whether its refusals carry the request's id."""
 
 
 def _body(request: Request[Any, Any, Any], error: ApiError) -> dict[str, Any]:
-    """Return what is said. The contract's own refusals are its to the byte; others carry the request's id."""
+    """Return what is said; where we could not do it, the request's id too."""
     body: dict[str, Any] = {"detail": error.detail, **error.fields}
     handler = request.scope.get("route_handler")
-    if error.fields or error.status == HTTPStatus.SERVICE_UNAVAILABLE or (handler and handler.opt.get("extended")):
+    if error.fields or error.status == HTTPStatus.SERVICE_UNAVAILABLE or (handler and handler.opt.get(NAMES_REQUEST)):
         body["request_id"] = request_id(request.scope)
     return body
 

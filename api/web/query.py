@@ -1,4 +1,4 @@
-"""Reading what stands behind the question mark, and headers, with words for what is wrong in the contract's form."""
+"""Reading what stands behind the question mark, and headers, with words for what is wrong."""
 
 from __future__ import annotations
 

@@ -9,6 +9,10 @@ from typing import Any
 import jsonschema
 import pytest
 from api_world import HERE, World
+from litestar.routes import HTTPRoute
+
+from api.http import documents
+from api.web.errors import NAMES_REQUEST
 
 Described = dict[str, Any]
 
@@ -145,6 +149,19 @@ async def test_the_extended_document_adds_and_takes_nothing_away(world: World) -
             assert known["responses"].items() >= operation["responses"].items()
     for name, schema in contract["components"]["schemas"].items():
         assert extended["components"]["schemas"][name]["properties"].items() >= schema["properties"].items()
+
+
+def test_refusals_name_the_request_where_the_contract_knows_no_route(world: World) -> None:
+    extended = {(o.path, o.method) for o in documents.operations() if o.is_extended}
+    routes = [route for route in world.app.routes if isinstance(route, HTTPRoute)]
+    naming = {
+        (route.path_format, method.lower())
+        for route in routes
+        for handler in route.route_handlers
+        for method in handler.http_methods - {"OPTIONS"}
+        if handler.opt.get(NAMES_REQUEST)
+    }
+    assert naming == extended
 
 
 async def test_the_extended_document_names_every_field_on_the_wire(world: World) -> None:

@@ -17,6 +17,7 @@ from api.contract.settings import SlurmSettings
 from api.http.changes import Changes, check_match, read_if_match
 from api.http.openapi import (
     ANY_OBJECT,
+    EXTENDED,
     INTEGER,
     MAYBE_INTEGER,
     NOT_FOUND,
@@ -33,7 +34,7 @@ from api.http.recipes import Recipes
 from api.http.requests import config_problem
 from api.http.services import Services
 from api.http.wire import declaration, etag, service_response, status_of
-from api.web.errors import EXTENDED, ApiError, InvalidError
+from api.web.errors import ApiError, InvalidError
 from api.web.responses import JsonResponse
 
 MOST_TRIES = 10

@@ -11,10 +11,10 @@ from litestar.params import FromPath
 from sqlalchemy import Row
 
 from api.http.groups import Groups, group_status, running_jobs
-from api.http.openapi import ANY_OBJECT, INTEGER, Described, Operation, list_of, object_of, ref, text
+from api.http.openapi import ANY_OBJECT, EXTENDED, INTEGER, Described, Operation, list_of, object_of, ref, text
 from api.http.recipes import Recipes
 from api.http.services import Services
-from api.web.errors import EXTENDED, ApiError
+from api.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 

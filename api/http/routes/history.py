@@ -23,6 +23,7 @@ from api.http.history import (
     read_events,
 )
 from api.http.openapi import (
+    EXTENDED,
     INTEGER,
     MAYBE_INTEGER,
     MAYBE_TEXT,
@@ -39,7 +40,7 @@ from api.http.openapi import (
 from api.http.paging import next_link
 from api.http.services import Services
 from api.http.wire import conditions_of, iso
-from api.web.errors import EXTENDED, ApiError
+from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
 

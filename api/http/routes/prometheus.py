@@ -10,11 +10,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
-from api.http.openapi import NOT_FOUND, Described, Operation
+from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
 from api.web.engines import Engines, ReadyReplica
-from api.web.errors import EXTENDED, ApiError
+from api.web.errors import ApiError
 
 
 def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:

@@ -8,10 +8,10 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 
-from api.http.openapi import NOT_FOUND, Described, Operation, header, query
+from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation, header, query
 from api.http.services import Services
 from api.http.watching import LAST_NUMBER, ServiceWatch
-from api.web.errors import EXTENDED, ApiError
+from api.web.errors import ApiError
 from api.web.query import Query, bad_header
 from api.web.sse import event_stream
 
