@@ -53,7 +53,7 @@ def spec() -> LaunchSpec:
         binds=("/usr:/usr:ro",),
         volumes=(Volume(target="/data", path="/shared/x", root="/shared"),),
         files={"engine.py": "pass"},
-        resources=Resources(cpu=1, memory_mb=100, gpu=1, time_limit="1:00:00"),
+        resources=Resources(cpu=1, memory_mb=100, gpu=1, time_limit=60),
         health=Health(kind="command", command=("true",)),
         secret_variable="VLLM_API_KEY",
     )
