@@ -56,6 +56,8 @@ class System:
     def __init__(self, folder: Path, cluster: SlurmCluster, apptainer: str, more: str = "") -> None:
         self.folder = folder
         self.root = ROOT
+        self.release: Path | None = None
+        """Where the programs of another release lie, which are to be run; `None`: this one's."""
         self.cluster = cluster
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -79,7 +81,9 @@ class System:
 
         `under` is put before the command; `settings` are of the controller, and go by the environment.
         """
-        environment = os.environ | {f"AI_FACTORY_CONTROLLER_{key.upper()}": value for key, value in settings.items()}
+        environment = self._environment() | {
+            f"AI_FACTORY_CONTROLLER_{key.upper()}": value for key, value in settings.items()
+        }
         for name in programs or ("api", "controller"):
             module = {"api": "api.http", "controller": "controller"}[name.split("-")[0]]
             command = [*under, sys.executable, "-m", module, "--config", str(self.config)]
@@ -91,10 +95,13 @@ class System:
         if "api" in (programs or ("api",)):
             wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
 
-    def migrate(self) -> None:
-        """Make the database."""
-        command = [sys.executable, "-m", "api.cli", "--config", str(self.config), "migrate"]
-        subprocess.run(command, check=True, timeout=60, capture_output=True, cwd=self.folder)
+    def migrate(self, revision: str = "head") -> None:
+        """Make the database, or bring it to a schema."""
+        command = [sys.executable, "-m", "api.cli", "--config", str(self.config), "migrate", "--revision", revision]
+        subprocess.run(command, check=True, timeout=60, capture_output=True, cwd=self.folder, env=self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return os.environ | ({"PYTHONPATH": str(self.release)} if self.release is not None else {})
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> float:
         """Send a signal to a program and wait for its end; return how long that took, seconds."""

@@ -1,7 +1,8 @@
-"""A release's database and job, taken over by this version: migrated while the job runs, and nothing is touched.
+"""What runs outlives upgrades, and going back: other programs take it over, and nothing is touched.
 
 `tests/releases/0002` is what the release with that schema left: its database, the key, and of the job the parameters,
 the batch script and the wrapper. Only what a machine gives out (ids, ports, times) is put in anew.
+`tests/releases/0004/programs.tar.xz` is the whole of the release before this one: api, controller, migrations, recipes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from tests.slurm_cluster import SlurmCluster
 pytestmark = pytest.mark.cluster
 
 RELEASE = ROOT / "tests" / "releases" / "0002"
+BEFORE = ROOT / "tests" / "releases" / "0004"
 INSTALLATION, SERVICE = "z42chr", "7f96e9xf"
 TOKEN = f"af-{INSTALLATION}-{SERVICE}-0-1"
 TIMES = ("intent_at", "submitted_at", "claimed_at", "started_at", "launched_at", "serving_at", "ready_at")
@@ -139,3 +142,72 @@ def test_a_service_outlives_the_upgrade(old: System) -> None:
     old.sql("UPDATE alembic_version SET version_num = '9999'")
     for program in programs:
         assert "it was made by a newer one. Install that version, or restore a backup." in refusal(old, *program)
+
+
+@pytest.fixture
+def both(slurm_cluster: SlurmCluster, apptainer: str) -> Iterator[System]:
+    """An installation without a database, and beside it the programs of the release before."""
+    folder = Path(tempfile.mkdtemp(prefix="af-test-"))
+    system = System(folder, slurm_cluster, apptainer)
+    try:
+        with tarfile.open(BEFORE / "programs.tar.xz") as archive:
+            archive.extractall(folder / "before", filter="data")
+        yield system
+    finally:
+        system.close()
+        shutil.rmtree(folder)
+
+
+def _run(system: System, release: Path | None, schema: str) -> None:
+    """Have a release's programs take over, with its own recipes; `None`: this one's."""
+    for name in ("api", "controller"):
+        system.kill(name)
+    system.release = None
+    system.migrate(schema)
+    system.configure(*_recipes(system, release))
+    system.release = release
+    system.start()
+
+
+def _recipes(system: System, release: Path | None) -> tuple[str, str]:
+    """Return the folder of recipes that is named in the configuration, and the one that is to be."""
+    known = [str(root / "recipes") for root in (ROOT, system.folder / "before")]
+    wanted = str((release or ROOT) / "recipes")
+    return next(path for path in known if f'"{path}"' in system.config.read_text()), wanted
+
+
+def _looked_after(system: System, *services: str) -> list[tuple[object, ...]]:
+    """Let the programs be at work for a while; return the jobs that there are, and what is known of them."""
+    for service in services:
+        system.wait_status(service, "running")
+        assert system.prompt(service, "hello")["success"] is True
+    (before,) = system.sql("SELECT renewals FROM leases")[0]
+    wait_for(lambda: system.sql("SELECT renewals FROM leases")[0][0] > before + 6, "the controller was at work")
+    jobs = [(job["id"], job["name"]) for job in system.jobs()]
+    return [*sorted(jobs), *(tuple(a[name] for name in KEPT) for service in services for a in system.attempts(service))]
+
+
+def test_services_outlive_the_upgrade_and_going_back(both: System) -> None:
+    """The release before starts one service, this one another; each takes over what the other has started."""
+    release = both.folder / "before"
+    both.release = release
+    both.configure(*_recipes(both, release))
+    both.migrate()
+    both.start()
+    first = both.create(name="first")
+    started = _looked_after(both, first)
+
+    _run(both, None, "head")
+    assert _looked_after(both, first) == started
+    second = both.create(name="second")
+    started = _looked_after(both, first, second)
+    assert len(both.jobs()) == 2
+
+    _run(both, release, BEFORE.name)
+    assert _looked_after(both, first, second) == started
+    _run(both, None, "head")
+    assert _looked_after(both, first, second) == started
+
+    for service in (first, second):
+        both.delete(service)
+        assert [a["outcome"] for a in both.attempts(service)] == ["Stopped"]
