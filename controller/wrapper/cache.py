@@ -98,7 +98,7 @@ def is_cached(image: Image) -> bool:
     return image.definition is not None or "://" in str(image.source)
 
 
-def key(image: Image) -> str:
+def key(image: Image | CacheRecord) -> str:
     """Return the name of an image: a digest of its definition's text, or of its reference as it is written."""
     what = f"definition\n{image.definition}" if image.definition is not None else f"source\n{image.source}"
     return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -168,7 +168,7 @@ def disproof(entry: Entry, descriptor: int, check: Callable[[], None]) -> str | 
         require_private(entry.record)
     except PermissionError as error:
         return f"{error.filename}: {error.strerror}. Run: ai-factory secure"
-    if key(Image(source=record.source, definition=record.definition)) != entry.key:
+    if key(record) != entry.key:
         return f"{entry.record.name} is the record of another image"
     mark = _mark(record, os.fstat(descriptor))
     if _seen(entry) == mark:
