@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,11 @@ from collections.abc import Sequence
 from api.contract.exits import Exit, ExitError
 from api.contract.log import log_to_stderr
 from api.contract.settings import Settings, load
+from api.contract.trust import require_trust
 from controller.app import build
 from controller.installation import Installation, open_installation
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(config=options.config)
         log_to_stderr(settings)
+        for note in require_trust(settings):
+            log.warning("a folder is not closed to others", extra={"found": note})
         asyncio.run(_run(settings))
     except ExitError as error:
         return _say(error, error.code)

@@ -55,7 +55,15 @@ class ActionExecutor:
                     await self._cancel(action)
                 else:
                     await self._revoke(action, attempt)
+        await self._clear(record, attempts)
         await self._keep_probing(record, attempts)
+
+    async def _clear(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
+        """Have nothing secret lie in the folders of what is gone now: a job that never ran has not removed it."""
+        before = {a.token for a in record.attempts if a.gone_at is None}
+        for attempt in attempts:
+            if attempt.gone_at is not None and attempt.token in before:
+                await self._cluster.run_dirs.clear(attempt.service_id, attempt.token)
 
     async def _keep_probing(self, record: Record, attempts: tuple[Attempt, ...]) -> None:
         """Probe whatever may serve, closed ones too: an engine that answers is not gone, whatever the listing says."""

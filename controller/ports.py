@@ -135,6 +135,10 @@ class RunDirs(Protocol):
         """Link the claim as revoked, if nobody has it. Who has it is found by the next `read`."""
         ...
 
+    async def clear(self, service_id: str, token: str) -> None:
+        """Remove the parameters of an attempt that is gone, if they are there still: they hold its secret."""
+        ...
+
 
 class ImageMakers(Protocol):
     """Jobs that make images for the jobs of services."""

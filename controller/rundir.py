@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +31,14 @@ from api.contract.job.folder import (
     name_of,
     read_object,
 )
+from api.contract.job.private import BY_OTHERS, is_trusted, make_folder, open_regular, require_private
 from controller.bundle import bundle, file_name, launch_script
 from controller.core.attempt import ProbeSpec
 from controller.core.job_files import Claim, Held, JobExit, JobFiles, Revoked, Unreadable, Verdict
 from controller.ports import JobFolder, UsedTokenError
 from controller.signs import Sign, Signs
+
+log = logging.getLogger(__name__)
 
 LARGEST_FILE = 1_000_000
 
@@ -51,6 +56,7 @@ class SharedRunDirs:
         self._prologue = prologue
         self._bundle = bundle()
         self._launch = launch_script().encode()
+        self._supplied: dict[Path, tuple[int, ...]] = {}
         self._signs = Signs()
 
     def folder(self, service_id: str, token: str) -> Path:
@@ -68,7 +74,10 @@ class SharedRunDirs:
     async def prepare(
         self, service_id: str, token: str, parameters: bytes, probe: ProbeSpec | None = None
     ) -> JobFolder:
-        """Create the folder (0700) of an attempt with its parameters and how it is probed (0600); raises `OSError`."""
+        """Create the folder (0700) of an attempt with its parameters and how it is probed (0600); raises `OSError`.
+
+        What its job will run is compared with what it has to be, and written anew where it differs.
+        """
         return await asyncio.to_thread(self._prepare, self.job_folder(service_id, token), parameters, probe)
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
@@ -102,11 +111,10 @@ class SharedRunDirs:
 
     def _prepare(self, job: JobFolder, parameters: bytes, probe: ProbeSpec | None) -> JobFolder:
         folder = Path(job.path)
-        _make_private(self._run_dir, self._library)
-        for path, content in ((Path(job.wrapper), self._bundle), (Path(job.launch_script), self._launch)):
-            if not path.exists():
-                _write(path, content)
-        _make_private(self._run_dir, folder)
+        self._make_own(self._library)
+        self._supply(Path(job.wrapper), self._bundle)
+        self._supply(Path(job.launch_script), self._launch)
+        self._make_own(folder)
         if (folder / CLAIM).exists():
             raise UsedTokenError(f"{folder} is claimed")
         if self._prologue:
@@ -116,8 +124,34 @@ class SharedRunDirs:
         _write(folder / PARAMETERS, parameters)
         return job
 
+    def _make_own(self, folder: Path) -> None:
+        """Make a folder below RUN_DIR. Raises `OSError` where it, or one above it, is not ours alone to write to.
+
+        Jobs run what lies in it.
+        """
+        make_folder(folder)
+        for path in (folder, *folder.parents):
+            require_private(path)
+            if path == self._run_dir:
+                return
+
+    def _supply(self, path: Path, content: bytes) -> None:
+        """Have a file of the library hold this content, and be ours; one that was seen so is not read again."""
+        mark = _mark(path)
+        if mark and mark == self._supplied.get(path):
+            return
+        if not mark or not _holds(path, content):
+            if mark:
+                log.error("a file that jobs run was changed by somebody; it is written anew", extra={"file": path})
+            _write(path, content)
+        self._supplied[path] = _mark(path)
+
+    async def clear(self, service_id: str, token: str) -> None:
+        """Remove what the job of an attempt that is gone has not taken: its parameters, which hold the secret."""
+        await asyncio.to_thread(_forget_secret, self.folder(service_id, token))
+
     def _revoke(self, folder: Path) -> None:
-        _make_private(self._run_dir, folder)
+        self._make_own(folder)
         draft = folder / f".revoked.{secrets.token_hex(6)}"
         _write(draft, b'{"revoked": true}')
         try:
@@ -125,13 +159,32 @@ class SharedRunDirs:
                 os.link(draft, folder / CLAIM)
         finally:
             draft.unlink()
+        if isinstance(_claim(folder / CLAIM), Revoked):
+            _forget_secret(folder)
 
 
-def _make_private(run_dir: Path, folder: Path) -> None:
-    """Make a folder below RUN_DIR, nobody else's at every level, whatever the umask: jobs run what lies in it."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in (*reversed(folder.relative_to(run_dir).parents[:-1]), folder.relative_to(run_dir)):
-        (run_dir / path).mkdir(exist_ok=True, mode=0o700)
+def _mark(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file's content, owner and mode; nothing of one that is not there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether it is a file of ours, nobody else's to write to, with this content; raises `OSError`."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or not is_trusted(found.st_uid) or found.st_mode & BY_OTHERS:
+        return False
+    with open_regular(path) as file:
+        return file.read(len(content) + 1) == content
+
+
+def _forget_secret(folder: Path) -> None:
+    """Remove the parameters of a job that will not read them any more."""
+    with contextlib.suppress(OSError):
+        (folder / PARAMETERS).unlink()
 
 
 def read_job_files(folder: Path) -> JobFiles:

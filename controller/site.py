@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.contract.job.parameters import SecretFiles
 from api.contract.settings import Settings
 from controller.core.limits import Limits
 from controller.core.observed import Quota
@@ -16,8 +17,15 @@ def site(settings: Settings) -> Site:
         port_range=settings.slurm.port_range,
         volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
         python=settings.slurm.python,
+        secret_files=SecretFiles(roots=settings.slurm.secret_roots, never=_own_places(settings)),
         log_megabytes=settings.slurm.log_megabytes,
     )
+
+
+def _own_places(settings: Settings) -> tuple[str, ...]:
+    """Return where keys and job folders lie: a service could have them told, since its jobs run as we do."""
+    places = (settings.state_dir, settings.run_dir, settings.key_file, settings.api.admin_key_file)
+    return tuple(str(place) for place in places if place is not None)
 
 
 def limits(settings: Settings) -> Limits:

@@ -23,7 +23,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
 from api.contract.database import Database
+from api.contract.database_url import shown_url
 from api.contract.exits import ExitError
+from api.contract.job.private import make_folder
 from api.contract.settings import process_environment
 from api.contract.tables import EndpointRow, InstallationRow, LeaseRow, ServiceStatus
 
@@ -73,7 +75,7 @@ async def backup(database: Database, key_file: Path, target: Path, program: str)
 async def restore(database: Database, key_file: Path, source: Path) -> About:
     """Fill an empty database, and put the key in its place. Raises `BackupError`."""
     if await database.revision() is not None:
-        where = database.url.render_as_string()
+        where = shown_url(database.url)
         raise BackupError(f"{where} is not empty. Point state_dir or database_url to a new place, or move it away.")
     try:
         with source.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -204,8 +206,8 @@ def _libpq(url: URL) -> Mapping[str, str]:
     given = {
         "PGHOST": url.query.get("host") or url.host,
         "PGPORT": url.query.get("port") or url.port,
-        "PGUSER": url.username,
-        "PGPASSWORD": url.password,
+        "PGUSER": url.username or url.query.get("user"),
+        "PGPASSWORD": url.password or url.query.get("password"),
         "PGDATABASE": url.database,
         "PGSSLMODE": url.query.get("ssl"),
     }
@@ -219,7 +221,7 @@ def _path(database: Database) -> Path:
 @contextlib.contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     """Give a private folder on the same file system, and remove it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=".ai-factory-", dir=target.parent) as folder:
         yield Path(folder)
 

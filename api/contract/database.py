@@ -8,6 +8,7 @@ aiosqlite takes four for every statement, which is most of what a short one cost
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sqlite3
 import time
@@ -20,13 +21,15 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from api.contract.database_url import parse_url, shown_url
 from api.contract.exits import Exit, ExitError
+from api.contract.job.private import make_folder
 from api.contract.settings import shared_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -102,7 +105,7 @@ class Database:
             return await self.read(_revision)
         except (SQLAlchemyError, OSError, TypeError) as error:  # TypeError: an option that the driver does not know
             raise SchemaError(
-                f"The database {self.url.render_as_string()} can't be reached: {cause(error)}. "
+                f"The database {shown_url(self.url)} can't be reached: {cause(error)}. "
                 "Check database_url, and that the server runs."
             ) from error
 
@@ -118,7 +121,7 @@ class Database:
         found, wanted = await self.revision(), head()
         if found == wanted:
             return
-        where = self.url.render_as_string()
+        where = shown_url(self.url)
         if found is None:
             raise SchemaError(f"The database {where} has no tables yet. Run: ai-factory migrate")
         if found not in revisions():
@@ -131,10 +134,9 @@ class Database:
 
 def driver_url(url: str) -> URL:
     """Complete a database URL with the asynchronous driver; raises `SchemaError` for what can't be used."""
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError as error:
-        raise SchemaError(f"database_url is not a database URL: {url!r}.") from error
+    parsed = parse_url(url)
+    if parsed is None:  # it may hold a password in the wrong place, so it is not shown
+        raise SchemaError("database_url is not a database URL. Write it like postgresql://USER@HOST/NAME")
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
     driver = drivers.get(parsed.drivername.split("+")[0])
     if driver is None:
@@ -176,9 +178,15 @@ async def migrate(database: Database, revision: str = "head", *, installation: s
     `installation` is the id that an empty database gets; `None`: a new one. Raises `SchemaError` if it has another.
     """
     if database.is_sqlite:
-        Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_file(Path(database.url.database or ""))
     async with database.write() as connection:
         await connection.run_sync(_migrate, revision, installation)
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty file of mode 0600; SQLite gives its log the mode of the database."""
+    make_folder(path.parent)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _revision(connection: Connection) -> str | None:
@@ -210,7 +218,7 @@ def _name(connection: Connection, installation: str, *, is_new: bool) -> None:
         connection.execute(text("UPDATE installation SET id = :id"), {"id": installation})
     found = connection.execute(text("SELECT id FROM installation")).scalar_one()
     if found != installation:
-        where = connection.engine.url.render_as_string()
+        where = shown_url(connection.engine.url)
         raise SchemaError(f"The database {where} is that of installation {found}. An id is only given to an empty one.")
 
 

@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 
 from api.contract.exits import Exit, ExitError
+from api.contract.job.private import make_folder, open_regular
 
 ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 """Easy to read and to type: no 0/o, 1/i/l, u."""
@@ -39,7 +40,7 @@ def load_key(path: Path) -> bytes:
     except FileNotFoundError:
         pass
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent)
         _make_key(path)
     except OSError as error:
         raise KeyFileError(f"The key file {path} can't be made: {error.strerror}.") from error
@@ -64,8 +65,8 @@ def _make_key(path: Path) -> None:
 
 def _read_key(path: Path) -> bytes:
     try:
-        mode = path.stat().st_mode
-        key = path.read_bytes()
+        with open_regular(path) as file:
+            mode, key = os.fstat(file.fileno()).st_mode, file.read()
     except FileNotFoundError:
         raise
     except OSError as error:

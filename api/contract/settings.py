@@ -64,6 +64,8 @@ class SlurmSettings:
     """Folder on the compute nodes for the writable volumes of services; empty: `volumes` in run_dir."""
     volume_roots: tuple[str, ...] = ()
     """Folders on the compute nodes below which a service's config may place volumes by path."""
+    secret_roots: tuple[str, ...] = ()
+    """Folders on the compute nodes below which the files of `environment_from` must lie; empty: anywhere."""
     port_range: tuple[Port, Port] | None = None
     """Ports that engines may listen on, where a firewall leaves only some open."""
     time_warning: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 120

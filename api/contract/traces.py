@@ -56,9 +56,14 @@ def find_traces(settings: Settings) -> Traces:
     return Traces(
         plans=plans,
         planned=_newest_planned(plans) or _newest_planned(plans.with_name(f"{PLANS}.1")),
-        jobs=tuple(sorted(folder for folder in _own_folders(settings.run_dir) if _holds_jobs(folder))),
+        jobs=job_folders(settings.run_dir),
         key_file=settings.key_file if settings.key_file.exists() else None,
     )
+
+
+def job_folders(run_dir: Path) -> tuple[Path, ...]:
+    """Return the folders in RUN_DIR that hold this user's jobs, one an installation."""
+    return tuple(sorted(folder for folder in _own_folders(run_dir) if _holds_jobs(folder)))
 
 
 class _PlannedFor(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 
@@ -14,10 +15,13 @@ from api.contract.exits import ExitError
 from api.contract.identity import load_key
 from api.contract.listen import listen
 from api.contract.settings import Settings, load, process_environment
+from api.contract.trust import require_trust
 from api.http.app import create_app
 from api.web.auth import open_door
 from api.web.log import log_to_stderr
 from api.web.serve import BACKLOG, serve
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -47,6 +51,8 @@ def run(settings: Settings) -> int:
 
 async def serve_api(settings: Settings) -> None:
     """Serve until TERM or INT. Raises `ExitError`."""
+    for note in require_trust(settings):
+        log.warning("a folder is not closed to others", extra={"found": note})
     door = open_door(settings.api, os.getuid())
     database = await open_database(settings.database_url)
     try:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
 from api.contract.exits import Exit, ExitError
+from api.contract.job.private import open_regular
 from api.contract.settings import ApiSettings
 from api.web.errors import ApiError
 from api.web.peers import STATE_KEY, Connection
@@ -116,8 +118,8 @@ def open_door(settings: ApiSettings, uid: int) -> Door:
 def read_admin_key(path: Path) -> str:
     """Read the administrator's key; raises `UnsafeError` if it is missing, empty or not its owner's alone."""
     try:
-        mode = path.stat().st_mode & 0o777
-        key = path.read_text(encoding="ascii").strip()
+        with open_regular(path) as file:
+            mode, key = os.fstat(file.fileno()).st_mode & 0o777, file.read().decode("ascii").strip()
     except OSError as error:
         raise UnsafeError(
             f"The key file {path} (api.admin_key_file) can't be read: {error.strerror}. "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from api.contract.job.parameters import HealthCommand, Parameters, VolumeMount
+from api.contract.job.parameters import HealthCommand, Parameters, SecretFiles, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 from controller.core.attempt import Attempt
 
@@ -20,6 +20,7 @@ class Site:
     """The folder on the nodes below which services have volumes of their own."""
     python: str
     """The Python on the nodes that runs the wrapper."""
+    secret_files: SecretFiles = field(default_factory=SecretFiles)
     log_megabytes: int = 0
     """How long each log of a job may grow before it is rotated; 0: for ever."""
 
@@ -36,6 +37,7 @@ def parameters(spec: LaunchSpec, attempt: Attempt, secret: str, site: Site) -> P
         command=spec.command,
         environment=spec.environment,
         environment_from=spec.environment_from,
+        secret_files=site.secret_files,
         binds=spec.binds,
         volumes=tuple(_mount(volume, attempt, site) for volume in spec.volumes),
         files=spec.files,

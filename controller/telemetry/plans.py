@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from api.contract.job.private import make_folder
 from api.contract.log import current
 from api.contract.traces import PLANS
 from controller.core.codec import Decision, encode, of_one_service, without_private
@@ -28,7 +29,7 @@ class PlanLog:
         self._most = megabytes * MEGABYTE
         self._failing = False
         with contextlib.suppress(OSError):  # what prevents it is said at the first plan
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
 
     def report(self, done: Pass) -> None:
         """Write a plan down, unless it is empty."""

@@ -3,6 +3,7 @@
 KEY.sif    the image; it gets this name when it is whole and on the disk
 KEY.json   its record: what it was made of, and the SHA-256 of the file
 KEY.used   touched whenever a job takes it
+KEY.seen   of which file it was last seen that its SHA-256 is the recorded one: that file's marks
 KEY.lock   locked by whoever makes it, replaces it or removes it
 
 and, with a dot before it, what is on its way: KEY.partial, and KEY.N.old, which was replaced or removed.
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from api.contract.job.parameters import Image
+from api.contract.job.private import require_private
 from controller.wrapper.files import remove, replace
 
 CHUNK = 1 << 20
@@ -72,6 +74,11 @@ class Entry:
         return self.cache / f"{self.key}.used"
 
     @property
+    def seen(self) -> Path:
+        """The file that says of which image it was last seen that it is what the record says."""
+        return self.cache / f"{self.key}.seen"
+
+    @property
     def lock(self) -> Path:
         """The file that is locked by whoever changes any of the others. It is never removed."""
         return self.cache / f"{self.key}.lock"
@@ -91,7 +98,7 @@ def is_cached(image: Image) -> bool:
     return image.definition is not None or "://" in str(image.source)
 
 
-def key(image: Image) -> str:
+def key(image: Image | CacheRecord) -> str:
     """Return the name of an image: a digest of its definition's text, or of its reference as it is written."""
     what = f"definition\n{image.definition}" if image.definition is not None else f"source\n{image.source}"
     return hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -99,11 +106,16 @@ def key(image: Image) -> str:
 
 def sha256(path: Path, check: Callable[[], None] = lambda: None) -> str:
     """Return the digest of a file; `check` is called on the way, and may raise. Raises `OSError`."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            check()
+        return _sha256(file.fileno(), check)
+
+
+def _sha256(descriptor: int, check: Callable[[], None]) -> str:
+    digest, offset = hashlib.sha256(), 0
+    while chunk := os.pread(descriptor, CHUNK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+        check()
     return digest.hexdigest()
 
 
@@ -135,7 +147,55 @@ def publish(entry: Entry, record: CacheRecord) -> None:
     entry.partial.replace(entry.image)
     flush(entry.cache)
     replace(entry.record, json.dumps(asdict(record)))
+    with contextlib.suppress(OSError):  # then the first job looks
+        replace(entry.seen, _mark(record, entry.image.stat()))
     clear_aside(entry)
+
+
+def disproof(entry: Entry, descriptor: int, check: Callable[[], None]) -> str | None:
+    """Say why an image that is held is not to be run; `None`: nothing speaks against it. Raises `OSError`.
+
+    It has to be ours alone, and to be what was written down when it was made. All of it is read but where its marks are
+    those that it had when that was last done; `check` is called on the way, and may raise. Of one without a record only
+    the first can be said.
+    """
+    try:
+        for path in (entry.cache, entry.image):
+            require_private(path)
+        record = read_record(entry)
+        if record is None:
+            return None
+        require_private(entry.record)
+    except PermissionError as error:
+        return f"{error.filename}: {error.strerror}. Run: ai-factory secure"
+    if key(record) != entry.key:
+        return f"{entry.record.name} is the record of another image"
+    mark = _mark(record, os.fstat(descriptor))
+    if _seen(entry) == mark:
+        return None
+    found = _sha256(descriptor, check)
+    if found != record.sha256:
+        return f"its SHA-256 is {found}, but {record.sha256} was written down when it was made"
+    with contextlib.suppress(OSError):  # the next job reads it once more
+        replace(entry.seen, mark)
+    return None
+
+
+def _mark(record: CacheRecord, status: os.stat_result) -> str:
+    """Return what is another for each content: the record's digest, and what changes when somebody writes to the file.
+
+    All clients of a network file system see the same.
+    """
+    return f"{record.sha256} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _seen(entry: Entry) -> str:
+    """Return the marks of the image that was read last; nothing if others may have written them."""
+    try:
+        require_private(entry.seen)
+        return entry.seen.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def hold(path: Path, wait: Callable[[], None]) -> int | None:
@@ -145,7 +205,7 @@ def hold(path: Path, wait: Callable[[], None]) -> int | None:
     descriptor holds nothing: then nothing of the cache is ever removed.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESTALE):
             return None
@@ -153,7 +213,7 @@ def hold(path: Path, wait: Callable[[], None]) -> int | None:
     try:
         while _locked(descriptor, fcntl.LOCK_SH) is False:
             wait()
-        if _is(descriptor, path):
+        if is_in_place(descriptor, path):
             return descriptor
     except BaseException:
         os.close(descriptor)
@@ -190,6 +250,7 @@ def discard(entry: Entry) -> bool:
             aside = entry.aside()
             entry.image.rename(aside)
             remove(entry.record)
+            remove(entry.seen)
             remove(entry.used)
             flush(entry.cache)
             aside.unlink()
@@ -244,7 +305,7 @@ def _locked(descriptor: int, kind: int, must: bool = False) -> bool | None:
     return True
 
 
-def _is(descriptor: int, path: Path) -> bool:
+def is_in_place(descriptor: int, path: Path) -> bool:
     """Whether a file that was opened still lies under that name."""
     try:
         mine, there = os.fstat(descriptor), path.stat()

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from api.contract.job.parameters import Image
+from api.contract.job.private import make_folder
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper import cache
 from controller.wrapper.cache import CacheRecord, Entry
@@ -52,9 +53,9 @@ class Images:
         entry = Entry(self._cache, cache.key(image))
         self._report.image = entry.key
         try:
-            while refresh or cache.hold(entry.image, self._wait) is None:
+            while refresh or not self._take(entry):
                 self._report.step(Step.IMAGE, f"waiting for {entry.image.name}")
-                self._cache.mkdir(parents=True, exist_ok=True)
+                make_folder(self._cache)
                 with cache.locked(entry.lock, self._wait):
                     if refresh or not entry.image.exists():
                         self._build(image, entry, job_folder, scratch)
@@ -65,6 +66,28 @@ class Images:
             ) from error
         cache.touch(entry)
         return entry.image
+
+    def _take(self, entry: Entry) -> bool:
+        """Hold an image, and see that it is what was made; whether there is one. Raises `FailedError`, `OSError`."""
+        while True:
+            descriptor = cache.hold(entry.image, self._wait)
+            if descriptor is None:
+                return False
+            trouble = cache.disproof(entry, descriptor, self._beat)
+            if trouble is None:
+                return True
+            if cache.is_in_place(descriptor, entry.image):
+                raise FailedError(
+                    ExitReason.IMAGE_FAILED,
+                    f"{entry.image} is not run: {trouble}. See: ai-factory images verify {entry.key}",
+                )
+            os.close(descriptor)  # it was made anew meanwhile
+
+    def _beat(self) -> None:
+        """Live on while a long file is read, and say so."""
+        self._report.step(Step.IMAGE, "reading the image to compare it with its digest")
+        self._signals.check()
+        self._signals.wait(0.0)
 
     def _build(self, image: Image, entry: Entry, job_folder: Path, scratch: Path) -> None:
         partial = entry.partial
@@ -83,6 +106,7 @@ class Images:
                 raise FailedError(
                     ExitReason.IMAGE_FAILED, f"apptainer {command[1]} ended with {code}\n{reason(log.lines())}"
                 )
+            partial.chmod(0o600)
             cache.publish(entry, self._record(image, partial))
         finally:
             remove(partial)
@@ -91,7 +115,7 @@ class Images:
         return CacheRecord(
             source=image.source,
             definition=image.definition,
-            sha256=cache.sha256(made, self._signals.check),
+            sha256=cache.sha256(made, self._beat),
             size=made.stat().st_size,
             made_at=time.time(),
             host=socket.gethostname(),

@@ -19,21 +19,30 @@ af_begin() {
   trap - EXIT
   set +eu
   find_python "$af_python"
-  [ -n "$af_found" ] || af_give_up "$1"
+  [ -n "$af_found" ] || af_give_up "$1" PythonMissing "No Python 3.9 or later was found" "$(af_search)" \
+    "Set slurm.python to one that every node has, or load one by slurm.prologue."
+  af_is_whole || af_give_up "$1" WrapperChanged "$af_wrapper is not what was submitted, or can't be read," \
+    "Its SHA-256 must begin as its name says. See who may write there: ai-factory doctor"
   [ -z "$af_tried$af_absent" ] || echo "launch: $(af_search) Taking $af_found." >&2
   exec "$af_found" -I -X utf8 "$af_wrapper" "$af_job" "$1"
 }
 
 af_search() { echo "slurm.python is $af_python. Found: ${af_tried:-none}. Not found: ${af_absent:-none}."; }
 
-# No Python will do. So do here what the wrapper does: claim the attempt (link(2), see claim.py), and only then say how
-# it ended. Who does not get the claim leaves no trace.
+# af_is_whole: whether the wrapper is the one that was submitted, which its name tells by the beginning of its SHA-256
+af_is_whole() {
+  local found name=${af_wrapper##*-} PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+  found=$(sha256sum <"$af_wrapper") && [ "${found:0:32}" = "${name%.pyz}" ]
+}
+
+# af_give_up CODE REASON WHAT WORD…: the wrapper can't be run. So do here what it does: claim the attempt (link(2), see
+# claim.py), and only then say how it ended. Who does not get the claim leaves no trace.
 af_give_up() {
   local host draft message LC_ALL=C PATH=$PATH:/usr/local/bin:/usr/bin:/bin
   host=$(uname -n)
-  message="No Python 3.9 or later was found on $host. $(af_search)"
+  message="$3 on $host."
   [ "$1" = 0 ] || message+=" The prologue ended with $1."
-  message+=" Set slurm.python to one that every node has, or load one by slurm.prologue."
+  message+=" ${*:4}"
   echo "launch: $message" >&2
   [ -n "$SLURM_JOB_ID" ] || exit 2
   umask 077
@@ -48,7 +57,7 @@ af_give_up() {
   fi
   rm -f "$draft" "$af_job/params.json"
   message=${message//[^ -~]/?} message=${message//\\/\\\\} message=${message//\"/\\\"}
-  printf '{"code": 1, "reason": "PythonMissing", "message": "%s", "at": %d}' "$message" "$(date +%s)" \
+  printf '{"code": 1, "reason": "%s", "message": "%s", "at": %d}' "$2" "$message" "$(date +%s)" \
     >"$af_job/.exit.json.tmp" &&
     sync "$af_job/.exit.json.tmp" && mv -T "$af_job/.exit.json.tmp" "$af_job/exit.json"
   exit 1

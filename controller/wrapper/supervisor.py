@@ -89,7 +89,7 @@ class Supervisor:
     def _write_files(self) -> Path:
         folder = self._folder / RECIPE_FILES
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             for name, text in self._parameters.files.items():
                 write_new(folder / name, text)
         except OSError as error:

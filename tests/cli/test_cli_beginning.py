@@ -12,6 +12,7 @@ import pytest
 from backends import Backend
 from cli_tools import Run
 
+from api.contract.job.private import make_folder
 from api.contract.traces import PLANS
 
 OLD = "k3x9pq"
@@ -31,16 +32,17 @@ class Place:
             return str(connection.execute("SELECT id FROM installation").fetchone()[0])
 
     def leave_plans(self, installation: str = OLD) -> None:
-        self.state.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state)
         (self.state / PLANS).write_text(f'{{"desired": {{"installation": "{installation}"}}}}\n')
+        (self.state / PLANS).chmod(0o600)
 
     def leave_key(self) -> None:
-        self.state.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state)
         self.key.write_bytes(b"k" * 32)
         self.key.chmod(0o600)
 
     def leave_job(self, installation: str = OLD) -> None:
-        (self.run / installation / "chat1" / f"af-{installation}-chat1-0-1").mkdir(parents=True)
+        make_folder(self.run / installation / "chat1" / f"af-{installation}-chat1-0-1")
 
     def lose_database(self) -> None:
         for path in self.state.glob("ai-factory.db*"):

@@ -273,6 +273,9 @@ class SimRunDirs:
             folder.claim, folder.claim_at = REVOKED, world.now
         await Boundary("after revoke")
 
+    async def clear(self, service_id: str, token: str) -> None:
+        """Nothing secret lies in a simulated folder."""
+
 
 class SimProbes:
     """What probing the engines tells this controller."""

@@ -92,6 +92,9 @@ class World:
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
 
+    async def clear(self, service_id: str, token: str) -> None:
+        self._do("clear", service_id, token)
+
     async def submit(self, submission: Submission) -> Sent:
         self._do("submit", submission.token)
         self.submission = submission
@@ -328,6 +331,15 @@ class TestCancellingAndRevoking:
         world.errors[verb] = error
         with pytest.raises(type(error)):
             await act(executor, (A,), action)
+
+
+class TestClearing:
+    async def test_what_is_gone_keeps_no_secret(self, executor: ActionExecutor, world: World) -> None:
+        gone = replace(A, gone_at=3.0)
+        await executor.act(TERM, record(A, B), (gone, B), ())
+        assert world.done == [("clear", "one", "a"), ("forget", "a")]
+        await act(executor, (gone, B))
+        assert world.done[2:] == [("forget", "a")], "once is enough"
 
 
 class TestProbing:

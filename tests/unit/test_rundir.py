@@ -15,6 +15,7 @@ import pytest
 
 import controller.rundir
 import controller.wrapper.report
+from api.contract.job.private import make_folder
 from api.contract.launch import Health
 from controller.bundle import bundle, launch_script
 from controller.core.attempt import ProbeSpec
@@ -23,6 +24,7 @@ from controller.ports import UsedTokenError
 from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper.locks import claim
 from controller.wrapper.report import Report
+from tests.another_user import UID, give_away
 
 TOKEN = "af-x-one-0-1"
 
@@ -43,7 +45,7 @@ def run_dirs(tmp_path: Path) -> SharedRunDirs:
 @pytest.fixture
 def folder(run_dirs: SharedRunDirs) -> Path:
     folder = run_dirs.folder("one", TOKEN)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     return folder
 
 
@@ -132,6 +134,54 @@ class TestPrepare:
         assert Path(second.launch_script).read_text() == "#!/bin/bash\n# newer\n"
         assert Path(third.wrapper).read_bytes() == b"newer"
         assert Path(first.wrapper).read_bytes() == bundle()
+
+    @pytest.mark.parametrize("which", ["wrapper", "launch_script"])
+    async def test_a_supervisor_that_was_changed_is_written_anew(
+        self, run_dirs: SharedRunDirs, which: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        made = await run_dirs.prepare("one", "a", b"{}")
+        path = Path(getattr(made, which))
+        before, content = path.stat(), path.read_bytes()
+        path.write_bytes(b"#" * len(content))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert not caplog.records
+        await run_dirs.prepare("one", "b", b"{}")
+        assert path.read_bytes() == content
+        (told,) = caplog.records
+        assert (told.levelname, told.__dict__["file"]) == ("ERROR", path)
+
+    @pytest.mark.parametrize("which", ["wrapper", "launch_script"])
+    async def test_a_supervisor_that_was_there_before_is_looked_at(
+        self, run_dirs: SharedRunDirs, tmp_path: Path, which: str
+    ) -> None:
+        path = Path(getattr(run_dirs.job_folder("one", TOKEN), which))
+        make_folder(path.parent)
+        for plant in (lambda: path.write_bytes(b"planted"), lambda: give_away(path), lambda: path.chmod(0o666)):
+            plant()
+            await SharedRunDirs(tmp_path / "far" / "run", "x", "").prepare("one", TOKEN, b"{}")
+            assert path.read_bytes() in (bundle(), launch_script().encode())
+            assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (os.getuid(), 0o600)
+
+    async def test_a_supervisor_that_was_seen_is_not_read_again(
+        self, run_dirs: SharedRunDirs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await run_dirs.prepare("one", "a", b"{}")
+        monkeypatch.setattr(controller.rundir, "_holds", lambda *_: pytest.fail("it is read again"))
+        await run_dirs.prepare("one", "b", b"{}")
+
+    @pytest.mark.parametrize("name", [".", "lib", "x", "x/one", f"x/one/{TOKEN}"])
+    async def test_nothing_is_put_where_others_have_a_hand(self, tmp_path: Path, name: str) -> None:
+        run_dirs = SharedRunDirs(tmp_path / "run", "x", "")
+        folder = tmp_path / "run" / name
+        make_folder(folder)
+        folder.chmod(0o770)
+        with pytest.raises(PermissionError, match="others may write to it"):
+            await run_dirs.prepare("one", TOKEN, b"{}")
+        folder.chmod(0o700)
+        give_away(folder)
+        with pytest.raises(PermissionError, match=f"belongs to user {UID}"):
+            await run_dirs.prepare("one", TOKEN, b"{}")
+        assert not list(tmp_path.rglob("params.json"))
 
     async def test_what_can_not_be_written_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
@@ -241,6 +291,24 @@ class TestRevoking:
         with pytest.raises(claim.ClaimLostError):
             claim.take(folder, 7)
 
+    async def test_what_is_revoked_keeps_no_secret(self, run_dirs: SharedRunDirs) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b'{"secret": "x"}')
+        await run_dirs.revoke("one", TOKEN)
+        assert names(made.path) == ["claim"]
+
+    async def test_what_a_job_has_claimed_it_may_read(self, run_dirs: SharedRunDirs) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b'{"secret": "x"}')
+        claim.take(Path(made.path), 7)
+        await run_dirs.revoke("one", TOKEN)
+        assert names(made.path) == ["claim", "params.json"]
+
+    async def test_what_was_not_taken_is_cleared(self, run_dirs: SharedRunDirs) -> None:
+        made = await run_dirs.prepare("one", TOKEN, b'{"secret": "x"}', PROBE_SPEC)
+        for _ in range(2):
+            await run_dirs.clear("one", TOKEN)
+            assert names(made.path) == ["probe.json"]
+        await run_dirs.clear("one", "never made")
+
     async def test_leaves_a_taken_one(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 7)
         await run_dirs.revoke("one", TOKEN)
@@ -273,7 +341,7 @@ class TestRevoking:
         for round_ in range(12):
             run_dirs = SharedRunDirs(tmp_path / str(round_), "x", "")
             folder = run_dirs.folder("one", TOKEN)
-            folder.mkdir(parents=True)
+            make_folder(folder)
             start, won = context.Event(), context.SimpleQueue()
             contenders = [
                 context.Process(target=_contend, args=(run_dirs, folder, job_id, start, won)) for job_id in range(4)

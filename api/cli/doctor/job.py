@@ -12,6 +12,7 @@ from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
 from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
+from api.contract.job.private import make_folder, require_private
 from api.contract.settings import Settings
 from controller.slurm.argv import address_command, list_command, submit_command
 from controller.slurm.errors import diagnose
@@ -118,9 +119,11 @@ class JobProbe:
         folder, name = self._settings.run_dir / "doctor", f"af-doctor-{new_id()}"
         here, script = folder / f"{name}.here", folder / f"{name}.sh"
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            here.write_text(name)
-            script.write_text(SCRIPT.replace("# include find_python\n", shell()))
+            make_folder(folder)
+            require_private(folder)
+            for path, text in ((here, name), (script, SCRIPT.replace("# include find_python\n", shell()))):
+                path.touch(mode=0o600)
+                path.write_text(text)
             self._report = self._submit(folder, name, script)
         finally:
             for file in folder.glob(f"{name}.*"):
@@ -299,5 +302,5 @@ def _refresh(folder: Path, name: str) -> None:
     """Change the folder: a network file system then asks its server again what the folder holds."""
     scratch = folder / f"{name}.scratch"
     with contextlib.suppress(OSError):
-        scratch.touch()
+        scratch.touch(mode=0o600)
         scratch.unlink()

@@ -20,7 +20,6 @@ from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
-from api.cli.site.config import masked_url
 from api.cli.terminal.text import duration
 from api.contract.database import (
     NETWORK_FILE_SYSTEMS,
@@ -31,12 +30,15 @@ from api.contract.database import (
     file_system,
     open_database,
 )
+from api.contract.database_url import shown_url
 from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_key
+from api.contract.job.private import make_folder
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
 from api.contract.tables import LeaseRow
 from api.contract.traces import find_traces
+from api.contract.trust import Fault, inspect
 
 LEAST_FOR_STATE = 2**28
 LEAST_FOR_JOBS = 2**30
@@ -90,15 +92,12 @@ class Local:
     def _permissions(self) -> str:
         """Ask who may write where database, key and jobs' programs lie: whoever can, runs jobs as this user."""
         state, jobs = self._settings.state_dir, self._settings.run_dir
-        for folder, paths in ((state, (state, *sorted(state.glob("*.db*")))), (jobs, (jobs,))):
-            for path in paths:
-                found = path.stat()
-                if found.st_uid != os.getuid():
-                    remedy = f"Run: sudo chown -R {os.getuid()} {folder}"
-                    raise CheckFailedError(f"{path} belongs to user {found.st_uid}", remedy)
-                if found.st_mode & 0o022:
-                    raise CheckFailedError(f"{path} may be written by others", f"Run: chmod -R go-w {folder}")
-        return f"{state} has mode {_mode(state)}, {jobs} {_mode(jobs)}"
+        found = tuple(inspect(self._settings))
+        for finding in found:
+            if finding.fault is not Fault.SHARED:
+                raise CheckFailedError(finding.what, finding.remedy)
+        modes = f"{state} has mode {_mode(state)}, {jobs} {_mode(jobs)}"
+        return ". ".join([modes, *(finding.what for finding in found)])
 
     def _room_for_state(self) -> str:
         return _room(self._settings.state_dir, LEAST_FOR_STATE, "Make room there, or set state_dir to another folder.")
@@ -113,7 +112,7 @@ class Local:
         except SchemaError as error:
             what, _, remedy = str(error).partition(". ")
             raise CheckFailedError(what, remedy or "Run: ai-factory migrate") from error
-        return f"{masked_url(self._settings.database_url)}, schema as it should be"
+        return f"{shown_url(self._settings.database_url)}, schema as it should be"
 
     async def _require_database(self) -> None:
         """Raise `SchemaError`, or `CheckFailedError` where it is empty, and an installation was run from here."""
@@ -123,7 +122,7 @@ class Local:
             if await database.revision() is None:
                 traces = find_traces(self._settings)
                 if traces.run_from_here:
-                    raise CheckFailedError(*lost(traces, masked_url(url)))
+                    raise CheckFailedError(*lost(traces, shown_url(url)))
             await database.check()
         finally:
             await database.close()
@@ -203,7 +202,7 @@ class Local:
 def _require_writable(folder: Path, setting: str) -> None:
     """Raise `CheckFailedError` unless files can be written there; a folder that is missing is made."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
             os.fsync(file.fileno())

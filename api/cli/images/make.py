@@ -10,6 +10,7 @@ from typing import TypeVar
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.images.words import origin, size
+from api.cli.trust import require_trust
 from api.contract.exits import Exit
 from controller.commands.images import make_image
 
@@ -19,6 +20,7 @@ _Made = TypeVar("_Made")
 def make(context: Context) -> Exit:
     """Pull or build an image, unless it is there."""
     arguments, console = context.arguments, context.console
+    require_trust(context)
     making = make_image(
         context.settings, arguments.what, where=arguments.where, refresh=arguments.refresh, tell=console.aside
     )

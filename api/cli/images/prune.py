@@ -8,6 +8,7 @@ import math
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.images.words import origin, size
+from api.cli.trust import require_trust
 from api.contract.exits import Exit
 from controller.commands.images import prune_images
 
@@ -22,6 +23,7 @@ def prune(context: Context) -> Exit:
         days = context.settings.images.keep_days or USUAL_DAYS
     if not 0 <= days < math.inf:
         raise CliError(f"--unused-for takes a number of days, not {days:g}.", Exit.USAGE)
+    require_trust(context)
     verdicts = asyncio.run(prune_images(context.settings, unused_for=days * 86400, dry=dry))
     removed = [image for image in verdicts if image["removed"]]
     console = context.console

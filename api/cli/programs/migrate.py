@@ -9,9 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.programs.beginning import NEW, installation_of, notes_on
-from api.cli.site.config import masked_url
+from api.cli.trust import require_trust
 from api.contract.database import Database, cause, revisions
 from api.contract.database import migrate as migrate_database
+from api.contract.database_url import shown_url
 from api.contract.exits import Exit
 from api.contract.traces import find_traces
 
@@ -35,6 +36,7 @@ def migrated(context: Context, revision: str = "head", installation: str | None 
 
     `installation` is what an empty database begins: an id, or `new`, whatever else may be lost.
     """
+    require_trust(context)
     return asyncio.run(_migrated(context, revision, installation))
 
 
@@ -48,9 +50,9 @@ async def _migrated(context: Context, revision: str, installation: str | None) -
             if before is not None and before not in revisions():
                 await database.check()  # says that a newer version made it
             if before is not None and installation == NEW:
-                raise CliError(f"The database {masked_url(url)} is not empty: it has its installation.", Exit.SETUP)
+                raise CliError(f"The database {shown_url(url)} is not empty: it has its installation.", Exit.SETUP)
             begins = before is None and revision != "base"
-            notes = notes_on(find_traces(settings), installation, masked_url(url)) if begins else ()
+            notes = notes_on(find_traces(settings), installation, shown_url(url)) if begins else ()
             await migrate_database(database, revision, installation=installation_of(installation))
             for note in notes:
                 context.console.note(note)
@@ -59,7 +61,7 @@ async def _migrated(context: Context, revision: str, installation: str | None) -
             await database.close()
     except (SQLAlchemyError, OSError) as error:
         raise CliError(
-            f"The database {masked_url(url)} can't be migrated: {cause(error)}. Nothing was changed.", Exit.SETUP
+            f"The database {shown_url(url)} can't be migrated: {cause(error)}. Nothing was changed.", Exit.SETUP
         ) from error
 
 

@@ -12,8 +12,8 @@ from typing import NoReturn
 from api.cli.context import Context, server_url
 from api.cli.programs.migrate import migrated
 from api.cli.programs.supervise import Program, supervise
-from api.cli.site.config import masked_url
 from api.cli.version import program_version
+from api.contract.database_url import shown_url
 from api.contract.exits import Exit
 from api.contract.listen import listen
 
@@ -71,7 +71,7 @@ async def _greet(context: Context) -> None:
 
     API         {url}
     docs        {url}/docs
-    database    {masked_url(settings.database_url)}
+    database    {shown_url(settings.database_url)}
     state_dir   {settings.state_dir}
     run_dir     {settings.run_dir}
 

@@ -14,6 +14,7 @@ import httpx
 from api.cli.context import Context, server_url
 from api.cli.errors import CliError
 from api.contract.exits import Exit
+from api.contract.job.private import open_regular
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -183,7 +184,8 @@ def admin_key(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        with open_regular(path) as file:
+            key = file.read().decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise CliError(f"api.admin_key_file ({path}) can't be read: {reason}.", Exit.SETUP) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from api.cli.context import Context
+from api.cli.trust import require_trust
 from api.contract.exits import Exit
 from api.contract.log import log_to_stderr
 from controller.commands.adopt import adopt as adopted
@@ -15,6 +16,7 @@ from controller.commands.foreign import listed_foreign, told_cancelled, told_for
 def adopt(context: Context) -> Exit:
     """Show the jobs of which the database knows nothing, take them over, or end those of another installation."""
     log_to_stderr(context.settings)
+    require_trust(context)
     if context.arguments.cancel is not None:
         return _cancel(context, context.arguments.cancel)
     console = context.console

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import Context
 from api.cli.errors import CliError
+from api.cli.trust import require_trust
 from api.cli.version import program_version
 from api.contract.backup import About
 from api.contract.backup import backup as write
@@ -31,6 +32,7 @@ def backup(context: Context) -> Exit:
 def restore(context: Context) -> Exit:
     """Fill an empty database from such a file."""
     file = Path(context.arguments.file)
+    require_trust(context)
     about = _with_database(context, lambda database: read(database, context.settings.key_file, file))
     made = datetime.fromtimestamp(about.made_at, UTC).isoformat(" ", "seconds")
     context.console.line(f"Installation {about.installation} is as it was at {made}, schema {about.schema}.")

@@ -9,15 +9,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
-
 from api.cli.context import Context
 from api.cli.terminal.table import Column
+from api.contract.database_url import MASK, shown_url
 from api.contract.exits import Exit
 from api.contract.settings import PREFIX, load, process_environment
 
-MASK = "***"
 _SECRET = re.compile(r"password|passwd|secret|credential|(^|_)(token|key|apikey)(_|$)", re.IGNORECASE)
 _COLUMNS = (
     Column("SETTING"),
@@ -51,23 +48,13 @@ def leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def masked(path: str, value: Any) -> Any:
     """Return a value with what is secret in it replaced."""
     if path == "database_url":
-        return masked_url(str(value))
+        return shown_url(str(value))
     if isinstance(value, Mapping):
         return {
             key: MASK if _SECRET.search(key) and not isinstance(inner, Mapping) else masked(f"{path}.{key}", inner)
             for key, inner in value.items()
         }
     return value
-
-
-def masked_url(url: str) -> str:
-    """Return a database URL without its password."""
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError:
-        return MASK
-    query = {key: MASK if _SECRET.search(key) else value for key, value in parsed.query.items()}
-    return parsed.set(query=query).render_as_string(hide_password=True)
 
 
 def _sources(context: Context, values: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add(commands: Commands) -> None:
-    """Add doctor, backup, restore, adopt, config and completion."""
+    """Add doctor, secure, backup, restore, adopt, config and completion."""
     doctor = command(
         commands, "doctor", "doctor.command:doctor", "check everything this needs",
         "doctor",
@@ -20,6 +20,13 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     doctor.add_argument("--no-job", dest="job", action="store_false", help="submit no job")
     doctor.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the job (%(default)g)")
+    command(
+        commands, "secure", "site.secure:secure",
+        "close state_dir and run_dir to others, and check what they could write; exit 1 if something is left to do",
+        "secure", "secure -o json",
+        formats=("table", "json"),
+        more="Services may run meanwhile.",
+    )  # fmt: skip
     backup = command(
         commands, "backup", "site.backup:backup", "write database and key into one file, while everything runs",
         "backup /backups/ai-factory.tar",

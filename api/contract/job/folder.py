@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ STDOUT = "stdout.log"
 STDERR = "stderr.log"
 LOGS = (STDOUT, STDERR)
 """What the job writes. What was in one before it was rotated lies beside it."""
+
+DIGITS = 32
+"""Hexadecimal ones of a SHA-256 in a name: so many that nobody finds another content for it."""
+_NAMED = re.compile(r"[a-z]+-([0-9a-f]{12,64})\.[a-z]+")
+"""Releases before 1.1 named by 12 digits."""
 
 _SLOT = ".slot"
 
@@ -65,7 +71,13 @@ def library(run_dir: Path) -> Path:
 
 def name_of(content: bytes, stem: str, suffix: str) -> str:
     """Return the name under which it lies in the library: another content never gets the same one."""
-    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:DIGITS]}{suffix}"
+
+
+def is_what_its_name_says(name: str, content: bytes) -> bool:
+    """Whether a file of the library holds what its name tells; of one that tells nothing that can't be said."""
+    told = _NAMED.fullmatch(name)
+    return told is not None and hashlib.sha256(content).hexdigest().startswith(told[1])
 
 
 def rotated(log: Path) -> Path:

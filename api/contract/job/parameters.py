@@ -110,6 +110,16 @@ class HealthCommand:
 
 
 @dataclass(frozen=True)
+class SecretFiles:
+    """Which files `environment_from` may name, links followed."""
+
+    roots: tuple[Folder, ...] = ()
+    """They must lie below one of these; none: anywhere."""
+    never: tuple[str, ...] = ()
+    """Files and folders of the installation's own: none of them, and nothing below."""
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All that the controller says about the job; see the launch spec for what each means.
 
@@ -132,6 +142,7 @@ class Parameters:
     """Empty: the image is to be made, and nothing is run in it."""
     environment: Mapping[Variable, Text] = field(default_factory=dict)
     environment_from: Mapping[Variable, str] = field(default_factory=dict)
+    secret_files: SecretFiles = field(default_factory=SecretFiles)
     binds: tuple[str, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     files: Mapping[FileName, str] = field(default_factory=dict)

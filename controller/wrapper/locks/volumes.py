@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from api.contract.job.parameters import VolumeMount
+from api.contract.job.private import make_folder
 from api.contract.job.token import parse_token
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper.files import say
@@ -44,7 +45,7 @@ class HeldVolumes:
         folder = _place(volume)
         deadline = time.monotonic() + PATIENCE
         try:
-            (folder / DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder / DATA)
             while True:
                 number, holder = lock.newest(folder)
                 if _may_follow(self._me, holder) and lock.take(folder, number + 1, self._me):

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.contract.job.parameters import Parameters, Text
+from api.contract.job.parameters import Parameters, SecretFiles, Text
+from api.contract.job.private import open_regular
 from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
 
@@ -55,10 +56,14 @@ def read_secrets(parameters: Parameters) -> dict[str, str]:
     """
     secrets = {}
     for name, path in parameters.environment_from.items():
+        real = Path(os.path.realpath(path))
+        wrong = _misplaced(real, parameters.secret_files)
+        if wrong is not None:
+            raise FailedError(ExitReason.SECRET_MISSING, f"{name}: {path} {wrong}")
         try:
-            with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
+            with open_regular(real) as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                value = file.read(LARGEST_SECRET + 1)
+                value = file.read(LARGEST_SECRET + 1).decode("utf-8", "surrogateescape")
         except OSError as error:
             raise FailedError(ExitReason.SECRET_MISSING, f"{name}: cannot read {path}: {error.strerror}") from error
         if mode & 0o077:
@@ -71,6 +76,25 @@ def read_secrets(parameters: Parameters) -> dict[str, str]:
     if parameters.secret is not None and parameters.secret_variable is not None:
         secrets[parameters.secret_variable] = parameters.secret
     return secrets
+
+
+def _misplaced(real: Path, files: SecretFiles) -> str | None:
+    """Say why a file, links followed, may not be read for a service; `None`: it may."""
+    for own in map(Path, files.never):
+        place = Path(os.path.realpath(own))
+        if place == real or place in real.parents or _is_same(own, real):
+            return "is the installation's own, and never a service's secret"
+    if files.roots and not any(Path(os.path.realpath(root)) in real.parents for root in files.roots):
+        return f"leads to {real}, which is not below {' or '.join(files.roots)} (slurm.secret_roots)"
+    return None
+
+
+def _is_same(own: Path, path: Path) -> bool:
+    """Whether it is one and the same file under another name (link(2))."""
+    try:
+        return own.samefile(path)
+    except OSError:
+        return False
 
 
 def engine_variables(

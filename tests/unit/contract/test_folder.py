@@ -22,7 +22,7 @@ def test_the_layout_is_the_one_that_older_jobs_know() -> None:
     assert slot_folder(job, TOKEN) == Path("/run/i/s/af-i-s-3.slot")
     assert (is_slot(slot_folder(job, TOKEN)), is_slot(job)) == (True, False)
     assert rotated(job / "stdout.log") == job / "stdout.log.1"
-    assert name_of(b"", "launch", ".sh") == "launch-e3b0c44298fc.sh"
+    assert name_of(b"", "launch", ".sh") == "launch-e3b0c44298fc1c149afbf4c8996fb924.sh"
 
 
 def test_the_batch_script_calls_the_files_by_the_same_names() -> None:
@@ -32,7 +32,12 @@ def test_the_batch_script_calls_the_files_by_the_same_names() -> None:
 
 
 def test_the_batch_script_says_the_same_words() -> None:
-    assert re.findall(r'"reason": "(\w+)"', launch_script()) == [str(ExitReason.PYTHON_MISSING)]
+    said = re.findall(r'af_give_up "\$1" (\w+) "', launch_script())
+    assert said == [str(ExitReason.PYTHON_MISSING), str(ExitReason.WRAPPER_CHANGED)]
+
+
+def test_the_batch_script_compares_as_many_digits_as_there_are() -> None:
+    assert f"${{found:0:{folder.DIGITS}}}" in launch_script()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a": 1, "b": 22}'])

@@ -447,6 +447,49 @@ def test_names_that_no_service_may_set(refusal: Refusal, table: str, name: str) 
     assert len(error.key) <= 200
 
 
+STEERING = (
+    "PATH", "HOME", "ENV", "BASH_ENV", "IFS", "LD_LIBRARY_PATH", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "PERL5LIB",
+    "RUBYOPT", "NODE_OPTIONS", "GCONV_PATH", "LOCPATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "XDG_CONFIG_HOME",
+    "GIT_SSH_COMMAND", "PIP_INDEX_URL", "R_LIBS", "OPENSSL_CONF",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["environment", "environment_from"])
+@pytest.mark.parametrize("name", STEERING)
+def test_without_a_container_no_variable_steers_what_is_run(
+    launch: Launch, refusal: Refusal, table: str, name: str
+) -> None:
+    error = refusal("", {table: {name: "/x"}})
+    assert (error.key, "Only the recipe may set it" in error.message) == (f"{table}.{name}", True)
+    assert refusal("", {"environment": {name: None}}).key == f"environment.{name}"
+    if name != "LD_PRELOAD":
+        assert getattr(launch("image: /x.sif\n", {table: {name: "/x"}}), table) == {name: "/x"}
+    assert launch(f"environment: {{{name}: /of/recipe}}\n", {}).environment == {name: "/of/recipe"}
+
+
+@pytest.mark.parametrize("name", ["HF_HOME", "RANK", "NODE_RANK", "PYTORCH_CUDA_ALLOC_CONF", "TMPDIR", "MY_PATH"])
+def test_other_variables_are_a_services_to_set(launch: Launch, name: str) -> None:
+    assert launch("", {"environment": {name: "x"}}).environment == {name: "x"}
+
+
+def test_what_a_recipe_offers_as_a_parameter_may_be_set(launch: Launch) -> None:
+    offered = "parameters:\n  packages: {type: string, variable: PYTHONPATH}\n"
+    assert launch(offered, {"environment": {"PYTHONPATH": "/x"}}).environment == {"PYTHONPATH": "/x"}
+
+
+@pytest.mark.parametrize("path", ["/other/token", "/secrets", "/secrets-of-others/x", "/secrets/../etc/x"])
+def test_secrets_lie_below_the_sites_folders(launch: Launch, refusal: Refusal, path: str) -> None:
+    site = SlurmSettings(secret_roots=("/secrets", "/home/me/keys"))
+    by_parameter = 'parameters:\n  file: {type: string}\nenvironment_from: {TOKEN: "{file}"}\n'
+    for body, config in (("", {"environment_from": {"TOKEN": path}}), (by_parameter, {"file": path})):
+        error = refusal(body, config, site=site)
+        assert error.key in ("environment_from.TOKEN", "file")
+        assert "below one of /secrets, /home/me/keys (slurm.secret_roots)" in error.message
+        assert launch(body, config).environment_from == {"TOKEN": path}
+    inside = {"environment_from": {"TOKEN": "/home/me/keys/hub"}}
+    assert launch("", inside, site=site).environment_from == {"TOKEN": "/home/me/keys/hub"}
+
+
 def test_the_engines_secret_can_not_be_set(refusal: Refusal) -> None:
     vllm = "engine: vllm\nports: [1]\nmodel: m\n"
     for table in ("environment", "environment_from"):

@@ -36,7 +36,13 @@ async def test_it_is_made_once_and_shown(settings: Settings) -> None:
     assert "Build complete" in "".join(said)
     assert (image.definition, image.source) == (THIN, None)
     assert stock(settings.run_dir / "images") == (image,)
-    assert left(settings) == [f"{image.key}.json", f"{image.key}.sif", f"{image.key}.used", "making"]
+    assert left(settings) == [
+        f"{image.key}.json",
+        f"{image.key}.seen",
+        f"{image.key}.sif",
+        f"{image.key}.used",
+        "making",
+    ]
 
     said.clear()
     assert await make(settings, Image(definition=THIN), in_job=False, refresh=False, tell=said.append) == (image, False)
@@ -44,7 +50,13 @@ async def test_it_is_made_once_and_shown(settings: Settings) -> None:
     anew, made = await make(settings, Image(definition=THIN), in_job=False, refresh=True, tell=said.append)
     assert (made, anew.key) == (True, image.key)
     assert anew.made_at > image.made_at
-    assert left(settings) == [f"{image.key}.json", f"{image.key}.sif", f"{image.key}.used", "making"]
+    assert left(settings) == [
+        f"{image.key}.json",
+        f"{image.key}.seen",
+        f"{image.key}.sif",
+        f"{image.key}.used",
+        "making",
+    ]
 
 
 async def test_a_failure_is_told_and_leaves_nothing(settings: Settings) -> None:

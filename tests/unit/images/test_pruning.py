@@ -116,14 +116,16 @@ def test_an_unused_image_goes_with_all_that_is_its_own(put: Put, tmp_path: Path)
     assert [each.removed for each in dry] == [True, False, False]
     assert len(stock(tmp_path)) == 3
     assert sweep(tmp_path, used, now=NOW, unused_for=7 * DAY) == dry
-    assert names(tmp_path) == {f"{key}.{what}" for key in (B, C) for what in ("sif", "json", "used")}
+    assert names(tmp_path) == {f"{key}.{what}" for key in (B, C) for what in ("sif", "json", "seen", "used")}
 
 
 def test_being_wanted_counts_as_use(put: Put, tmp_path: Path) -> None:
     entry = put(A, used_at=5.0)
     sweep(tmp_path, Usage(services={A: ("chat",), B: ("not made yet",)}), now=NOW, unused_for=DAY)
     assert entry.used.stat().st_mtime > 5.0
-    assert names(tmp_path) == {f"{A}.sif", f"{A}.json", f"{A}.used"}, "nothing is made up for what is not there"
+    assert names(tmp_path) == {f"{A}.sif", f"{A}.json", f"{A}.seen", f"{A}.used"}, (
+        "nothing is made up for what is not there"
+    )
 
 
 def test_what_somebody_is_making_anew_stays(put: Put, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_what_a_job_holds_stays_though_no_database_knows_of_it(put: Put, tmp_pat
     with held(entry.image):
         (verdict,) = sweep(tmp_path, Usage(), now=NOW, unused_for=0)
     assert (verdict.removed, verdict.why) == (False, "a running job uses it")
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 3
 
 
 def test_leftovers_of_the_dead_are_cleared(put: Put, tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_leftovers_of_the_dead_are_cleared(put: Put, tmp_path: Path) -> None:
         entry.aside().touch()
     (tmp_path / ".keep").touch()
     sweep(tmp_path, Usage(), now=NOW, unused_for=DAY)
-    assert names(tmp_path) == {f"{A}.sif", f"{A}.json", f"{A}.used", ".keep"}
+    assert names(tmp_path) == {f"{A}.sif", f"{A}.json", f"{A}.seen", f"{A}.used", ".keep"}
 
 
 def test_the_key_is_of_what_is_written() -> None:

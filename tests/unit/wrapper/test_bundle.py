@@ -16,7 +16,7 @@ SOURCES = sorted((*SHARED.rglob("*.py"), *WRAPPER.rglob("*.py")))
 def test_the_same_source_gives_the_same_bytes() -> None:
     assert bundle() == bundle()
     assert file_name(bundle()) == file_name(bundle())
-    assert file_name(b"") == "wrapper-e3b0c44298fc.pyz"
+    assert file_name(b"") == "wrapper-e3b0c44298fc1c149afbf4c8996fb924.pyz"
 
 
 def test_holds_what_the_wrapper_needs_and_nothing_else(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_a_definition_is_built_for_real(run: Any, tmp_path: Path) -> None:
     assert job.run(seconds=30) == 0, job.stderr
     assert "hello\n" in job.stdout
     kept = sorted((tmp_path / "images").iterdir())
-    assert [path.suffix for path in kept] == [".json", ".lock", ".sif", ".used"]
+    assert [path.suffix for path in kept] == [".json", ".lock", ".seen", ".sif", ".used"]
     record = json.loads(kept[0].read_text())
     assert (record["source"], record["definition"]) == (None, DEFINITION)
     assert record["sha256"] == hashlib.sha256(kept[2].read_bytes()).hexdigest()

@@ -121,7 +121,7 @@ def test_a_stubborn_engine_and_what_it_started_are_killed(
     job.write(command=[any_python, "-c", body], **parameters)
     launch(job)
     pids = until(lambda: [int(pid) for pid in job.stdout.split()])
-    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".lock", ".sif", ".used"]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".lock", ".seen", ".sif", ".used"]
     job.send(signal.SIGTERM)
     assert job.wait() == 137, job.stderr
     assert (job.exit["code"], job.exit["reason"]) == (137, "Terminated")

@@ -9,12 +9,14 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller.wrapper import cache
+from tests.another_user import give_away
 
 from .jobs import Job, alive, until
 
@@ -232,6 +234,99 @@ def test_made_anew_it_takes_the_place_of_the_old_one_at_once(
     assert (image.read_text(), record(image)["size"]) == ("whole", 5), "what could not be made anew stays as it was"
 
 
+@pytest.fixture
+def made(make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], tmp_path: Path) -> cache.Entry:
+    """An image that a job has made, in the cache."""
+    job = make_job()
+    job.write(**{**fake(), **source("docker://x"), "command": []})
+    assert job.run() == 0, job.stderr
+    [image] = images(tmp_path)
+    return cache.Entry(image.parent, image.stem)
+
+
+def run_in(job: Job, fake: Callable[..., dict[str, Any]]) -> str:
+    """Run a job in the image; return why it could not, nothing if it could."""
+    job.write(**fake(), **source("docker://x"))
+    if job.run() == 0:
+        return ""
+    assert job.exit["reason"] == "ImageFailed"
+    return str(job.exit["message"])
+
+
+def test_the_cache_is_for_nobody_else(made: cache.Entry) -> None:
+    assert {path.name: path.stat().st_mode & 0o777 for path in (made.cache, *made.cache.iterdir())} == {
+        "images": 0o700,
+        **{f"{made.key}.{suffix}": 0o600 for suffix in ("sif", "json", "seen", "used", "lock")},
+    }
+
+
+def change_content(entry: cache.Entry) -> None:
+    """Write something of the same length, and hide it."""
+    before = entry.image.stat()
+    entry.image.write_text("other")
+    os.utime(entry.image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def swap_with_another(entry: cache.Entry) -> None:
+    """Put another image of ours in its place, with its record."""
+    told = json.loads(entry.record.read_text())
+    entry.record.write_text(json.dumps({**told, "source": "docker://y"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (change_content, "its SHA-256 is "),
+        (lambda entry: entry.image.write_text("longer than before"), "its SHA-256 is "),
+        (swap_with_another, ".json is the record of another image"),
+        (lambda entry: entry.image.chmod(0o660), ".sif: others may write to it. Run: ai-factory secure"),
+        (lambda entry: entry.record.chmod(0o660), ".json: others may write to it"),
+        (lambda entry: entry.cache.chmod(0o770), "images: others may write to it"),
+        (lambda entry: give_away(entry.image), ".sif: it belongs to user 54321"),
+        (lambda entry: give_away(entry.record), ".json: it belongs to user 54321"),
+    ],
+)
+def test_an_image_that_was_changed_is_not_run(
+    job: Job,
+    fake: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    made: cache.Entry,
+    change: Callable[[cache.Entry], Any],
+    why: str,
+) -> None:
+    change(made)
+    assert why in run_in(job, fake)
+    assert calls(tmp_path, "-q exec") == []
+
+
+def test_an_image_is_read_in_full_once_and_when_anything_changed(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], made: cache.Entry
+) -> None:
+    seen = made.seen.read_text()
+    told = json.loads(made.record.read_text())
+    assert run_in(make_job(), fake) == ""
+    made.image.chmod(0o400)
+    assert run_in(make_job(), fake) == ""
+    assert made.seen.read_text() != seen, "it was read again, and that is noted"
+    made.record.write_text(json.dumps({**told, "sha256": "0" * 64}))
+    assert "was written down when it was made" in run_in(make_job(), fake)
+    made.seen.write_text(made.seen.read_text().replace(told["sha256"], "0" * 64))
+    assert run_in(make_job(), fake) == "", "what was read in full is not read again"
+    made.seen.chmod(0o666)
+    assert "was written down when it was made" in run_in(make_job(), fake), "others may have written that"
+
+
+def test_an_image_of_an_older_release_is_run_and_then_known(
+    make_job: Callable[[], Job], fake: Callable[..., dict[str, Any]], made: cache.Entry
+) -> None:
+    made.seen.unlink()
+    assert run_in(make_job(), fake) == ""
+    assert made.seen.exists()
+    made.seen.unlink()
+    made.record.unlink()
+    assert run_in(make_job(), fake) == "", "nothing speaks against it"
+
+
 def engine(fake: Callable[..., dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
     """A program in Apptainer's place that runs until it is told to end."""
     parameters = fake()
@@ -299,9 +394,12 @@ def test_a_job_that_meets_a_replacement_holds_the_new_image(
         fcntl.lockf(file, fcntl.LOCK_EX)
         waiting = Path("/proc", str(late.start().pid), "fd")
         until(lambda: str(image) in [os.path.realpath(opened) for opened in waiting.iterdir()])
-        new = image.with_name("new")
-        new.write_text("new")
-        new.replace(image)
+        entry = cache.Entry(image.parent, image.stem)
+        told = cache.read_record(entry)
+        assert told is not None
+        entry.partial.write_text("new")
+        entry.partial.chmod(0o600)
+        cache.publish(entry, replace(told, sha256=hashlib.sha256(b"new").hexdigest(), size=3))
     until(lambda: "up" in late.stdout)
     assert cache.discard(cache.Entry(image.parent, image.stem)) is False
     (tmp_path / "end").touch()

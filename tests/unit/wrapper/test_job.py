@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -155,6 +157,53 @@ def test_a_secret_that_is_none_is_refused(job: Job, tmp_path: Path, mode: int) -
         f"HF_TOKEN: others may read {token}: chmod 600 {token}",
     )
     assert not (tmp_path / "ran").exists()
+
+
+def named_as_secret(job: Job, path: Path, **files: Any) -> str:
+    """Have a job read a secret; return why it did not, nothing if it did."""
+    rules = {"roots": [], "never": [], **files}
+    if job.run_command("true", environment_from={"TOKEN": str(path)}, secret_files=rules) == 0:
+        return ""
+    assert job.exit["reason"] == "SecretMissing"
+    return str(job.exit["message"])
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR])
+def test_what_is_no_file_is_no_secret_and_holds_nothing_up(job: Job, tmp_path: Path, kind: int) -> None:
+    path = tmp_path / "token"
+    path.mkdir(mode=0o700) if kind == stat.S_IFDIR else os.mknod(path, kind | 0o600)
+    assert f"TOKEN: cannot read {path}: " in named_as_secret(job, path)
+
+
+def test_what_is_the_installations_own_is_no_secret(make_job: Callable[[], Job], tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    key, elsewhere = state / "installation.key", tmp_path / "key"
+    for path in (key, elsewhere):
+        path.write_text("k3y")
+        path.chmod(0o600)
+    (tmp_path / "link").symlink_to(key)
+    os.link(elsewhere, tmp_path / "twin")
+    never = [str(state), str(elsewhere), str(tmp_path / "absent")]
+    for path in (key, tmp_path / "link", state / ".." / "state" / key.name, elsewhere, tmp_path / "twin"):
+        why = named_as_secret(make_job(), path, never=never)
+        assert why == f"TOKEN: {path} is the installation's own, and never a service's secret"
+    assert named_as_secret(make_job(), key) == "", "anybody else's"
+
+
+def test_a_secret_leads_nowhere_else_by_a_link(make_job: Callable[[], Job], tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    for path in (tmp_path / "secrets" / "token", tmp_path / "outside"):
+        path.write_text("x")
+        path.chmod(0o600)
+    (tmp_path / "roots").symlink_to("secrets")
+    (tmp_path / "secrets" / "link").symlink_to("../outside")
+    roots = [str(tmp_path / "roots")]
+    assert named_as_secret(make_job(), tmp_path / "roots" / "token", roots=roots) == ""
+    for path in (tmp_path / "secrets" / "link", tmp_path / "outside", tmp_path / "roots" / ".." / "outside"):
+        assert f"leads to {tmp_path}/outside, which is not below {roots[0]}" in named_as_secret(
+            make_job(), path, roots=roots
+        )
 
 
 @pytest.mark.parametrize("content", [b"a\0b", b"x" * 100_001])

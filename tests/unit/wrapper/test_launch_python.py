@@ -84,6 +84,20 @@ def test_where_none_will_do_the_job_claims_and_says_what_was_found(node: Node) -
     assert {stat.S_IMODE((node.job.folder / name).stat().st_mode) for name in ("claim", "exit.json")} == {0o600}
 
 
+@pytest.mark.parametrize("content", [b"print('planted')", b"", None])
+def test_a_wrapper_that_was_changed_is_not_run(node: Node, content: bytes | None) -> None:
+    node.python("python3", "real")
+    node.job.wrapper = node.job.temporary.with_name(node.job.wrapper.name)
+    if content is not None:
+        node.job.wrapper.write_bytes(content)
+    assert node.launch("python3") == 1
+    assert node.job.exit["reason"] == "WrapperChanged"
+    assert node.job.exit["message"].startswith(f"{node.job.wrapper} is not what was submitted, or can't be read, on ")
+    assert "planted" not in node.job.stdout
+    left = sorted(path.name for path in node.job.folder.iterdir())
+    assert left == ["claim", "exit.json", "stderr.log", "stdout.log"], "nor is the secret in params.json"
+
+
 @pytest.mark.parametrize("claim", ['{"revoked": true}', '{"job_id": 78, "restarts": 0}', "garbled"])
 def test_without_the_claim_it_leaves_no_trace(node: Node, claim: str) -> None:
     """The attempt is another job's, or over: its record is not for this one to write."""
