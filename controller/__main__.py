@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from api.contract.descriptors import raise_limit
 from api.contract.exits import Exit, ExitError
 from api.contract.log import log_to_stderr
 from api.contract.settings import Settings, load
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(config=options.config)
         log_to_stderr(settings)
+        raise_limit()
         asyncio.run(_run(settings))
     except ExitError as error:
         return _say(error, error.code)
