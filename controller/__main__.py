@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from api.contract.descriptors import raise_limit
 from api.contract.exits import Exit, ExitError
 from api.contract.log import log_to_stderr
 from api.contract.settings import Settings, load
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log_to_stderr(settings)
         for note in require_trust(settings):
             log.warning("a folder is not closed to others", extra={"found": note})
+        raise_limit()
         asyncio.run(_run(settings))
     except ExitError as error:
         return _say(error, error.code)

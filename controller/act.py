@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.log import about
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
@@ -97,7 +98,9 @@ class ActionExecutor:
             sends.put_off(attempt.token, message)
             return
         except OSError as error:
-            message = f"The job folder in RUN_DIR can't be written: {error}. Free space there or mend its permissions."
+            is_own = is_own_trouble(error)
+            remedy = "See ulimit -a on this host." if is_own else "Free space there or mend its permissions."
+            message = f"The job folder in RUN_DIR can't be written: {error}. {remedy}"
             sends.put_off(attempt.token, message)
             return
         after = await cluster.images.awaited(record.desired.spec.image) if cluster.images is not None else None

@@ -128,7 +128,10 @@ class RunDirs(Protocol):
         ...
 
     async def read(self, service_id: str, tokens: Collection[str]) -> Mapping[str, JobFiles]:
-        """Read what each of these jobs has written; files that are absent or garbled are `None`."""
+        """Read what each of these jobs has written; files that are absent or garbled are `None`.
+
+        What could not be looked at is neither: it raises.
+        """
         ...
 
     async def revoke(self, service_id: str, token: str) -> None:

@@ -1,6 +1,7 @@
 """The job folders on the shared file system: `api.contract.job.folder` says where they lie.
 
 Files here are the only channel from job to controller. They come late on NFS, and may be garbled: both read as absent.
+What this host could not look at, for want of descriptors or memory, is neither: `OSError` is raised.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from api.contract.job.folder import (
     name_of,
     read_object,
 )
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.job.private import BY_OTHERS, is_trusted, make_folder, open_regular, require_private
 from controller.bundle import bundle, file_name, launch_script
 from controller.core.attempt import ProbeSpec
@@ -188,7 +190,7 @@ def _forget_secret(folder: Path) -> None:
 
 
 def read_job_files(folder: Path) -> JobFiles:
-    """Read a job's claim, state and exit record; what is absent or garbled is `None`."""
+    """Read a job's claim, state and exit record; what is absent or garbled is `None`. Raises `OSError`."""
     return _read(folder)[0]
 
 
@@ -209,14 +211,18 @@ def _changed(path: Path) -> Sign | None:
     """Return when a file was last changed, in nanoseconds of whoever keeps it."""
     try:
         return path.stat().st_mtime_ns
-    except OSError:
+    except OSError as error:
+        if is_own_trouble(error):
+            raise
         return None
 
 
 def _probe_spec(path: Path) -> ProbeSpec | None:
     try:
         return msgspec.json.decode(path.read_bytes()[:LARGEST_FILE], type=ProbeSpec)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError) as error:
+        if is_own_trouble(error):
+            raise
         return None
 
 

@@ -7,6 +7,9 @@ import socket
 
 from api.contract.exits import Exit, ExitError
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted: one that finds no room is tried again by its client, a second later."""
+
 
 class PortError(ExitError):
     """The address can't be listened on."""
@@ -14,11 +17,11 @@ class PortError(ExitError):
     code = Exit.UNREACHABLE
 
 
-def listen(host: str, port: int, *, who: str, remedy: str, backlog: int | None = None) -> socket.socket:
+def listen(host: str, port: int, *, who: str, remedy: str) -> socket.socket:
     """Bind an address, so that clients may connect from now on; raises `PortError` in the name of `who` listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=backlog)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise PortError(f"{who} can't listen on {host} port {port}: {reason}. {remedy}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.job.token import parse_token
 from api.contract.settings import Settings
 
@@ -51,7 +52,7 @@ class Traces:
 
 
 def find_traces(settings: Settings) -> Traces:
-    """Look for traces. What can't be read is taken for none."""
+    """Look for traces. What can't be read is taken for none; raises `OSError` where this host can't look."""
     plans = settings.state_dir / PLANS
     return Traces(
         plans=plans,
@@ -85,7 +86,9 @@ def _newest_planned(path: Path) -> str | None:
                     newest = decoder.decode(line).desired.installation
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     continue  # cut short by a full disk
-    except OSError:
+    except OSError as error:
+        if is_own_trouble(error):
+            raise
         return None
     return newest
 
@@ -103,5 +106,7 @@ def _own_folders(folder: Path) -> Iterator[Path]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
                     yield Path(entry.path)
-    except OSError:
+    except OSError as error:
+        if is_own_trouble(error):
+            raise
         return

@@ -33,6 +33,7 @@ from api.web.bodies import LARGEST_BODY
 from api.web.change_feed import ChangeFeed
 from api.web.engines import Engines, new_client
 from api.web.errors import HANDLERS
+from api.web.isolation import add_isolation
 from api.web.request_id import add_request_id, log_request_id
 from api.web.responses import JsonResponse
 
@@ -87,7 +88,7 @@ def create_app(
         guards=[door],
         middleware=[log_request_id],
         exception_handlers=HANDLERS,
-        before_send=[add_request_id],
+        before_send=[add_request_id, add_isolation],
         response_class=JsonResponse,
         request_max_body_size=LARGEST_BODY,
         lifespan=[lifespan],

@@ -11,6 +11,7 @@ import sys
 import uvloop
 
 from api.contract.database import open_database
+from api.contract.descriptors import raise_limit
 from api.contract.exits import ExitError
 from api.contract.identity import load_key
 from api.contract.listen import listen
@@ -19,7 +20,7 @@ from api.contract.trust import require_trust
 from api.http.app import create_app
 from api.web.auth import open_door
 from api.web.log import log_to_stderr
-from api.web.serve import BACKLOG, serve
+from api.web.serve import serve
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def main() -> None:
 def run(settings: Settings) -> int:
     """Serve until TERM or INT; return the exit code. What prevents the start is said on standard error."""
     log_to_stderr(settings.log_level)
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(serve_api(settings))
@@ -63,7 +65,6 @@ async def serve_api(settings: Settings) -> None:
             settings.api.port,
             who="The API",
             remedy="Stop what listens there, or set api.port (api.host) to another.",
-            backlog=BACKLOG,
         )
         app = create_app(settings, database, door=door, key=key, environment=process_environment())
         await serve(app, listening)

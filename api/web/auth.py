@@ -7,9 +7,10 @@ Two things open the door:
 - being the operator: a connection from this host whose other end is a socket of our own uid.
 
 The second must hold against web pages too, for the operator's browser has the operator's uid. So without the key,
-a request's `Host` must be an address or a name of this host (a page that rebinds its own name to us can't choose
-that), and its `Origin`, if it has one, must be that same host (pages of others send theirs). Behind a proxy that
-changes `Host`, or for pages of other origins, use the key.
+a request's `Host` must be the address that it came to, a loopback address or a name of this host (a page that rebinds
+its own name to us can't choose that), its `Origin`, if it has one, must be that same host, and its `Sec-Fetch-Site`
+must not name another site (browsers send both for pages of others). Behind a proxy that changes `Host`, or for pages of
+other origins, use the key.
 
 Routes marked `OPEN` answer everybody; what they tell, they may make depend on `is_known`.
 """
@@ -30,12 +31,17 @@ from litestar.types import Scope
 
 from api.contract.exits import Exit, ExitError
 from api.contract.job.private import open_regular
+from api.contract.peers import Peer
 from api.contract.settings import ApiSettings
 from api.web.errors import ApiError
-from api.web.peers import STATE_KEY, Connection
+from api.web.peers import STATE_KEY
 
 OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
+
+
+OWN_SITE = (b"same-origin", b"none")
+"""What browsers say in Sec-Fetch-Site of requests that no page of another origin began (W3C Fetch Metadata)."""
 
 
 class UnsafeError(ExitError):
@@ -55,19 +61,18 @@ class Door:
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Raise `ApiError`, 401 or 403, unless the request may be served."""
-        refusal = await self._refusal(connection.scope)
+        refusal = self._refusal(connection.scope)
         connection.scope["state"]["known"] = refusal is None
         if refusal is not None and not handler.opt.get("open"):
             raise refusal
 
-    async def _refusal(self, scope: Scope) -> ApiError | None:
-        headers = dict(scope["headers"])
-        if self._has_key(headers.get(b"authorization", b"")):
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        if self._has_key(dict(scope["headers"]).get(b"authorization", b"")):
             return None
-        connection = scope["state"].get(STATE_KEY)
-        if not isinstance(connection, Connection) or await connection.peer_uid() != self._uid:
+        peer = scope["state"].get(STATE_KEY)
+        if not isinstance(peer, Peer) or peer.uid != self._uid:
             return self._stranger()
-        return self._lured(headers)
+        return self._lured(scope)
 
     def _has_key(self, authorization: bytes) -> bool:
         return self._key is not None and hmac.compare_digest(authorization, self._key)
@@ -81,20 +86,31 @@ class Door:
         detail = f"Without a key only connections of the operator's own user on this host are served. {how}"
         return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
-    def _lured(self, headers: dict[bytes, bytes]) -> ApiError | None:
-        host, origin = headers.get(b"host"), headers.get(b"origin")
-        if host is not None and not self._is_ours(host.decode("latin-1")):
-            return ApiError(403, "The Host header names no address of this host. Use an IP address or localhost.")
-        if origin is not None and origin not in (b"http://" + (host or b""), b"https://" + (host or b"")):
+    def _lured(self, scope: Scope) -> ApiError | None:
+        """Return why the operator's browser may have been lured into asking; `None` if it has not."""
+        hosts, origins, sites = (_all(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
+        if len(hosts) > 1:
+            return ApiError(400, "There is more than one Host header.")
+        if hosts and not self._is_ours(hosts[0].decode("latin-1"), scope):
+            detail = (
+                "The Host header names no address of this host. Use localhost, or the address that is connected to."
+            )
+            return ApiError(403, detail)
+        own = {scheme + host for scheme in (b"http://", b"https://") for host in hosts}
+        if any(origin not in own for origin in origins):
             return ApiError(403, "A page of another origin may not ask without the administrator's key.")
+        if any(site not in OWN_SITE for site in sites):
+            return ApiError(403, "A page of another site may not ask without the administrator's key.")
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        """Whether a `Host` is a name of this host, a loopback address, or the address that the connection came to."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
             return False
-        return name in self._hosts or _ip(name) is not None
+        ip, (own, _) = _ip(name), scope.get("server") or ("", None)
+        return name in self._hosts or (ip is not None and (ip.is_loopback or ip == _ip(own)))
 
 
 def is_known(scope: Scope) -> bool:
@@ -148,8 +164,14 @@ def is_loopback(host: str) -> bool:
     return bool(found) and all(ipaddress.ip_address(item[4][0]).is_loopback for item in found)
 
 
+def _all(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for header, value in scope["headers"] if header == name]
+
+
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address; what is IPv4 inside of IPv6 as IPv4."""
     try:
-        return ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return getattr(found, "ipv4_mapped", None) or found

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from api.contract.identity import secret
+from api.contract.job.own_trouble import is_own_trouble
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 600.0
@@ -191,4 +192,7 @@ def _decoded(response: httpx.Response) -> Any:
 
 
 def _words(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
+    said = str(error) or type(error).__name__
+    if isinstance(error, httpx.PoolTimeout) or is_own_trouble(error):
+        return f"it was not asked, since the API's own host is short of connections ({said})"
+    return said

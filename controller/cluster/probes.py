@@ -5,6 +5,8 @@ One task gives the engines their turns; each has one of its own only while it is
 A probe that calls a vLLM engine ready proves that it talks to the right process: it serves the model's name under the
 attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the check, and its files
 tell the verdict. Deciding sees no difference.
+
+Where this host lacks what it takes to ask, nobody was asked: what was known before stands, and it is tried again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
@@ -126,11 +129,14 @@ class HttpProbes:
             self._queue.add(attempt.token)
 
     async def once(self, attempt: Attempt, spec: ProbeSpec) -> Probe | None:
-        """Probe this attempt now, and remember nothing; `None` if there is nothing to probe."""
+        """Probe this attempt now, and remember nothing; `None` if there is nothing to probe, or no way to."""
         target = self._target(attempt, spec)
         if target is None:
             return None
-        return await self._look(target, 0)
+        try:
+            return await self._look(target, 0)
+        except OSError:
+            return None
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
@@ -186,7 +192,10 @@ class HttpProbes:
         del self._asking[token]
         self._free.release()
         pause = STARTING_INTERVAL
-        if not asking.cancelled() and (error := asking.exception()) is not None:
+        error = None if asking.cancelled() else asking.exception()
+        if error is not None and is_own_trouble(error):
+            log.warning("this host can't ask an engine", extra={"token": token, "error": str(error)})
+        elif error is not None:
             log.error("a probe failed", exc_info=error, extra={"token": token})
         elif not asking.cancelled():
             pause = asking.result()
@@ -213,7 +222,10 @@ class HttpProbes:
         return is_old and await _connect(target) is None
 
     async def _look(self, target: Target, failures: int, *, missed: bool = False) -> Probe:
-        """Probe once, after so many failures in a row. `missed`: its job is, on the cluster."""
+        """Probe once, after so many failures in a row. `missed`: its job is, on the cluster.
+
+        Raises `OSError` if this host could not ask.
+        """
         if target.health.kind == "command":
             told = await self._verdicts.verdict(target.service_id, target.token)
             if told is not None:
@@ -237,7 +249,7 @@ class HttpProbes:
         )
 
     async def _ask(self, target: Target) -> str | None:
-        """Ask over HTTP; return what is wrong, `None` if all is well."""
+        """Ask over HTTP; return what is wrong, `None` if all is well. Raises `OSError` if this host could not ask."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
@@ -246,6 +258,8 @@ class HttpProbes:
                 return None
             status, body = await self._get(target, "/v1/models")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            if is_own_trouble(error):
+                raise
             return f"{target.address} does not answer ({type(error).__name__})"
         if status != 200:
             return f"/v1/models answered {status}: another program may be listening there"
@@ -263,11 +277,16 @@ class HttpProbes:
 
 
 async def _connect(target: Target) -> str | None:
-    """Open a connection and close it; return what is wrong, `None` if all is well."""
+    """Open a connection and close it; return what is wrong, `None` if all is well.
+
+    Raises `OSError` if this host could not try.
+    """
     try:
         async with asyncio.timeout(target.health.timeout):
             _, writer = await asyncio.open_connection(target.host, target.port)
     except (OSError, ValueError) as error:  # TimeoutError is one
+        if is_own_trouble(error):
+            raise
         return f"nothing accepts connections at {target.host}:{target.port} ({type(error).__name__})"
     writer.transport.abort()
     return None

@@ -40,13 +40,16 @@ class Completed:
 
 
 class NotStartedError(Exception):
-    """The program could not be started on this host, so nothing was asked of Slurm."""
+    """The program could not be started on this host: nothing was asked of Slurm, or nearly surely nothing."""
 
     def __init__(self, command: str, cause: OSError) -> None:
         super().__init__(f"{command} can't be started: {cause.strerror or cause}")
         self.command = command
         self.missing = isinstance(cause, FileNotFoundError | PermissionError)
         """Whether there is no such program, or none that may be run."""
+        self.is_certain = self.missing or cause.filename is not None
+        """Whether it surely has not run: a file is named, its own or one that is opened before. What else its start
+        lacked may have been lacking when it ran already: from Python 3.12 on asyncio opens a descriptor for a child."""
 
 
 class Runner(Protocol):

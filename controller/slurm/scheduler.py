@@ -75,9 +75,9 @@ class SlurmScheduler:
         command = argv.submit_command(submission)
         try:
             completed = await self._runner.change(command)
-        except NotStartedError as error:  # nothing left this host
-            message = _not_started(error).message
-            return Sent(outcome=SendOutcome.DEFERRED, sequence=self.next_sequence(), message=message)
+        except NotStartedError as error:
+            outcome = SendOutcome.DEFERRED if error.is_certain else SendOutcome.UNKNOWN
+            return Sent(outcome=outcome, sequence=self.next_sequence(), message=_not_started(error).message)
         return read_answer(completed, self.next_sequence())
 
     async def cancel(self, token: str, job_id: int) -> None:
@@ -139,5 +139,5 @@ def _unreadable(diagnosis: errors.Diagnosis) -> UnreadableError:
 
 def _not_started(error: NotStartedError) -> UnreadableError:
     if not error.missing:
-        return UnreadableError("SlurmNotStarted", f"{error}: is this host short of processes or memory?")
+        return UnreadableError("SlurmNotStarted", f"{error}: is this host short of processes, memory or open files?")
     return UnreadableError("SlurmMissing", f"{error}: install Slurm's client commands here, or put them on PATH")

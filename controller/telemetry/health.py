@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.contract import descriptors
 from api.contract.database import Database, cause
 from controller.lease import Leader, leader
 from controller.runtime.leading import Leading
@@ -31,6 +32,8 @@ class ControllerHealth:
     reading_failure: str | None
     database: str
     unknown_tokens: int
+    short_of: tuple[str, ...] = ()
+    """What this process is running short of: descriptors."""
 
 
 class Doctor:
@@ -80,6 +83,7 @@ class Doctor:
             reading_failure=failure.message if failure else None,
             database=database,
             unknown_tokens=len(leading.cluster.orphans.unknown) if leading else 0,
+            short_of=("descriptors",) if descriptors.are_short() else (),
         )
 
     async def _ask_database(self) -> tuple[Leader | None, str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from api_world import RECIPES
 
+from tests.descriptors import limited_to
+
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_PROGRAM = ROOT / "recipes/inference/vllm_dummy_engine.py"
 
@@ -43,18 +45,19 @@ class LiveServer:
         return f"http://127.0.0.1:{self.port}"
 
 
-def start_server(folder: Path, **flags: str) -> LiveServer:
-    """Start the program itself on a free port, and wait until it listens."""
-    process, errors = spawn_server(folder, api__port="0", **flags)
+def start_server(folder: Path, *, descriptors: int | None = None, **flags: str) -> LiveServer:
+    """Start the program itself on a free port, and wait until it listens; it may have so many descriptors."""
+    process, errors = spawn_server(folder, descriptors=descriptors, api__port="0", **flags)
     return LiveServer(process, wait_for(r"listening on \S+ port (\d+)", errors, process), folder, errors)
 
 
-def spawn_server(folder: Path, **flags: str) -> tuple[subprocess.Popen[bytes], Path]:
+def spawn_server(folder: Path, *, descriptors: int | None = None, **flags: str) -> tuple[subprocess.Popen[bytes], Path]:
     values = {"state_dir": str(folder / "state"), "run_dir": str(folder / "run"), "recipes": str(RECIPES), **flags}
     errors = folder / f"stderr-{len(list(folder.glob('stderr-*')))}.log"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
             [
+                *limited_to(descriptors),
                 sys.executable,
                 "-m",
                 "api.http",

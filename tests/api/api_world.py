@@ -19,6 +19,7 @@ from sqlalchemy import insert, select, update
 from api.contract.database import Database
 from api.contract.identity import secret
 from api.contract.job.token import Token
+from api.contract.peers import Peer
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import digest, encode_spec
@@ -27,24 +28,13 @@ from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, LeaseRow, Service, ServiceStatus
 from api.http.app import create_app
 from api.web.auth import Door
-from api.web.peers import STATE_KEY, Connection
+from api.web.peers import STATE_KEY
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"
 KEY = b"k" * 32
 OWN_UID = 4711
 ENGINE = "inference/engine"
-
-
-class Peer(Connection):
-    """A connection whose other end belongs to a given user."""
-
-    def __init__(self, uid: int | None) -> None:
-        super().__init__(("127.0.0.1", 1), ("127.0.0.1", 2))
-        self.uid = uid
-
-    async def peer_uid(self) -> int | None:
-        return self.uid
 
 
 def settings_for(folder: Path, **flags: str) -> Settings:
@@ -144,7 +134,7 @@ class World:
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001")
 
     async def _served(self, scope: Any, receive: Any, send: Any) -> None:
-        scope["state"] = {STATE_KEY: Peer(self.uid)}
+        scope["state"] = {STATE_KEY: Peer(uid=self.uid, address="127.0.0.1")}
         await self.app(scope, receive, send)
 
     @asynccontextmanager

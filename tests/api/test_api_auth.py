@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from api_world import OWN_UID, World, new_app
 
 from api.contract.settings import ApiSettings
 from api.web.auth import UnsafeError, is_loopback, open_door, read_admin_key
-from api.web.peers import socket_uid
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY = 65534
@@ -86,7 +83,11 @@ async def test_the_operator_needs_no_key(keyed: World) -> None:
 HOSTS = [
     ("127.0.0.1:8001", 200),
     ("127.0.0.1", 200),
-    ("10.1.2.3:80", 200),
+    ("127.8.9.1:8001", 200),
+    ("[::ffff:127.0.0.1]:8001", 200),
+    ("10.1.2.3:80", 403),
+    ("0.0.0.0:8001", 403),
+    ("[fe80::1]:8001", 403),
     ("[::1]:8001", 200),
     ("localhost:8001", 200),
     ("LOCALHOST", 200),
@@ -103,6 +104,38 @@ HOSTS = [
 @pytest.mark.parametrize(("host", "status"), HOSTS)
 async def test_a_page_that_rebinds_its_name_is_refused(world: World, host: str, status: int) -> None:
     assert (await world.get("/api/v1/services", headers={"Host": host})).status_code == status
+
+
+async def test_the_address_that_is_connected_to_is_a_name_of_this_host(world: World) -> None:
+    assert (await world.client.get("http://10.1.2.3:8001/api/v1/services")).status_code == 200
+    there = await world.client.get("http://10.1.2.3:8001/api/v1/services", headers={"Host": "10.1.2.4:8001"})
+    assert there.status_code == 403
+
+
+async def test_one_host_is_named_and_no_more(world: World) -> None:
+    for second in (b"localhost", b"evil.example"):
+        answer = await world.get("/api/v1/services", headers=[(b"Host", b"localhost"), (b"Host", second)])
+        assert answer.status_code == 400
+        assert "more than one Host" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403), ("", 403)]
+)
+async def test_what_a_page_of_another_site_has_a_browser_ask_is_refused(
+    world: World, keyed: World, site: str, status: int
+) -> None:
+    """Of a GET that a page makes without reading the answer, browsers send no Origin."""
+    assert (await world.get("/api/v1/services", headers={"Sec-Fetch-Site": site})).status_code == status
+    told = {"Sec-Fetch-Site": site, "Authorization": "Bearer the-key"}
+    assert (await keyed.get("/api/v1/services", headers=told)).status_code == 200
+
+
+async def test_no_page_of_another_origin_is_given_an_answer(world: World) -> None:
+    for path in ("/health", "/docs", "/api/v1/services", "/api/v1/services/none", "/nowhere"):
+        headers = (await world.get(path)).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
@@ -174,80 +207,6 @@ def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
         read_admin_key(tmp_path / "none")
     with pytest.raises(UnsafeError, match="Is a directory"):
         read_admin_key(tmp_path)
-
-
-# Whose socket it is
-
-
-@contextmanager
-def connected(family: socket.AddressFamily, listen: str, connect: str) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Both ends of a connection: the server's and the client's."""
-    with socket.create_server((listen, 0), family=socket.AF_INET6 if ":" in listen else socket.AF_INET) as server:
-        if family == socket.AF_INET6 and listen == "::":
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        with socket.socket(family) as client:
-            client.connect((connect, server.getsockname()[1]))
-            accepted, _ = server.accept()
-            with accepted:
-                yield accepted, client
-
-
-def uid_of_peer(end: socket.socket) -> int | None:
-    return socket_uid(end.getpeername()[:2], end.getsockname()[:2])
-
-
-@pytest.mark.parametrize(
-    ("family", "listen", "connect"),
-    [
-        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
-        (socket.AF_INET6, "::1", "::1"),
-        (socket.AF_INET6, "127.0.0.1", "::ffff:127.0.0.1"),
-    ],
-)
-def test_own_socket(family: socket.AddressFamily, listen: str, connect: str) -> None:
-    try:
-        with connected(family, listen, connect) as (server, _):
-            assert uid_of_peer(server) == os.geteuid()
-    except OSError as error:
-        pytest.skip(f"no IPv6 here: {error}")
-
-
-def test_an_ipv4_client_of_a_socket_for_both() -> None:
-    try:
-        server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    except (OSError, ValueError) as error:
-        pytest.skip(f"no IPv6 here: {error}")
-    with server, socket.create_connection(("127.0.0.1", server.getsockname()[1])):
-        accepted, _ = server.accept()
-        with accepted:
-            assert accepted.getpeername()[0] == "::ffff:127.0.0.1"
-            assert uid_of_peer(accepted) == os.geteuid()
-
-
-@AS_ROOT
-def test_anothers_socket() -> None:
-    os.seteuid(NOBODY)
-    try:
-        client = socket.socket()
-    finally:
-        os.seteuid(0)
-    with socket.create_server(("127.0.0.1", 0)) as server, client:
-        client.connect(server.getsockname())
-        accepted, _ = server.accept()
-        with accepted:
-            assert uid_of_peer(accepted) == NOBODY
-
-
-def test_a_socket_that_nobody_holds_any_more_is_nobodys() -> None:
-    """The kernel shows uid 0 for it, whoever's it was."""
-    with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (server, client):
-        client.close()
-        assert uid_of_peer(server) is None
-
-
-def test_an_address_of_another_host_is_nobodys() -> None:
-    assert socket_uid(("192.0.2.1", 5), ("127.0.0.1", 80)) is None
-    assert socket_uid(("127.0.0.1", 1), ("127.0.0.1", 2), [Path("/nonexistent")]) is None
 
 
 # The program itself

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +17,8 @@ from sqlalchemy import update
 
 import api.http.logs.log_file
 from api.contract.tables import AttemptRow
+from api.http.logs.tail import Tail
+from tests.descriptors import none_left
 
 SERVICES = "/api/v1/services"
 
@@ -435,3 +439,46 @@ async def test_what_can_not_be_followed(world: World) -> None:
     assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "replica"])
     for query in ("tail=-1", "replica=x", "attempt=0", "follow=maybe", "timeout=-1"):
         assert (await world.get(f"{SERVICES}/mine/logs?{query}")).status_code == 422
+
+
+# What this host lacks
+
+
+def test_a_file_that_can_not_be_opened_now_is_not_finished(tmp_path: Path) -> None:
+    """A file counts as finished once it was read so often after the end of its job."""
+    file = tmp_path / "stdout.log"
+    file.write_text("one\n")
+    tail = Tail(tmp_path, file)
+    with none_left():
+        for _ in range(5):
+            assert not tail.read()
+    assert tail.passes == 0
+    assert tail.read()
+    assert tail.passes == 1
+
+
+def test_what_was_rotated_is_not_lost_for_want_of_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, open_log = tmp_path / "stdout.log", api.http.logs.log_file.open_log
+    file.write_text("one\n")
+    tail = Tail(tmp_path, file)
+    tail.read()
+    place, _ = tail.begin(None, None, whole=True)
+    append(file, "two\n")
+    shutil.copy(file, tmp_path / "stdout.log.1")
+    file.write_text("three\n")
+
+    def refuse(run_dir: Path, wanted: Path) -> int:
+        if wanted.name.endswith(".1"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_log(run_dir, wanted)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.http.logs.log_file, "open_log", refuse)
+        assert not tail.read()
+        assert tail.passes == 1
+    tail.read()
+    read = b""
+    while (piece := tail.take(place, is_final=True)) is not None:
+        assert piece.lost == 0
+        place, read = piece.end, read + piece.content
+    assert read == b"one\ntwo\nthree\n"

@@ -25,6 +25,7 @@ from controller.rundir import SharedRunDirs, read_job_files
 from controller.wrapper.locks import claim
 from controller.wrapper.report import Report
 from tests.another_user import UID, give_away
+from tests.descriptors import none_left
 
 TOKEN = "af-x-one-0-1"
 
@@ -424,3 +425,34 @@ async def test_a_verdict_may_be_as_old_as_the_last_look_at_the_sign_before(
     assert second is not None
     assert second.age is not None
     assert second.age > 0.0
+
+
+@pytest.mark.parametrize("name", ["claim", "state.json", "exit.json"])
+def test_what_this_host_can_not_open_is_neither_absent_nor_garbled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A claim that somebody has would read as nobody's, or a verdict as none."""
+    (folder / "claim").write_text('{"job_id": 7}')
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
+        patched.setattr(Path, "open", refuse)
+        read_job_files(folder)
+    assert read_job_files(folder).claim == Held(job_id=7)
+
+
+async def test_without_descriptors_nothing_is_read(run_dirs: SharedRunDirs, folder: Path) -> None:
+    await run_dirs.read("one", [TOKEN])  # the thread that reads is there
+    with none_left():
+        with pytest.raises(OSError, match="Too many open files"):
+            await run_dirs.read("one", [TOKEN])
+        with pytest.raises(OSError, match="Too many open files"):
+            await run_dirs.verdict("one", TOKEN)
+        with pytest.raises(OSError, match="Too many open files"):
+            await run_dirs.launched("one", TOKEN)
+    assert await read(run_dirs) == JobFiles()

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.job.token import Token
 from api.contract.job.words import Lane
 
@@ -86,10 +87,15 @@ def rotated(log: Path) -> Path:
 
 
 def read_object(path: Path, most: int = -1) -> dict[str, Any]:
-    """Read a file that holds a JSON object; what is absent, garbled or longer than `most` bytes is an empty one."""
+    """Read a file that holds a JSON object; what is absent, garbled or longer than `most` bytes is an empty one.
+
+    Raises `OSError` where this host is short of what it takes to look: that says nothing of the file.
+    """
     try:
         with path.open("rb") as file:
             value = json.loads(file.read(most))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        if is_own_trouble(error):
+            raise
         return {}
     return value if isinstance(value, dict) else {}

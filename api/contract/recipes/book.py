@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
+from api.contract.job.own_trouble import is_own_trouble
 from api.contract.recipes.checks import problems
 from api.contract.recipes.schema import RecipeFile
 
@@ -76,7 +77,7 @@ class Library:
         self._read: tuple[object, Book] = (None, Book({}, {}))
 
     def book(self) -> Book:
-        """Return all recipes as they are on disk now."""
+        """Return all recipes as they are on disk now; raises `OSError` if this host can't look."""
         stamp = list(_stamps(self._folders))
         known, book = self._read
         if stamp != known:
@@ -166,8 +167,9 @@ def _base(
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     for folder in folders:
-        for file in sorted(folder.glob("*/*.yaml")):
-            yield folder, file
+        for file in sorted(map(Path, _below(str(folder), depth=2))):
+            if file.suffix == ".yaml" and file.parent != folder:
+                yield folder, file
 
 
 def _stamps(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
@@ -196,6 +198,8 @@ def _yaml(file: Path) -> CommentedMap:
         content = file.read_bytes()
         tree = YAML(typ="rt").load(content.decode())
     except OSError as error:
+        if is_own_trouble(error):
+            raise
         raise RecipeError(f"{file}: can't be read: {error}.") from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -310,4 +314,6 @@ def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:
     try:
         return beside.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        if is_own_trouble(error):
+            raise
         raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {beside} can't be read: {error}.") from error

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from api.contract.job.folder import rotated
+from api.contract.job.own_trouble import is_own_trouble
 from api.http.logs.ends import OutsideError, open_log
 from api.http.logs.places import WITNESS, Seen
 
@@ -35,14 +36,28 @@ class LogFile:
             os.close(self.opened)
             self.opened = None
 
-    def follow(self, *, is_first: bool) -> None:
-        """Read what has come. Of a file that is there the first time only the end is: all else lies behind it."""
-        with contextlib.suppress(OSError, OutsideError):
-            self._follow_name(open_log(self._run_dir, self._file), is_first=is_first)
+    def follow(self, *, is_first: bool) -> bool:
+        """Read what has come. Of a file that is there the first time only the end is: all else lies behind it.
+
+        Say whether that could be tried: not so where this host is short of descriptors.
+        """
+        try:
+            opened = open_log(self._run_dir, self._file)
+            try:
+                self._follow_name(opened, is_first=is_first)
+            finally:
+                if opened != self.opened:
+                    os.close(opened)
             self._read_on()
+        except (OSError, OutsideError) as error:
+            return not is_own_trouble(error)
+        return True
 
     def read_back(self, seen: Seen, place: int) -> bytes:
-        """Read before the buffer; nothing if the file that the place was in has gone, or can't be read."""
+        """Read before the buffer; nothing if the file that the place was in has gone, or can't be read.
+
+        Raises `OSError` where this host can't look.
+        """
         content = b""
         try:
             if place < seen.base:
@@ -56,16 +71,20 @@ class LogFile:
             if self.opened is not None:
                 most = min(CHUNK - len(content), seen.end - place)
                 content += os.pread(self.opened, most, place - seen.base)
-        except OSError:
+        except OSError as error:
+            if is_own_trouble(error):
+                raise
             return b""
         return content
 
     @contextlib.contextmanager
     def file_before(self) -> Iterator[int | None]:
-        """Open the file before the present one, if it is there."""
+        """Open the file before the present one, if it is there; raises `OSError` where this host can't look."""
         try:
             opened = open_log(self._run_dir, rotated(self._file))
-        except (OSError, OutsideError):
+        except (OSError, OutsideError) as error:
+            if is_own_trouble(error):
+                raise
             yield None
             return
         try:
@@ -76,19 +95,20 @@ class LogFile:
     def _follow_name(self, opened: int, *, is_first: bool) -> None:
         """Go over to the file that has the name now, once the one before has been read to its end."""
         if self.opened is None:
-            self.opened = opened
             if is_first:
                 size = os.fstat(opened).st_size
                 start = max(0, size - WITNESS)
                 with self.file_before() as before:
                     earlier = 0 if before is None else os.fstat(before).st_size
                 self.seen = Seen(-earlier, 0, start, os.pread(opened, size - start, start))
-        elif os.path.sameopenfile(self.opened, opened):
-            os.close(opened)
-        else:
-            with contextlib.suppress(OSError):  # on NFS, it may have been removed
+            self.opened = opened
+        elif not os.path.sameopenfile(self.opened, opened):
+            try:
                 while self._read_on():
                     pass
+            except OSError as error:  # on NFS, it may have been removed
+                if is_own_trouble(error):
+                    raise
             os.close(self.opened)
             self.opened = opened
             self.seen = self.seen.turned(self.seen.base)

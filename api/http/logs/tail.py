@@ -35,7 +35,7 @@ class Tail:
         self._told = 0
         """The place up to which `read` has said that something has come."""
         self.passes = 0
-        """How often it has been read."""
+        """How often it has been read, or found not to be there."""
         self.followers = 0
 
     def close(self) -> None:
@@ -46,8 +46,7 @@ class Tail:
     def read(self) -> bool:
         """Read what has come; say whether anything has. Reads files: not for the event loop."""
         with self._reading:
-            self._follow()
-            self.passes += 1
+            self.passes += self._follow()
             told, self._told = self._told, self._log.seen.end
             return self._told != told
 
@@ -124,8 +123,8 @@ class Tail:
         known = seen.buffer[max(0, end - WITNESS - seen.start) : max(0, end - seen.start)]
         return Piece(begin - place, cut, end, seen.mark(end, max(known, cut, key=len)))
 
-    def _follow(self) -> None:
-        self._log.follow(is_first=self.passes == 0)
+    def _follow(self) -> bool:
+        return self._log.follow(is_first=self.passes == 0)
 
 
 def _cut(content: bytes, *, is_final: bool) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
+from api.contract import descriptors
 from api.http.docs import docs_page
 from api.http.openapi import TITLE, VERSION, Described, Operation
 from api.http.recipes import Recipes
@@ -54,7 +55,13 @@ def meta_routes(
         if not is_known(request.scope):
             return {"status": "healthy"}
         known = await _known(services, lease_seconds)
-        return {"status": "healthy", **known, "recipe_problems": await _recipe_problems(recipes)}
+        short_of = ["descriptors"] if descriptors.are_short() else []
+        return {
+            "status": "healthy",
+            **known,
+            "recipe_problems": await _recipe_problems(recipes),
+            "short_of": short_of,
+        }
 
     @get("/openapi.json", opt=OPEN)
     async def openapi_json() -> dict[str, Any]:

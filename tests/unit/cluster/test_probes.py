@@ -18,6 +18,7 @@ from api.contract.launch import Health, LaunchSpec, Resources
 from controller.cluster.probes import MOST_AT_ONCE, HttpProbes, Target
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
+from tests.descriptors import none_left
 
 TOKEN = "af-x-one-0-1"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -439,3 +440,77 @@ async def test_an_engine_that_outlives_its_own_checks_is_asked_for_a_connection(
         watch.probes.watch(missed, ProbeSpec.of(spec("generic", health)))
         probe = await watch.until(ready=found[0])
     assert (probe.ready, probe.is_own) == found
+
+
+async def not_asked(caplog: pytest.LogCaptureFixture, times: int) -> None:
+    """Wait until this host could not ask so many times more."""
+
+    def counted() -> int:
+        return sum(record.message == "this host can't ask an engine" for record in caplog.records)
+
+    before = counted()
+    async with asyncio.timeout(60):
+        while counted() < before + times:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tcp"])
+async def test_what_this_host_lacks_is_no_failure_of_an_engine(
+    engine: Engine, watch: Watch, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """2,000 idle connections to the controller had it replace engines that were well."""
+    watch.begin(engine, health=replace(HEALTH, kind="tcp") if kind == "tcp" else HEALTH)
+    known = await watch.until(ready=True)
+    woken = len(watch.woken)
+    with none_left():
+        await not_asked(caplog, 5)
+        latest = watch.probes.latest(TOKEN)
+        assert latest is not None
+        assert (latest.ready, latest.failures) == (True, 0)
+        assert latest.at >= known.at
+        assert await watch.probes.once(attempt(engine.port), ProbeSpec.of(spec())) is None
+    assert len(watch.woken) == woken
+    asked_at = latest.at
+    async with asyncio.timeout(60):
+        while (latest := watch.probes.latest(TOKEN)) is None or latest.at <= asked_at:
+            await asyncio.sleep(0.01)
+    assert latest.ready, "it is asked again when that is possible"
+
+
+async def test_failures_before_are_neither_forgotten_nor_counted_on(
+    engine: Engine, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.health = 503
+    watch.begin(engine)
+    await watch.until(ready=False, failures=2)
+    with none_left():
+        await not_asked(caplog, 1)
+        before = watch.probes.latest(TOKEN)
+        await not_asked(caplog, 3)
+        assert watch.probes.latest(TOKEN) == before
+
+
+@pytest.mark.parametrize("kind", ["vllm", "tcp"])
+async def test_a_name_that_can_not_be_resolved_is_no_failure(
+    watch: Watch, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    health = replace(HEALTH, kind="tcp") if kind == "tcp" else HEALTH
+    watch.probes.watch(replace(attempt(1), host="node1"), ProbeSpec.of(spec(health=health)))
+    await not_asked(caplog, 3)
+    assert watch.probes.latest(TOKEN) is None
+
+
+async def test_a_verdict_that_can_not_be_read_now_is_none(
+    engine: Engine, watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(service_id: str, token: str) -> Verdict | None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(watch, "verdict", refuse)
+    watch.begin(engine, health=replace(HEALTH, kind="command"))
+    await not_asked(caplog, 1)
+    assert watch.probes.latest(TOKEN) is None

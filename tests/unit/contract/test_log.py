@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.contract.log import JsonLines, TextLines, about, current
+from api.contract.log import CountingHandler, JsonLines, Repeats, TextLines, about, current
 
 
 def record(message: str = "said", **extra: Any) -> logging.LogRecord:
@@ -71,3 +72,67 @@ def test_a_traceback_is_inside_of_the_line() -> None:
     assert "\n" not in text
     assert "bad" in json.loads(text)["traceback"]
     assert TextLines().format(made).splitlines()[-1] == "ValueError: bad"
+
+
+class Lines:
+    """What is written of lines that come at given times."""
+
+    def __init__(self) -> None:
+        self.repeats = Repeats()
+        self.written: list[str] = []
+
+    def come(self, at: float, message: str, *args: object, level: int = logging.ERROR, name: str = "x") -> None:
+        made = logging.getLogger(name).makeRecord(name, level, "f", 1, message, args, None)
+        made.created = at
+        self.written += [each.getMessage() for each in self.repeats.take(made)]
+
+
+def test_what_repeats_is_counted() -> None:
+    lines = Lines()
+    for number in range(100_000):
+        lines.come(number / 10_000, "no descriptor\nsocket %s", number)
+    lines.come(30.0, "no descriptor\nsocket %s", "other")
+    assert lines.written == [f"no descriptor\nsocket {number}" for number in range(5)]
+    lines.come(61.0, "something else", level=logging.INFO)
+    counted = "no descriptor … and 99996 times more in the last 30 s, with whatever details"
+    assert lines.written[5:] == [counted, "something else"]
+    lines.come(62.0, "no descriptor\nsocket %s", 1)
+    assert lines.written[7:] == ["no descriptor\nsocket 1"], "it is written again after that"
+    lines.come(200.0, "something else", level=logging.INFO)
+    assert len(lines.written) == 9, "of what did not repeat nothing is said"
+
+
+def test_what_differs_by_logger_level_or_message_is_written() -> None:
+    lines = Lines()
+    for number in range(4):
+        for name in ("x", "y"):
+            for level in (logging.WARNING, logging.ERROR):
+                for message in ("one", "two"):
+                    lines.come(number, message, level=level, name=name)
+    assert len(lines.written) == 32
+
+
+def test_what_is_no_trouble_is_written_each_time() -> None:
+    lines = Lines()
+    for number in range(50):
+        lines.come(number / 100, "sbatch returned", level=logging.INFO)
+    assert len(lines.written) == 50
+
+
+def test_the_program_counts_and_says_the_rest_at_its_end() -> None:
+    handler, stream = CountingHandler(), io.StringIO()
+    handler.setStream(stream)
+    handler.setFormatter(JsonLines())
+    for _ in range(20):
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            made = record("no descriptor")
+            made.levelno, made.levelname, made.exc_info = logging.ERROR, "ERROR", sys.exc_info()
+        handler.handle(made)
+    handler.close()
+    found = [json.loads(each) for each in stream.getvalue().splitlines()]
+    assert [each["message"].partition(" …")[0] for each in found] == ["no descriptor"] * 6
+    assert ["traceback" in each for each in found] == [True] * 5 + [False]
+    assert "15 times more" in found[-1]["message"]
+    assert found[-1]["level"] == "error"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.slurm.runner import SUBMISSIONS_AT_ONCE, NotStartedError, ProcessRunner
+from tests.descriptors import none_left
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -106,6 +107,7 @@ async def test_a_program_that_is_not_there(tmp_path: Path, mode: int | None, mis
     with pytest.raises(NotStartedError) as raised:
         await runner.read((str(path),))
     assert raised.value.missing is missing
+    assert raised.value.is_certain
     assert runner.calls == {(str(path), "not started"): 1}
 
 
@@ -122,3 +124,22 @@ async def test_only_so_many_changes_at_once(tmp_path: Path) -> None:
     go.touch()
     assert {done.exit_code for done in await asyncio.gather(*tasks)} == {0}
     assert len(list(begun.iterdir())) == SUBMISSIONS_AT_ONCE + 3
+
+
+async def test_what_is_lacking_for_a_start_is_no_missing_program() -> None:
+    runner = make()
+    await runner.read(("true",))
+    with none_left(), pytest.raises(NotStartedError, match="Too many open files") as raised:
+        await runner.read(("true",))
+    assert not raised.value.missing
+    assert (await runner.read(("true",))).exit_code == 0
+
+
+def test_a_descriptor_may_be_lacking_for_what_runs_already() -> None:
+    assert not NotStartedError("sbatch", OSError(24, "Too many open files")).is_certain
+
+
+async def test_what_exec_refuses_has_surely_not_run(tmp_path: Path) -> None:
+    with pytest.raises(NotStartedError) as raised:
+        await make().read(("true", "x" * 4_000_000))
+    assert (raised.value.missing, raised.value.is_certain) == (False, True)

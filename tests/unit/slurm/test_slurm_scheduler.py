@@ -52,6 +52,10 @@ def missing(argv: tuple[str, ...]) -> Completed:
     raise NotStartedError(argv[0], FileNotFoundError(2, "No such file or directory"))
 
 
+def short(argv: tuple[str, ...]) -> Completed:
+    raise NotStartedError(argv[0], OSError(24, "Too many open files"))
+
+
 def scheduler(answer: Answer) -> tuple[SlurmScheduler, PlayedRunner]:
     runner = PlayedRunner(answer)
     return SlurmScheduler(runner, PREFIX), runner
@@ -136,6 +140,7 @@ async def test_a_site_without_accounting() -> None:
             None,
         ),
         (missing, SendOutcome.DEFERRED, None),
+        (short, SendOutcome.UNKNOWN, None),
     ],
 )
 async def test_submitting(answer: Answer, outcome: SendOutcome, job_id: int | None) -> None:
@@ -201,3 +206,11 @@ async def test_cancels_that_fail(answer: Answer, reason: str | None) -> None:
     with pytest.raises(UnreadableError) as raised:
         await slurm.cancel(PREFIX + "a-0-1", 17)
     assert raised.value.reason == reason
+
+
+async def test_what_this_host_lacks_is_a_silence_that_says_so() -> None:
+    slurm, _ = scheduler(short)
+    for asked in (slurm.list_jobs(), slurm.ended_jobs([5]), slurm.addresses(), slurm.cancel(PREFIX + "a-0-1", 5)):
+        with pytest.raises(UnreadableError, match="Too many open files: is this host short of") as raised:
+            await asked
+        assert raised.value.reason == "SlurmNotStarted"

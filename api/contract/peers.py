@@ -1,0 +1,114 @@
+"""Whose socket is at the other end of a TCP connection from this host: one question to the kernel, sock_diag(7)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import itertools
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLMSG_ERROR = 2
+NLM_F_REQUEST = 1
+NO_COOKIE = 0xFFFFFFFF
+ALL_STATES = 0xFFFFFFFF
+
+_HEADER = struct.Struct("=IHHII")
+"""nlmsghdr: length, type, flags, sequence, port."""
+_REQUEST = struct.Struct("=BBBxI")
+"""inet_diag_req_v2: family, protocol, extensions, states; the socket's id follows."""
+_PORTS = struct.Struct("!HH16s16s")
+_REST_OF_ID = struct.Struct("=III")
+"""inet_diag_sockid: ports, addresses; interface and cookie."""
+_PEERS_PORT, _UID_AND_INODE = 6, 64
+"""Where they stand in inet_diag_msg."""
+
+SocketAddress = Any
+"""As `socket` gives it for IPv4 and IPv6."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Who is at the other end of a connection."""
+
+    uid: int | None
+    """The user of this host whose socket it is; `None`: it is no living socket of this host."""
+    address: str
+
+
+class Peers:
+    """Asks the kernel. It holds the one descriptor that this takes, so that asking works when no other is left."""
+
+    def __init__(self) -> None:
+        self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+        self._kernel.setblocking(False)  # it answers while it is asked
+        self._numbers = itertools.count(1)
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        self._kernel.close()
+
+    def of(self, connection: socket.socket) -> Peer:
+        """Return who is at the other end; raises `OSError` if it has gone, or this host can't ask."""
+        own, peer = connection.getsockname(), connection.getpeername()
+        return Peer(uid=self.uid(peer, own), address=str(peer[0]))
+
+    def uid(self, own: SocketAddress, peer: SocketAddress) -> int | None:
+        """Return the uid of the socket of this host that is bound to `own` and connected to `peer`, if there is one.
+
+        Raises `OSError` if this host can't ask.
+        """
+        number = next(self._numbers) & 0xFFFFFFFF
+        self._kernel.send(_question(own, peer, number))
+        while True:
+            kind, asked, content = _read(self._kernel.recv(8192))
+            if asked == number:
+                return _owner(kind, content, peer[1])
+
+    def work(self) -> bool:
+        """Whether the kernel tells of a connection to ourselves that it is our own; raises `OSError`."""
+        server = socket.create_server(("127.0.0.1", 0))
+        with server, socket.create_connection(server.getsockname()) as client:
+            return self.uid(client.getsockname(), client.getpeername()) == os.geteuid()
+
+
+def _question(own: SocketAddress, peer: SocketAddress, number: int) -> bytes:
+    family, here, there = _packed(own[0], peer[0])
+    interface = own[3] if len(own) > 3 else 0
+    identity = _PORTS.pack(own[1], peer[1], here, there) + _REST_OF_ID.pack(interface, NO_COOKIE, NO_COOKIE)
+    request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, ALL_STATES) + identity
+    return _HEADER.pack(_HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, number, 0) + request
+
+
+def _packed(own: str, peer: str) -> tuple[int, bytes, bytes]:
+    """Return the family and both addresses. What is IPv4 inside of IPv6 is found as IPv4."""
+    here, there = (ipaddress.ip_address(host.partition("%")[0]) for host in (own, peer))
+    mapped = [getattr(ip, "ipv4_mapped", None) or ip for ip in (here, there)]
+    if all(ip.version == 4 for ip in mapped):
+        return socket.AF_INET, mapped[0].packed.ljust(16, b"\0"), mapped[1].packed.ljust(16, b"\0")
+    return socket.AF_INET6, here.packed.ljust(16, b"\0"), there.packed.ljust(16, b"\0")
+
+
+def _read(message: bytes) -> tuple[int, int, bytes]:
+    """Return kind, number and content of what the kernel says."""
+    length, kind, _, number, _ = _HEADER.unpack_from(message)
+    return kind, number, message[_HEADER.size : length]
+
+
+def _owner(kind: int, content: bytes, port: int) -> int | None:
+    """Return the uid that is told. Without an inode nobody holds the socket, and its uid reads 0."""
+    if kind == NLMSG_ERROR:
+        (code,) = struct.unpack_from("=i", content)
+        if -code != errno.ENOENT:
+            raise OSError(-code, os.strerror(-code))
+        return None
+    (connected_to,) = struct.unpack_from("!H", content, _PEERS_PORT)
+    uid, inode = struct.unpack_from("=II", content, _UID_AND_INODE)
+    # Where none is connected so, a socket that merely listens there is told of.
+    return int(uid) if inode != 0 and connected_to == port else None
