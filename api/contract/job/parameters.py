@@ -13,7 +13,7 @@ from api.contract.job.words import Lane
 VERSION = 1
 """The newest version of the file that is understood here. What is added and may be ignored does not change it."""
 
-RUNTIME_VALUES = ("port", "host", "files")
+RUNTIME_VALUES = ("port", "host", "files", "socket")
 """What `{"runtime": …}` may stand for."""
 
 
@@ -120,6 +120,18 @@ class SecretFiles:
 
 
 @dataclass(frozen=True)
+class Door:
+    """What the job's door shows and whom it opens to; all PEM."""
+
+    certificate: str
+    key: str = field(repr=False)
+    authority: str
+    """Whose clients may come in."""
+    id: str
+    """Under which of the installation's keys it was made; told on, not used."""
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All that the controller says about the job; see the launch spec for what each means.
 
@@ -152,6 +164,8 @@ class Parameters:
     """Engines are reached from the controller's and the API's hosts."""
     secret: Optional[str] = field(default=None, repr=False)
     secret_variable: Optional[Variable] = None
+    door: Optional[Door] = None
+    """`None`: the engine itself listens on a port of the node."""
     port_range: Optional[Ports] = None
     """`None`: any."""
     stop_grace: Seconds = 30.0

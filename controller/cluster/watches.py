@@ -1,0 +1,198 @@
+"""Watches: a connection to each door, which the door itself keeps open until its engine ends.
+
+What is heard there is a reason to look, never a verdict: `heard` is called with the token when an engine begins to
+answer, and when a connection closes. What is not watched is probed by turns as ever.
+
+A held connection is a bare TLS socket with a callback, a fraction of what a stream of asyncio's costs (measured).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from api.contract.job.tls import server_name
+from controller.queue import KeyedQueue
+
+log = logging.getLogger(__name__)
+
+PER_SECOND = 100
+"""Connections opened; a handshake costs a millisecond of processor, and the lease must not wait."""
+AT_ONCE = 32
+"""Connections being opened: nodes that are down answer late."""
+PATIENCE = 10.0
+"""Seconds for an opening."""
+AGAIN = 1.0
+"""Seconds until a connection that closed is opened again, should its attempt still stand."""
+KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+"""So that a node that is gone is noticed within 10 s; nothing else would say so (tcp(7))."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where an attempt's door is, and under which key it was made."""
+
+    token: str
+    host: str
+    port: int
+    authority: str
+
+
+class Watches:
+    """All connections of a term. `context` returns how to come to the doors of an authority; `None`: it is unknown."""
+
+    def __init__(
+        self, context: Callable[[str], ssl.SSLContext | None], heard: Callable[[str], None], most: int
+    ) -> None:
+        self._context = context
+        self._heard = heard
+        self._most = most
+        self._doors: dict[str, Door] = {}
+        self._held: dict[str, ssl.SSLSocket] = {}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._queue = KeyedQueue(time.monotonic)
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self._turns: asyncio.Task[None] | None = None
+
+    def watch(self, door: Door) -> None:
+        """Hold a connection to this door from now on, if there are not too many; nothing happens if it is held."""
+        if self._doors.get(door.token) == door:
+            return
+        self.forget(door.token)
+        if len(self._doors) >= self._most:
+            return
+        self._doors[door.token] = door
+        self._queue.add(door.token)
+        if self._turns is None:
+            self._turns = asyncio.create_task(self._take_turns())
+
+    def forget(self, token: str) -> None:
+        """Let go of a door."""
+        self._doors.pop(token, None)
+        if token in self._opening:
+            self._opening[token].cancel()
+        self._drop(token)
+
+    @property
+    def held(self) -> int:
+        """How many connections stand."""
+        return len(self._held)
+
+    async def close(self) -> None:
+        """Let go of all."""
+        tasks = [*self._opening.values(), *([self._turns] if self._turns is not None else [])]
+        for token in list(self._doors):
+            self.forget(token)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take_turns(self) -> None:
+        while (token := await self._queue.get()) is not None:
+            if token not in self._doors:
+                self._queue.done(token)
+                continue
+            await self._free.acquire()
+            opening = asyncio.create_task(self._open(token))
+            self._opening[token] = opening
+            opening.add_done_callback(partial(self._opened, token))
+            await asyncio.sleep(1 / PER_SECOND)
+
+    def _opened(self, token: str, opening: asyncio.Task[None]) -> None:
+        del self._opening[token]
+        self._free.release()
+        if opening.cancelled() or token not in self._doors:
+            self._queue.done(token)
+        elif (error := opening.exception()) is not None:
+            log.debug("no watch yet", extra={"token": token, "error": str(error)})
+            self._queue.retry(token)
+        else:
+            self._queue.done(token)
+
+    async def _open(self, token: str) -> None:
+        door = self._doors[token]
+        context = self._context(door.authority)
+        if context is None:
+            return
+        async with asyncio.timeout(PATIENCE):
+            connection = await _connect(door, context)
+        if self._doors.get(token) is not door:
+            connection.close()
+            return
+        self._held[token] = connection
+        asyncio.get_running_loop().add_reader(connection, self._read, token)
+        self._read(token)  # what came with the handshake is in no socket any more
+
+    def _read(self, token: str) -> None:
+        """Take a word of the door's, or its end."""
+        try:
+            word = self._held[token].recv(16)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            word = b""
+        if not word:
+            self._drop(token)
+            self._queue.add(token, time.monotonic() + AGAIN)
+        self._heard(token)
+
+    def _drop(self, token: str) -> None:
+        connection = self._held.pop(token, None)
+        if connection is not None:
+            asyncio.get_running_loop().remove_reader(connection)
+            connection.close()
+
+
+async def _connect(door: Door, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Open a connection and shake hands; raises `OSError`."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = found[0]
+    plain = socket.socket(family, kind, protocol)
+    try:
+        plain.setblocking(False)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        await loop.sock_connect(plain, address)
+        connection = context.wrap_socket(plain, server_hostname=server_name(door.token), do_handshake_on_connect=False)
+    except BaseException:
+        plain.close()
+        raise
+    try:
+        await _shake_hands(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _shake_hands(connection: ssl.SSLSocket) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection.do_handshake()
+        except ssl.SSLWantReadError:
+            await _until(loop.add_reader, loop.remove_reader, connection)
+        except ssl.SSLWantWriteError:
+            await _until(loop.add_writer, loop.remove_writer, connection)
+        else:
+            return
+
+
+async def _until(add: Callable[..., None], remove: Callable[[socket.socket], bool], connection: socket.socket) -> None:
+    """Wait until a socket can be read from or written to."""
+    ready = asyncio.get_running_loop().create_future()
+    add(connection, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        with suppress(ValueError):
+            remove(connection)

@@ -1,0 +1,147 @@
+"""Watches on real doors of mutual TLS: heard when an engine begins to answer and when it ends, and never otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import pytest
+
+from api.contract.certificates import Authority
+from api.contract.job.tls import WATCH, client_context, server_context
+from controller.cluster import watches as watches_module
+from controller.cluster.watches import Door, Watches
+
+TOKEN = "af-z42chr-7f96e9xf-0-1"
+OURS = Authority(b"k" * 32)
+PATIENCE = 20.0
+
+
+class Doorkeeper:
+    """A door that keeps its watchers, and lets them go when it is told to."""
+
+    def __init__(self, token: str = TOKEN) -> None:
+        self.watchers: list[asyncio.StreamWriter] = []
+        self.answers = False
+        self._context = server_context(OURS.door(token), OURS.certificate)
+        self.server: asyncio.Server
+
+    async def open(self, port: int = 0) -> Door:
+        self.server = await asyncio.start_server(self._meet, "127.0.0.1", port, ssl=self._context)
+        port = self.server.sockets[0].getsockname()[1]
+        return Door(token=TOKEN, host="127.0.0.1", port=port, authority=OURS.id)
+
+    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == WATCH
+        self.watchers.append(writer)
+        if self.answers:
+            writer.write(b"1")
+        with suppress(OSError):
+            await reader.read()
+
+    def let_go(self) -> None:
+        for writer in self.watchers:
+            writer.transport.abort()
+        self.watchers.clear()
+
+
+class Watcher:
+    """Watches, and what they heard."""
+
+    def __init__(self, most: int = 10) -> None:
+        self.heard: list[str] = []
+        context = client_context(OURS.client("controller"), OURS.certificate, WATCH)
+        self.contexts: dict[str, ssl.SSLContext] = {OURS.id: context}
+        self.watches = Watches(self.contexts.get, self.heard.append, most)
+
+
+@pytest.fixture
+async def keeper() -> AsyncIterator[Doorkeeper]:
+    keeper = Doorkeeper()
+    yield keeper
+    keeper.let_go()
+    keeper.server.close()
+
+
+@pytest.fixture
+async def watcher() -> AsyncIterator[Watcher]:
+    watcher = Watcher()
+    yield watcher
+    await watcher.watches.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_door_is_held_and_nothing_is_heard_while_it_stands(keeper: Doorkeeper, watcher: Watcher) -> None:
+    watcher.watches.watch(await keeper.open())
+    await until(lambda: watcher.watches.held == 1 and keeper.watchers)
+    assert watcher.heard == []
+
+
+async def test_it_is_heard_when_the_engine_begins_to_answer_even_with_the_handshake(
+    keeper: Doorkeeper, watcher: Watcher
+) -> None:
+    keeper.answers = True
+    watcher.watches.watch(await keeper.open())
+    await until(lambda: watcher.heard)
+    assert (watcher.heard, watcher.watches.held) == ([TOKEN], 1)
+
+
+async def test_an_end_is_heard_once_and_the_door_held_again(
+    keeper: Doorkeeper, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches_module, "AGAIN", 0.05)
+    watcher.watches.watch(await keeper.open())
+    await until(lambda: keeper.watchers)
+    keeper.let_go()
+    await until(lambda: watcher.heard)
+    await until(lambda: watcher.watches.held == 1 and keeper.watchers)
+    assert watcher.heard == [TOKEN]
+
+
+async def test_what_is_forgotten_is_let_go_and_heard_of_no_more(keeper: Doorkeeper, watcher: Watcher) -> None:
+    watcher.watches.watch(await keeper.open())
+    await until(lambda: keeper.watchers)
+    watcher.watches.forget(TOKEN)
+    (writer,) = keeper.watchers
+    await until(writer.transport.is_closing)
+    assert (watcher.heard, watcher.watches.held) == ([], 0)
+
+
+async def test_a_door_that_opens_late_is_held_in_the_end(keeper: Doorkeeper, watcher: Watcher) -> None:
+    door = await keeper.open()
+    keeper.server.close()
+    watcher.watches.watch(door)
+    await until(lambda: not watcher.watches._opening and watcher.watches._queue._failures)
+    await keeper.open(door.port)
+    await until(lambda: watcher.watches.held == 1)
+    assert watcher.heard == []
+
+
+async def test_another_attempts_door_is_not_taken_for_it(watcher: Watcher) -> None:
+    keeper = Doorkeeper("af-z42chr-7f96e9xf-0-2")
+    door = await keeper.open()
+    watcher.watches.watch(door)
+    await until(lambda: watcher.watches._queue._failures)
+    assert (watcher.watches.held, watcher.heard) == (0, [])
+    keeper.server.close()
+
+
+async def test_no_more_are_held_than_there_is_room_for(keeper: Doorkeeper) -> None:
+    watcher = Watcher(most=0)
+    watcher.watches.watch(await keeper.open())
+    assert watcher.watches._turns is None
+    await watcher.watches.close()
+
+
+async def test_a_door_of_an_unknown_key_is_let_be(keeper: Doorkeeper, watcher: Watcher) -> None:
+    watcher.contexts.clear()
+    watcher.watches.watch(await keeper.open())
+    await until(lambda: watcher.watches._turns and not watcher.watches._opening and not len(watcher.watches._queue))
+    assert (watcher.watches.held, keeper.watchers) == (0, [])
