@@ -38,6 +38,7 @@ def server_context(own: Credentials, authority: str) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_SERVER, own, authority)
     context.set_alpn_protocols([HTTP, WATCH])
     context.num_tickets = 0  # nobody resumes a session
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from api.contract.job.parameters import RUNTIME_VALUES
 from api.contract.recipes import volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
 
@@ -24,6 +25,7 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
     yield from _health(content, content.health_check or HealthPart())
     yield from volumes.problems(content)
     yield from _placeholders(content)
+    yield from _address(content)
     for name, parameter in content.parameters.items():
         if parameter.variable is not None and parameter.type == "list":
             yield ["parameters", name, "variable"], "a variable can't hold a list"
@@ -65,7 +67,7 @@ def _health(content: RecipeFile, health: HealthPart) -> Iterator[Problem]:
 
 def _placeholders(content: RecipeFile) -> Iterator[Problem]:
     """Find names in braces that stand for nothing."""
-    known = {*content.parameters, "port", "host", "files"}
+    known = {*content.parameters, *RUNTIME_VALUES}
     check = content.health_check.command if content.health_check else []
     for keys, texts, names in (
         (["command"], _words([*content.program, *content.command]), known),
@@ -77,6 +79,19 @@ def _placeholders(content: RecipeFile) -> Iterator[Problem]:
         for name in (n for text in texts for n in placeholders(text)):
             if name not in names:
                 yield keys, f"{{{name}}} is not a parameter of this recipe"
+
+
+def _address(content: RecipeFile) -> Iterator[Problem]:
+    """Find what keeps an engine from being told where to listen."""
+    texts = [*_words([*content.program, *content.command]), *map(str, content.environment.values())]
+    named = {name for text in texts for name in placeholders(text)} - content.parameters.keys()
+    at = ["command"]
+    if content.access == "direct" and "socket" in named:
+        yield at, "{socket} is behind a door: leave access out, or give {port}"
+    if content.access == "door" and {"socket", "port"} <= named:
+        yield at, "behind a door it listens on {socket} or on {port}: give one of them"
+    if content.access == "door" and content.ports and not {"socket", "port"} & named:
+        yield at, "nothing says where to listen: give {socket}, or {port} where it knows no Unix sockets"
 
 
 def _words(command: Command) -> list[str]:
