@@ -82,16 +82,22 @@ def _placeholders(content: RecipeFile) -> Iterator[Problem]:
 
 
 def _address(content: RecipeFile) -> Iterator[Problem]:
-    """Find what keeps an engine from being told where to listen."""
-    texts = [*_words([*content.program, *content.command]), *map(str, content.environment.values())]
-    named = {name for text in texts for name in placeholders(text)} - content.parameters.keys()
+    """Find what keeps an engine, or who asks it, from being told where it listens."""
+    environment = [str(value) for value in content.environment.values()]
+    told = _names([*_words([*content.program, *content.command]), *environment], content)
+    asked = _names(_words(content.health_check.command if content.health_check else []), content)
     at = ["command"]
-    if content.access == "direct" and "socket" in named:
-        yield at, "{socket} is behind a door: leave access out, or give {port}"
-    if content.access == "door" and {"socket", "port"} <= named:
-        yield at, "behind a door it listens on {socket} or on {port}: give one of them"
-    if content.access == "door" and content.ports and not {"socket", "port"} & named:
-        yield at, "nothing says where to listen: give {socket}, or {port} where it knows no Unix sockets"
+    if content.access == "direct" and "socket" in told | asked:
+        yield at, "{socket} is behind a door: give {port}, or leave access out"
+    if content.access == "door" and {"socket", "port"} <= told | asked:
+        yield at, "behind a door an engine listens on {socket} or on {port}: give one of them"
+    if content.access == "door" and content.ports and not told & {"socket", "port"}:
+        yield at, "nothing says where to listen: give {socket}, or {port} to what can't listen on Unix sockets"
+
+
+def _names(texts: Sequence[str], content: RecipeFile) -> set[str]:
+    """Return what only the job knows of what these texts name."""
+    return {name for text in texts for name in placeholders(text)} - content.parameters.keys()
 
 
 def _words(command: Command) -> list[str]:
