@@ -20,7 +20,20 @@ import pytest
 from api.contract.job.tls import WATCH, server_name
 from controller.wrapper import ports
 
-from .doors import AUTHORITY, ENGINE, OTHER, PORT, SOCKET, Line, context, door, knock, refused
+from .doors import (
+    AUTHORITY,
+    ENGINE,
+    OTHER,
+    PORT,
+    SOCKET,
+    Line,
+    context,
+    door,
+    door_of,
+    kill_at_one_blow,
+    knock,
+    refused,
+)
 from .jobs import ENGINE as DUMMY
 from .jobs import Job, alive, until
 
@@ -56,22 +69,6 @@ def served(start: Start) -> Job:
 
 def engine_of(job: Job) -> int:
     return int(until(lambda: job.stdout).split()[0])
-
-
-def processes_of(job: Job) -> list[int]:
-    """Return wrapper, guards and door: all of the job's but its engine, whose own process it is in this module."""
-    assert job.process is not None
-    found, unseen = [job.process.pid], [job.process.pid]
-    while unseen:
-        for task in Path(f"/proc/{unseen.pop()}/task").glob("*/children"):
-            below = [int(pid) for pid in task.read_text().split()]
-            unseen += below
-            found += below
-    return [pid for pid in found if pid != engine_of(job)]
-
-
-def door_of(job: Job) -> int:
-    return next(pid for pid in processes_of(job) if b"\0door\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def watch(job: Job) -> Line:
@@ -386,14 +383,11 @@ class TestEnds:
     @pytest.mark.parametrize("at", [SOCKET, PORT])
     def test_killed_at_one_blow_nothing_is_left(self, start: Start, at: object) -> None:
         """Wrapper, guards and door: whatever might end the engine. What it started ends with it."""
-        script = f"import subprocess\nprint(*[subprocess.Popen(['sleep', '60']).pid], flush=True)\n{ENGINE}"
+        script = f"import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\n{ENGINE}"
         job = start(at=at, script=script)
         job.until_step("serving")
         child, engine = (int(job.stdout.split()[index]) for index in (0, 1))
-        doomed = [pid for pid in processes_of(job) if pid not in (child, engine)]
+        doomed = kill_at_one_blow(job)
         assert len(doomed) == 4
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in doomed:
-                os.kill(pid, number)
         job.wait()
         until(lambda: not any(alive(pid) for pid in (child, engine, *doomed)), 5.0)
