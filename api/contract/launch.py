@@ -8,6 +8,9 @@ from typing import Literal
 
 from api.contract.job.parameters import Image, Text
 
+Access = Literal["door", "direct"]
+"""How an engine is reached: through its job's door, to those who prove themselves, or on a port of its own."""
+
 UpdateStrategy = Literal["rolling", "recreate"]
 """How a change reaches what runs: one replica after another, or all ended before the first new one starts."""
 
@@ -121,6 +124,8 @@ class LaunchSpec:
     """Failed starts in a row, never once ready, after which the service counts as failed."""
     update_strategy: UpdateStrategy = "rolling"
     secret_variable: str | None = None
-    """The environment variable through which the engine takes the attempt's secret."""
+    """The environment variable through which the engine takes the attempt's secret; `None` behind a door."""
+    access: Access = "direct"
+    """What stood in the specs before there were doors."""
     restarted_at: str | None = None
     """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""

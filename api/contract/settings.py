@@ -67,7 +67,7 @@ class SlurmSettings:
     secret_roots: tuple[str, ...] = ()
     """Folders on the compute nodes below which the files of `environment_from` must lie; empty: anywhere."""
     port_range: tuple[Port, Port] | None = None
-    """Ports that engines may listen on, where a firewall leaves only some open."""
+    """Ports that jobs may listen on, where a firewall leaves only some open."""
     time_warning: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 120
     """Seconds before the time limit at which the job is warned."""
     command_timeout: Pause = 20.0

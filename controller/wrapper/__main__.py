@@ -1,4 +1,7 @@
-"""`python3 wrapper.pyz JOB_FOLDER [PROLOGUE_CODE]`: claim the attempt, run its engine, say how it ended."""
+"""`python3 wrapper.pyz JOB_FOLDER [PROLOGUE_CODE]`: claim the attempt, run its engine, say how it ended.
+
+`python3 wrapper.pyz door DESCRIPTOR` is the process of a job's door.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 from api.contract.job.folder import PARAMETERS
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper import parameters
+from controller.wrapper.door.opening import COMMAND
 from controller.wrapper.files import remove, say
 from controller.wrapper.locks import claim
 from controller.wrapper.logs.reading import Logs
@@ -24,6 +28,10 @@ from controller.wrapper.supervisor import Supervisor, stop_reason
 
 def main(arguments: Sequence[str]) -> int:
     """Return the engine's exit code; 0 without a trace for a job that has no right to run."""
+    if arguments[0] == COMMAND:
+        from controller.wrapper.door import serve  # noqa: PLC0415 - a Python without `ssl` runs jobs without a door
+
+        return serve.main(int(arguments[1]))
     folder = Path(arguments[0]).resolve()
     prologue_code = int(arguments[1]) if len(arguments) > 1 else 0
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
@@ -62,6 +70,7 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
         asked = parameters.read(folder / PARAMETERS)
         remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
         report.digest, report.lane = asked.digest, asked.lane
+        report.door = None if asked.door is None else asked.door.id
         with scratch(job_id) as room:
             return Supervisor(folder, asked, room, report, signals).run()
     except FailedError as failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -29,29 +30,39 @@ def adopt_orphans() -> None:
 
 
 class Child:
-    """One program in its own session. Raises `OSError` if it can't be started."""
+    """One program in its own session, given these descriptors. Raises `OSError` if it can't be started."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: int | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        output: int | None = None,
+        *,
+        stdin: int = subprocess.DEVNULL,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.started_at = time.monotonic()
-        self._watchman, self._leash = _guard()
+        self._watchman, watched, self._leash = _guard()
         leash = self._leash
         try:
             self._popen = subprocess.Popen(
                 command,
                 env=environment,
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=lambda: os.write(leash, str(os.getpid()).encode()),  # noqa: PLW1509 - we have no threads
+                pass_fds=(watched, *descriptors),
+                preexec_fn=lambda: _tie(watched, leash),  # noqa: PLW1509 - we have no threads
             )
         except BaseException:
             _kill(self._watchman)
             os.close(leash)
             raise
+        finally:
+            os.close(watched)
         _started[self._popen.pid] = self._popen
 
     @property
@@ -97,22 +108,21 @@ _started: dict[int, subprocess.Popen[bytes]] = {}
 """Our own children that have not been reaped: whose ends their `Popen` is to hear of."""
 
 
-def _guard() -> tuple[int, int]:
+def _guard() -> tuple[int, int, int]:
     """Fork a guard that kills a child and all below it should we die without ending them, e.g. by KILL.
 
-    PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns the guard, and a
-    descriptor into which the child writes its own id before it becomes the program, so that there is no moment without
-    a guard. Its closing, as by our death, sets the guard off; it is killed before its child is ended otherwise.
+    PR_SET_PDEATHSIG would be simpler, but Apptainer's change of credentials clears it. Returns the guard, and the two
+    ends of the leash. Its closing, as by our death, sets the guard off; it is killed before its child is ended
+    otherwise.
     """
     watched, leash = os.pipe()
     guard = os.fork()
     if guard != 0:
-        os.close(watched)
-        return guard, leash
+        return guard, watched, leash
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        os.close(leash)
+        _let_go(watched)
         if told := os.read(watched, 32):
             os.read(watched, 1)
             child = int(told)
@@ -122,6 +132,26 @@ def _guard() -> tuple[int, int]:
                 _kill(pid)
     finally:
         os._exit(0)
+
+
+def _tie(watched: int, leash: int) -> None:
+    """Tie the process that becomes a program to the leash, so that there is no moment without a guard.
+
+    The guard is told whom to kill; and should the guard be killed with us, the kernel does it: it signals the owner of
+    a pipe's end once the other end is closed (fcntl(2), F_SETSIG). The program inherits that end, and never uses it.
+    """
+    os.write(leash, str(os.getpid()).encode())
+    fcntl.fcntl(watched, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(watched, fcntl.F_SETFL, fcntl.fcntl(watched, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _let_go(kept: int) -> None:
+    """Close what was inherited, but for one descriptor and the standard ones: others wait for its closing."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(entry) > 2 and int(entry) != kept:
+            with contextlib.suppress(OSError):
+                os.close(int(entry))
 
 
 def _kill_group(leader: int) -> None:
@@ -155,9 +185,9 @@ def descendants(ancestor: int) -> set[int]:
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit():
-            parent = _parent(entry)
-            if parent is not None:
-                children.setdefault(parent, []).append(int(entry))
+            above = parent(int(entry))
+            if above is not None:
+                children.setdefault(above, []).append(int(entry))
     found: set[int] = set()
     unseen = [ancestor]
     while unseen:
@@ -167,9 +197,10 @@ def descendants(ancestor: int) -> set[int]:
     return found
 
 
-def _parent(pid: str) -> int | None:
+def parent(pid: int) -> int | None:
+    """Return the parent of a process; `None`: it has gone."""
     try:
-        stat = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
+        stat = Path("/proc", str(pid), "stat").read_text(encoding="utf-8", errors="replace")
         return int(stat.rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return None

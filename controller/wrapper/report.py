@@ -62,6 +62,8 @@ class Report:
         """What identifies the launch spec; `ai-factory adopt` reads it back."""
         self.lane = Lane.MAIN
         """Of its replica; `ai-factory adopt` reads it back."""
+        self.door: str | None = None
+        """Under which of the installation's keys its door was made; `ai-factory adopt` reads it back."""
         self.image: str | None = None
         """The key of its image in the cache; empty: it uses none of those."""
         self._detail = ""
@@ -119,6 +121,8 @@ class Report:
             content["digest"] = self.digest
         if self.lane is not Lane.MAIN:
             content["lane"] = self.lane
+        if self.door is not None:
+            content["door"] = self.door
         if self.image is not None:
             content["image"] = self.image
         if self._health is not None:

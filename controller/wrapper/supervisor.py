@@ -1,11 +1,13 @@
-"""One engine's life: image, port, start, service, end."""
+"""One engine's life: image, door, address, start, service, end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,10 @@ from api.contract.job.folder import RECIPE_FILES
 from api.contract.job.parameters import Parameters
 from api.contract.job.words import ExitReason, Step
 from controller.wrapper import ports
+from controller.wrapper.address import EngineAddress, asks_for
 from controller.wrapper.check import HealthCheck
+from controller.wrapper.door.loopback import LoopbackPort
+from controller.wrapper.door.opening import OpenDoor, Premises
 from controller.wrapper.files import say, write_new
 from controller.wrapper.image import Images, cannot_start
 from controller.wrapper.locks import slot
@@ -24,6 +29,7 @@ from controller.wrapper.process import Child
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.sandbox import environment
 from controller.wrapper.sandbox.place import Place
+from controller.wrapper.sandbox.scratch import SOCKET, socket_folder
 from controller.wrapper.signals import Signals
 
 PORT_TRIES = 5
@@ -42,7 +48,18 @@ DEAF = 5.0
 
 if TYPE_CHECKING:
     Lost = Callable[[], Ending | None]
-    """Tells how a job ends that has lost its replica or a volume to another; `None` while it has not."""
+    """Tells how a job ends that has lost its replica or a volume to another, or its door; `None` while it has not."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An engine that runs, and what runs beside it."""
+
+    child: Child
+    address: EngineAddress
+    door: OpenDoor | None
+    check: HealthCheck | None
+    logs: Logs
 
 
 class Supervisor:
@@ -72,19 +89,40 @@ class Supervisor:
         job_id = int(os.environ["SLURM_JOB_ID"])
         me = parameters.token, job_id, self._report, self._signals
         with slot.held(self._folder, parameters.lane, *me) as place, held(parameters.volumes, *me) as volumes:
-            return self._try_ports(image, files, lambda: _lost(place, volumes))
+            return self._try_addresses(image, files, lambda: _lost(place, volumes))
 
-    def _try_ports(self, image: Path | None, files: Path, lost: Lost) -> Ending:
-        parameters = self._parameters
+    def _try_addresses(self, image: Path | None, files: Path, lost: Lost) -> Ending:
         tried: set[int] = set()
-        while len(tried) < PORT_TRIES:
-            port = ports.pick(parameters.host, parameters.port_range, tried) if parameters.listens else None
-            ending = self._run_engine(image, files, port, lost)
-            if ending is not None:
-                return ending
-            say(f"port {port} was taken meanwhile; trying another")
-            tried.add(port or 0)
+        with self._premises() as premises:
+            while len(tried) < PORT_TRIES:
+                address = self._address(premises, tried)
+                ending = self._run_engine(image, files, address, premises, lost)
+                if ending is not None:
+                    return ending
+                say(f"port {address.port} was taken meanwhile; trying another")
+                tried.add(address.port or 0)
         raise FailedError(ExitReason.NO_FREE_PORT, f"the engine found each of the ports {sorted(tried)} taken")
+
+    @contextlib.contextmanager
+    def _premises(self) -> Iterator[Premises | None]:
+        parameters = self._parameters
+        if parameters.door is None or not parameters.listens:
+            yield None
+            return
+        with ports.listen(parameters.port_range) as entrance, socket_folder(self._scratch) as sockets:
+            yield Premises(parameters.door, entrance, sockets)
+
+    def _address(self, premises: Premises | None, tried: Collection[int]) -> EngineAddress:
+        """Choose where the engine is to listen; raises `FailedError` (`NoFreePort`)."""
+        parameters = self._parameters
+        if not parameters.listens:
+            return EngineAddress()
+        if premises is None:
+            return EngineAddress(parameters.host, ports.pick(parameters.host, parameters.port_range, tried))
+        if asks_for(parameters, "socket"):
+            return EngineAddress(socket=premises.sockets / SOCKET)
+        port = ports.pick(ports.LOOPBACK, ports.lasting(), tried)
+        return EngineAddress(port=port, own=LoopbackPort(port, os.getpid()))
 
     def _write_files(self) -> Path:
         folder = self._folder / RECIPE_FILES
@@ -96,26 +134,36 @@ class Supervisor:
             raise FailedError(ExitReason.WRAPPER_ERROR, f"cannot write {folder}: {error.strerror}") from error
         return folder
 
-    def _run_engine(self, image: Path | None, files: Path, port: int | None, lost: Lost) -> Ending | None:
+    def _run_engine(
+        self, image: Path | None, files: Path, address: EngineAddress, premises: Premises | None, lost: Lost
+    ) -> Ending | None:
         """Run it once; `None`: its port was taken after all."""
         self._signals.check()
         self._report.health(None)
-        self._report.step(Step.STARTING, port=port)
+        self._report.step(Step.STARTING, port=address.port if premises is None else premises.port)
         logs = Logs(self._folder, most=self._parameters.log_bytes)
-        place = Place(self._parameters, image, files=files, scratch=self._scratch, port=port, secrets=self._secrets)
-        child = self._spawn(place, ExitReason.ENGINE_EXITED if image is None else ExitReason.IMAGE_FAILED)
-        check = self._check(place)
-        try:
-            stopped = self._watch(child, port, logs, check, lost)
-            code = child.exit_code()
-        finally:
+        place = Place(
+            self._parameters, image, files=files, scratch=self._scratch, address=address, secrets=self._secrets
+        )
+        with contextlib.ExitStack() as ends:
+            door = None
+            if premises is not None:
+                door = OpenDoor(premises, address.port, address.socket)
+                ends.callback(door.close)
+            child = self._spawn(place, ExitReason.ENGINE_EXITED if image is None else ExitReason.IMAGE_FAILED)
+            ends.callback(child.end)
+            check = self._check(place)
             if check is not None:
-                check.close()
-            child.end()
+                ends.callback(check.close)
+            watched = Watched(child, address, door, check, logs)
+            stopped = self._watch(watched, lambda: lost() or (door.ended() if door is not None else None))
+            code = child.exit_code()
+            if door is not None and code is not None:
+                door.finish(self._signals)
         if stopped is not None:
             return stopped
         lines = logs.lines()
-        if port is not None and code != 0 and child.age < PORT_WINDOW and telling.port_was_taken(lines):
+        if address.port is not None and code != 0 and child.age < PORT_WINDOW and telling.port_was_taken(lines):
             return None
         return Ending(code or 0, ExitReason.ENGINE_EXITED, self._redact(_by_signal(code) + telling.reason(lines)))
 
@@ -139,26 +187,27 @@ class Supervisor:
         except OSError as error:
             raise FailedError(reason, cannot_start(arguments[0], error)) from error
 
-    def _watch(
-        self, child: Child, port: int | None, logs: Logs, check: HealthCheck | None, lost: Lost
-    ) -> Ending | None:
+    def _watch(self, running: Watched, lost: Lost) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
+        child, check = running.child, running.check
         serving = warned = False
-        if port is None:
+        if not running.address.exists:
             self._report.step(Step.SERVING, "nothing listens")
             serving = True
         while child.exit_code() is None:
             if self._signals.stop is not None:
                 if check is not None:
                     check.close()
-                return self._drain(child, self._signals.stop, logs, lost)
+                return self._drain(child, self._signals.stop, running.logs, lost)
             ending = lost()
             if ending is not None:
                 return ending
-            detail = telling.progress(logs.new_lines())
-            if not serving and port is not None and ports.accepts(self._parameters.host, port):
+            detail = telling.progress(running.logs.new_lines())
+            if not serving and running.address.accepts():
                 self._report.step(Step.SERVING, detail or "")
                 serving = True
+                if running.door is not None:
+                    running.door.serves()
             elif detail and serving:
                 self._report.detail(detail)
             elif detail:

@@ -95,8 +95,17 @@ class Handler(BaseHTTPRequestHandler):
     """vLLM's routes."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     server: Server
+
+    def setup(self) -> None:
+        """A socket has no delay that could be turned off."""
+        self.disable_nagle_algorithm = self.server.address_family != socket.AF_UNIX
+        super().setup()
+
+    def address_string(self) -> str:
+        """Return who asks; over a socket nobody has a name."""
+        host, port, *_ = self.client_address or ("", 0)
+        return f"{host}:{port}"
 
     def answer(self) -> None:
         """Read the body whatever comes of it, so that the connection stays usable; then find the route."""
@@ -131,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Log a request as uvicorn does."""
-        print(f"INFO:     {self.address_string()}:{self.client_address[1]} - {format % args}", flush=True)
+        print(f"INFO:     {self.address_string()} - {format % args}", flush=True)
 
     def _set_health(self, body: bytes) -> None:
         self.server.engine.health = int(parse(body).get("status", 200))
@@ -228,11 +237,18 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, engine: Engine) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    def __init__(self, options: argparse.Namespace, engine: Engine) -> None:
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        self.address_family = socket.AF_UNIX if options.uds else family
         self.engine = engine
-        super().__init__((host, port), Handler, bind_and_activate=False)
+        super().__init__(options.uds or (options.host, options.port), Handler, bind_and_activate=False)
         socketserver.TCPServer.server_bind(self)  # the base class would look up the host's name, which may take long
+
+    def where(self) -> str:
+        """Say where it listens, as vLLM does."""
+        if isinstance(self.server_address, str):
+            return f"unix:{self.server_address}"
+        return f"http://{self.server_address[0]}:{self.server_address[1]}"
 
 
 def parse(body: bytes) -> Json:
@@ -262,6 +278,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--uds", help="the path of a Unix socket; host and port are then ignored")
     parser.add_argument("--model", default="dummy")
     for name in ("--startup-delay", "--token-delay"):
         parser.add_argument(name, type=float, default=0.0)
@@ -285,7 +302,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = Engine(options)
-    server = Server(options.host, options.port, engine)
+    server = Server(options, engine)
     if options.exit_after is not None:
         threading.Timer(options.exit_after, crash, (options.exit_code,)).start()
     log(f"Initializing a V1 LLM engine (v{VERSION}) with config: model={options.model!r}")
@@ -294,7 +311,7 @@ def main() -> None:
         os._exit(128 + signal.SIGTERM)
     log("Loading weights took 0.00 seconds")
     server.server_activate()
-    log(f"Starting vLLM server on http://{options.host}:{server.server_address[1]}")
+    log(f"Starting vLLM server on {server.where()}")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     print("INFO:     Application startup complete.", flush=True)
     stop.wait()

@@ -116,7 +116,6 @@ class Chaos:
                 self._settle()
         finally:
             self.sampler.close()
-            self._jobs.end_orphans()
         self.findings.seconds = time.monotonic() - began
         self._sum_up()
         self.findings.vouch(self._kinds, len(self.sampler.samples()))

@@ -59,6 +59,7 @@ class Journal:
     """All starts of the engines of one installation."""
 
     def __init__(self, system: System) -> None:
+        self.system = system
         self._folder = system.folder / "journal"
         self._folder.mkdir()
         recipe = (DUMMY / "vllm_dummy.yaml").read_text()

@@ -17,8 +17,6 @@ Choice = TypeVar("Choice")
 PATIENCE = 15.0
 """Seconds to wait for somebody to do it to, and for Slurm to take an order."""
 
-READY = "SELECT token FROM attempts WHERE closed_at IS NULL AND ready_at IS NOT NULL AND unready_since IS NULL"
-
 
 class NobodyError(Exception):
     """There was nobody to do it to."""
@@ -32,25 +30,18 @@ class JobFaults:
         self._tell = tell
         self._drawn = drawn
         self._run_dir = system.folder / "run"
-        self.orphans: list[LivingEngine] = []
-        """Engines that nothing of ours and nothing of Slurm's can end any more: an administrator has to."""
         self.kinds: dict[str, Callable[[], None]] = {
             "job suspended": self._suspended,
             "job requeued": self._requeued,
             "engine killed": self._engine_killed,
             "wrapper killed": self._wrapper_killed,
-            "wrapper and guard killed": self._left_alone,
+            "wrapper, guards and door killed": self._all_killed,
         }
 
     def mend(self) -> None:
-        """Resume what is suspended, and end the engines that were left alone."""
+        """Resume what is suspended."""
         for job in self._system.jobs("SUSPENDED"):
             self._system.slurm("scontrol", "resume", str(job["id"]))
-        self.end_orphans()
-
-    def end_orphans(self) -> None:
-        """End the engines that were left alone, as an administrator would."""
-        self.orphans = [orphan for orphan in self.orphans if not kill(orphan)]
 
     def _suspended(self) -> None:
         job = self._one_of(self._running)
@@ -70,22 +61,16 @@ class JobFaults:
         engine = self._one_of(self._alive)
         send(wrapper(self._run_dir, engine.token, processes()), signal.SIGKILL)
 
-    def _left_alone(self) -> None:
-        """Leave an engine that answers to itself: one that was never heard of may be believed gone with its job."""
-        engine = self._one_of(self._ready)
-        self.orphans.append(engine)
+    def _all_killed(self) -> None:
+        """Kill whatever might end an engine: the kernel does it."""
+        engine = self._one_of(self._alive)
         kill_together(wrappers(self._run_dir, engine.token, processes()))
 
     def _running(self) -> list[str]:
         return [str(job["id"]) for job in self._system.jobs("RUNNING")]
 
     def _alive(self) -> list[LivingEngine]:
-        orphans = {orphan.token for orphan in self.orphans}
-        return [engine for engine in engines(self._run_dir) if engine.token not in orphans]
-
-    def _ready(self) -> list[LivingEngine]:
-        ready = {row["token"] for row in self._system.sql(READY)}
-        return [engine for engine in self._alive() if engine.works and engine.token in ready]
+        return engines(self._run_dir)
 
     def _one_of(self, choices: Callable[[], list[Choice]]) -> Choice:
         """Draw one, as soon as there are any."""

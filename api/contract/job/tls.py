@@ -38,6 +38,7 @@ def server_context(own: Credentials, authority: str) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_SERVER, own, authority)
     context.set_alpn_protocols([HTTP, WATCH])
     context.num_tickets = 0  # nobody resumes a session
+    context.options = context.options | ssl.OP_NO_RENEGOTIATION
     return context
 
 
@@ -52,7 +53,7 @@ def _context(protocol: int, own: Credentials, authority: str) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.verify_flags = context.verify_flags | ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=authority)
     with _file(own.key + own.certificate) as path:
         context.load_cert_chain(path)

@@ -35,7 +35,7 @@ class Step(Word):
     LOADING = "loading"
     """The engine tells of its start."""
     SERVING = "serving"
-    """Its port accepts connections, or nothing is to listen."""
+    """Its engine accepts connections, or nothing is to listen."""
     DRAINING = "draining"
     """It was told to end."""
 
@@ -52,6 +52,8 @@ class ExitReason(Word):
     """There was nothing to do but to make an image."""
     IMAGE_FAILED = "ImageFailed"
     NO_FREE_PORT = "NoFreePort"
+    DOOR_FAILED = "DoorFailed"
+    """What lets callers through to its engine can't be started, or has ended."""
     SECRET_MISSING = "SecretMissing"  # noqa: S105
     SLOT_FAILED = "SlotFailed"
     SLOT_LOST = "SlotLost"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from api.contract.job.parameters import RUNTIME_VALUES
 from api.contract.recipes import volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
 
@@ -24,6 +25,7 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
     yield from _health(content, content.health_check or HealthPart())
     yield from volumes.problems(content)
     yield from _placeholders(content)
+    yield from _address(content)
     for name, parameter in content.parameters.items():
         if parameter.variable is not None and parameter.type == "list":
             yield ["parameters", name, "variable"], "a variable can't hold a list"
@@ -65,7 +67,7 @@ def _health(content: RecipeFile, health: HealthPart) -> Iterator[Problem]:
 
 def _placeholders(content: RecipeFile) -> Iterator[Problem]:
     """Find names in braces that stand for nothing."""
-    known = {*content.parameters, "port", "host", "files"}
+    known = {*content.parameters, *RUNTIME_VALUES}
     check = content.health_check.command if content.health_check else []
     for keys, texts, names in (
         (["command"], _words([*content.program, *content.command]), known),
@@ -77,6 +79,25 @@ def _placeholders(content: RecipeFile) -> Iterator[Problem]:
         for name in (n for text in texts for n in placeholders(text)):
             if name not in names:
                 yield keys, f"{{{name}}} is not a parameter of this recipe"
+
+
+def _address(content: RecipeFile) -> Iterator[Problem]:
+    """Find what keeps an engine, or who asks it, from being told where it listens."""
+    environment = [str(value) for value in content.environment.values()]
+    told = _names([*_words([*content.program, *content.command]), *environment], content)
+    asked = _names(_words(content.health_check.command if content.health_check else []), content)
+    at = ["command"]
+    if content.access == "direct" and "socket" in told | asked:
+        yield at, "{socket} is behind a door: give {port}, or leave access out"
+    if content.access == "door" and {"socket", "port"} <= told | asked:
+        yield at, "behind a door an engine listens on {socket} or on {port}: give one of them"
+    if content.access == "door" and content.ports and not told & {"socket", "port"}:
+        yield at, "nothing says where to listen: give {socket}, or {port} to what can't listen on Unix sockets"
+
+
+def _names(texts: Sequence[str], content: RecipeFile) -> set[str]:
+    """Return what only the job knows of what these texts name."""
+    return {name for text in texts for name in placeholders(text)} - content.parameters.keys()
 
 
 def _words(command: Command) -> list[str]:

@@ -27,7 +27,20 @@ from api.contract.settings import SlurmSettings
 
 LONGEST_MARK = 64
 FIXED_BY_RECIPE = frozenset(
-    {"command", "program", "args", "entrypoint", "image", "container_def", "binds", "files", "ports", "kind", "engine"}
+    {
+        "command",
+        "program",
+        "args",
+        "entrypoint",
+        "image",
+        "container_def",
+        "binds",
+        "files",
+        "ports",
+        "kind",
+        "engine",
+        "access",
+    }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
 
@@ -38,6 +51,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
     _refuse_fixed(content, config)
     values = resolve_parameters(content, config)
     count = _replicas(content, config, replicas)
+    access = content.access if content.ports else "direct"
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
@@ -56,7 +70,8 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         stop_grace=content.stop_grace,
         max_failures=content.restart.max_failures,
         update_strategy=content.update.strategy,
-        secret_variable=secret_variable(content),
+        secret_variable=secret_variable(content) if access == "direct" else None,
+        access=access,
         restarted_at=_restarted_at(content, config),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from api.contract.launch import UpdateStrategy
+from api.contract.launch import Access, UpdateStrategy
 
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=10**9)]
@@ -109,6 +109,9 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     a group of words in brackets is left out when a parameter in it is not set."""
     ports: list[int] = []
     """Not empty: something listens. The port itself is chosen by the job; the number is only the usual one."""
+    access: Access = "door"
+    """`door`: only this installation's programs reach it, by mutual TLS; it listens on `{socket}`, or on `{port}` of
+    loopback. `direct`: it listens on `{port}` of its node, for whoever speaks its protocol."""
     environment: dict[str, str | int | float | bool] = {}
     environment_from: dict[str, str] = {}
     binds: list[str] = []
@@ -126,4 +129,5 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     model: str | None = None
     """Under which name the engine serves, e.g. `{served_model_name}`."""
     secret_variable: str | UnsetType | None = UNSET
-    """The environment variable through which the engine takes its key; VLLM_API_KEY where the engine is vllm."""
+    """With direct access, the environment variable through which the engine takes its key; VLLM_API_KEY where the
+    engine is vllm."""

@@ -6,12 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api.contract.job.parameters import Piece, Text
+from api.contract.job.parameters import RUNTIME_VALUES, Piece, Text
 from api.contract.recipes.checks import placeholders
 from api.contract.recipes.schema import Command
-
-RUNTIME = frozenset({"port", "host", "files"})
-"""Placeholders whose values only the running job knows."""
 
 
 def filled(text: str, values: Mapping[str, Any]) -> Text:
@@ -21,7 +18,7 @@ def filled(text: str, values: Mapping[str, Any]) -> Text:
         name = part[1:-1] if part.startswith("{") and part.endswith("}") else ""
         if name in values:
             pieces.append(values[name] if isinstance(values[name], str) else " ".join(values[name] or ()))
-        elif name in RUNTIME:
+        elif name in RUNTIME_VALUES:
             pieces.append({"runtime": name})
         elif part:
             pieces.append(part.replace("{{", "{").replace("}}", "}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from api.contract.job.parameters import Parameters
@@ -13,26 +14,43 @@ from controller.wrapper.locks.volumes import data
 RECIPE_FOLDER = "/recipe"
 """Where the recipe's files are inside a container."""
 
+SOCKET_FOLDER = "/engine"
+"""Where the folder of the engine's socket is inside a container."""
+
 HOME = "/home/engine"
 """Where a home of the engine's own is: under its own path it could be hidden by the container's /tmp."""
 
 
+@dataclass(frozen=True)
+class Folders:
+    """What of the node's a container gets to see."""
+
+    scratch: Path
+    files: Path | None
+    """Those of the recipe."""
+    socket: Path | None
+    """The one in which the engine makes its socket."""
+
+
 def in_container(
-    parameters: Parameters, image: Path, command: Sequence[str], *, scratch: Path, files: Path | None, home: str | None
+    parameters: Parameters, image: Path, command: Sequence[str], *, folders: Folders, home: str | None
 ) -> list[str]:
     """Return Apptainer's command line. No value of an environment and no secret is in it.
 
     `--containall` without `--workdir` would put /tmp and the home into memory, or into 64 MB where Apptainer is
     installed setuid; `home` is the engine's HOME, as it is to see it.
     """
+    scratch = folders.scratch
     options = ["--containall", "--no-eval", "--pwd", "/tmp", "--workdir", str(scratch)]  # noqa: S108
     if parameters.nv:
         options.append("--nv")
     if parameters.home is not None or home is not None:
         source = parameters.home or str(scratch / "home")
         options += ["--home", f"{source}:{home or HOME}"]
-    if files is not None:
-        options += ["--mount", _mount(files, RECIPE_FOLDER, "ro")]
+    if folders.files is not None:
+        options += ["--mount", _mount(folders.files, RECIPE_FOLDER, "ro")]
+    if folders.socket is not None:
+        options += ["--mount", _mount(folders.socket, SOCKET_FOLDER)]
     for volume in parameters.volumes:
         options += ["--mount", _mount(data(volume), volume.target)]
     for bind in parameters.binds:

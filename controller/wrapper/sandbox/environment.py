@@ -33,20 +33,23 @@ class Runtime:
     """What only the running job knows."""
 
     port: int | None
+    socket: str | None
+    """The path of the socket, as the engine sees it."""
     host: str
     files: str
     """The folder of the recipe's files, as the engine sees it."""
 
     def join(self, text: Text) -> str:
-        """Return the text with its runtime values in place; raises `FailedError` for a port that there is none of."""
+        """Return the text with its runtime values in place; raises `FailedError` for one that there is not."""
         if isinstance(text, str):
             return text
         return "".join(piece if isinstance(piece, str) else self._value(piece["runtime"]) for piece in text)
 
     def _value(self, name: str) -> str:
-        if name == "port" and self.port is None:
-            raise FailedError(ExitReason.PARAMETERS_BAD, "a port is asked for, but nothing is said to listen")
-        return {"port": str(self.port), "host": self.host, "files": self.files}[name]
+        values = {"port": self.port, "socket": self.socket, "host": self.host, "files": self.files}
+        if values[name] is None:
+            raise FailedError(ExitReason.PARAMETERS_BAD, f"a {name} is asked for, but the engine is to listen on none")
+        return str(values[name])
 
 
 def read_secrets(parameters: Parameters) -> dict[str, str]:

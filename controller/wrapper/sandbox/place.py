@@ -8,13 +8,15 @@ from pathlib import Path
 
 from api.contract.job.parameters import Parameters, Text
 from api.contract.job.words import ExitReason
+from controller.wrapper.address import EngineAddress
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import command, environment
+from controller.wrapper.sandbox.command import Folders
 from controller.wrapper.sandbox.environment import Runtime
 
 
 class Place:
-    """One engine's surroundings, once its port is known. Raises `FailedError` if its home can't be made."""
+    """One engine's surroundings, once its address is known. Raises `FailedError` if its home can't be made."""
 
     def __init__(
         self,
@@ -23,15 +25,21 @@ class Place:
         *,
         files: Path,
         scratch: Path,
-        port: int | None,
+        address: EngineAddress,
         secrets: Mapping[str, str],
     ) -> None:
         self._parameters = parameters
         self._image = image
-        self._files = files
         self.folder = scratch
-        inside = str(files) if image is None else command.RECIPE_FOLDER
-        self._runtime = Runtime(port, parameters.host, inside)
+        self._folders = Folders(
+            scratch, files if parameters.files else None, address.socket.parent if address.socket is not None else None
+        )
+        self._runtime = Runtime(
+            port=address.port,
+            socket=_seen(address.socket, command.SOCKET_FOLDER, image),
+            host=address.host,
+            files=str(files) if image is None else command.RECIPE_FOLDER,
+        )
         self._variables = environment.engine_variables(parameters, secrets, self._runtime, os.environ)
         self._home = scratch / "home" if parameters.home is None else Path(parameters.home)
         try:
@@ -50,8 +58,7 @@ class Place:
             self._parameters,
             self._image,
             words,
-            scratch=self.folder,
-            files=self._files if self._parameters.files else None,
+            folders=self._folders,
             home=self._variables.get("HOME"),
         )
 
@@ -60,3 +67,10 @@ class Place:
         if self._image is None:
             return environment.for_node(self._variables, os.environ, str(self._home))
         return environment.for_container(self._variables, os.environ)
+
+
+def _seen(socket: Path | None, folder: str, image: Path | None) -> str | None:
+    """Return a socket's path as the engine sees it."""
+    if socket is None:
+        return None
+    return str(socket) if image is None else f"{folder}/{socket.name}"

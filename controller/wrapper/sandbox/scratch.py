@@ -23,14 +23,23 @@ YOUNG = 60.0
 """Seconds during which a folder may not have got its lock yet."""
 
 
+SOCKET = "socket"
+"""The file of a socket, alone in its folder."""
+
+LONGEST_SOCKET = 107
+"""Bytes of its path (unix(7))."""
+
+SHORT = Path("/tmp")  # noqa: S108 - a folder of our own in it
+
+
 @contextlib.contextmanager
-def scratch(job_id: int) -> Iterator[Path]:
+def scratch(job: int | str, base: Path | None = None) -> Iterator[Path]:
     """Make the folder, in TMPDIR or /tmp; raises `FailedError` where there is no room for it."""
     prefix = f"ai-factory-{os.getuid()}-"
-    base = Path(tempfile.gettempdir())
+    base = base or Path(tempfile.gettempdir())
     _remove_orphans(base, prefix)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{job_id}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{job}-", dir=base))
     except OSError as error:
         raise FailedError(ExitReason.WRAPPER_ERROR, f"cannot make a folder in {base}: {error.strerror}") from error
     lock = _lock(folder)
@@ -40,6 +49,18 @@ def scratch(job_id: int) -> Iterator[Path]:
         _remove(folder)
         if lock is not None:
             os.close(lock)
+
+
+@contextlib.contextmanager
+def socket_folder(room: Path) -> Iterator[Path]:
+    """Make a folder of mode 0700 for a socket: in the job's room, or in /tmp where the path is too long for one."""
+    folder = room / "engine"
+    if len(os.fsencode(folder / SOCKET)) > LONGEST_SOCKET:
+        with scratch("socket", SHORT) as short:
+            yield short
+    else:
+        folder.mkdir(mode=0o700)
+        yield folder
 
 
 def _remove_orphans(base: Path, prefix: str) -> None:

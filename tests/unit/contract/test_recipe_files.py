@@ -29,6 +29,11 @@ def trouble(write: Write, body: str | bytes, **options: Any) -> str:
     return text.removeprefix(f"{file}:")
 
 
+def test_a_parameter_may_be_called_like_what_only_the_job_knows(read: Read) -> None:
+    body = "parameters: {socket: {type: string}}\ncommand: ['{socket}', '{port}']\nports: [1]\naccess: direct\n"
+    assert read(body).content.access == "direct"
+
+
 # What a file may say
 
 
@@ -55,6 +60,23 @@ def trouble(write: Write, body: str | bytes, **options: Any) -> str:
         ('health_check:\n  endpoint: "/a\\n"\nports: [1]\n', "6: health_check.endpoint: Expected"),
         ("health_check:\n  endpoint: http://x/\nports: [1]\n", "6: health_check.endpoint: Expected"),
         ("health_check: {kind: ping}\nports: [1]\n", "5: health_check.kind: Invalid enum value"),
+        ("access: window\n", "5: access: Invalid enum value"),
+        (
+            "command: [x]\nports: [1]\n",
+            "5: command: nothing says where to listen: give {socket}, or {port} to what can't listen on Unix sockets.",
+        ),
+        (
+            "command: ['{socket}']\nports: [1]\nenvironment: {A: ':{port}'}\n",
+            "5: command: behind a door an engine listens on {socket} or on {port}: give one of them.",
+        ),
+        (
+            "command: ['{socket}']\nports: [1]\nhealth_check: {command: ['{port}']}\n",
+            "5: command: behind a door an engine listens on {socket} or on {port}: give one of them.",
+        ),
+        (
+            "command: ['{socket}']\nports: [1]\naccess: direct\n",
+            "5: command: {socket} is behind a door: give {port}, or leave access out.",
+        ),
         (
             "ports: [1]\nhealth_check:\n  kind: tcp\n  endpoint: /x\n",
             "8: health_check.endpoint: a check of kind tcp asks for none; leave it out, or say kind: http.",

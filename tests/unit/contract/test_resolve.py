@@ -26,6 +26,8 @@ from tests.examples import examples
 Launch = Callable[..., LaunchSpec]
 Refusal = Callable[..., ConfigError]
 
+LISTENS = "ports: [1]\nenvironment: {AT: '{socket}'}\n"
+DIRECT = "ports: [1]\naccess: direct\n"
 PARAMETERS = """\
 parameters:
   text: {type: string}
@@ -491,7 +493,7 @@ def test_secrets_lie_below_the_sites_folders(launch: Launch, refusal: Refusal, p
 
 
 def test_the_engines_secret_can_not_be_set(refusal: Refusal) -> None:
-    vllm = "engine: vllm\nports: [1]\nmodel: m\n"
+    vllm = f"{LISTENS}engine: vllm\nmodel: m\n"
     for table in ("environment", "environment_from"):
         assert "reserved" in refusal(vllm, {table: {"VLLM_API_KEY": "/x"}}).message
     own = "secret_variable: TOKEN\n"
@@ -540,7 +542,7 @@ def test_replicas(launch: Launch, body: str, config: dict[str, Any], given: int 
 
 
 def test_a_check_is_spelled_like_the_command(launch: Launch) -> None:
-    check = "ports: [1]\nhealth_check:\n  command: [ready, [--text, '{text}'], [--size, '{size}']]\n"
+    check = LISTENS + "health_check:\n  command: [ready, [--text, '{text}'], [--size, '{size}']]\n"
     health = launch(PARAMETERS + check, {"text": "'; $(reboot)\n"}).health
     assert health is not None
     assert health.command == ("ready", "--text", "'; $(reboot)\n")
@@ -559,6 +561,7 @@ def test_an_upgrade_changes_the_digest_of_nothing_that_runs(engine: Any, health:
                        command=("run", ("--port=", {"runtime": "port"})), resources=Resources(),
                        health=health)  # fmt: skip
     assert digest(first) == expected
+    assert digest(replace(first, access="door")) != expected
     if health is not None:
         assert digest(replace(first, health=replace(health, kind="tcp"))) != expected
 
@@ -567,14 +570,14 @@ def test_an_upgrade_changes_the_digest_of_nothing_that_runs(engine: Any, health:
     ("body", "expected"),
     [
         ("", None),
-        ("ports: [1]\n", Health(kind="tcp")),
-        ("ports: [1]\nengine: vllm\nmodel: m\n", Health()),
-        ("ports: [1]\nengine: vllm\nmodel: m\nhealth_check: {retries: 9}\n", Health(retries=9)),
-        ("ports: [1]\nhealth_check: {endpoint: /ok, retries: 9}\n", Health(path="/ok", retries=9)),
-        ("ports: [1]\nhealth_check: {kind: http}\n", Health()),
-        ("ports: [1]\nhealth_check: {interval: 9}\n", Health(kind="tcp", interval=9)),
+        (LISTENS, Health(kind="tcp")),
+        (LISTENS + "engine: vllm\nmodel: m\n", Health()),
+        (LISTENS + "engine: vllm\nmodel: m\nhealth_check: {retries: 9}\n", Health(retries=9)),
+        (LISTENS + "health_check: {endpoint: /ok, retries: 9}\n", Health(path="/ok", retries=9)),
+        (LISTENS + "health_check: {kind: http}\n", Health()),
+        (LISTENS + "health_check: {interval: 9}\n", Health(kind="tcp", interval=9)),
         (
-            "ports: [1]\nhealth_check: {command: [ready, -p, '{port}']}\n",
+            DIRECT + "health_check: {command: [ready, -p, '{port}']}\n",
             Health(kind="command", command=("ready", "-p", ({"runtime": "port"},))),
         ),
     ],
@@ -610,13 +613,23 @@ def test_the_model_is_the_name_under_which_it_serves(launch: Launch, config: dic
     ("body", "expected"),
     [
         ("", None),
-        ("engine: vllm\nports: [1]\nmodel: m\n", "VLLM_API_KEY"),
-        ("engine: vllm\nports: [1]\nmodel: m\nsecret_variable: null\n", None),
+        (f"{DIRECT}engine: vllm\nmodel: m\n", "VLLM_API_KEY"),
+        (f"{DIRECT}engine: vllm\nmodel: m\nsecret_variable: null\n", None),
+        (f"{LISTENS}engine: vllm\nmodel: m\n", None),
+        (f"{LISTENS}secret_variable: TOKEN\n", None),
+        (f"{DIRECT}secret_variable: TOKEN\n", "TOKEN"),
         ("secret_variable: TOKEN\n", "TOKEN"),
     ],
 )
 def test_through_which_variable_the_engine_takes_its_secret(launch: Launch, body: str, expected: str | None) -> None:
     assert launch(body).secret_variable == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "access"), [("", "direct"), ("access: door\n", "direct"), (LISTENS, "door"), (DIRECT, "direct")]
+)
+def test_what_listens_is_behind_a_door_unless_its_recipe_says_otherwise(launch: Launch, body: str, access: str) -> None:
+    assert launch(body).access == access
 
 
 # The spec as it is stored

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from api.contract.job.parameters import Image
 from api.contract.launch import LaunchSpec, Volume
 from api.contract.recipes.book import Book, Library
 from api.contract.recipes.checks import placeholders
@@ -57,10 +59,32 @@ def test_other_names_of_vllm(shipped: Book, form: str, name: str, replicas: int)
 
 def test_vllm_by_default(shipped: Book) -> None:
     spec = launch(shipped, "vllm")
-    port, host = ({"runtime": "port"},), ({"runtime": "host"},)
-    assert spec.command == ("vllm", "serve", "Qwen/Qwen2.5-0.5B-Instruct", "--host", host, "--port", port)
+    assert spec.command == ("vllm", "serve", "Qwen/Qwen2.5-0.5B-Instruct", "--uds", ({"runtime": "socket"},))
     assert (spec.model, spec.engine, spec.kind) == ("Qwen/Qwen2.5-0.5B-Instruct", "vllm", "service")
-    assert (spec.resources.gpu, spec.resources.time_limit, spec.secret_variable) == (1, 1440, "VLLM_API_KEY")
+    assert (spec.resources.gpu, spec.resources.time_limit, spec.secret_variable) == (1, 1440, None)
+
+
+def test_vllm_is_the_one_that_the_tests_run(shipped: Book) -> None:
+    installs = (shared_folder("recipes").parent / "deploy/local/install-vllm").read_text()
+    (version,) = re.findall(r"VLLM_VERSION:-([\d.]+)", installs)
+    assert launch(shipped, "vllm").image == Image(source=f"docker://vllm/vllm-openai:v{version}")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "access"),
+    [
+        ("inference/vllm", "door"),
+        ("inference/vllm_dummy", "door"),
+        ("vector-db/chroma", "door"),
+        ("vector-db/qdrant", "door"),
+        ("storage/minio", "direct"),
+        ("storage/postgres", "direct"),
+        ("simple/hello", "direct"),
+    ],
+)
+def test_how_they_are_reached(shipped: Book, recipe: str, access: str) -> None:
+    needed = {n: "/x" for n, p in shipped.recipes[recipe].content.parameters.items() if p.required}
+    assert launch(shipped, recipe, needed).access == access
 
 
 def test_vllm_with_everything(shipped: Book) -> None:
@@ -79,7 +103,7 @@ def test_vllm_with_everything(shipped: Book) -> None:
     assert words == [
         *["vllm", "serve", "Qwen/Qwen2.5-0.5B-Instruct", "--served-model-name", "chat"],
         *["--tensor-parallel-size", "2", "--max-model-len", "4096", "--gpu-memory-utilization", "0.9"],
-        *["--dtype", "bfloat16", "--host", "--port", "--enable-prefix-caching", "--seed", "7"],
+        *["--dtype", "bfloat16", "--uds", "--enable-prefix-caching", "--seed", "7"],
     ]
     assert (spec.model, spec.resources.time_limit, spec.resources.gpu) == ("chat", 720, 2)
 

@@ -58,6 +58,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "host": "0.0.0.0",
         "secret": "hush",
         "secret_variable": "VLLM_API_KEY",
+        "door": None,
         "port_range": None,
         "stop_grace": 7.0,
         "home": None,

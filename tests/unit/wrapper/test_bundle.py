@@ -22,7 +22,8 @@ def test_the_same_source_gives_the_same_bytes() -> None:
 def test_holds_what_the_wrapper_needs_and_nothing_else(tmp_path: Path) -> None:
     packed = tmp_path / "wrapper.pyz"
     packed.write_bytes(bundle())
-    needs = f"import sys; sys.path[:0] = [{str(packed)!r}]; import controller.wrapper.__main__; print(*sys.modules)"
+    modules = "controller.wrapper.__main__, controller.wrapper.door.serve"
+    needs = f"import sys; sys.path[:0] = [{str(packed)!r}]; import {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", needs], check=True, capture_output=True, text=True)
     needed = {name for name in done.stdout.split() if name.partition(".")[0] in ("api", "controller")}
     names = zipfile.ZipFile(packed).namelist()
@@ -30,6 +31,12 @@ def test_holds_what_the_wrapper_needs_and_nothing_else(tmp_path: Path) -> None:
     assert {name.removesuffix(".py").replace("/", ".") for name in packages} == {"__main__"} | needed
     assert names == sorted(names)
     assert "controller.wrapper.__main__" in needed
+
+
+def test_a_python_without_ssl_runs_jobs_that_have_no_door() -> None:
+    needs = "import sys; import controller.wrapper.__main__; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", needs], check=True, capture_output=True, text=True)
+    assert not {"ssl", "asyncio"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from .doors import ENGINE as DOOR_ENGINE
+from .doors import SOCKET, door, kill_at_one_blow, knock
 from .jobs import ENGINE, Job, alive, until
 from .test_job import ECHO, HOSTILE, PORT
 
@@ -198,6 +200,44 @@ def test_an_engine_in_a_container_does_not_outlive_a_killed_wrapper(run: Any) ->
     job.send(signal.SIGKILL)
     job.wait()
     until(lambda: not any(alive(pid) for pid in inside))
+
+
+def test_an_engine_in_a_container_is_reached_through_the_door(run: Any) -> None:
+    job = run(
+        "python3", [{"runtime": "files"}, "/engine.py"], [SOCKET],
+        files={"engine.py": DOOR_ENGINE},
+        listens=True,
+        door=door("af-i-job0-0-1"),
+    )  # fmt: skip
+    job.start()
+    job.until_step("serving")
+    assert job.stdout.split()[1] == "/engine/socket"
+    with knock(job) as line:
+        line.send(b"echo\nhello\n")
+        assert line.receive(6) == b"hello\n"
+    job.send(signal.SIGTERM)
+    job.wait()
+    assert job.exit["reason"] == "Terminated"
+
+
+def test_killed_at_one_blow_nothing_is_left(run: Any) -> None:
+    """Wrapper, guards and door, whatever might end the engine; and what it started in a session of its own."""
+    marker = f"blow-{os.getpid()}"
+    body = f"setsid sh -c 'while :; do sleep 1; done' {marker} & exec python3 $AF_RECIPE_DIR/engine.py $0 0 {marker}"
+    job = run(
+        "sh", "-c", body, [SOCKET],
+        files={"engine.py": DOOR_ENGINE},
+        listens=True,
+        door=door("af-i-job0-0-1"),
+    )  # fmt: skip
+    job.start()
+    job.until_step("serving")
+    inside = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if marker in _text(path)]
+    assert len(inside) >= 2
+    doomed = kill_at_one_blow(job)
+    assert len(doomed) == 4
+    job.wait()
+    until(lambda: not any(alive(pid) for pid in (*inside, *doomed)), 5.0)
 
 
 def test_apptainers_own_failure_is_told(run: Any) -> None:

@@ -11,12 +11,13 @@ from urllib.request import urlopen
 
 import pytest
 
+from api.contract.job.tls import WATCH
 from controller.bundle import launch_script
 from tests.pythons import Python, find, missing
 
+from .doors import AUTHORITY, PORT, SOCKET, context, door, kill_at_one_blow, knock, refused
+from .doors import ENGINE as DOOR_ENGINE
 from .jobs import ENGINE, Job, alive, until
-
-PORT = {"runtime": "port"}
 
 APPTAINER = """\
 #!/bin/sh
@@ -139,6 +140,39 @@ def test_what_the_wrapper_leaves_behind_when_it_is_killed(
     job.wait()
     until(lambda: not alive(engine))
     assert not job.exit
+
+
+@pytest.mark.parametrize("at", [SOCKET, PORT], ids=["socket", "loopback"])
+def test_a_door_lets_in_who_may_and_tells_who_watches(
+    job: Job, any_python: str, launch: Callable[..., None], at: object
+) -> None:
+    token = job.parameters["token"]
+    job.write(command=[any_python, "-c", DOOR_ENGINE, [at]], listens=True, door=door(token))
+    launch(job)
+    with knock(job, context(protocol=WATCH)) as watcher:
+        assert watcher.receive(1) == b"1"
+        assert refused(lambda: knock(job, context(AUTHORITY.door(token))))
+        with knock(job) as line:
+            line.send(b"send 3\n")
+            assert len(line.receive(3_000_000)) == 3_000_000
+        with knock(job) as line:
+            line.send(b"echo\n" + b"y" * 3_000_000 + b"\n")
+            assert line.receive(3_000_001) == b"y" * 3_000_000 + b"\n"
+        job.send(signal.SIGTERM)
+        assert watcher.rest() == b""
+    job.wait()
+    assert (job.exit["reason"], job.stderr) == ("Terminated", "")
+    assert list(job.temporary.iterdir()) == []
+
+
+def test_killed_at_one_blow_nothing_is_left(job: Job, any_python: str, launch: Callable[..., None]) -> None:
+    job.write(command=[any_python, "-c", DOOR_ENGINE, [SOCKET]], listens=True, door=door(job.parameters["token"]))
+    launch(job)
+    job.until_step("serving")
+    engine = int(job.stdout.split()[0])
+    doomed = kill_at_one_blow(job)
+    job.wait()
+    until(lambda: not any(alive(pid) for pid in (engine, *doomed)), 5.0)
 
 
 def test_a_shim_without_a_python_behind_it_is_none(tmp_path: Path) -> None:

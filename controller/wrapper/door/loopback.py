@@ -1,0 +1,100 @@
+"""Whose socket takes the connections to a loopback port: any user of the node may listen there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from controller.wrapper.process import descendants, parent
+
+_LISTENS = "0A"
+"""TCP_LISTEN, as /proc/net/tcp writes it (proc(5))."""
+
+
+class LoopbackPort:
+    """A port of 127.0.0.1, and those who may listen on it: one process and all below it."""
+
+    def __init__(self, port: int, ancestor: int) -> None:
+        self._port = port
+        self._ancestor = ancestor
+        self._known: dict[str, Path] = {}
+        """Sockets of ours, and where they were found open."""
+
+    def listeners(self) -> frozenset[str]:
+        """Return the sockets that take its connections; none where one of them is another's."""
+        found = _listeners(self._port)
+        return found if all(self._is_ours(inode) for inode in found) else frozenset()
+
+    def _is_ours(self, inode: str) -> bool:
+        at = self._known.get(inode)
+        if at is None or not (_is_open(at, inode) and self._is_below(at)):
+            at = self._find(inode)
+        if at is not None:
+            self._known[inode] = at
+        return at is not None
+
+    def _find(self, inode: str) -> Path | None:
+        places = (at for pid in descendants(self._ancestor) for at in _descriptors(pid))
+        return next((at for at in places if _is_open(at, inode)), None)
+
+    def _is_below(self, at: Path) -> bool:
+        pid: int | None = int(at.parts[2])
+        while pid is not None and pid != self._ancestor:
+            pid = parent(pid)
+        return pid is not None
+
+
+def _listeners(port: int) -> frozenset[str]:
+    """Return the listening sockets that a connection to the port of 127.0.0.1 may reach.
+
+    An exact address goes before a wildcard, one of IPv4 before one of both families: whoever has another beside it
+    gets nothing.
+    """
+    sockets = list(_listening(port))
+    for addresses in (("127.0.0.1", "::ffff:127.0.0.1"), ("0.0.0.0", "::ffff:0.0.0.0"), ("::",)):  # noqa: S104
+        wanted = {_written(address) for address in addresses}
+        found = frozenset(inode for address, inode in sockets if address in wanted)
+        if found:
+            return found
+    return frozenset()
+
+
+def _listening(port: int) -> Iterator[tuple[str, str]]:
+    """Yield address and inode of each socket that listens on a port; they stand before all others in the tables."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with Path(table).open(encoding="ascii") as lines:
+                next(lines)
+                for line in lines:
+                    words = line.split()
+                    if words[3] != _LISTENS:
+                        break
+                    address, _, number = words[1].partition(":")
+                    if int(number, 16) == port:
+                        yield address, words[9]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+
+
+def _written(address: str) -> str:
+    """Spell an address as the tables do: words of the machine's byte order."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    words = (packed[start : start + 4] for start in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+
+
+def _descriptors(pid: int) -> list[Path]:
+    try:
+        return [Path("/proc", str(pid), "fd", name) for name in os.listdir(f"/proc/{pid}/fd")]  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _is_open(at: Path, inode: str) -> bool:
+    try:
+        return os.readlink(at) == f"socket:[{inode}]"  # noqa: PTH115
+    except OSError:
+        return False
