@@ -114,6 +114,8 @@ class LaunchSpec:
     resources: Resources
     health: Health | None
     """`None` where nothing listens (jobs that end by themselves)."""
+    access: Literal["door", "direct"] = "direct"
+    """Whether clients reach the engine through its job's door alone, or on a port of its own."""
     replicas: int = 1
     stop_grace: float = 30.0
     """Seconds between TERM and KILL."""
@@ -124,3 +126,8 @@ class LaunchSpec:
     """The environment variable through which the engine takes the attempt's secret."""
     restarted_at: str | None = None
     """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""
+
+    @property
+    def has_door(self) -> bool:
+        """Whether its jobs have doors: not where nothing listens."""
+        return self.access == "door" and self.health is not None

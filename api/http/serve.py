@@ -11,7 +11,7 @@ import uvloop
 
 from api.contract.database import open_database
 from api.contract.exits import ExitError
-from api.contract.identity import load_key
+from api.contract.keyring import Keyring
 from api.contract.listen import listen
 from api.contract.settings import Settings, load, process_environment
 from api.http.app import create_app
@@ -51,7 +51,8 @@ async def serve_api(settings: Settings) -> None:
     database = await open_database(settings.database_url)
     try:
         # Made where there is none, so not before the database is known to have an installation.
-        key = load_key(settings.key_file)
+        keyring = Keyring(settings.key_file)
+        keyring.load()
         listening = listen(
             settings.api.host,
             settings.api.port,
@@ -59,7 +60,7 @@ async def serve_api(settings: Settings) -> None:
             remedy="Stop what listens there, or set api.port (api.host) to another.",
             backlog=BACKLOG,
         )
-        app = create_app(settings, database, door=door, key=key, environment=process_environment())
+        app = create_app(settings, database, door=door, keyring=keyring, environment=process_environment())
         await serve(app, listening)
     finally:
         await database.close()
