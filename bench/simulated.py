@@ -23,7 +23,8 @@ from subprocess import PIPE, Popen
 from typing import Any
 
 from api.contract.database import open_database
-from api.contract.identity import load_key, new_id, secret
+from api.contract.doorless import secret
+from api.contract.identity import load_keys, new_id
 from api.contract.settings import Settings
 from bench.installation import Installation
 from bench.stub_engine import DEAD
@@ -181,7 +182,7 @@ def running_jobs(state_dir: Path) -> dict[str, Running]:
 async def simulated_controller(settings: Settings, port: int) -> Controller:
     """Build the real controller on the simulated Slurm."""
     installation = await installation_on(await open_database(settings.database_url), settings)
-    slurm = SimulatedSlurm(port, running_jobs(settings.state_dir), load_key(settings.key_file))
+    slurm = SimulatedSlurm(port, running_jobs(settings.state_dir), load_keys(settings.key_file)[-1])
     return build(replace(installation, runner=slurm))
 
 

@@ -14,7 +14,17 @@ from controller.core.plan import Action, Cancel, Revoke, Submit
 from controller.core.script import Site, parameters
 from controller.failpoints import reach
 from controller.observe import probe_spec
-from controller.ports import Clock, DeposedError, JobFolder, Record, Store, Term, UsedTokenError
+from controller.ports import (
+    Clock,
+    DeposedError,
+    JobFolder,
+    JobKeys,
+    LostKeyError,
+    Record,
+    Store,
+    Term,
+    UsedTokenError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +39,7 @@ class ActionExecutor:
         store: Store,
         clock: Clock,
         site: Site,
-        secret: Callable[[str], str],
+        keys: JobKeys,
         time_warning: int,
         may_act: Callable[[], bool],
     ) -> None:
@@ -37,7 +47,7 @@ class ActionExecutor:
         self._store = store
         self._clock = clock
         self._site = site
-        self._secret = secret
+        self._keys = keys
         self._time_warning = time_warning
         self._may_act = may_act
         self._probed_as: dict[str, ProbeSpec] = {}
@@ -97,6 +107,10 @@ class ActionExecutor:
             message = "Its token was used before this database was restored; the next one is tried."
             sends.put_off(attempt.token, message)
             return
+        except LostKeyError:
+            message = "The key of its door is not in the key file any more; the next attempt takes the newest one."
+            sends.put_off(attempt.token, message)
+            return
         except OSError as error:
             is_own = is_own_trouble(error)
             remedy = "See ulimit -a on this host." if is_own else "Free space there or mend its permissions."
@@ -119,10 +133,14 @@ class ActionExecutor:
         await self._store.note(term, attempt.token, sent, self._clock.now())
 
     async def _prepare(self, record: Record, attempt: Attempt) -> JobFolder:
-        assert record.desired.spec is not None
-        told = parameters(record.desired.spec, attempt, self._secret(attempt.token), self._site)
+        spec = record.desired.spec
+        assert spec is not None
+        door = self._keys.door(attempt.token, attempt.door) if attempt.door is not None else None
+        if door is None and spec.has_door:
+            raise LostKeyError
+        told = parameters(spec, attempt, self._keys.secret(attempt.token), self._site, door)
         reach("before prepare")
-        content, probe = told.to_json().encode(), ProbeSpec.of(record.desired.spec)
+        content, probe = told.to_json().encode(), ProbeSpec.of(spec)
         folder = await self._cluster.run_dirs.prepare(attempt.service_id, attempt.token, content, probe)
         reach("after prepare")
         return folder

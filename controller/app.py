@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import cause
-from api.contract.identity import load_key, secret
+from api.contract.doors import Doors
 from controller import failpoints
 from controller.act import ActionExecutor
 from controller.clock import SystemClock, TermClock
@@ -49,7 +49,8 @@ class Controller:
         self._installation = installation
         self._settings = settings
         self._clock = SystemClock()
-        self._key = load_key(settings.key_file)
+        installation.keyring.load()
+        self._doors = Doors(installation.keyring, "controller")
         self._image_jobs = ImageJobs(settings, installation.runner) if settings.images.build == "job" else None
         self._lease = Lease(SqlLeaseRecords(installation.database), self._clock, settings.controller.lease)
         self._leading: Leading | None = None
@@ -87,7 +88,7 @@ class Controller:
         """Build all that belongs to one term, lead, and give the lease up."""
         held, clock = HeldTerm(term, self._lease), TermClock(term.began_at)
         queue = KeyedQueue(clock.now)
-        probes = HttpProbes(clock, self._secret, queue.add, self._installation.run_dirs)
+        probes = HttpProbes(clock, self._doors, queue.add, self._installation.run_dirs)
         try:
             self._metrics.new_term()
             cluster = await self._installation.cluster(clock, probes, queue.add, self._image_jobs)
@@ -109,7 +110,7 @@ class Controller:
             store=store,
             clock=clock,
             site=site(settings),
-            secret=self._secret,
+            keys=self._installation.keyring,
             time_warning=settings.slurm.time_warning,
             may_act=self._lease.holds,
         )
@@ -132,9 +133,6 @@ class Controller:
             sweeps=self._sweeps(term, clock),
             settings=settings.controller,
         )
-
-    def _secret(self, token: str) -> str:
-        return secret(self._key, token)
 
     def _sweeps(self, term: Term, clock: Clock) -> tuple[Sweep, ...]:
         """Return what clears away what is old: rows with their job folders, unless all are kept, then images."""

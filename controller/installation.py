@@ -10,6 +10,7 @@ from pathlib import Path
 
 from api.contract.database import Database, open_database
 from api.contract.job.token import prefix
+from api.contract.keyring import Keyring
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from controller.cluster.admission import Admission
@@ -35,6 +36,7 @@ class Installation:
     settings: Settings
     database: Database
     id: str
+    keyring: Keyring
     wanted: Wanted
     store: SqlStore
     run_dirs: SharedRunDirs
@@ -72,11 +74,13 @@ class Installation:
 async def installation_on(database: Database, settings: Settings) -> Installation:
     """Return the installation of a database; raises what the database raises."""
     own = await installation_id(database)
-    wanted = Wanted(own, Library(settings.recipes, settings.recipe), settings.slurm)
+    keyring = Keyring(settings.key_file)
+    wanted = Wanted(own, Library(settings.recipes, settings.recipe), settings.slurm, keyring.newest)
     return Installation(
         settings=settings,
         database=database,
         id=own,
+        keyring=keyring,
         wanted=wanted,
         store=SqlStore(database, wanted),
         run_dirs=SharedRunDirs(settings.run_dir, own, settings.slurm.prologue),

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.contract.job.parameters import Image
+from api.contract.job.parameters import Door, Image
 from api.contract.launch import Resources, Submission
 from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
 from controller.core.desired import Desired
@@ -141,6 +141,22 @@ class RunDirs(Protocol):
     async def clear(self, service_id: str, token: str) -> None:
         """Remove the parameters of an attempt that is gone, if they are there still: they hold its secret."""
         ...
+
+
+class JobKeys(Protocol):
+    """What jobs prove themselves by, and know their clients by."""
+
+    def door(self, token: str, key: str) -> Door | None:
+        """Return what a job needs to open its door, made under that key; `None`: the key is not there any more."""
+        ...
+
+    def secret(self, token: str) -> str | None:
+        """Return the secret of an attempt without a door; `None`: there is no key."""
+        ...
+
+
+class LostKeyError(Exception):
+    """The key is not there under which the door of an attempt was to be made."""
 
 
 class ImageMakers(Protocol):

@@ -56,7 +56,9 @@ class KeyedQueue:
             self._changed.clear()
             pause = self._heap[0][0] - self._now() if self._heap else None
             try:
-                await asyncio.wait_for(self._changed.wait(), None if pause is None else max(pause, 0.0))
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes as the event does.
+                async with asyncio.timeout(None if pause is None else max(pause, 0.0)):
+                    await self._changed.wait()
             except TimeoutError:
                 continue
         return None

@@ -249,6 +249,7 @@ def _endpoint(row: Any) -> Endpoint:
         models=tuple(row.models),
         host=row.host,
         port=row.port,
+        door=row.door,
         ready=row.state == "ready",
     )
 
@@ -281,6 +282,7 @@ async def _write_endpoints(
             "models": list(endpoint.models),
             "host": endpoint.host,
             "port": endpoint.port,
+            "door": endpoint.door,
             "state": "ready" if endpoint.ready else "unready",
         }
         if token in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,19 @@ class ServiceRow:
 
 
 class Wanted:
-    """Resolves rows of `services`."""
+    """Resolves rows of `services`. `newest_key` tells under which key doors are made."""
 
-    def __init__(self, installation: str, library: Library, site: SlurmSettings) -> None:
+    def __init__(
+        self,
+        installation: str,
+        library: Library,
+        site: SlurmSettings,
+        newest_key: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._installation = installation
         self._library = library
         self._site = site
+        self._newest_key = newest_key
 
     def of(self, row: ServiceRow) -> Desired:
         """Return what is wanted. What can't be resolved is a refusal in it, never an exception.
@@ -57,6 +64,7 @@ class Wanted:
             spec=spec,
             digest=digest(spec) if spec is not None else "",
             refusal=refusal,
+            door=self._newest_key(),
         )
 
     def _resolve(self, row: ServiceRow) -> Any:

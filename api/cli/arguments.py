@@ -6,6 +6,7 @@ from argparse import RawDescriptionHelpFormatter
 
 from api.cli.errors import EXIT_CODES
 from api.cli.images import grammar as images
+from api.cli.keys import grammar as keys
 from api.cli.parser import PROGRAM, Parser, epilog, global_flags
 from api.cli.programs import grammar as programs
 from api.cli.recipes import grammar as recipes
@@ -40,5 +41,6 @@ def build() -> Parser:
     services.add_models(commands)
     recipes.add(commands)
     images.add(commands)
+    keys.add(commands)
     site.add(commands)
     return parser

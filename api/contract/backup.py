@@ -25,6 +25,7 @@ from sqlalchemy.engine import URL
 from api.contract.database import Database
 from api.contract.database_url import shown_url
 from api.contract.exits import ExitError
+from api.contract.identity import keys_in
 from api.contract.job.private import make_folder
 from api.contract.settings import process_environment
 from api.contract.tables import EndpointRow, InstallationRow, LeaseRow, ServiceStatus
@@ -73,7 +74,7 @@ async def backup(database: Database, key_file: Path, target: Path, program: str)
 
 
 async def restore(database: Database, key_file: Path, source: Path) -> About:
-    """Fill an empty database, and put the key in its place. Raises `BackupError`."""
+    """Fill an empty database, and put the keys in their place. Raises `BackupError`."""
     if await database.revision() is not None:
         where = shown_url(database.url)
         raise BackupError(f"{where} is not empty. Point state_dir or database_url to a new place, or move it away.")
@@ -83,7 +84,7 @@ async def restore(database: Database, key_file: Path, source: Path) -> About:
             if (about.database == SQLITE) != database.is_sqlite:
                 raise BackupError(f"{source} holds {about.database}: database_url must be of the same kind.")
             key = _member(archive, KEY).read()
-            if key_file.exists() and key_file.read_bytes() != key:
+            if key_file.exists() and not {*keys_in(key_file.read_bytes())} & {*keys_in(key)}:
                 raise BackupError(f"{key_file} is the key of another installation. Move it away, or set key_file.")
             _fill(database, _member(archive, about.database), about.database)
             _restore_key(key_file, key)
@@ -155,7 +156,7 @@ def _refuse_remnants(path: Path) -> None:
 
 
 def _restore_key(path: Path, content: bytes) -> None:
-    """Put the key where it belongs, unless it is there."""
+    """Put the key where it belongs, unless there is one: that file may hold newer keys, which jobs need by now."""
     if path.exists():
         return
     with _folder_beside(path) as folder:

@@ -1,13 +1,13 @@
-"""Names of things: ids, services; the installation's key, and the secret that it gives to a token."""
+"""Names of things, ids and services; and the file of the installation's keys."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
+import fcntl
 import os
 import re
 import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from api.contract.exits import Exit, ExitError
@@ -25,54 +25,99 @@ class KeyFileError(ExitError):
     code = Exit.SETUP
 
 
+class NoKeyFileError(KeyFileError):
+    """There is none."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"There is no key file {path}: it is made when the API or a controller first starts.")
+
+
 def new_id(length: int = 8) -> str:
     """Make a short random id."""
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
-def load_key(path: Path) -> bytes:
-    """Read the installation's key, making it on first use; raises `KeyFileError`.
+def load_keys(path: Path) -> tuple[bytes, ...]:
+    """Read the installation's keys, the newest first; the first one is made on first use. Raises `KeyFileError`.
 
     It is linked into place, so that two programs starting at once agree on one key.
     """
     try:
-        return _read_key(path)
-    except FileNotFoundError:
+        return read_keys(path)
+    except NoKeyFileError:
         pass
     try:
         make_folder(path.parent)
         _make_key(path)
     except OSError as error:
         raise KeyFileError(f"The key file {path} can't be made: {error.strerror}.") from error
-    return _read_key(path)
+    return read_keys(path)
 
 
-def secret(key: bytes, token: str) -> str:
-    """Return the secret of an attempt: an HMAC of its token. Computed where it is needed, stored nowhere else."""
-    return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
+def read_keys(path: Path) -> tuple[bytes, ...]:
+    """Read the installation's keys, the newest first; raises `KeyFileError`."""
+    try:
+        with open_regular(path) as file:
+            mode, content = os.fstat(file.fileno()).st_mode, file.read()
+    except FileNotFoundError as error:
+        raise NoKeyFileError(path) from error
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} can't be read: {error.strerror}.") from error
+    if mode & 0o077:
+        raise KeyFileError(f"The key file {path} can be read by others. Run: chmod 600 {path}")
+    if not content or len(content) % KEY_BYTES:
+        held = f"{len(content)} bytes, which are no keys of {KEY_BYTES} bytes"
+        raise KeyFileError(f"The key file {path} holds {held}; restore it from a backup.")
+    return keys_in(content)
+
+
+def keys_in(content: bytes) -> tuple[bytes, ...]:
+    """Return the keys that stand in a key file of this content."""
+    return tuple(dict.fromkeys(content[start : start + KEY_BYTES] for start in range(0, len(content), KEY_BYTES)))
+
+
+def change_keys(path: Path, change: Callable[[tuple[bytes, ...]], Sequence[bytes]]) -> tuple[bytes, ...]:
+    """Replace the keys of a file by what `change` makes of them, all at once; return them. Raises `KeyFileError`."""
+    path = path.resolve()
+    try:
+        with path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                raise KeyFileError(f"Another command has just changed the key file {path}. Look at it, and try again.")
+            keys = tuple(change(read_keys(path)))
+            draft = _draft(path, b"".join(keys))
+            draft.replace(path)
+    except FileNotFoundError as error:
+        raise NoKeyFileError(path) from error
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} can't be changed: {error.strerror}.") from error
+    return keys
+
+
+def new_key() -> bytes:
+    """Make a key."""
+    return secrets.token_bytes(KEY_BYTES)
 
 
 def _make_key(path: Path) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{new_id()}")
-    draft.touch(mode=0o600, exist_ok=False)
+    draft = _draft(path, new_key())
     try:
-        draft.write_bytes(secrets.token_bytes(KEY_BYTES))
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
     finally:
         draft.unlink()
 
 
-def _read_key(path: Path) -> bytes:
+def _draft(path: Path, content: bytes) -> Path:
+    """Write a file beside `path`, for its owner alone; nothing of it is left if that fails."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{new_id()}")
     try:
-        with open_regular(path) as file:
-            mode, key = os.fstat(file.fileno()).st_mode, file.read()
-    except FileNotFoundError:
+        draft.touch(mode=0o600, exist_ok=False)
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
         raise
-    except OSError as error:
-        raise KeyFileError(f"The key file {path} can't be read: {error.strerror}.") from error
-    if mode & 0o077:
-        raise KeyFileError(f"The key file {path} can be read by others. Run: chmod 600 {path}")
-    if len(key) < KEY_BYTES:
-        raise KeyFileError(f"The key file {path} holds {len(key)} of {KEY_BYTES} bytes; restore it from a backup.")
-    return key
+    return draft

@@ -117,6 +117,8 @@ class LaunchSpec:
     resources: Resources
     health: Health | None
     """`None` where nothing listens (jobs that end by themselves)."""
+    access: Access = "direct"
+    """Those that were stored before there were doors are direct."""
     replicas: int = 1
     stop_grace: float = 30.0
     """Seconds between TERM and KILL."""
@@ -125,7 +127,10 @@ class LaunchSpec:
     update_strategy: UpdateStrategy = "rolling"
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret; `None` behind a door."""
-    access: Access = "direct"
-    """What stood in the specs before there were doors."""
     restarted_at: str | None = None
     """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""
+
+    @property
+    def has_door(self) -> bool:
+        """Whether its jobs have doors: not where nothing listens."""
+        return self.access == "door" and self.health is not None

@@ -226,6 +226,8 @@ class AttemptRow(Base):
     """Where it stands beside another attempt of its replica: `main` or `b`."""
     beside: Mapped[str | None] = mapped_column(String(64))
     """Why it may live beside what is left of the other lane; NULL: it may not."""
+    door: Mapped[str | None] = mapped_column(String(16))
+    """Under which of the installation's keys its door is made; NULL: it has none, its engine listens by itself."""
     generation: Mapped[int]
     digest: Mapped[str] = mapped_column(String(64))
     gpus: Mapped[int] = mapped_column(server_default="0")
@@ -269,6 +271,8 @@ class EndpointRow(Base):
     models: Mapped[list[Any]]
     host: Mapped[str] = mapped_column(String(255))
     port: Mapped[int]
+    door: Mapped[str | None] = mapped_column(String(16))
+    """Its attempt's."""
     state: Mapped[str] = mapped_column(String(16))
     change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from litestar import Litestar
 
 from api.contract.database import Database
+from api.contract.doors import Doors
+from api.contract.keyring import Keyring
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.http import documents
@@ -28,10 +30,10 @@ from api.http.routes.vllm import vllm_routes
 from api.http.routes.watch import watch_routes
 from api.http.services import Services
 from api.http.watching import ServiceWatch
-from api.web.auth import Door
+from api.web.auth import Guard
 from api.web.bodies import LARGEST_BODY
 from api.web.change_feed import ChangeFeed
-from api.web.engines import Engines, new_client
+from api.web.engines import Engines
 from api.web.errors import HANDLERS
 from api.web.isolation import add_isolation
 from api.web.request_id import add_request_id, log_request_id
@@ -39,16 +41,15 @@ from api.web.responses import JsonResponse
 
 
 def create_app(
-    settings: Settings, database: Database, *, door: Door, key: bytes, environment: Mapping[str, str]
+    settings: Settings, database: Database, *, guard: Guard, keyring: Keyring, environment: Mapping[str, str]
 ) -> Litestar:
     """Return the application over an open database, which stays the caller's to close.
 
     `app.state.end_streams` ends what would go on for as long as its clients listen: for who stops the server.
 
-    `door` decides who may ask, `key` is the installation's, `environment` the process's.
+    `guard` decides who may ask, `keyring` is the installation's, `environment` the process's.
     """
-    client = new_client()
-    engines = Engines(client, key)
+    engines = Engines(Doors(keyring, "api"))
     services = Services(database)
     feed, following = ChangeFeed(database), Following(database, settings.run_dir)
     watches = ServiceWatch(database, feed)
@@ -61,8 +62,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with client:
-            yield
+        yield
+        await engines.close()
         await end_streams()
 
     app = Litestar(
@@ -85,7 +86,7 @@ def create_app(
             *prometheus_routes(services, engines),
             *vllm_routes(services, recipes, engines),
         ],
-        guards=[door],
+        guards=[guard],
         middleware=[log_request_id],
         exception_handlers=HANDLERS,
         before_send=[add_request_id, add_isolation],

@@ -13,12 +13,12 @@ import uvloop
 from api.contract.database import open_database
 from api.contract.descriptors import raise_limit
 from api.contract.exits import ExitError
-from api.contract.identity import load_key
+from api.contract.keyring import Keyring
 from api.contract.listen import listen
 from api.contract.settings import Settings, load, process_environment
 from api.contract.trust import require_trust
 from api.http.app import create_app
-from api.web.auth import open_door
+from api.web.auth import guard_of
 from api.web.log import log_to_stderr
 from api.web.serve import serve
 
@@ -55,18 +55,19 @@ async def serve_api(settings: Settings) -> None:
     """Serve until TERM or INT. Raises `ExitError`."""
     for note in require_trust(settings):
         log.warning("a folder is not closed to others", extra={"found": note})
-    door = open_door(settings.api, os.getuid())
+    guard = guard_of(settings.api, os.getuid())
     database = await open_database(settings.database_url)
     try:
         # Made where there is none, so not before the database is known to have an installation.
-        key = load_key(settings.key_file)
+        keyring = Keyring(settings.key_file)
+        keyring.load()
         listening = listen(
             settings.api.host,
             settings.api.port,
             who="The API",
             remedy="Stop what listens there, or set api.port (api.host) to another.",
         )
-        app = create_app(settings, database, door=door, key=key, environment=process_environment())
+        app = create_app(settings, database, guard=guard, keyring=keyring, environment=process_environment())
         await serve(app, listening)
     finally:
         await database.close()

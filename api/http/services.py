@@ -45,6 +45,7 @@ VIEW = (
         ServiceStatus.conditions,
         EndpointRow.host,
         EndpointRow.port,
+        EndpointRow.door,
     )
     .select_from(Service)
     .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
@@ -74,6 +75,7 @@ _ROUTES = (
         EndpointRow.models,
         EndpointRow.host,
         EndpointRow.port,
+        EndpointRow.door,
     )
     .select_from(Service)
     .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
@@ -109,6 +111,7 @@ _READY = (
         EndpointRow.models,
         EndpointRow.host,
         EndpointRow.port,
+        EndpointRow.door,
     )
     .join(EndpointRow, EndpointRow.service_id == Service.id)
     .where(EndpointRow.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")

@@ -1,7 +1,7 @@
 """Who may ask.
 
 Creating a service runs containers as the operator, so on a login node a loopback address protects nothing.
-Two things open the door:
+Two things open the guard:
 
 - the administrator's key, from anywhere: `Authorization: Bearer KEY`;
 - being the operator: a connection from this host whose other end is a socket of our own uid.
@@ -50,7 +50,7 @@ class UnsafeError(ExitError):
     code = Exit.SETUP
 
 
-class Door:
+class Guard:
     """The guard of all routes: lets those in who may ask, and says to the others what is missing."""
 
     def __init__(self, *, uid: int, key: str | None, hosts: frozenset[str]) -> None:
@@ -118,7 +118,7 @@ def is_known(scope: Scope) -> bool:
     return bool(scope["state"].get("known"))
 
 
-def open_door(settings: ApiSettings, uid: int) -> Door:
+def guard_of(settings: ApiSettings, uid: int) -> Guard:
     """Make the guard; raises `UnsafeError` for an address that others reach without a key, or a key that is none."""
     key = None if settings.admin_key_file is None else read_admin_key(settings.admin_key_file)
     if key is None and not is_loopback(settings.host):
@@ -128,7 +128,7 @@ def open_door(settings: ApiSettings, uid: int) -> Door:
             "or set api.host to 127.0.0.1."
         )
     own = socket.gethostname().lower()
-    return Door(uid=uid, key=key, hosts=frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()}))
+    return Guard(uid=uid, key=key, hosts=frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()}))
 
 
 def read_admin_key(path: Path) -> str:

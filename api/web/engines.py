@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -12,7 +13,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from api.contract.identity import secret
+from api.contract.doorless import authorization
+from api.contract.doors import Doors, UnknownKeyError, Way, base_url, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 
 CONNECT_SECONDS = 5.0
@@ -30,6 +32,10 @@ class UnreachableError(Exception):
     """No replica answered; the message says what happened."""
 
 
+class NotConnectedError(Exception):
+    """A replica was not asked: there is no connection to it; the message says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyReplica:
     """A replica that is ready, and where."""
@@ -40,11 +46,13 @@ class ReadyReplica:
     models: tuple[str, ...]
     host: str
     port: int
+    door: str | None
+    """Under which of the installation's keys its door is made; `None`: it has none."""
 
     @property
     def endpoint(self) -> str:
         """Its base URL."""
-        return url(self.host, self.port)
+        return base_url(self.host, self.port, has_door=self.door is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +65,42 @@ class Answer:
     """JSON decoded, or text where it is none."""
 
 
-def url(host: str, port: int) -> str:
-    """Return the base URL of a replica."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def choose(replicas: Sequence[ReadyReplica], in_flight: Mapping[str, int], draw: random.Random) -> ReadyReplica:
     """Draw two replicas and take the one with less in flight: nearly as even as asking all, without herding."""
     drawn = draw.sample(replicas, min(2, len(replicas)))
     return min(drawn, key=lambda replica: in_flight.get(replica.token, 0))
 
 
-def new_client() -> httpx.AsyncClient:
-    """Make the client that is shared by all requests; the environment's proxies do not apply to the cluster."""
+def new_client(doors: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """Make a client for doors that are opened so, or for engines without; no proxy applies to the cluster.
+
+    A pool tells connections apart by host and port alone. Attempts have the same ones one after another, so through
+    doors each request has a connection of its own: none is ever used for an attempt that it was not opened for.
+    """
+    kept = 0 if doors is not None else 64
     return httpx.AsyncClient(
+        verify=doors or True,
         trust_env=False,
         http2=False,
         follow_redirects=False,
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS),
+        limits=httpx.Limits(max_connections=1024, max_keepalive_connections=kept, keepalive_expiry=IDLE_SECONDS),
     )
 
 
 class Engines:
     """Sends requests to replicas and counts what is in flight on each."""
 
-    def __init__(self, client: httpx.AsyncClient, key: bytes, draw: random.Random | None = None) -> None:
-        self._client = client
-        self._key = key
+    def __init__(self, doors: Doors, draw: random.Random | None = None) -> None:
+        self._doors = doors
+        self._clients: dict[ssl.SSLContext | None, httpx.AsyncClient] = {}
         self._draw = draw or random.SystemRandom()
         self._in_flight: Counter[str] = Counter()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.aclose()
 
     async def get(self, replicas: Sequence[ReadyReplica], path: str) -> Answer:
         """Ask one of the replicas; raises `UnreachableError`."""
@@ -125,8 +139,8 @@ class Engines:
             replica = choose(left, self._in_flight, self._draw)
             try:
                 return await send(replica)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                refused.append(f"{replica.endpoint}: {_words(error)}")
+            except NotConnectedError as error:
+                refused.append(f"{replica.endpoint}: {error}")
                 left.remove(replica)
         raise UnreachableError("; ".join(refused))
 
@@ -134,25 +148,38 @@ class Engines:
         self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
     ) -> Answer:
         with self._counted(replica), _failures(replica, seconds):
-            response = await self._client.send(self._request(replica, method, path, content, seconds))
+            client, request = self._request(replica, method, path, content, seconds)
+            response = await client.send(request)
         return Answer(replica, response.status_code, _decoded(response))
 
     async def _open(self, replica: ReadyReplica, path: str, content: bytes) -> tuple[ReadyReplica, httpx.Response]:
         with self._counted(replica), _failures(replica, READ_SECONDS):
-            request = self._request(replica, "POST", path, content, READ_SECONDS)
-            return replica, await self._client.send(request, stream=True)
+            client, request = self._request(replica, "POST", path, content, READ_SECONDS)
+            return replica, await client.send(request, stream=True)
 
     def _request(
         self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
-    ) -> httpx.Request:
-        headers = {
-            "Authorization": f"Bearer {secret(self._key, replica.token)}",
-            "Content-Type": "application/json",
-        }
-        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
-        return self._client.build_request(
-            method, replica.endpoint + path, content=content, headers=headers, timeout=timeout
+    ) -> tuple[httpx.AsyncClient, httpx.Request]:
+        """Return a request, and the client that is to send it. Raises `NotConnectedError` where there is no way."""
+        try:
+            way = self._doors.way(replica.host, replica.port, replica.token, replica.door)
+        except UnknownKeyError as error:
+            raise NotConnectedError(str(error)) from error
+        client = self._client(way)
+        request = client.build_request(
+            method,
+            way.base_url + path,
+            content=content,
+            headers={**authorization(way.secret), "Content-Type": "application/json"},
+            timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+            extensions={"sni_hostname": way.name} if way.has_door else {},
         )
+        return client, request
+
+    def _client(self, way: Way) -> httpx.AsyncClient:
+        if way.http not in self._clients:
+            self._clients[way.http] = new_client(way.http)
+        return self._clients[way.http]
 
     @contextmanager
     def _counted(self, replica: ReadyReplica) -> Iterator[None]:
@@ -167,11 +194,12 @@ class Engines:
 
 @contextmanager
 def _failures(replica: ReadyReplica, seconds: float) -> Iterator[None]:
-    """Turn what happens once a connection was taken into `UnreachableError`."""
+    """Turn failures into `NotConnectedError`, or, once there was a connection, into `UnreachableError`."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        other = f"another program listens there: it can't prove that it is {replica.token}"
+        raise NotConnectedError(other if is_of_another(error) else _words(error)) from error
     except httpx.ReadTimeout as error:
         raise UnreachableError(f"{replica.endpoint}: no answer within {seconds:g} s") from error
     except httpx.HTTPError as error:

@@ -2,9 +2,9 @@
 
 One task gives the engines their turns; each has one of its own only while it is asked, so that many cost little.
 
-A probe that calls a vLLM engine ready proves that it talks to the right process: it serves the model's name under the
-attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the check, and its files
-tell the verdict. Deciding sees no difference.
+What answers through a door has proved to be its attempt's own. Without a door, a vLLM engine proves it by serving the
+model's name under the attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the
+check, and its files tell the verdict. Deciding sees no difference.
 
 Where this host lacks what it takes to ask, nobody was asked: what was known before stands, and it is tried again.
 """
@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from api.contract.doorless import authorization
+from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
 from controller.core.attempt import Attempt, Probe, ProbeSpec
@@ -48,17 +50,10 @@ class Target:
 
     service_id: str
     token: str
-    host: str
-    port: int
+    way: Way
     health: Health
-    secret: str | None
-    """Set for engines that speak vLLM's API."""
     model: str | None
-
-    @property
-    def address(self) -> str:
-        """Its base URL."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+    """Set for engines that speak vLLM's API."""
 
 
 class Verdicts(Protocol):
@@ -86,15 +81,14 @@ class _Watched:
 class HttpProbes:
     """Probes, most of them over HTTP. `wake` is called with the service's id when an attempt's health changed."""
 
-    def __init__(
-        self, clock: Clock, secret: Callable[[str], str], wake: Callable[[str], None], verdicts: Verdicts
-    ) -> None:
+    def __init__(self, clock: Clock, doors: Doors, wake: Callable[[str], None], verdicts: Verdicts) -> None:
         self._clock = clock
-        self._secret = secret
+        self._doors = doors
         self._wake = wake
         self._verdicts = verdicts
         self._session: aiohttp.ClientSession | None = None
         self._watched: dict[str, _Watched] = {}
+        self._not_asked: dict[str, Probe] = {}
         self._queue = KeyedQueue(time.monotonic)
         self._turns: asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[float]] = {}
@@ -102,7 +96,11 @@ class HttpProbes:
 
     def watch(self, attempt: Attempt, spec: ProbeSpec) -> None:
         """Probe this attempt from now on; nothing happens if it is watched already."""
-        target = self._target(attempt, spec)
+        try:
+            target = self._target(attempt, spec)
+        except UnknownKeyError as error:
+            self._give_up(attempt, error)
+            return
         if target is None:
             return
         current = self._watched.get(attempt.token)
@@ -122,6 +120,16 @@ class HttpProbes:
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
 
+    def _give_up(self, attempt: Attempt, error: UnknownKeyError) -> None:
+        """Say of an attempt that nobody can ask it, once."""
+        if attempt.token not in self._not_asked:
+            self.forget(attempt.token)
+            self._not_asked[attempt.token] = self._unable(error)
+            self._wake(attempt.service_id)
+
+    def _unable(self, error: UnknownKeyError) -> Probe:
+        return Probe(at=self._clock.now(), ready=False, failures=0, message=str(error), asked=False)
+
     def _hurry(self, attempt: Attempt, watched: _Watched) -> None:
         """Ask an engine at once whose job has come to be missed."""
         was_missed, watched.missed = watched.missed, attempt.absent_since is not None
@@ -130,24 +138,25 @@ class HttpProbes:
 
     async def once(self, attempt: Attempt, spec: ProbeSpec) -> Probe | None:
         """Probe this attempt now, and remember nothing; `None` if there is nothing to probe, or no way to."""
-        target = self._target(attempt, spec)
-        if target is None:
-            return None
         try:
-            return await self._look(target, 0)
+            target = self._target(attempt, spec)
+            return await self._look(target, 0) if target is not None else None
+        except UnknownKeyError as error:
+            return self._unable(error)
         except OSError:
             return None
 
     def forget(self, token: str) -> None:
         """Stop probing it."""
         self._watched.pop(token, None)
+        self._not_asked.pop(token, None)
         if token in self._asking:
             self._asking[token].cancel()
 
     def latest(self, token: str) -> Probe | None:
         """Return the latest result."""
         watched = self._watched.get(token)
-        return watched.latest if watched is not None else None
+        return watched.latest if watched is not None else self._not_asked.get(token)
 
     async def close(self) -> None:
         """Stop all probes."""
@@ -164,15 +173,12 @@ class HttpProbes:
     def _target(self, attempt: Attempt, spec: ProbeSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
             return None
-        is_vllm = spec.engine == "vllm"
         return Target(
             service_id=attempt.service_id,
             token=attempt.token,
-            host=attempt.host,
-            port=attempt.port,
+            way=self._doors.way(attempt.host, attempt.port, attempt.token, attempt.door),
             health=spec.health,
-            secret=self._secret(attempt.token) if is_vllm else None,
-            model=spec.model if is_vllm else None,
+            model=spec.model if spec.engine == "vllm" else None,
         )
 
     async def _take_turns(self) -> None:
@@ -232,7 +238,7 @@ class HttpProbes:
                 # Told by a file that stays when its writer is gone: it is as old as that one's last sign of life.
                 at = self._clock.now() - told.age if told.age is not None else 0.0
                 if missed and await self._outlives_its_checks(target, told):
-                    return Probe(at=self._clock.now(), ready=True, failures=0)
+                    return Probe(at=self._clock.now(), ready=True, failures=0, is_own=target.way.has_door)
                 return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message, is_own=True)
             trouble: str | None = "its job has made no health check yet"
         elif target.health.kind == "tcp":
@@ -245,7 +251,7 @@ class HttpProbes:
             ready=ready,
             failures=0 if ready else failures + 1,
             message=trouble or "",
-            is_own=ready and target.secret is not None and target.model is not None,
+            is_own=ready and (target.way.has_door or target.model is not None),
         )
 
     async def _ask(self, target: Target) -> str | None:
@@ -260,18 +266,25 @@ class HttpProbes:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             if is_own_trouble(error):
                 raise
-            return f"{target.address} does not answer ({type(error).__name__})"
+            return _impostor(target, error) or f"{target.way.base_url} does not answer ({type(error).__name__})"
         if status != 200:
-            return f"/v1/models answered {status}: another program may be listening there"
+            doubt = "" if target.way.has_door else ": another program may be listening there"
+            return f"/v1/models answered {status}{doubt}"
         return None if target.model in _models(body) else f"the model {target.model!r} is not served there"
 
     async def _get(self, target: Target, path: str) -> tuple[int, bytes]:
         if self._session is None:
             # Each probe on a connection of its own: that is what a client would meet.
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
-        headers = {"Authorization": f"Bearer {target.secret}"} if target.secret and target.model else {}
-        timeout = aiohttp.ClientTimeout(total=target.health.timeout)
-        request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
+        way = target.way
+        request = self._session.get(
+            way.base_url + path,
+            headers=authorization(way.secret if target.model is not None else None),
+            timeout=aiohttp.ClientTimeout(total=target.health.timeout),
+            allow_redirects=False,
+            ssl=way.http or True,
+            server_hostname=way.name,
+        )
         async with request as response:
             return response.status, await _body(response)
 
@@ -281,15 +294,23 @@ async def _connect(target: Target) -> str | None:
 
     Raises `OSError` if this host could not try.
     """
+    way = target.way
     try:
         async with asyncio.timeout(target.health.timeout):
-            _, writer = await asyncio.open_connection(target.host, target.port)
+            await way.knock()
     except (OSError, ValueError) as error:  # TimeoutError is one
         if is_own_trouble(error):
             raise
-        return f"nothing accepts connections at {target.host}:{target.port} ({type(error).__name__})"
-    writer.transport.abort()
+        nobody = f"nothing accepts connections at {way.host}:{way.port} ({type(error).__name__})"
+        return _impostor(target, error) or nobody
     return None
+
+
+def _impostor(target: Target, error: BaseException) -> str | None:
+    """Say whether it is another program that listens there."""
+    if not is_of_another(error):
+        return None
+    return f"another program listens at {target.way.base_url}: it can't prove that it is {target.token}"
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

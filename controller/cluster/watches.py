@@ -15,10 +15,9 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
-from api.contract.job.tls import server_name
+from api.contract.doors import Way
 from controller.queue import KeyedQueue
 
 log = logging.getLogger(__name__)
@@ -35,47 +34,34 @@ KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER
 """So that a node that is gone is noticed within 10 s; nothing else would say so (tcp(7))."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    """Where an attempt's door is, and under which key it was made."""
-
-    token: str
-    host: str
-    port: int
-    authority: str
-
-
 class Watches:
-    """All connections of a term. `context` returns how to come to the doors of an authority; `None`: it is unknown."""
+    """All connections of a term, at most so many."""
 
-    def __init__(
-        self, context: Callable[[str], ssl.SSLContext | None], heard: Callable[[str], None], most: int
-    ) -> None:
-        self._context = context
+    def __init__(self, heard: Callable[[str], None], most: int) -> None:
         self._heard = heard
         self._most = most
-        self._doors: dict[str, Door] = {}
+        self._ways: dict[str, Way] = {}
         self._held: dict[str, ssl.SSLSocket] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._queue = KeyedQueue(time.monotonic)
         self._free = asyncio.Semaphore(AT_ONCE)
         self._turns: asyncio.Task[None] | None = None
 
-    def watch(self, door: Door) -> None:
-        """Hold a connection to this door from now on, if there are not too many; nothing happens if it is held."""
-        if self._doors.get(door.token) == door:
+    def watch(self, token: str, way: Way) -> None:
+        """Hold a connection to an attempt's door from now on, if there are not too many; nothing happens if it is."""
+        if self._ways.get(token) == way:
             return
-        self.forget(door.token)
-        if len(self._doors) >= self._most:
+        self.forget(token)
+        if len(self._ways) >= self._most:
             return
-        self._doors[door.token] = door
-        self._queue.add(door.token)
+        self._ways[token] = way
+        self._queue.add(token)
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
 
     def forget(self, token: str) -> None:
         """Let go of a door."""
-        self._doors.pop(token, None)
+        self._ways.pop(token, None)
         if token in self._opening:
             self._opening[token].cancel()
         self._drop(token)
@@ -88,7 +74,7 @@ class Watches:
     async def close(self) -> None:
         """Let go of all."""
         tasks = [*self._opening.values(), *([self._turns] if self._turns is not None else [])]
-        for token in list(self._doors):
+        for token in list(self._ways):
             self.forget(token)
         for task in tasks:
             task.cancel()
@@ -96,7 +82,7 @@ class Watches:
 
     async def _take_turns(self) -> None:
         while (token := await self._queue.get()) is not None:
-            if token not in self._doors:
+            if token not in self._ways:
                 self._queue.done(token)
                 continue
             await self._free.acquire()
@@ -108,7 +94,7 @@ class Watches:
     def _opened(self, token: str, opening: asyncio.Task[None]) -> None:
         del self._opening[token]
         self._free.release()
-        if opening.cancelled() or token not in self._doors:
+        if opening.cancelled() or token not in self._ways:
             self._queue.done(token)
         elif (error := opening.exception()) is not None:
             log.debug("no watch yet", extra={"token": token, "error": str(error)})
@@ -117,13 +103,10 @@ class Watches:
             self._queue.done(token)
 
     async def _open(self, token: str) -> None:
-        door = self._doors[token]
-        context = self._context(door.authority)
-        if context is None:
-            return
+        way = self._ways[token]
         async with asyncio.timeout(PATIENCE):
-            connection = await _connect(door, context)
-        if self._doors.get(token) is not door:
+            connection = await _connect(way)
+        if self._ways.get(token) is not way:
             connection.close()
             return
         self._held[token] = connection
@@ -150,10 +133,11 @@ class Watches:
             connection.close()
 
 
-async def _connect(door: Door, context: ssl.SSLContext) -> ssl.SSLSocket:
+async def _connect(way: Way) -> ssl.SSLSocket:
     """Open a connection and shake hands; raises `OSError`."""
+    assert way.watch is not None
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(door.host, door.port, type=socket.SOCK_STREAM)
+    found = await loop.getaddrinfo(way.host, way.port, type=socket.SOCK_STREAM)
     family, kind, protocol, _, address = found[0]
     plain = socket.socket(family, kind, protocol)
     try:
@@ -162,7 +146,7 @@ async def _connect(door: Door, context: ssl.SSLContext) -> ssl.SSLSocket:
         for name, value in KEEP_ALIVE.items():
             plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         await loop.sock_connect(plain, address)
-        connection = context.wrap_socket(plain, server_hostname=server_name(door.token), do_handshake_on_connect=False)
+        connection = way.watch.wrap_socket(plain, server_hostname=way.name, do_handshake_on_connect=False)
     except BaseException:
         plain.close()
         raise
@@ -189,10 +173,10 @@ async def _shake_hands(connection: ssl.SSLSocket) -> None:
 
 async def _until(add: Callable[..., None], remove: Callable[[socket.socket], bool], connection: socket.socket) -> None:
     """Wait until a socket can be read from or written to."""
-    ready = asyncio.get_running_loop().create_future()
-    add(connection, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    add(connection, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         with suppress(ValueError):
             remove(connection)

@@ -49,6 +49,8 @@ class Stray:
     digest: str | None
     """What identifies the launch spec that it was started with, as its files say."""
     lane: Lane
+    door: str | None
+    """Under which key its door is made; `None`: it has none."""
     desired: Desired | None
 
     @property
@@ -144,6 +146,7 @@ def _stray(job: Job, folder: Path, desired: Desired | None) -> Stray:
         service=desired.name if desired is not None else None,
         digest=_told(folder, "digest"),
         lane=_lane(folder),
+        door=_door(folder),
         desired=desired,
     )
 
@@ -159,6 +162,7 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
         incarnation=stray.parts.incarnation,
         generation=desired.generation,
         lane=stray.lane,
+        door=stray.door,
         digest=stray.digest or desired.digest,
         gpus=gpus_asked(desired.spec.resources) if desired.spec is not None else 0,
         intent_at=now,
@@ -170,6 +174,12 @@ def _values(stray: Stray, now: float) -> dict[str, Any]:
 
 def _lane(folder: Path) -> Lane:
     return Lane.B if _told(folder, "lane") == Lane.B else Lane.MAIN
+
+
+def _door(folder: Path) -> str | None:
+    given = read_object(folder / PARAMETERS).get("door")
+    asked = given.get("id") if isinstance(given, dict) else None
+    return _told(folder, "door") or (asked if isinstance(asked, str) else None)
 
 
 def _told(folder: Path, what: str) -> str | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from sqlalchemy import select
 
 from api.contract.database import Database
+from api.contract.doors import Doors
 from api.contract.exits import Exit, ExitError
-from api.contract.identity import KeyFileError, load_key, secret
 from api.contract.job.folder import CLAIM, EXIT, LOGS, STATE
 from api.contract.settings import Settings
 from api.contract.tables import Service
@@ -32,7 +32,6 @@ from controller.installation import Installation
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec
 from controller.ports import Record, UnreadableError
-from controller.rundir import SharedRunDirs
 from controller.site import limits
 
 FILES = (CLAIM, STATE, EXIT, *LOGS)
@@ -79,7 +78,7 @@ async def _explained(installation: Installation, name: str) -> Explanation:
     cluster = await installation.cluster(clock, probes, wake=lambda _: None)
     with contextlib.suppress(UnreadableError):  # it is noted, and part of what is seen
         await cluster.snapshots.take()
-    probes.found = await _ask_engines(settings, record, clock, run_dirs)
+    probes.found = await _ask_engines(installation, record, clock)
     seen = await observe(record, cluster)
     now = clock.now()
     plan = decide(record.desired, seen, now, limits(settings))
@@ -108,18 +107,13 @@ async def _find(database: Database, name: str) -> str:
     raise UnknownServiceError(f"There is no service {name}. See: ai-factory services list")
 
 
-async def _ask_engines(
-    settings: Settings, record: Record, clock: SystemClock, run_dirs: SharedRunDirs
-) -> dict[str, Probe]:
-    """Probe every engine once that the controller would probe, if its secret is known here."""
+async def _ask_engines(installation: Installation, record: Record, clock: SystemClock) -> dict[str, Probe]:
+    """Probe every engine once that the controller would probe, if the installation's key is known here."""
     serving = [a for a in record.attempts if a.gone_at is None and a.serving_at is not None]
-    if not serving or not settings.key_file.exists():  # a missing key would be made
+    if installation.keyring.newest() is None:
         return {}
-    try:
-        key = load_key(settings.key_file)
-    except KeyFileError:
-        return {}
-    probes = HttpProbes(clock, lambda token: secret(key, token), lambda _: None, run_dirs)
+    run_dirs = installation.run_dirs
+    probes = HttpProbes(clock, Doors(installation.keyring, "controller"), lambda _: None, run_dirs)
     try:
         specs = {a.token: await probe_spec(record, a, run_dirs) for a in serving}
         found = {a.token: await probes.once(a, spec) for a in serving if (spec := specs[a.token]) is not None}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from api.contract.job.folder import PARAMETERS, PROLOGUE
+from api.contract.job.parameters import Door
 from api.contract.job.token import Token
 from api.contract.recipes.book import Library
 from api.contract.recipes.errors import ConfigError
@@ -25,6 +26,8 @@ from controller.slurm.argv import submit_command
 
 TOKEN = str(Token("INSTALLATION", "SERVICE", 0, 1))
 ATTEMPT = Attempt(token=TOKEN, service_id="SERVICE", replica=0, incarnation=1, generation=1, digest="", intent_at=0.0)
+OWN = "<the attempt's own>"
+DOOR = Door(certificate=OWN, key=OWN, authority="<the installation's>", id="KEY")
 IMAGE_JOB = "IMAGE-JOB"
 """The id of the job that makes the image, where there is none yet."""
 
@@ -47,7 +50,9 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
         warning=settings.slurm.time_warning,
         after=IMAGE_JOB if awaits_image else None,
     )
-    told = parameters(spec, replace(ATTEMPT, digest=digest(spec)), "<the attempt's own secret>", site(settings))
+    attempt = replace(ATTEMPT, digest=digest(spec))
+    door = DOOR if spec.has_door else None
+    told = parameters(spec, attempt, "<the attempt's own secret>", site(settings), door)
     parts = (
         ("sbatch", " \\\n    ".join(shlex.quote(word) for word in submit_command(submission))),
         (f"{Path(folder.launch_script).name} (the same for every job)", launch_script().rstrip()),

@@ -20,6 +20,8 @@ class Attempt:
     lane: Lane = Lane.MAIN
     beside: str | None = None
     """Why it may live beside what is left of its replica's other lane, in one CamelCase word; `None`: it may not."""
+    door: str | None = None
+    """Under which of the installation's keys its door is made; `None`: it has none, its engine listens by itself."""
     generation: int
     digest: str
     """Of the launch spec it runs."""
@@ -99,6 +101,8 @@ class Probe:
     message: str = ""
     is_own: bool = False
     """Whether what answered proved to be the attempt\'s own engine. Elsewhere another may listen by now."""
+    asked: bool = True
+    """False: nobody can ask it, so that it says nothing of its engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,7 @@ def _endpoints(desired: Desired, attempts: Iterable[Attempt], before: Iterable[E
             models=current if a.digest == desired.digest else served.get(a.token, ()),
             host=a.host,
             port=a.port,
+            door=a.door,
             ready=a.ready,
         )
         for a in sorted(attempts, key=lambda a: (a.replica, a.token))

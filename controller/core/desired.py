@@ -29,3 +29,5 @@ class Desired:
     spec: LaunchSpec | None
     digest: str
     refusal: Refusal | None = None
+    door: str | None = None
+    """Under which of the installation's keys the doors of new attempts are made: the newest."""

@@ -77,6 +77,7 @@ def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> At
         incarnation=incarnation,
         lane=wanted.lane,
         beside=wanted.beside,
+        door=desired.door if desired.spec is not None and desired.spec.has_door else None,
         generation=desired.generation,
         digest=desired.digest,
         gpus=situation.gpus_needed,

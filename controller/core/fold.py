@@ -204,6 +204,8 @@ def _running(
         running = replace(attempt, ready_at=attempt.ready_at or attempt.launched_at, unready_since=None)
         return Folded(attempt=running, look_again_at=now + limits.glance)
     probe = seen.probes.get(attempt.token)
+    if probe is not None and not probe.asked:
+        return Folded(attempt=_unready(attempt, now))
     if probe is not None and probe.ready:
         return Folded(attempt=replace(attempt, ready_at=attempt.ready_at or now, unready_since=None))
     # What it was launched with may not be known any more: then it is left alone.

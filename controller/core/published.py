@@ -16,6 +16,8 @@ class Endpoint:
     models: tuple[str, ...]
     host: str
     port: int
+    door: str | None = None
+    """Its attempt's."""
     ready: bool
 
 

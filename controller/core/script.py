@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from api.contract.job.parameters import HealthCommand, Parameters, SecretFiles, VolumeMount
+from api.contract.job.parameters import Door, HealthCommand, Parameters, SecretFiles, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 from controller.core.attempt import Attempt
 
@@ -25,8 +25,10 @@ class Site:
     """How long each log of a job may grow before it is rotated; 0: for ever."""
 
 
-def parameters(spec: LaunchSpec, attempt: Attempt, secret: str, site: Site) -> Parameters:
-    """Return what the job of an attempt is told."""
+def parameters(
+    spec: LaunchSpec, attempt: Attempt, secret: str | None, site: Site, door: Door | None = None
+) -> Parameters:
+    """Return what the job of an attempt is told. An engine that takes a secret gets `secret`."""
     return Parameters(
         token=attempt.token,
         digest=attempt.digest,
@@ -45,6 +47,7 @@ def parameters(spec: LaunchSpec, attempt: Attempt, secret: str, site: Site) -> P
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,
         secret_variable=spec.secret_variable,
+        door=door,
         port_range=site.port_range,
         stop_grace=spec.stop_grace,
         check=_check(spec.health),

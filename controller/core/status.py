@@ -182,6 +182,9 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     if files.step == Step.IMAGE:
         detail = f": {files.detail}" if files.detail else ""
         return Stage(Rank.BUILDING, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}.")
+    probe = seen.probes.get(attempt.token)
+    if probe is not None and not probe.asked:
+        return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine can't be asked: {probe.message}.")
     if attempt.ready_at is not None:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine does not answer.")
     if files.detail:

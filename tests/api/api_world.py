@@ -17,7 +17,7 @@ from litestar import Litestar
 from sqlalchemy import insert, select, update
 
 from api.contract.database import Database
-from api.contract.identity import secret
+from api.contract.doorless import secret
 from api.contract.job.token import Token
 from api.contract.peers import Peer
 from api.contract.recipes.book import Library
@@ -27,12 +27,12 @@ from api.contract.settings import Settings, load
 from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, LeaseRow, Service, ServiceStatus
 from api.http.app import create_app
-from api.web.auth import Door
+from api.web.auth import Guard
 from api.web.peers import STATE_KEY
+from tests.doors import KEY, keyring_of
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"
-KEY = b"k" * 32
 OWN_UID = 4711
 ENGINE = "inference/engine"
 
@@ -259,7 +259,15 @@ class World:
         return token
 
     async def endpoint(
-        self, service_id: str, host: str, port: int, *, token: str, replica: int = 0, state: str = "ready"
+        self,
+        service_id: str,
+        host: str,
+        port: int,
+        *,
+        token: str,
+        replica: int = 0,
+        state: str = "ready",
+        door: str | None = None,
     ) -> None:
         async with self.database.write() as connection:
             await connection.execute(
@@ -270,6 +278,7 @@ class World:
                     models=["dummy"],
                     host=host,
                     port=port,
+                    door=door,
                     state=state,
                 )
             )
@@ -302,7 +311,8 @@ def condition(kind: str, status: Truth, reason: str, message: str = "") -> Condi
 
 
 def new_app(settings: Settings, database: Database, *, key: str | None = None) -> Litestar:
-    door = Door(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}))
+    guard = Guard(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}))
+    keyring = keyring_of(settings.key_file, KEY)
     return create_app(
-        settings, database, door=door, key=KEY, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}
+        settings, database, guard=guard, keyring=keyring, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}
     )

@@ -15,7 +15,7 @@ from api_world import KEY, World, new_app, settings_for
 from backends import Backend
 
 from api.contract.database import Database, migrate
-from api.contract.identity import secret
+from api.contract.doorless import secret
 
 
 @pytest.fixture(scope="session")

@@ -490,7 +490,7 @@ async def test_the_environments_proxy_is_not_used(
 
 
 def replica(token: str) -> ReadyReplica:
-    return ReadyReplica(token=token, name=token, models=(), host="h", port=1)
+    return ReadyReplica(token=token, name=token, models=(), host="h", port=1, door=None)
 
 
 def test_of_two_drawn_the_one_with_less_in_flight_is_chosen() -> None:

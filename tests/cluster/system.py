@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from api.contract.identity import load_key, secret
+from api.contract.doorless import secret_of
+from api.contract.identity import load_keys
 from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
@@ -216,7 +217,7 @@ class System:
 
     def secret_of(self, token: str) -> str:
         """Return the secret of an attempt."""
-        return secret(load_key(self.folder / "state" / "installation.key"), token)
+        return secret_of(load_keys(self.folder / "state" / "installation.key"), token)
 
     # --- Slurm
 

@@ -118,6 +118,16 @@ async def test_a_backup_is_of_one_moment_while_others_write(
     assert count % 2 == 0
 
 
+async def test_a_key_file_that_was_rotated_since_stays(
+    backend: Backend, elsewhere: Backend, key_file: Path, tmp_path: Path
+) -> None:
+    """Jobs may need the newer key by now; and the older one is in it too."""
+    await make(backend, key_file, tmp_path / "b.tar")
+    key_file.write_bytes(b"n" * 32 + b"k" * 32)
+    await fill(elsewhere, key_file, tmp_path / "b.tar")
+    assert key_file.read_bytes() == b"n" * 32 + b"k" * 32
+
+
 async def test_nothing_is_overwritten(backend: Backend, elsewhere: Backend, key_file: Path, tmp_path: Path) -> None:
     source = tmp_path / "b.tar"
     await make(backend, key_file, source)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends import Backend
+from backends import Backend, on_postgresql
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -197,7 +197,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     shutil.copytree(shared_folder("migrations"), migrations)
     (migrations / "versions" / "9999_broken.py").write_text(
         "from alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = '9999', '0005', None, None\n"
+        "revision, down_revision, branch_labels, depends_on = '9999', '0006', None, None\n"
         "def upgrade():\n"
         "    op.execute('CREATE TABLE half (id INTEGER)')\n"
         "    op.execute('DROP TABLE events')\n"
@@ -208,7 +208,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     with pytest.raises(SQLAlchemyError, match="no_such_table"):
         await migrate(database)
     assert await raw(backend) == before
-    assert await database.revision() == "0005"
+    assert await database.revision() == "0006"
 
 
 async def test_a_new_folder_is_made_private(tmp_path: Path) -> None:
@@ -224,3 +224,36 @@ async def test_a_new_folder_is_made_private(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(("values", "refused"), [
+    ("'k1', NULL, NULL, NULL", True),
+    ("'k1', 2.0, 'Stopped', NULL", True),
+    ("'k1', 2.0, 'Stopped', 3.0", False),
+    ("NULL, NULL, NULL, NULL", False),
+], ids=["open", "ending", "gone", "without a door"])  # fmt: skip
+async def test_there_is_no_way_back_while_jobs_have_doors(
+    backend: Backend, database: Database, values: str, refused: bool
+) -> None:
+    """An older version would ask them in plain HTTP, and take their silence for death."""
+    await backend.run(
+        "INSERT INTO services (id, name, recipe_name) VALUES ('one', 'chat', 'r')",
+        "INSERT INTO attempts (token, service_id, replica, incarnation, lane, generation, digest, failures, intent_at,"
+        f" message, door, closed_at, outcome, gone_at) VALUES ('t', 'one', 0, 1, 'main', 1, 'd', 0, 1.0, '', {values})",
+    )
+    if refused:
+        with pytest.raises(SchemaError, match=r"Jobs of chat have a door.*ai-factory services stop NAME"):
+            await migrate(database, "0005")
+    else:
+        await migrate(database, "0005")
+    assert await database.revision() == ("0006" if refused else "0005")
+
+
+@on_postgresql
+async def test_rights_to_a_view_outlive_its_change(backend: Backend, database: Database) -> None:
+    await backend.run("GRANT SELECT ON service_overview TO PUBLIC")
+    query = "SELECT relacl::text FROM pg_class WHERE relname = 'service_overview'"
+    before = await backend.one(query)
+    for revision in ("0005", "head"):
+        await migrate(database, revision)
+        assert await backend.one(query) == before

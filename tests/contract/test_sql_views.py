@@ -108,7 +108,8 @@ async def test_the_overview_says_what_the_api_says(backend: Backend, database: D
         for key in ("up", "stopped", "gone"):
             await connection.execute(insert(ServiceStatus).values(status(key, up)))
             for replica, host in enumerate(("n1", "fd00::1", "n3")):
-                values = {"replica": replica, "models": [], "host": host, "port": 8000, "service_id": key}
+                door = "k1" if host == "n3" else None
+                values = {"replica": replica, "models": [], "host": host, "port": 8000, "service_id": key, "door": door}
                 state = "unready" if host == "n1" else "ready"
                 await connection.execute(insert(EndpointRow).values(token=f"{key}-{replica}", state=state, **values))
         await connection.execute(insert(ServiceStatus).values(status("down", down, ready_replicas=0)))
@@ -125,7 +126,7 @@ async def test_the_overview_says_what_the_api_says(backend: Backend, database: D
         assert (row["generation"], row["observed_generation"]) == (api.generation, api.observed_generation)
         assert (row["created_at"], row["deleted_at"]) == (api.created_at, api.deleted_at)
         assert isinstance(row["replicas"], int | None)
-    assert rows["up"]["endpoints"] == "http://[fd00::1]:8000 http://n3:8000"
+    assert rows["up"]["endpoints"] == "http://[fd00::1]:8000 https://n3:8000"
     assert rows["up"]["endpoint"] == "http://[fd00::1]:8000"
     assert rows["stopped"]["endpoints"] is rows["gone"]["endpoints"] is rows["new"]["endpoints"] is None
     assert [rows[k]["status"] for k in ("new", "up", "down", "stopped", "gone")] == [

@@ -40,6 +40,7 @@ FULL = attempt(
     incarnation=7,
     lane=Lane.B,
     beside="HandOver",
+    door="0123456789abcdef",
     generation=4,
     digest="0123456789abcdef",
     gpus=4,
@@ -121,7 +122,7 @@ class TestRoundTrips:
 
     async def test_endpoints(self, store: SqlStore, term: Term, backend: Backend) -> None:
         first = Endpoint(token="t1", replica=0, models=("m", "other/m"), host="10.0.0.1", port=8000, ready=True)
-        second = Endpoint(token="t2", replica=1, models=(), host="fd00::1", port=1, ready=False)
+        second = Endpoint(token="t2", replica=1, models=(), host="fd00::1", port=1, door="k1", ready=False)
         assert (await carry_out(store, term, Plan(endpoints=(first, second)))).endpoints == (first, second)
         changed = replace(second, ready=True)
         assert (await carry_out(store, term, Plan(endpoints=(changed,)))).endpoints == (changed,)

@@ -31,7 +31,7 @@ from controller.runtime.leading import Leading
 from controller.runtime.reader import ClusterReader
 from controller.runtime.waker import Waker
 from controller.runtime.workers import Workers
-from tests.simulation.adapters import Boundary, SimClock, SimProbes, SimRunDirs, SimScheduler, SimStore
+from tests.simulation.adapters import Boundary, SimClock, SimKeys, SimProbes, SimRunDirs, SimScheduler, SimStore
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -293,7 +293,7 @@ class SimController:
             store=store,
             clock=clock,
             site=SITE,
-            secret=lambda token: token,
+            keys=SimKeys(),
             time_warning=0,
             may_act=self._lease.holds,
         )

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from api.contract.job.parameters import Image
-from api.contract.launch import LaunchSpec, Resources, Submission
+from api.contract.job.parameters import Door, Image
+from api.contract.launch import Health, LaunchSpec, Resources, Submission
 from controller.act import ActionExecutor
 from controller.cluster.cluster import Cluster
 from controller.cluster.sends import Sends
@@ -37,6 +37,7 @@ TERM = Term(epoch=1, began_at=0.0)
 SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
 SPEC = LaunchSpec(recipe="r", kind="service", engine="vllm", model="m", image=None, command=("x",),
                   resources=Resources(cpu=3), health=None, secret_variable="VLLM_API_KEY")  # fmt: skip
+BEHIND = replace(SPEC, access="door", health=Health(), secret_variable=None)
 
 
 class World:
@@ -50,6 +51,7 @@ class World:
         self.holds = True
         self.parameters: dict[str, Any] = {}
         self.submission: Submission | None = None
+        self.keys = ["new", "old"]
         self.noted: dict[str, ProbeSpec] = {}
         self.probed: dict[str, str | None] = {}
         self.awaited_job: int | None = None
@@ -80,6 +82,13 @@ class World:
         self.noted[token] = probe
         self.parameters = json.loads(parameters)
         return JobFolder(path=f"/run/{token}", launch_script="/run/lib/launch.sh", wrapper="/run/lib/wrapper.pyz")
+
+    def door(self, token: str, key: str) -> Door | None:
+        return Door(certificate=f"of {token}", key="k", authority="a", id=key) if key in self.keys else None
+
+    @staticmethod
+    def secret(token: str) -> str:
+        return f"secret of {token}"
 
     async def launched(self, service_id: str, token: str) -> ProbeSpec | None:
         return self.noted.get(token)
@@ -134,8 +143,8 @@ def new_executor(world: World, *, images: bool = False) -> ActionExecutor:
     ports = ClusterPorts(scheduler=fake, run_dirs=fake, probes=fake, images=fake if images else None)
     cluster = Cluster(ports, store=fake, tracked=TrackedAttempts(), admission=fake, rhythm=fake, clock=fake)
     world.sends, world.snapshots = cluster.sends, cluster.snapshots
-    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, secret=lambda token: f"secret of {token}",
-                          time_warning=60, may_act=world.may_act)  # fmt: skip
+    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, keys=fake, time_warning=60,
+                          may_act=world.may_act)  # fmt: skip
 
 
 def attempt(token: str, **values: Any) -> Attempt:
@@ -167,6 +176,24 @@ class TestSubmitting:
             ("note", "a", 7),
         ]
         assert (world.parameters["token"], world.parameters["secret"]) == ("a", "secret of a")
+
+    async def test_the_door_is_made_under_the_key_that_was_recorded(
+        self, executor: ActionExecutor, world: World
+    ) -> None:
+        await act(executor, (replace(A, door="old"),), Submit(token="a"), spec=BEHIND)
+        assert world.parameters["door"] == {"certificate": "of a", "key": "k", "authority": "a", "id": "old"}
+        assert world.parameters["secret"] is None
+
+    @pytest.mark.parametrize("door", ["old", None], ids=["was dropped", "never was"])
+    async def test_without_its_key_it_is_not_sent(
+        self, executor: ActionExecutor, world: World, door: str | None
+    ) -> None:
+        """An engine that nobody could reach would take its time and its GPUs for nothing."""
+        world.keys = ["new"]
+        await act(executor, (replace(A, door=door),), Submit(token="a"), spec=BEHIND)
+        assert world.done == []
+        assert world.sends.sent["a"].outcome is SendOutcome.DEFERRED
+        assert "not in the key file any more" in world.sends.sent["a"].message
 
     async def test_what_the_job_needs_is_asked_for(self, executor: ActionExecutor, world: World) -> None:
         await act(executor, (A,), Submit(token="a"))

@@ -210,3 +210,15 @@ def test_nothing_is_lost_and_nothing_is_shared(steps: list[tuple[str, str, float
         queue.done(key)
     clock.time += 10_000
     assert sorted(due(queue)) == sorted(wanted)
+
+
+async def test_who_waits_is_cancelled_even_as_a_key_comes(queue: KeyedQueue) -> None:
+    """Else whoever cancels it and waits for its end waits for ever."""
+    queue.add("later", 1000.0)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("soon", 999.0)  # wakes it, and is not due
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=10)
+    assert waiting.cancelled()

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from api.cli.context import Context
 from api.cli.doctor.check import Check, Result, State, results
+from api.cli.doctor.doors import OpenEngines
 from api.cli.doctor.job import JobProbe
 from api.cli.doctor.local import Local
 from api.cli.doctor.others import OtherInstallations
@@ -44,7 +45,7 @@ def all_checks(context: Context) -> list[Check]:
     checks = [*local.checks(), *SlurmChecks(slurm, settings).checks(), *OtherInstallations(slurm, settings).checks()]
     if arguments.job:
         checks += JobProbe(slurm, settings, arguments.timeout).checks()
-    return [*checks, *local.program_checks()]
+    return [*checks, *OpenEngines(settings).checks(), *local.program_checks()]
 
 
 def write(console: Console, result: Result, width: int) -> None:

@@ -32,7 +32,7 @@ from api.contract.database import (
 )
 from api.contract.database_url import shown_url
 from api.contract.exits import Exit
-from api.contract.identity import KeyFileError, load_key
+from api.contract.identity import KeyFileError, load_keys
 from api.contract.job.private import make_folder
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings, process_environment
@@ -132,7 +132,7 @@ class Local:
         if not path.exists():
             raise SkippedError(f"{path} will be made by the first program that starts")
         try:
-            load_key(path)
+            load_keys(path)
         except KeyFileError as error:
             what, _, remedy = str(error).partition(". ")
             raise CheckFailedError(what, remedy or "See that this user may read it.") from error

@@ -31,6 +31,7 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
                     "recipe": row.recipe_name,
                     "replica": str(row.replica),
                     "model": ",".join(map(str, row.models)),
+                    **({} if row.door is None else {"__scheme__": "https"}),
                 },
             }
             for row in await services.ready_endpoints()
@@ -43,7 +44,14 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
             raise ApiError(404, "Service not found")
         rows = await services.find_routes(row.id) if is_wanted(row) else ()
         replicas = [
-            ReadyReplica(token=one.token, name=f"{one.id}-{one.replica}", models=(), host=one.host, port=one.port)
+            ReadyReplica(
+                token=one.token,
+                name=f"{one.id}-{one.replica}",
+                models=(),
+                host=one.host,
+                port=one.port,
+                door=one.door,
+            )
             for one in rows
             if one.host is not None
         ]

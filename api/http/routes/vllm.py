@@ -128,6 +128,7 @@ def _replicas(rows: Sequence[Row[Any]]) -> list[ReadyReplica]:
             models=tuple(row.models),
             host=row.host,
             port=row.port,
+            door=row.door,
         )
         for row in rows
     ]

@@ -6,22 +6,24 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 import controller.cluster.probes
+from api.contract.doorless import secret
+from api.contract.doors import Doors
 from api.contract.launch import Health, LaunchSpec, Resources
 from controller.cluster.probes import MOST_AT_ONCE, HttpProbes, Target
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
 from tests.descriptors import none_left
+from tests.doors import KEY, NEWER_KEY, STRANGE_KEY, door_context, key_id, keyring_of, listening, write_keys
 
-TOKEN = "af-x-one-0-1"
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+TOKEN, OTHER_TOKEN = "af-x-one-0-1", "af-x-one-0-2"
 HEALTH = Health(path="/health", interval=0.05, timeout=0.3, retries=3)
 
 
@@ -29,7 +31,7 @@ HEALTH = Health(path="/health", interval=0.05, timeout=0.3, retries=3)
 class Engine:
     """Answers like vLLM, unless told otherwise."""
 
-    secret: str = f"secret of {TOKEN}"
+    secret: str = secret(KEY, TOKEN)
     model: str = "m"
     health: int = 200
     hangs: bool = False
@@ -38,12 +40,14 @@ class Engine:
     models: bytes | None = None
     """Its answer to /v1/models, where it is not the usual one."""
     asked: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         path = head.split(" ")[1]
         self.asked.append(path)
+        self.heads.append(head)
         if self.hangs:
             await reader.read()
         authorized = f"Authorization: Bearer {self.secret}\r\n" in head
@@ -54,6 +58,17 @@ class Engine:
             await self.answer(writer, 200 if authorized else 401, body if authorized else b"{}")
         else:
             await self.answer(writer, 404, b"")
+
+    async def unguarded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer as an engine that asks for no secret; to what is no request, as web servers do."""
+        first = await reader.read(1)
+        if first != b"G":
+            await self.answer(writer, 400, b"")
+            return
+        head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked.append(head.split(" ")[1])
+        self.heads.append(head)
+        await self.answer(writer, 200, json.dumps({"data": [{"id": self.model}]}).encode())
 
     async def answer(self, writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
         location = "Location: /elsewhere\r\n" if status in (301, 302) else ""
@@ -75,10 +90,12 @@ class Clock:
 class Watch:
     """Probes of one controller, and whom they woke."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.woken: list[str] = []
         self.told: Verdict | None = None
-        self.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", self.woken.append, self)
+        self.key_file = folder / "installation.key"
+        self.doors = Doors(keyring_of(self.key_file), "controller")
+        self.probes = HttpProbes(Clock(), self.doors, self.woken.append, self)
 
     async def verdict(self, service_id: str, token: str) -> Verdict | None:
         assert (service_id, token) == ("one", TOKEN)
@@ -109,33 +126,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controller.cluster.probes, "STARTING_INTERVAL", 0.02)
 
 
-@asynccontextmanager
-async def listening(serve: Serve, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """Serve on a free port; at the end all connections are ended too."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await serve(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    server = await asyncio.start_server(connected, host, 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
     engine = Engine()
@@ -144,8 +134,8 @@ async def engine() -> AsyncIterator[Engine]:
 
 
 @pytest.fixture
-async def watch() -> AsyncIterator[Watch]:
-    watch = Watch()
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    watch = Watch(tmp_path)
     yield watch
     await watch.probes.close()
 
@@ -289,7 +279,7 @@ async def test_what_does_not_listen_is_not_probed(watch: Watch, missing: str) ->
 async def test_an_address_of_version_6_is_understood(watch: Watch) -> None:
     if not Path("/proc/net/if_inet6").exists():
         pytest.skip("this machine has no IPv6")
-    async with listening(Engine().serve, "::1") as port:
+    async with listening(Engine().serve, host="::1") as port:
         watch.probes.watch(replace(attempt(port), host="::1"), spec())
         await watch.until(ready=True)
         await watch.probes.close()
@@ -300,7 +290,7 @@ async def test_of_many_only_some_are_asked_at_once(
 ) -> None:
     monkeypatch.setattr(controller.cluster.probes, "MOST_PER_SECOND", 10_000)
     monkeypatch.setattr(controller.cluster.probes, "MOST_AT_ONCE", 3)
-    watch.probes = HttpProbes(Clock(), lambda token: f"secret of {token}", watch.woken.append, watch)
+    watch.probes = HttpProbes(Clock(), watch.doors, watch.woken.append, watch)
     engine.hangs = True
     before = len(asyncio.all_tasks())
     for number in range(50):
@@ -353,7 +343,7 @@ async def test_tcp_only_connects(engine: Engine, watch: Watch) -> None:
 
 
 async def test_tcp_over_ipv6(watch: Watch) -> None:
-    async with listening(Engine().serve, "::1") as port:
+    async with listening(Engine().serve, host="::1") as port:
         watch.probes.watch(replace(attempt(port), host="::1"), spec("generic", replace(HEALTH, kind="tcp")))
         await watch.until(ready=True)
 
@@ -514,3 +504,112 @@ async def test_a_verdict_that_can_not_be_read_now_is_none(
     watch.begin(engine, health=replace(HEALTH, kind="command"))
     await not_asked(caplog, 1)
     assert watch.probes.latest(TOKEN) is None
+
+
+# Through a door
+
+BEHIND = {
+    "vllm": spec(),
+    "http": spec("generic"),
+    "tcp": spec("generic", replace(HEALTH, kind="tcp")),
+}
+every_kind = pytest.mark.parametrize("launch", BEHIND.values(), ids=BEHIND)
+
+
+def doored(port: int, key: bytes = KEY) -> Attempt:
+    return replace(attempt(port), door=key_id(key))
+
+
+@every_kind
+async def test_what_answers_through_a_door_is_its_own(watch: Watch, launch: LaunchSpec) -> None:
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(launch))
+        probe = await watch.until(ready=True)
+    assert (probe.is_own, probe.failures) == (True, 0)
+    assert not any("Authorization" in head for head in engine.heads)
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "door",
+    [None, door_context(OTHER_TOKEN), door_context(TOKEN, STRANGE_KEY)],
+    ids=["plain", "of another attempt", "of another key"],
+)
+async def test_another_program_in_a_doors_place_is_found_out_and_told_nothing(
+    watch: Watch, launch: LaunchSpec, door: ssl.SSLContext | None
+) -> None:
+    engine = Engine()
+    async with listening(engine.unguarded, door) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(launch))
+        probe = await watch.until(ready=False, failures=2)
+        words = f"another program listens at https://127.0.0.1:{port}: it can't prove that it is {TOKEN}"
+        assert probe.message == words
+    assert (engine.asked, probe.is_own) == ([], False)
+
+
+async def test_who_has_no_certificate_of_the_installation_is_not_let_in(watch: Watch) -> None:
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(b"GET /health HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(OSError):
+                assert await reader.read() == b""
+            writer.transport.abort()
+    assert engine.asked == []
+
+
+async def test_a_door_answers_before_its_engine_does(watch: Watch) -> None:
+    """It takes connections from the beginning: what counts is that it says that its engine does."""
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    context = door_context(TOKEN)
+    context.set_alpn_protocols(["http/1.1"])  # one that tells nobody who watches
+    async with listening(silent, context) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(spec("generic", replace(HEALTH, kind="tcp", timeout=0.1))))
+        probe = await watch.until(ready=False, failures=2)
+    assert "nothing accepts connections" in probe.message
+
+
+async def test_whose_an_engine_is_that_outlives_its_checks_its_door_tells(watch: Watch) -> None:
+    watch.told = Verdict(ok=False, failures=1, age=60.0)
+    async with listening(Engine().serve, door_context(TOKEN)) as port:
+        missed = replace(doored(port), absent_since=0.5)
+        watch.probes.watch(missed, ProbeSpec.of(spec("generic", replace(HEALTH, kind="command"))))
+        probe = await watch.until(ready=True)
+    assert probe.is_own
+
+
+async def test_behind_a_door_of_an_unknown_key_nothing_is_asked_until_it_is_known(watch: Watch) -> None:
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN, NEWER_KEY)) as port:
+        for _ in range(3):
+            watch.probes.watch(doored(port, NEWER_KEY), ProbeSpec.of(spec()))
+        probe = watch.probes.latest(TOKEN)
+        assert probe is not None
+        assert (probe.ready, probe.failures, probe.asked) == (False, 0, False)
+        assert f"under the key {key_id(NEWER_KEY)}, which the key file does not hold" in probe.message
+        assert watch.woken == ["one"]
+        assert await watch.probes.once(doored(port, NEWER_KEY), ProbeSpec.of(spec())) == replace(probe, at=2.0)
+        assert engine.asked == []
+
+        write_keys(watch.key_file, NEWER_KEY, KEY)
+        watch.probes.watch(doored(port, NEWER_KEY), ProbeSpec.of(spec()))
+        assert watch.probes.latest(TOKEN) is None
+        assert (await watch.until(ready=True)).asked
+
+        write_keys(watch.key_file, KEY)
+        watch.probes.watch(doored(port, NEWER_KEY), ProbeSpec.of(spec()))
+        asked = len(engine.asked)
+        probe = watch.probes.latest(TOKEN)
+        assert probe is not None
+        assert not probe.asked
+        await asyncio.sleep(0.2)
+        assert len(engine.asked) <= asked + 1, "one may have been under way"
+        watch.probes.forget(TOKEN)
+        assert watch.probes.latest(TOKEN) is None

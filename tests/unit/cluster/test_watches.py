@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
 
 from api.contract.certificates import Authority
-from api.contract.job.tls import WATCH, client_context, server_context
+from api.contract.doors import Way
+from api.contract.job.tls import WATCH, client_context, server_context, server_name
 from controller.cluster import watches as watches_module
-from controller.cluster.watches import Door, Watches
+from controller.cluster.watches import Watches
 
 TOKEN = "af-z42chr-7f96e9xf-0-1"
 OURS = Authority(b"k" * 32)
+CONTEXT = client_context(OURS.client("controller"), OURS.certificate, WATCH)
 PATIENCE = 20.0
 
 
@@ -28,10 +29,10 @@ class Doorkeeper:
         self._context = server_context(OURS.door(token), OURS.certificate)
         self.server: asyncio.Server
 
-    async def open(self, port: int = 0) -> Door:
+    async def open(self, port: int = 0) -> Way:
         self.server = await asyncio.start_server(self._meet, "127.0.0.1", port, ssl=self._context)
         port = self.server.sockets[0].getsockname()[1]
-        return Door(token=TOKEN, host="127.0.0.1", port=port, authority=OURS.id)
+        return Way(host="127.0.0.1", port=port, name=server_name(TOKEN), watch=CONTEXT)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == WATCH
@@ -52,9 +53,7 @@ class Watcher:
 
     def __init__(self, most: int = 10) -> None:
         self.heard: list[str] = []
-        context = client_context(OURS.client("controller"), OURS.certificate, WATCH)
-        self.contexts: dict[str, ssl.SSLContext] = {OURS.id: context}
-        self.watches = Watches(self.contexts.get, self.heard.append, most)
+        self.watches = Watches(self.heard.append, most)
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_a_door_is_held_and_nothing_is_heard_while_it_stands(keeper: Doorkeeper, watcher: Watcher) -> None:
-    watcher.watches.watch(await keeper.open())
+    watcher.watches.watch(TOKEN, await keeper.open())
     await until(lambda: watcher.watches.held == 1 and keeper.watchers)
     assert watcher.heard == []
 
@@ -88,7 +87,7 @@ async def test_it_is_heard_when_the_engine_begins_to_answer_even_with_the_handsh
     keeper: Doorkeeper, watcher: Watcher
 ) -> None:
     keeper.answers = True
-    watcher.watches.watch(await keeper.open())
+    watcher.watches.watch(TOKEN, await keeper.open())
     await until(lambda: watcher.heard)
     assert (watcher.heard, watcher.watches.held) == ([TOKEN], 1)
 
@@ -97,7 +96,7 @@ async def test_an_end_is_heard_once_and_the_door_held_again(
     keeper: Doorkeeper, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watches_module, "AGAIN", 0.05)
-    watcher.watches.watch(await keeper.open())
+    watcher.watches.watch(TOKEN, await keeper.open())
     await until(lambda: keeper.watchers)
     keeper.let_go()
     await until(lambda: watcher.heard)
@@ -106,7 +105,7 @@ async def test_an_end_is_heard_once_and_the_door_held_again(
 
 
 async def test_what_is_forgotten_is_let_go_and_heard_of_no_more(keeper: Doorkeeper, watcher: Watcher) -> None:
-    watcher.watches.watch(await keeper.open())
+    watcher.watches.watch(TOKEN, await keeper.open())
     await until(lambda: keeper.watchers)
     watcher.watches.forget(TOKEN)
     (writer,) = keeper.watchers
@@ -117,7 +116,7 @@ async def test_what_is_forgotten_is_let_go_and_heard_of_no_more(keeper: Doorkeep
 async def test_a_door_that_opens_late_is_held_in_the_end(keeper: Doorkeeper, watcher: Watcher) -> None:
     door = await keeper.open()
     keeper.server.close()
-    watcher.watches.watch(door)
+    watcher.watches.watch(TOKEN, door)
     await until(lambda: not watcher.watches._opening and watcher.watches._queue._failures)
     await keeper.open(door.port)
     await until(lambda: watcher.watches.held == 1)
@@ -127,7 +126,7 @@ async def test_a_door_that_opens_late_is_held_in_the_end(keeper: Doorkeeper, wat
 async def test_another_attempts_door_is_not_taken_for_it(watcher: Watcher) -> None:
     keeper = Doorkeeper("af-z42chr-7f96e9xf-0-2")
     door = await keeper.open()
-    watcher.watches.watch(door)
+    watcher.watches.watch(TOKEN, door)
     await until(lambda: watcher.watches._queue._failures)
     assert (watcher.watches.held, watcher.heard) == (0, [])
     keeper.server.close()
@@ -135,13 +134,6 @@ async def test_another_attempts_door_is_not_taken_for_it(watcher: Watcher) -> No
 
 async def test_no_more_are_held_than_there_is_room_for(keeper: Doorkeeper) -> None:
     watcher = Watcher(most=0)
-    watcher.watches.watch(await keeper.open())
+    watcher.watches.watch(TOKEN, await keeper.open())
     assert watcher.watches._turns is None
     await watcher.watches.close()
-
-
-async def test_a_door_of_an_unknown_key_is_let_be(keeper: Doorkeeper, watcher: Watcher) -> None:
-    watcher.contexts.clear()
-    watcher.watches.watch(await keeper.open())
-    await until(lambda: watcher.watches._turns and not watcher.watches._opening and not len(watcher.watches._queue))
-    assert (watcher.watches.held, keeper.watchers) == (0, [])

@@ -645,6 +645,15 @@ def test_a_spec_is_read_back_as_it_was_written(launch: Launch, value: str) -> No
     assert (again.command[2], again.environment["A"], again.resources) == (value, value, spec.resources)
 
 
+def test_direct_access_is_what_was_before_there_were_doors(launch: Launch) -> None:
+    spec = launch(PARAMETERS, {})
+    stored = json.loads(encode_spec(replace(spec, access="direct")))
+    del stored["access"]
+    before = decode_spec(json.dumps(stored))
+    assert (before.access, digest(before)) == ("direct", digest(replace(spec, access="direct")))
+    assert digest(replace(spec, access="door")) != digest(before)
+
+
 def test_the_digest_tells_launches_apart_and_not_numbers_of_replicas(launch: Launch) -> None:
     base = digest(launch(PARAMETERS, {}))
     assert base == digest(launch(PARAMETERS, {"replicas": 9}))

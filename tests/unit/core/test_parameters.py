@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.contract.job.parameters import VERSION, Image
+from api.contract.job.parameters import VERSION, Door, Image
 from api.contract.launch import Health, LaunchSpec, Resources, Volume
 from controller.core.attempt import Attempt
 from controller.core.script import Site, parameters
@@ -109,6 +109,12 @@ def test_where_a_replica_has_its_volume(volume: Volume, source: str) -> None:
     assert of(spec(volumes=(volume,)), attempt=attempt)["volumes"] == [
         {"source": source, "target": "/data", "root": volume.root}
     ]
+
+
+def test_what_its_door_opens_with() -> None:
+    door = Door(certificate="c", key="k", authority="a", id="i")
+    told = json.loads(parameters(spec(), ATTEMPT, None, SITE, door).to_json())
+    assert told["door"] == {"certificate": "c", "key": "k", "authority": "a", "id": "i"}
 
 
 def test_the_sites_ports() -> None:

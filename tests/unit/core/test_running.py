@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec
-from controller.core.attempt import Attempt
+from controller.core.attempt import Attempt, Probe
 from controller.core.evidence import CLOCKS_APART
 from controller.core.job_files import JobFiles, Unreadable
 from controller.core.jobs import JobPhase
@@ -30,6 +30,7 @@ from .builders import (
     answers,
     claim,
     closed,
+    condition,
     desired,
     endpoint,
     exited,
@@ -398,3 +399,31 @@ def test_health_is_what_the_recipe_says() -> None:
     patient = desired(spec=spec(health=replace(HEALTH, retries=10)), digest=DIGEST)
     assert only(see_running(ready(), probes=fails(ready(), 9)), patient).open
     assert not only(see_running(ready(), probes=fails(ready(), 10)), patient).open
+
+
+# What nobody can ask
+
+UNASKED = Probe(at=NOW - 0.5, ready=False, failures=0, message="its door was made under the key k1", asked=False)
+
+
+@pytest.mark.parametrize("launched_at", [NOW - 89, NOW - 100_000], ids=["just now", "long ago"])
+@pytest.mark.parametrize("begun", [started(door="k1"), ready(door="k1")], ids=["starting", "ready before"])
+def test_an_engine_that_nobody_can_ask_is_not_ready_and_not_judged(begun: Attempt, launched_at: float) -> None:
+    begun = replace(begun, launched_at=launched_at)
+    seen = see_running(begun, probes={begun.token: UNASKED})
+    found = only(seen, now=NOW + 100_000)
+    assert (found.open, found.ready) == (True, False)
+    message = condition(plan(desired(), seen).status, "Progressing").message
+    assert message == "The job 501 runs on n1, but its engine can't be asked: its door was made under the key k1."
+
+
+def test_its_silence_proves_nothing_of_a_job_that_is_missed() -> None:
+    missed = ready(door="k1", absent_since=NOW - 20, unready_since=NOW - 50)
+    silent = see_running(missed, snapshot=snapshot(began_at=NOW - 1), probes=fails(missed))
+    unasked = see_running(missed, snapshot=snapshot(began_at=NOW - 1), probes={missed.token: UNASKED})
+    assert (only(silent).open, only(unasked).open) == (False, True)
+
+
+def test_an_endpoint_says_which_door_it_has() -> None:
+    (found,) = plan(desired(), see_running(ready(door="k1"))).endpoints or ()
+    assert found == replace(endpoint(ready()), door="k1")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.contract.job.token import Token
+from api.contract.launch import LaunchSpec
 from controller.core.attempt import SendOutcome
 from controller.core.observed import Grant, Observed
 from controller.core.plan import Cancel, Submit
@@ -15,11 +16,13 @@ from .builders import (
     DIGEST,
     EMPTY,
     INSTALLATION,
+    JOB_SPEC,
     NOW,
     RUNNING,
     SERVICE,
     SILENT,
     actions,
+    after,
     closed,
     desired,
     gone,
@@ -34,6 +37,7 @@ from .builders import (
     see_running,
     sent,
     snapshot,
+    spec,
     started,
     token,
 )
@@ -45,6 +49,21 @@ def test_the_intent_is_recorded_with_the_submission() -> None:
     (row,) = result.attempts
     assert (row.token, row.replica, row.incarnation, row.open) == (token(0, 1), 0, 1, True)
     assert (row.generation, row.digest, row.intent_at, row.failures) == (7, DIGEST, NOW, 0)
+
+
+@pytest.mark.parametrize(
+    ("launch", "door"),
+    [(spec(access="door"), "newest"), (spec(access="direct"), None), (replace(JOB_SPEC, access="door"), None)],
+    ids=["door", "direct", "nothing listens"],
+)
+def test_an_attempt_with_a_door_records_under_which_key_it_is_made(launch: LaunchSpec, door: str | None) -> None:
+    want = desired(spec=launch, door="newest")
+    seen = see()
+    result = plan(want, seen)
+    assert [a.door for a in result.attempts] == [door]
+    again = record(seen, result)
+    (later,) = after(again, plan(replace(want, door="newer"), again)).values()
+    assert later.door == door, "it stays, whatever keys come later"
 
 
 def test_every_replica_is_opened() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.identity import secret
+from api.contract.doorless import secret
 from api.contract.launch import LaunchSpec, Resources
 from api.contract.log import about
 from api.contract.traces import PLANS
