@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.contract.database import cause
+from api.contract.descriptors import limit
 from api.contract.doors import Doors
 from controller import failpoints
 from controller.act import ActionExecutor
@@ -88,7 +89,8 @@ class Controller:
         """Build all that belongs to one term, lead, and give the lease up."""
         held, clock = HeldTerm(term, self._lease), TermClock(term.began_at)
         queue = KeyedQueue(clock.now)
-        probes = HttpProbes(clock, self._doors, queue.add, self._installation.run_dirs)
+        run_dirs, most = self._installation.run_dirs, self._watches()
+        probes = HttpProbes(clock, self._doors, queue.add, run_dirs, ended=self._look_at_once, watches=most)
         try:
             self._metrics.new_term()
             cluster = await self._installation.cluster(clock, probes, queue.add, self._image_jobs)
@@ -102,6 +104,15 @@ class Controller:
             self._leading = None
             await probes.close()
         await held.give_up()
+
+    def _watches(self) -> int:
+        """Return how many doors may be watched: the rest of the descriptors is for all else."""
+        chosen = self._settings.controller.watches
+        return limit() // 2 if chosen is None else chosen
+
+    def _look_at_once(self) -> None:
+        if self._leading is not None:
+            self._leading.cluster.ends.set()
 
     def _begin(self, held: HeldTerm, cluster: Cluster, queue: KeyedQueue) -> Leading:
         term, clock, store, settings = held.term, cluster.clock, self._installation.store, self._settings

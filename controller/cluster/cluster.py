@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from controller.cluster.admission import Admission
 from controller.cluster.orphans import Orphans
 from controller.cluster.rhythm import Rhythm
@@ -31,6 +33,8 @@ class Cluster:
         self.admission = admission
         self.rhythm = rhythm
         self.clock = clock
+        self.ends = asyncio.Event()
+        """Set when engines may have ended: it is worth a look."""
         self.snapshots = SnapshotTaker(ports.scheduler, tracked.all, clock)
         self.orphans = Orphans(tracked, store, ports.scheduler)
         self.sends = Sends(ports.scheduler, clock)

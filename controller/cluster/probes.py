@@ -2,6 +2,8 @@
 
 One task gives the engines their turns; each has one of its own only while it is asked, so that many cost little.
 
+Doors that tell of an engine's beginning and end are watched, so that it is asked at once.
+
 What answers through a door has proved to be its attempt's own. Without a door, a vLLM engine proves it by serving the
 model's name under the attempt's secret. Others are asked over HTTP, or only connected to; or the job itself makes the
 check, and its files tell the verdict. Deciding sees no difference.
@@ -26,6 +28,7 @@ from api.contract.doorless import authorization
 from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
+from controller.cluster.watches import Watches
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
 from controller.ports import Clock
@@ -79,13 +82,28 @@ class _Watched:
 
 
 class HttpProbes:
-    """Probes, most of them over HTTP. `wake` is called with the service's id when an attempt's health changed."""
+    """Probes, most of them over HTTP.
 
-    def __init__(self, clock: Clock, doors: Doors, wake: Callable[[str], None], verdicts: Verdicts) -> None:
+    `wake` is called with the service's id when an attempt's health changed, `ended` when engines may have ended;
+    `watches`: how many doors are watched at most.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        doors: Doors,
+        wake: Callable[[str], None],
+        verdicts: Verdicts,
+        *,
+        ended: Callable[[], None] = lambda: None,
+        watches: int = 0,
+    ) -> None:
         self._clock = clock
         self._doors = doors
         self._wake = wake
         self._verdicts = verdicts
+        self._ended = ended
+        self.watches = Watches(self._heard, watches)
         self._session: aiohttp.ClientSession | None = None
         self._watched: dict[str, _Watched] = {}
         self._not_asked: dict[str, Probe] = {}
@@ -117,8 +135,19 @@ class HttpProbes:
             missed=attempt.absent_since is not None,
         )
         self._queue.add(attempt.token)
+        if target.way.has_door:
+            self.watches.watch(attempt.token, target.way)
         if self._turns is None:
             self._turns = asyncio.create_task(self._take_turns())
+
+    def _heard(self, token: str, has_closed: bool) -> None:
+        """Ask an engine at once whose door has said something."""
+        if token not in self._watched:
+            return
+        self._queue.add(token)
+        if has_closed:
+            self._wake(self._watched[token].service_id)
+            self._ended()
 
     def _give_up(self, attempt: Attempt, error: UnknownKeyError) -> None:
         """Say of an attempt that nobody can ask it, once."""
@@ -150,6 +179,7 @@ class HttpProbes:
         """Stop probing it."""
         self._watched.pop(token, None)
         self._not_asked.pop(token, None)
+        self.watches.forget(token)
         if token in self._asking:
             self._asking[token].cancel()
 
@@ -163,6 +193,7 @@ class HttpProbes:
         tasks: list[asyncio.Task[Any]] = [*self._asking.values()]
         tasks += [self._turns] if self._turns is not None else []
         self._watched.clear()
+        await self.watches.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

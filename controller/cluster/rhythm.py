@@ -25,6 +25,11 @@ class Rhythm:
             self._pause = min(self._pause * 2, self._slowest)
         return True
 
+    def read_now(self, now: float) -> None:
+        """Count a reading that is made out of turn."""
+        self._pause = self.fastest
+        self._last = now
+
     def hurry(self) -> None:
         """Read again at the next beat."""
         self._pause = self.fastest

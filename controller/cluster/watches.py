@@ -1,7 +1,7 @@
 """Watches: a connection to each door, which the door itself keeps open until its engine ends.
 
-What is heard there is a reason to look, never a verdict: `heard` is called with the token when an engine begins to
-answer, and when a connection closes. What is not watched is probed by turns as ever.
+What is heard there, that an engine begins to answer or that the connection has closed, is a reason to look, never a
+verdict. What is not watched is probed by turns as ever.
 
 A held connection is a bare TLS socket with a callback, a fraction of what a stream of asyncio's costs (measured).
 """
@@ -37,7 +37,8 @@ KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER
 class Watches:
     """All connections of a term, at most so many."""
 
-    def __init__(self, heard: Callable[[str], None], most: int) -> None:
+    def __init__(self, heard: Callable[[str, bool], None], most: int) -> None:
+        """`heard` is called with the token, and whether the connection has closed."""
         self._heard = heard
         self._most = most
         self._ways: dict[str, Way] = {}
@@ -124,7 +125,7 @@ class Watches:
         if not word:
             self._drop(token)
             self._queue.add(token, time.monotonic() + AGAIN)
-        self._heard(token)
+        self._heard(token, not word)
 
     def _drop(self, token: str) -> None:
         connection = self._held.pop(token, None)

@@ -72,7 +72,10 @@ class Leading:
         timers.every(COUNTING_SECONDS, "count the GPU-hours", self.count_hours)
         timers.every(CLEARING_SECONDS, "clear away what is old", self.clear_away)
         timers.start()
-        background = [asyncio.create_task(self.waker.follow_changes(position))]
+        background = [
+            asyncio.create_task(self.waker.follow_changes(position)),
+            asyncio.create_task(self.reader.read_after_ends()),
+        ]
         workers = [asyncio.create_task(self.workers.work_on()) for _ in range(settings.workers)]
         try:
             await _first_of(ending, self.held.lost)

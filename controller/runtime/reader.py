@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection
 
@@ -12,6 +13,9 @@ from controller.runtime.waker import Waker
 
 log = logging.getLogger(__name__)
 
+AFTER_ENDS = (0.2, 0.8)
+"""Seconds: when engines have ended the cluster is read so long after, and again: the job ends a moment later."""
+
 
 class ClusterReader:
     """Takes a cluster's snapshots in its rhythm."""
@@ -21,12 +25,32 @@ class ClusterReader:
         self._cluster = cluster
         self._waker = waker
         self._witness = witness
+        self._reading = asyncio.Lock()
 
     async def read_when_due(self) -> None:
         """Read the cluster if its rhythm says so, and wake what changed."""
+        cluster = self._cluster
+        if cluster.rhythm.is_due(cluster.clock.now(), changing=cluster.tracked.is_changing):
+            await self._read()
+
+    async def read_after_ends(self) -> None:
+        """Read the cluster out of turn whenever engines have ended; a thousand ends cause as many readings as one."""
+        while await self._cluster.ends.wait():
+            for pause in AFTER_ENDS:
+                await asyncio.sleep(pause)
+                self._cluster.ends.clear()
+                self._cluster.rhythm.read_now(self._cluster.clock.now())
+                try:
+                    await self._read()
+                except Exception:
+                    log.exception("the cluster could not be read out of turn")
+
+    async def _read(self) -> None:
+        async with self._reading:
+            await self._read_alone()
+
+    async def _read_alone(self) -> None:
         cluster, snapshots = self._cluster, self._cluster.snapshots
-        if not cluster.rhythm.is_due(cluster.clock.now(), changing=cluster.tracked.is_changing):
-            return
         before, was_silent = snapshots.latest, snapshots.failure is not None
         try:
             snapshot = await snapshots.take()

@@ -95,7 +95,11 @@ class Watch:
         self.told: Verdict | None = None
         self.key_file = folder / "installation.key"
         self.doors = Doors(keyring_of(self.key_file), "controller")
-        self.probes = HttpProbes(Clock(), self.doors, self.woken.append, self)
+        self.ends = 0
+        self.probes = HttpProbes(Clock(), self.doors, self.woken.append, self, ended=self._count_end, watches=9)
+
+    def _count_end(self) -> None:
+        self.ends += 1
 
     async def verdict(self, service_id: str, token: str) -> Verdict | None:
         assert (service_id, token) == ("one", TOKEN)
@@ -613,3 +617,28 @@ async def test_behind_a_door_of_an_unknown_key_nothing_is_asked_until_it_is_know
         assert len(engine.asked) <= asked + 1, "one may have been under way"
         watch.probes.forget(TOKEN)
         assert watch.probes.latest(TOKEN) is None
+
+
+async def test_the_end_of_an_engine_behind_a_door_is_known_at_once(watch: Watch) -> None:
+    """Long before its next turn."""
+    engine, slow = Engine(), replace(HEALTH, interval=3600.0)
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(spec(health=slow)))
+        await watch.until(ready=True)
+        async with asyncio.timeout(60):
+            while not watch.probes.watches.held:
+                await asyncio.sleep(0.01)
+        assert watch.ends == 0
+    await watch.until(ready=False)
+    assert watch.ends >= 1
+
+
+async def test_what_is_not_probed_any_more_is_not_watched_either(watch: Watch) -> None:
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(spec()))
+        async with asyncio.timeout(60):
+            while not watch.probes.watches.held:
+                await asyncio.sleep(0.01)
+        watch.probes.forget(TOKEN)
+        assert watch.probes.watches.held == 0

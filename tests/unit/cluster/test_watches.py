@@ -52,8 +52,8 @@ class Watcher:
     """Watches, and what they heard."""
 
     def __init__(self, most: int = 10) -> None:
-        self.heard: list[str] = []
-        self.watches = Watches(self.heard.append, most)
+        self.heard: list[tuple[str, bool]] = []
+        self.watches = Watches(lambda *word: self.heard.append(word), most)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_it_is_heard_when_the_engine_begins_to_answer_even_with_the_handsh
     keeper.answers = True
     watcher.watches.watch(TOKEN, await keeper.open())
     await until(lambda: watcher.heard)
-    assert (watcher.heard, watcher.watches.held) == ([TOKEN], 1)
+    assert (watcher.heard, watcher.watches.held) == ([(TOKEN, False)], 1)
 
 
 async def test_an_end_is_heard_once_and_the_door_held_again(
@@ -101,7 +101,7 @@ async def test_an_end_is_heard_once_and_the_door_held_again(
     keeper.let_go()
     await until(lambda: watcher.heard)
     await until(lambda: watcher.watches.held == 1 and keeper.watchers)
-    assert watcher.heard == [TOKEN]
+    assert watcher.heard == [(TOKEN, True)]
 
 
 async def test_what_is_forgotten_is_let_go_and_heard_of_no_more(keeper: Doorkeeper, watcher: Watcher) -> None:

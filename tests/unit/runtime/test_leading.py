@@ -132,6 +132,37 @@ async def test_the_end_of_an_orphan_wakes_the_service_whose_replica_waits_for_it
     assert await asyncio.wait_for(queue.get(), 60) == "7hq2m5xw"
 
 
+async def test_a_thousand_ends_cause_as_many_readings_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controller.runtime.reader.AFTER_ENDS", (0.05, 0.1))
+    taken: list[int] = []
+
+    async def take() -> Snapshot:
+        taken.append(1)
+        return Snapshot(sequence=len(taken), began_at=1.0, jobs={})
+
+    async def sweep(*_: object) -> None: ...
+
+    cluster = SimpleNamespace(
+        snapshots=SimpleNamespace(latest=Snapshot(sequence=0, began_at=0.0, jobs={}), failure=None, take=take),
+        tracked=TrackedAttempts(),
+        rhythm=Rhythm(fastest=1, slowest=1),
+        clock=SimpleNamespace(now=lambda: 1.0),
+        orphans=SimpleNamespace(sweep=sweep),
+        ends=asyncio.Event(),
+    )
+    waker = Waker(cast(Any, None), KeyedQueue(lambda: 0.0))
+    reader = ClusterReader(Term(epoch=7, began_at=0.0), cast(Any, cluster), waker, Witness())
+    reading = asyncio.create_task(reader.read_after_ends())
+    for _ in range(1000):
+        cluster.ends.set()
+    async with asyncio.timeout(60):
+        while len(taken) < 2 or cluster.ends.is_set():
+            await asyncio.sleep(0.01)
+    assert not cluster.rhythm.is_due(1.0, changing=True), "a reading out of turn counts for the rhythm"
+    reading.cancel()
+    assert len(taken) == 2
+
+
 async def test_what_is_old_and_what_is_unused_are_cleared_away(lines: list[dict[str, Any]]) -> None:
     swept: list[str] = []
 
