@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.cluster.processes import processes
+from tests.cluster.processes import below, processes, wrapper
 from tests.cluster.system import PATIENCE, System, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -120,7 +120,9 @@ def test_a_killed_node_s_engine_serves_on_and_is_replaced_once_it_hangs(system: 
     wait_for(lambda: observed() == "EngineOutlivesJob", "it is said", PATIENCE, lambda: system.story(key))
     assert [a["token"] for a in system.attempts(key)] == [first["token"]]
     assert system.status(key) == "running"
-    engine = [p.pid for p in processes().values() if {"--port", str(first["port"])} <= set(p.arguments)]
+    among = processes()
+    own = below(wrapper(system.folder / "run", first["token"], among), among)
+    engine = [pid for pid in own if "--uds" in among[pid].arguments]
     assert engine
     for pid in engine:
         os.kill(pid, signal.SIGSTOP)

@@ -28,7 +28,7 @@ import os, pathlib, sys
 
 options = dict(zip(sys.argv[3:], sys.argv[4:]))
 engine = pathlib.Path(__file__).with_name("vllm_dummy_engine.py")
-chosen = ["--host", options["--host"], "--port", options["--port"], "--model", options["--served-model-name"]]
+chosen = ["--uds", options["--uds"], "--model", options["--served-model-name"]]
 os.execv(sys.executable, [sys.executable, str(engine), *chosen])
 '''
 

@@ -30,7 +30,7 @@ version: 1.0.0
 engine: vllm
 image: /images/sim.sif
 program: [engine]
-command: ["{version}"]
+command: ["{version}", "{socket}"]
 ports: [8000]
 model: m
 parameters:

@@ -43,7 +43,8 @@ class Handler(socketserver.StreamRequestHandler):
             for _ in range(int(words[1])):
                 self.wfile.write(b"x" * 1_000_000)
         elif words[0] == b"die":
-            self.wfile.write(b"x" * 1_000_000)
+            time.sleep(1.0)
+            self.wfile.write(b"x" * 100_000)
             os._exit(3)
 
 place = sys.argv[1]

@@ -206,7 +206,7 @@ class TestWhatPasses:
 
     def test_a_caller_who_is_cut_off_frees_the_engine(self, served: Job) -> None:
         line = knock(served)
-        line.send(b"send 1000\n")
+        line.send(b"send 1000000\n")
         line.receive(10)
         descriptors = Path(f"/proc/{engine_of(served)}/fd")
         assert sum("socket" in str(path.readlink()) for path in descriptors.iterdir()) == 2
@@ -214,10 +214,17 @@ class TestWhatPasses:
         until(lambda: sum("socket" in str(path.readlink()) for path in descriptors.iterdir()) == 1)
 
     def test_the_last_bytes_of_an_engine_that_ends(self, served: Job) -> None:
+        """They are still in the door when it has ended."""
+        doorman, engine = door_of(served), engine_of(served)
         with knock(served) as line:
+            before = served.stdout.count("called")
             line.send(b"die\n")
+            until(lambda: served.stdout.count("called") > before)
+            os.kill(doorman, signal.SIGSTOP)
+            until(lambda: not alive(engine))
             time.sleep(0.3)
-            assert len(line.rest()) == 1_000_000
+            os.kill(doorman, signal.SIGCONT)
+            assert len(line.rest()) == 100_000
         assert served.wait() == 3
 
     def test_an_answer_that_is_under_way_when_the_job_is_told_to_end(self, job: Job, start: Start, python: str) -> None:
