@@ -159,3 +159,27 @@ def test_without_a_key_file_nothing_is_made(run: Run, key_file: Path, tmp_path: 
         assert (ran.code, "There is no key file" in ran.err) == (3, True)
     assert not key_file.exists()
     assert not (tmp_path / "g").exists()
+
+
+def test_the_doctor_names_what_was_launched_without_a_door_though_it_would_get_one(
+    run: Run, live: LiveApi, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LaunchSpec, "has_door", property(lambda spec: spec.recipe == "inference/vllm_dummy"))
+    service(live, "new", OLD)
+    service(live, "old", None)
+    service(live, "ended", None, closed_at=1.0, outcome="Stopped")
+    service(live, "stopped", None)
+    live.sql("UPDATE services SET desired_state = 'stopped' WHERE name = 'stopped'")
+    service(live, "direct", None)
+    live.sql("UPDATE services SET recipe_name = 'vector-db/chroma' WHERE name = 'direct'")
+    (found,) = [
+        one for one in json.loads(run("doctor", "--no-job", "-o", "json").out) if one["name"] == "engines behind doors"
+    ]
+    assert found["state"] == "failed"
+    assert found["message"].startswith("engines of old listen on ports of their nodes")
+    assert found["remedy"] == "ai-factory services restart old"
+    live.sql("UPDATE attempts SET closed_at = 1.0, outcome = 'Stopped'")
+    found = next(
+        one for one in json.loads(run("doctor", "--no-job", "-o", "json").out) if one["name"] == "engines behind doors"
+    )
+    assert found["state"] == "ok"
