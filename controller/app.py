@@ -50,8 +50,9 @@ class Controller:
         self._installation = installation
         self._settings = settings
         self._clock = SystemClock()
-        installation.keyring.load()
-        self._doors = Doors(installation.keyring, "controller")
+        self._keyring = installation.keyring()
+        self._keyring.load()
+        self._doors = Doors(self._keyring, "controller")
         self._image_jobs = ImageJobs(settings, installation.runner) if settings.images.build == "job" else None
         self._lease = Lease(SqlLeaseRecords(installation.database), self._clock, settings.controller.lease)
         self._leading: Leading | None = None
@@ -121,7 +122,7 @@ class Controller:
             store=store,
             clock=clock,
             site=site(settings),
-            keys=self._installation.keyring,
+            keys=self._keyring,
             time_warning=settings.slurm.time_warning,
             may_act=self._lease.holds,
         )

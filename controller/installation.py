@@ -36,7 +36,6 @@ class Installation:
     settings: Settings
     database: Database
     id: str
-    keyring: Keyring
     wanted: Wanted
     store: SqlStore
     run_dirs: SharedRunDirs
@@ -47,6 +46,10 @@ class Installation:
     def jobs(self) -> Path:
         """The folder of its job folders."""
         return self.settings.run_dir / self.id
+
+    def keyring(self) -> Keyring:
+        """Return its keys, for one program or one question."""
+        return Keyring(self.settings.key_file)
 
     @property
     def scheduler(self) -> SlurmScheduler:
@@ -74,13 +77,12 @@ class Installation:
 async def installation_on(database: Database, settings: Settings) -> Installation:
     """Return the installation of a database; raises what the database raises."""
     own = await installation_id(database)
-    keyring = Keyring(settings.key_file)
-    wanted = Wanted(own, Library(settings.recipes, settings.recipe), settings.slurm, keyring.newest)
+    library, keyring = Library(settings.recipes, settings.recipe), Keyring(settings.key_file)
+    wanted = Wanted(own, library, settings.slurm, keyring.newest)
     return Installation(
         settings=settings,
         database=database,
         id=own,
-        keyring=keyring,
         wanted=wanted,
         store=SqlStore(database, wanted),
         run_dirs=SharedRunDirs(settings.run_dir, own, settings.slurm.prologue),

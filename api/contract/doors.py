@@ -10,6 +10,9 @@ from api.contract.certificates import ClientKind
 from api.contract.job.tls import HTTP, WATCH, client_context, server_name
 from api.contract.keyring import Keyring
 
+_DISPROOFS = (ssl.SSLCertVerificationError, ssl.SSLError)
+"""Not their kinds, which say that the other side is slow, or has gone (`ssl.SSLWantReadError`, `ssl.SSLEOFError`)."""
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -107,6 +110,6 @@ def base_url(host: str, port: int, *, has_door: bool) -> str:
 def is_of_another(error: BaseException) -> bool:
     """Whether a connection failed since whoever listens there is no door, or another attempt's."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
+    while cause is not None and type(cause) not in _DISPROOFS:
         cause = cause.__cause__ or cause.__context__
-    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    return cause is not None

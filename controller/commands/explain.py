@@ -110,10 +110,10 @@ async def _find(database: Database, name: str) -> str:
 async def _ask_engines(installation: Installation, record: Record, clock: SystemClock) -> dict[str, Probe]:
     """Probe every engine once that the controller would probe, if the installation's key is known here."""
     serving = [a for a in record.attempts if a.gone_at is None and a.serving_at is not None]
-    if installation.keyring.newest() is None:
+    run_dirs, keyring = installation.run_dirs, installation.keyring()
+    if keyring.newest() is None:
         return {}
-    run_dirs = installation.run_dirs
-    probes = HttpProbes(clock, Doors(installation.keyring, "controller"), lambda _: None, run_dirs)
+    probes = HttpProbes(clock, Doors(keyring, "controller"), lambda _: None, run_dirs)
     try:
         specs = {a.token: await probe_spec(record, a, run_dirs) for a in serving}
         found = {a.token: await probes.once(a, spec) for a in serving if (spec := specs[a.token]) is not None}

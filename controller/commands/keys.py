@@ -29,6 +29,7 @@ _ATTEMPTS = (
         and_(ServiceStatus.service_id == AttemptRow.service_id, ServiceStatus.digest == AttemptRow.digest),
     )
     .where(AttemptRow.gone_at.is_(None))
+    .order_by(Service.name)
 )
 
 

@@ -28,7 +28,11 @@ class Stub:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            first = await reader.readexactly(1)
+            if first not in (b"G", b"P"):
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                return
+            head = (first + await reader.readuntil(b"\r\n\r\n")).decode()
             self.heads.append(head)
             length = next((int(line[15:]) for line in head.lower().split("\r\n") if line[:15] == "content-length:"), 0)
             body = await reader.readexactly(length)
@@ -112,6 +116,18 @@ async def test_another_program_in_its_place_gets_nothing(world: World, door: ssl
     assert answer["error"] == "Service not available"
     assert f"another program listens there: it can't prove that it is {TOKEN}" in str(answer["technical_details"])
     assert stub.heads == []
+
+
+async def test_who_says_nothing_is_slow_and_no_other_program(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.web.engines.CONNECT_SECONDS", 0.2)
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(silent) as port:
+        answer = await prompt(world, await service_at(world, port))
+    assert answer["error"] == "Service not available"
+    assert "another program" not in str(answer)
 
 
 async def test_the_other_replica_is_asked_instead(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cli_tools import LiveApi, Run
 
 from api.contract.certificates import Authority
-from api.contract.identity import read_keys
+from api.contract.identity import new_id, read_keys
 from api.contract.job.tls import Credentials, client_context
 from api.contract.launch import LaunchSpec, Resources
 from api.contract.recipes.spec import encode_spec
@@ -42,14 +42,15 @@ def key_file(live: LiveApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def service(live: LiveApi, name: str, door: str | None, spec: LaunchSpec | None = None, **columns: object) -> str:
     """Declare a service with one attempt."""
-    live.sql("INSERT INTO services (id, name, recipe_name) VALUES (?, ?, 'inference/vllm_dummy')", name, name)
-    live.attempt(name, door=door, digest="d", **columns)
+    key = new_id()
+    live.sql("INSERT INTO services (id, name, recipe_name) VALUES (?, ?, 'inference/vllm_dummy')", key, name)
+    live.attempt(key, door=door, digest="d", **columns)
     if spec is not None:
-        live.observe(name, "AsWanted", ready=1)
+        live.observe(key, "AsWanted", ready=1)
         live.sql(
-            "UPDATE service_status SET spec = ?, digest = 'd' WHERE service_id = ?", encode_spec(spec).decode(), name
+            "UPDATE service_status SET spec = ?, digest = 'd' WHERE service_id = ?", encode_spec(spec).decode(), key
         )
-    return name
+    return key
 
 
 def listed(run: Run) -> dict[str, list[str]]:
@@ -76,7 +77,7 @@ def test_who_needs_a_key_is_told_and_what_nobody_needs_is_dropped(run: Run, live
     ended = {"closed_at": 1.0, "outcome": "Stopped"}
     service(live, "ending", OLD, **ended)
     service(live, "gone", OLD, **ended, gone_at=2.0)
-    assert listed(run) == {NEWER: ["two"], OLD: ["one", "ending"]}
+    assert listed(run) == {NEWER: ["two"], OLD: ["ending", "one"]}
     ran = run("key", "prune")
     assert (ran.code, "No key is dropped" in ran.out) == (0, True)
     live.sql("UPDATE attempts SET closed_at = 1.0, outcome = 'Stopped', gone_at = 2.0 WHERE door = ?", OLD)
@@ -114,12 +115,12 @@ def test_a_job_that_the_database_does_not_know_needs_its_key(
 def test_with_now_what_needs_an_old_key_is_launched_anew(run: Run, live: LiveApi, key_file: Path) -> None:
     service(live, "one", OLD)
     service(live, "stopped", OLD)
-    live.sql("UPDATE services SET desired_state = 'stopped' WHERE id = 'stopped'")
-    live.sql("INSERT INTO services (id, name, recipe_name) VALUES ('new', 'new', 'inference/vllm_dummy')")
+    live.sql("UPDATE services SET desired_state = 'stopped' WHERE name = 'stopped'")
+    service(live, "new", None, DIRECT)
     ran = run("key", "rotate", "--now")
     assert ran.code == 0, ran.err
     assert "one is launched anew" in ran.out
-    marked = live.sql("SELECT id FROM services WHERE config LIKE '%restarted_at%'")
+    marked = live.sql("SELECT name FROM services WHERE config LIKE '%restarted_at%'")
     assert marked == [("one",)]
 
 
@@ -158,3 +159,27 @@ def test_without_a_key_file_nothing_is_made(run: Run, key_file: Path, tmp_path: 
         assert (ran.code, "There is no key file" in ran.err) == (3, True)
     assert not key_file.exists()
     assert not (tmp_path / "g").exists()
+
+
+def test_the_doctor_names_what_was_launched_without_a_door_though_it_would_get_one(
+    run: Run, live: LiveApi, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LaunchSpec, "has_door", property(lambda spec: spec.recipe == "inference/vllm_dummy"))
+    service(live, "new", OLD)
+    service(live, "old", None)
+    service(live, "ended", None, closed_at=1.0, outcome="Stopped")
+    service(live, "stopped", None)
+    live.sql("UPDATE services SET desired_state = 'stopped' WHERE name = 'stopped'")
+    service(live, "direct", None)
+    live.sql("UPDATE services SET recipe_name = 'vector-db/chroma' WHERE name = 'direct'")
+    (found,) = [
+        one for one in json.loads(run("doctor", "--no-job", "-o", "json").out) if one["name"] == "engines behind doors"
+    ]
+    assert found["state"] == "failed"
+    assert found["message"].startswith("engines of old listen on ports of their nodes")
+    assert found["remedy"] == "ai-factory services restart old"
+    live.sql("UPDATE attempts SET closed_at = 1.0, outcome = 'Stopped'")
+    found = next(
+        one for one in json.loads(run("doctor", "--no-job", "-o", "json").out) if one["name"] == "engines behind doors"
+    )
+    assert found["state"] == "ok"
