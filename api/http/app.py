@@ -31,7 +31,7 @@ from api.http.watching import ServiceWatch
 from api.web.auth import Door
 from api.web.bodies import LARGEST_BODY
 from api.web.change_feed import ChangeFeed
-from api.web.engines import Engines, new_client
+from api.web.engines import Engines
 from api.web.errors import HANDLERS
 from api.web.request_id import add_request_id, log_request_id
 from api.web.responses import JsonResponse
@@ -46,8 +46,7 @@ def create_app(
 
     `door` decides who may ask, `key` is the installation's, `environment` the process's.
     """
-    client = new_client()
-    engines = Engines(client, key)
+    engines = Engines(key)
     services = Services(database)
     feed, following = ChangeFeed(database), Following(database, settings.run_dir)
     watches = ServiceWatch(database, feed)
@@ -60,8 +59,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with client:
-            yield
+        yield
         await end_streams()
 
     app = Litestar(

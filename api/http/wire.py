@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import Row
 
+from api.contract.asking import base_url
 from api.contract.recipes.book import Recipe
 from api.contract.status import Condition, explanation, word
-from api.web.engines import url
 
 
 class RecipeResponse(Struct, frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ def is_wanted(row: Row[Any]) -> bool:
 
 def endpoint_of(row: Row[Any]) -> str | None:
     """Return where the joined endpoint answers, if it is ready and the service still wanted."""
-    return url(row.host, row.port) if row.host is not None and is_wanted(row) else None
+    return base_url(row.host, row.port) if row.host is not None and is_wanted(row) else None
 
 
 def shown_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
 import msgspec
 
+from api.contract.asking import AskingError, Bounds, NotConnectedError, Question, Reply, asked, base_url
 from api.contract.identity import secret
 
-CONNECT_SECONDS = 5.0
 READ_SECONDS = 600.0
-"""How long a generation may take."""
-MODELS_SECONDS = 10.0
-IDLE_SECONDS = 2.0
-"""Idle connections are dropped before vLLM's server drops them (after 5 s): no request meets one that just closed."""
-
-
-Result = TypeVar("Result")
+"""How long a generation may take, or be silent where it is streamed."""
+STREAM_SECONDS = 3600.0
+GET_SECONDS = 10.0
+LARGEST_ANSWER = 4 * 1024 * 1024
+MOST_VALUES = 200_000
+"""Of JSON: brackets and commas that are decoded, which takes many times their size, and the event loop's time."""
+LARGEST_STREAM = 32 * 1024 * 1024
+"""Bytes: about 130,000 of vLLM's tokens."""
 
 
 class UnreachableError(Exception):
-    """No replica answered; the message says what happened."""
+    """No replica answered, or none as it should; the message says what happened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ReadyReplica:
     @property
     def endpoint(self) -> str:
         """Its base URL."""
-        return url(self.host, self.port)
+        return base_url(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +56,31 @@ class Answer:
     """JSON decoded, or text where it is none."""
 
 
-def url(host: str, port: int) -> str:
-    """Return the base URL of a replica."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def choose(replicas: Sequence[ReadyReplica], in_flight: Mapping[str, int], draw: random.Random) -> ReadyReplica:
     """Draw two replicas and take the one with less in flight: nearly as even as asking all, without herding."""
     drawn = draw.sample(replicas, min(2, len(replicas)))
     return min(drawn, key=lambda replica: in_flight.get(replica.token, 0))
 
 
-def new_client() -> httpx.AsyncClient:
-    """Make the client that is shared by all requests; the environment's proxies do not apply to the cluster."""
-    return httpx.AsyncClient(
-        trust_env=False,
-        http2=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
-        limits=httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS),
-    )
-
-
 class Engines:
     """Sends requests to replicas and counts what is in flight on each."""
 
-    def __init__(self, client: httpx.AsyncClient, key: bytes, draw: random.Random | None = None) -> None:
-        self._client = client
+    def __init__(self, key: bytes, draw: random.Random | None = None) -> None:
         self._key = key
         self._draw = draw or random.SystemRandom()
         self._in_flight: Counter[str] = Counter()
 
-    async def get(self, replicas: Sequence[ReadyReplica], path: str) -> Answer:
-        """Ask one of the replicas; raises `UnreachableError`."""
-        return await self._ask(replicas, lambda replica: self._send(replica, "GET", path, None, MODELS_SECONDS))
+    async def get(self, replicas: Sequence[ReadyReplica], path: str, size: int = LARGEST_ANSWER) -> Answer:
+        """Ask one of the replicas for at most so many bytes; raises `UnreachableError`."""
+        bounds = Bounds(seconds=GET_SECONDS, silence=GET_SECONDS, size=size)
+        async with self._asked(replicas, path, None, bounds) as (replica, reply):
+            return await _answer(replica, reply)
 
     async def post(self, replicas: Sequence[ReadyReplica], path: str, content: Mapping[str, Any]) -> Answer:
         """Send JSON to one of the replicas; raises `UnreachableError`."""
-        body = msgspec.json.encode(content)
-        return await self._ask(replicas, lambda replica: self._send(replica, "POST", path, body, READ_SECONDS))
+        bounds = Bounds(seconds=READ_SECONDS, silence=READ_SECONDS, size=LARGEST_ANSWER)
+        async with self._asked(replicas, path, content, bounds) as (replica, reply):
+            return await _answer(replica, reply)
 
     @asynccontextmanager
     async def stream(
@@ -104,54 +90,36 @@ class Engines:
 
         A refusal is read at once, and then nothing follows; of any other answer the body is left to what follows.
         """
-        body = msgspec.json.encode(content)
-        replica, response = await self._ask(replicas, lambda replica: self._open(replica, path, body))
-        try:
-            with self._counted(replica), _failures(replica, READ_SECONDS):
-                if response.status_code != httpx.codes.OK:
-                    await response.aread()
-                    yield Answer(replica, response.status_code, _decoded(response)), _nothing()
-                else:
-                    yield Answer(replica, response.status_code, None), response.aiter_bytes()
-        finally:
-            await response.aclose()
+        bounds = Bounds(seconds=STREAM_SECONDS, silence=READ_SECONDS, size=LARGEST_STREAM)
+        async with self._asked(replicas, path, content, bounds) as (replica, reply):
+            is_refused = reply.status != 200
+            answer = await _answer(replica, reply) if is_refused else Answer(replica, reply.status, None)
+            yield answer, reply.pieces()
 
-    async def _ask(self, replicas: Sequence[ReadyReplica], send: Callable[[ReadyReplica], Awaitable[Result]]) -> Result:
+    @asynccontextmanager
+    async def _asked(
+        self, replicas: Sequence[ReadyReplica], path: str, content: Mapping[str, Any] | None, bounds: Bounds
+    ) -> AsyncIterator[tuple[ReadyReplica, Reply]]:
         """Try another replica as long as none has taken the connection; once one has, its answer or failure counts."""
+        body = None if content is None else msgspec.json.encode(content)
         left = list(replicas)
         refused: list[str] = []
         while left:
             replica = choose(left, self._in_flight, self._draw)
+            question = Question(
+                host=replica.host, port=replica.port, path=path, secret=secret(self._key, replica.token), content=body
+            )
             try:
-                return await send(replica)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                refused.append(f"{replica.endpoint}: {_words(error)}")
+                with self._counted(replica):
+                    async with asked(question, bounds) as reply:
+                        yield replica, reply
+                        return
+            except NotConnectedError as error:
+                refused.append(f"{replica.endpoint}: {error}")
                 left.remove(replica)
+            except AskingError as error:
+                raise UnreachableError(f"{replica.endpoint}: {error}") from error
         raise UnreachableError("; ".join(refused))
-
-    async def _send(
-        self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
-    ) -> Answer:
-        with self._counted(replica), _failures(replica, seconds):
-            response = await self._client.send(self._request(replica, method, path, content, seconds))
-        return Answer(replica, response.status_code, _decoded(response))
-
-    async def _open(self, replica: ReadyReplica, path: str, content: bytes) -> tuple[ReadyReplica, httpx.Response]:
-        with self._counted(replica), _failures(replica, READ_SECONDS):
-            request = self._request(replica, "POST", path, content, READ_SECONDS)
-            return replica, await self._client.send(request, stream=True)
-
-    def _request(
-        self, replica: ReadyReplica, method: str, path: str, content: bytes | None, seconds: float
-    ) -> httpx.Request:
-        headers = {
-            "Authorization": f"Bearer {secret(self._key, replica.token)}",
-            "Content-Type": "application/json",
-        }
-        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
-        return self._client.build_request(
-            method, replica.endpoint + path, content=content, headers=headers, timeout=timeout
-        )
 
     @contextmanager
     def _counted(self, replica: ReadyReplica) -> Iterator[None]:
@@ -164,31 +132,12 @@ class Engines:
                 del self._in_flight[replica.token]
 
 
-@contextmanager
-def _failures(replica: ReadyReplica, seconds: float) -> Iterator[None]:
-    """Turn what happens once a connection was taken into `UnreachableError`."""
+async def _answer(replica: ReadyReplica, reply: Reply) -> Answer:
+    """Read all that comes."""
+    body = await reply.read()
+    if sum(map(body.count, (b"[", b"{", b","))) > MOST_VALUES:
+        return Answer(replica, reply.status, body.decode("utf-8", "replace"))
     try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout):
-        raise
-    except httpx.ReadTimeout as error:
-        raise UnreachableError(f"{replica.endpoint}: no answer within {seconds:g} s") from error
-    except httpx.HTTPError as error:
-        raise UnreachableError(f"{replica.endpoint}: {_words(error)}") from error
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    chunks: tuple[bytes, ...] = ()
-    for chunk in chunks:
-        yield chunk
-
-
-def _decoded(response: httpx.Response) -> Any:
-    try:
-        return msgspec.json.decode(response.content)
+        return Answer(replica, reply.status, msgspec.json.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return response.text
-
-
-def _words(error: httpx.HTTPError) -> str:
-    return str(error) or type(error).__name__
+        return Answer(replica, reply.status, body.decode("utf-8", "replace"))

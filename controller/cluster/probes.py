@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
-
+from api.contract.asking import AskingError, Bounds, Question, asked, base_url
 from api.contract.launch import Health
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
@@ -55,7 +54,7 @@ class Target:
     @property
     def address(self) -> str:
         """Its base URL."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return base_url(self.host, self.port)
 
 
 class Verdicts(Protocol):
@@ -90,7 +89,6 @@ class HttpProbes:
         self._secret = secret
         self._wake = wake
         self._verdicts = verdicts
-        self._session: aiohttp.ClientSession | None = None
         self._watched: dict[str, _Watched] = {}
         self._queue = KeyedQueue(time.monotonic)
         self._turns: asyncio.Task[None] | None = None
@@ -151,9 +149,6 @@ class HttpProbes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     def _target(self, attempt: Attempt, spec: ProbeSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
@@ -245,21 +240,19 @@ class HttpProbes:
             if target.model is None:
                 return None
             status, body = await self._get(target, "/v1/models")
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return f"{target.address} does not answer ({type(error).__name__})"
+        except AskingError as error:
+            return f"{target.address} does not answer ({error})"
         if status != 200:
             return f"/v1/models answered {status}: another program may be listening there"
         return None if target.model in _models(body) else f"the model {target.model!r} is not served there"
 
-    async def _get(self, target: Target, path: str) -> tuple[int, bytes]:
-        if self._session is None:
-            # Each probe on a connection of its own: that is what a client would meet.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
-        headers = {"Authorization": f"Bearer {target.secret}"} if target.secret and target.model else {}
-        timeout = aiohttp.ClientTimeout(total=target.health.timeout)
-        request = self._session.get(target.address + path, headers=headers, timeout=timeout, allow_redirects=False)
-        async with request as response:
-            return response.status, await _body(response)
+    @staticmethod
+    async def _get(target: Target, path: str) -> tuple[int, bytes]:
+        secret = target.secret if target.model else None
+        question = Question(host=target.host, port=target.port, path=path, secret=secret)
+        bounds = Bounds(seconds=target.health.timeout, silence=target.health.timeout, size=LARGEST_ANSWER)
+        async with asked(question, bounds) as reply:
+            return reply.status, await reply.read()
 
 
 async def _connect(target: Target) -> str | None:
@@ -271,16 +264,6 @@ async def _connect(target: Target) -> str | None:
         return f"nothing accepts connections at {target.host}:{target.port} ({type(error).__name__})"
     writer.transport.abort()
     return None
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Read the whole answer, however many pieces it comes in, but not without end."""
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > LARGEST_ANSWER:
-            break
-    return bytes(body)
 
 
 def _models(body: bytes) -> set[str]:
