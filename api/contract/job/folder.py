@@ -32,7 +32,7 @@ RECIPE_FILES = "files"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
 LOGS = (STDOUT, STDERR)
-"""What the job writes. What was in one before it was rotated lies beside it."""
+"""What the job writes. What was in one before it was rotated lies beside it, and so does its first part."""
 
 _SLOT = ".slot"
 
@@ -71,6 +71,11 @@ def name_of(content: bytes, stem: str, suffix: str) -> str:
 def rotated(log: Path) -> Path:
     """Return where what was in a log before lies, if it was rotated."""
     return log.with_name(f"{log.name}.1")
+
+
+def first_part(log: Path) -> Path:
+    """Return where a log's beginning lies, if it was rotated."""
+    return log.with_name(f"{log.name}.0")
 
 
 def read_object(path: Path, most: int = -1) -> dict[str, Any]:
