@@ -111,6 +111,28 @@ def test_an_engine_does_not_notice_that_the_logs_writer_dies(job: Job, python: s
     assert "what writes the logs had died" in job.stderr
 
 
+def test_what_is_on_its_way_when_an_engine_ends_is_waited_for(job: Job, python: str) -> None:
+    go = job.folder / "go"
+    code = (
+        "import os, pathlib, sys, time\n"
+        "os.write(1, b'begun\\n')\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+        "sys.exit('ValueError: last words')"
+    )
+    job.write(command=[python, "-c", code], log_bytes=50_000)
+    process = job.start()
+    log = job.folder / "stdout.log"
+    until(lambda: log.stat().st_size > 0)
+    writer = until(lambda: writer_of(log))
+    os.kill(writer, signal.SIGSTOP)
+    go.touch()
+    time.sleep(1.5)  # all that would end without it has ended by then
+    assert process.poll() is None
+    os.kill(writer, signal.SIGCONT)
+    assert job.wait() == 1
+    assert job.exit["message"] == "ValueError: last words"
+
+
 def test_nobody_is_left_when_the_wrapper_is_killed(job: Job, python: str) -> None:
     job.write(command=[python, "-c", COUNTING], log_bytes=50_000)
     process = job.start()
