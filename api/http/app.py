@@ -63,7 +63,6 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         yield
-        await engines.close()
         await end_streams()
 
     app = Litestar(

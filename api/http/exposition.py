@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,13 @@ from api.http.wire import status_of
 from api.web.engines import Engines, ReadyReplica, UnreachableError
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MOST_TEXT = 4 * 1024 * 1024
-"""Characters of what one engine tells."""
+log = logging.getLogger(__name__)
+
+MOST_TEXT = 2 * 1024 * 1024
+"""Bytes of what one engine tells."""
+MOST_LINES = 20_000
+LONGEST_LINE = 4096
+"""Characters. What parses a line takes time by the square of its length."""
 OWN = "ai_factory_service_"
 
 
@@ -43,11 +49,11 @@ async def engine_texts(engines: Engines, replicas: Sequence[ReadyReplica]) -> di
 
     async def ask(replica: ReadyReplica) -> tuple[str, str | None]:
         try:
-            answer = await engines.get([replica], "/metrics")
-        except UnreachableError:
+            answer = await engines.get([replica], "/metrics", MOST_TEXT)
+        except UnreachableError as error:
+            log.warning("an engine's figures are left out", extra={"replica": replica.name, "reason": str(error)})
             return replica.name, None
-        text = answer.body if answer.status == 200 and isinstance(answer.body, str) else None
-        return replica.name, text if text is not None and len(text) <= MOST_TEXT else None
+        return replica.name, answer.body if answer.status == 200 and isinstance(answer.body, str) else None
 
     return dict(await asyncio.gather(*map(ask, replicas)))
 
@@ -56,7 +62,11 @@ def exposition(row: Row[Any], texts: Mapping[str, str | None]) -> bytes:
     """Write all figures of a service; `texts` are its ready replicas' own, by the replica's name. Not for the loop."""
     families = list(_own(row))
     up = GaugeMetricFamily(
-        f"{OWN}engine_up", "Whether the engine of a ready replica told its figures.", None, ["replica"]
+        f"{OWN}engine_up",
+        "Whether the engine of a ready replica told its figures; 0 also where they are too many to be read: "
+        f"{MOST_TEXT >> 20} MiB or {MOST_LINES} lines.",
+        None,
+        ["replica"],
     )
     merged: dict[str, Metric] = {}
     for name, text in texts.items():
@@ -91,7 +101,10 @@ def _gauge(name: str, text: str, values: Sequence[tuple[dict[str, str], float]],
 
 
 def _families(text: str, replica: str) -> list[Metric] | None:
-    """Read what an engine told; `None` if it is not Prometheus's format. Our own names are ours alone."""
+    """Read what an engine told; `None` if it is not Prometheus's format, or too much. Our own names are ours alone."""
+    lines = text.split("\n", MOST_LINES)
+    if len(lines) > MOST_LINES or max(map(len, lines)) > LONGEST_LINE:
+        return None
     try:
         families = [family for family in text_string_to_metric_families(text) if not family.name.startswith(OWN)]
     except (ValueError, KeyError, IndexError):

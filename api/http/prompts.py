@@ -52,15 +52,15 @@ class Prompts:
         self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
     ) -> AsyncIterator[bytes]:
         """Yield server-sent events: `delta` with a bit of the text, and `done` with what `answer` would return."""
-        said: list[str] = []
+        said = ""
         try:
             async for name, data in self._events(service_id, digest, replicas, request):
                 if name == "delta":
-                    said.append(data["text"])
+                    said += data["text"]
                 yield event(name, msgspec.json.encode(data))
         except UnreachableError as error:
             gone = {"message": GONE, "technical_details": str(error)}
-            broken = {"success": False, "error": "The answer broke off", "response": "".join(said), **gone}
+            broken = {"success": False, "error": "The answer broke off", "response": said, **gone}
             yield event("done", msgspec.json.encode(broken if said else _gone(error)))
 
     async def _events(

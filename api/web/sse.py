@@ -7,9 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from litestar.response import Stream
 
+from api.contract.asking import AskingError
+
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": \n\n"
 """Says nothing: a connection that carries it is there."""
+LONGEST_LINE = 256 * 1024
+"""Bytes of a line that an engine streams."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep or gather what is streamed."""
 
@@ -32,13 +36,15 @@ def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> 
 
 
 async def read_data(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of a stream's events line by line, as it comes."""
+    """Yield the data of a stream's events line by line, as it comes; raises `AskingError` at a line without end."""
     rest = b""
     async for received in stream:
         *lines, rest = (rest + received).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:")
+        if len(rest) > LONGEST_LINE:
+            raise AskingError(f"a line of its answer is longer than {LONGEST_LINE:,} bytes")
 
 
 async def _limited(events: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes]:

@@ -22,9 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
-
-from api.contract.doorless import authorization
+from api.contract.asking import AskingError, Bounds, Question, asked
 from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
@@ -104,7 +102,6 @@ class HttpProbes:
         self._verdicts = verdicts
         self._ended = ended
         self.watches = Watches(self._heard, watches)
-        self._session: aiohttp.ClientSession | None = None
         self._watched: dict[str, _Watched] = {}
         self._not_asked: dict[str, Probe] = {}
         self._queue = KeyedQueue(time.monotonic)
@@ -197,9 +194,6 @@ class HttpProbes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     def _target(self, attempt: Attempt, spec: ProbeSpec) -> Target | None:
         if spec.health is None or attempt.host is None or attempt.port is None:
@@ -294,30 +288,22 @@ class HttpProbes:
             if target.model is None:
                 return None
             status, body = await self._get(target, "/v1/models")
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except AskingError as error:
             if is_own_trouble(error):
-                raise
-            return _impostor(target, error) or f"{target.way.base_url} does not answer ({type(error).__name__})"
+                raise OSError(f"{target.way.base_url} was not asked: {error}") from error
+            return _impostor(target, error) or f"{target.way.base_url} does not answer ({error})"
         if status != 200:
             doubt = "" if target.way.has_door else ": another program may be listening there"
             return f"/v1/models answered {status}{doubt}"
         return None if target.model in _models(body) else f"the model {target.model!r} is not served there"
 
-    async def _get(self, target: Target, path: str) -> tuple[int, bytes]:
-        if self._session is None:
-            # Each probe on a connection of its own: that is what a client would meet.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
-        way = target.way
-        request = self._session.get(
-            way.base_url + path,
-            headers=authorization(way.secret if target.model is not None else None),
-            timeout=aiohttp.ClientTimeout(total=target.health.timeout),
-            allow_redirects=False,
-            ssl=way.http or True,
-            server_hostname=way.name,
-        )
-        async with request as response:
-            return response.status, await _body(response)
+    @staticmethod
+    async def _get(target: Target, path: str) -> tuple[int, bytes]:
+        secret = target.way.secret if target.model is not None else None
+        question = Question(way=target.way, path=path, secret=secret)
+        bounds = Bounds(seconds=target.health.timeout, silence=target.health.timeout, size=LARGEST_ANSWER)
+        async with asked(question, bounds) as reply:
+            return reply.status, await reply.read()
 
 
 async def _connect(target: Target) -> str | None:
@@ -342,16 +328,6 @@ def _impostor(target: Target, error: BaseException) -> str | None:
     if not is_of_another(error):
         return None
     return f"another program listens at {target.way.base_url}: it can't prove that it is {target.token}"
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """Read the whole answer, however many pieces it comes in, but not without end."""
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > LARGEST_ANSWER:
-            break
-    return bytes(body)
 
 
 def _models(body: bytes) -> set[str]:

@@ -17,6 +17,7 @@ from controller.wrapper import parameters
 from controller.wrapper.door.opening import COMMAND
 from controller.wrapper.files import remove, say
 from controller.wrapper.locks import claim
+from controller.wrapper.logs.output import Output, bounded
 from controller.wrapper.logs.reading import Logs
 from controller.wrapper.logs.telling import reason
 from controller.wrapper.process import adopt_orphans
@@ -71,8 +72,9 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
         remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
         report.digest, report.lane = asked.digest, asked.lane
         report.door = None if asked.door is None else asked.door.id
-        with scratch(job_id) as room:
-            return Supervisor(folder, asked, room, report, signals).run()
+        with bounded(folder, asked.log_bytes) as output, scratch(job_id) as room:
+            signals.before_waiting = lambda: _look_after(report, output)
+            return Supervisor(folder, asked, room, output, report, signals).run()
     except FailedError as failure:
         say(failure.ending.message)
         return failure.ending
@@ -82,6 +84,11 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
     except Exception as error:
         say(traceback.format_exc())
         return Ending(1, ExitReason.WRAPPER_ERROR, f"{type(error).__name__}: {error}")
+
+
+def _look_after(report: Report, output: Output) -> None:
+    report.sign()
+    output.tend()
 
 
 def _last_lines(folder: Path) -> str:

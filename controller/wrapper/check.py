@@ -13,6 +13,7 @@ from controller.wrapper.report import HealthVerdict
 STARTING = 1.0
 """Seconds between two checks of an engine that is not well, unless its interval is shorter."""
 
+READ = 64 * 1024
 SAID = 400
 """Characters of what a failed check has written that are told on, the last ones."""
 
@@ -78,14 +79,14 @@ class HealthCheck:
     def _judge(self, trouble: str) -> None:
         self.close()
         before = self._verdict.failures if self._verdict is not None else 0
-        message = self._redact(f"The health check {trouble}") if trouble else ""
+        message = f"The health check {trouble}" if trouble else ""
         self._verdict = HealthVerdict(not trouble, before + 1 if trouble else 0, message)
         self._due = time.monotonic() + (min(self._interval, STARTING) if trouble else self._interval)
 
     def _said(self) -> str:
         try:
             with self._output.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 4 * SAID))
-                return file.read().decode("utf-8", errors="replace").strip()[-SAID:]
+                file.seek(max(0, file.seek(0, os.SEEK_END) - READ))
+                return self._redact(file.read(READ).decode("utf-8", errors="replace")).strip()[-SAID:]
         except OSError:
             return ""

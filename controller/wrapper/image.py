@@ -19,7 +19,7 @@ from api.contract.job.words import ExitReason, Step
 from controller.wrapper import cache
 from controller.wrapper.cache import CacheRecord, Entry
 from controller.wrapper.files import remove, say, write_new
-from controller.wrapper.logs.reading import Logs
+from controller.wrapper.logs.output import Output
 from controller.wrapper.logs.telling import reason
 from controller.wrapper.process import Child
 from controller.wrapper.report import FailedError, Report
@@ -42,7 +42,7 @@ class Images:
         self._signals = signals
         self._waits = False
 
-    def prepare(self, image: Image, job_folder: Path, scratch: Path, *, refresh: bool = False) -> Path:
+    def prepare(self, image: Image, output: Output, scratch: Path, *, refresh: bool = False) -> Path:
         """Return the image's path, making it if need be, or anew if `refresh`; it stays ours until we end.
 
         Raises `FailedError` (`ImageFailed`), or `StoppedError` when we are told to stop meanwhile.
@@ -58,7 +58,7 @@ class Images:
                 make_folder(self._cache)
                 with cache.locked(entry.lock, self._wait):
                     if refresh or not entry.image.exists():
-                        self._build(image, entry, job_folder, scratch)
+                        self._build(image, entry, output, scratch)
                 refresh = False
         except OSError as error:
             raise FailedError(
@@ -89,7 +89,7 @@ class Images:
         self._signals.check()
         self._signals.wait(0.0)
 
-    def _build(self, image: Image, entry: Entry, job_folder: Path, scratch: Path) -> None:
+    def _build(self, image: Image, entry: Entry, output: Output, scratch: Path) -> None:
         partial = entry.partial
         remove(partial)
         if image.definition is not None:
@@ -99,7 +99,7 @@ class Images:
         else:
             command = [self._apptainer, "pull", "--disable-cache", str(partial), str(image.source)]
         self._report.step(Step.IMAGE, " ".join(["apptainer", command[1], image.source or "from a definition"]))
-        log = Logs(job_folder)
+        log = output.logs()
         try:
             code = self._run(command, {"APPTAINER_TMPDIR": str(scratch), **os.environ}, scratch)
             if code != 0 or not partial.exists():

@@ -104,6 +104,9 @@ class Child:
             say(f"cannot end processes {sorted(remaining)}")
 
 
+spared: set[int] = set()
+"""Processes of ours that no child has started, and that outlive them all."""
+
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Our own children that have not been reaped: whose ends their `Popen` is to hear of."""
 
@@ -181,7 +184,7 @@ def _reap() -> None:
 
 
 def descendants(ancestor: int) -> set[int]:
-    """Return the ids of all processes below one, zombies too, from /proc."""
+    """Return the ids of all processes below one, zombies too, from /proc; without those that are spared."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit():
@@ -194,7 +197,7 @@ def descendants(ancestor: int) -> set[int]:
         below = children.get(unseen.pop(), [])
         unseen += [pid for pid in below if pid not in found]
         found.update(below)
-    return found
+    return found - spared
 
 
 def parent(pid: int) -> int | None:

@@ -24,8 +24,10 @@ from controller.wrapper.image import Images, cannot_start
 from controller.wrapper.locks import slot
 from controller.wrapper.locks.volumes import HeldVolumes, held
 from controller.wrapper.logs import telling
+from controller.wrapper.logs.output import Output
 from controller.wrapper.logs.reading import Logs
 from controller.wrapper.process import Child
+from controller.wrapper.redaction import Redaction
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.sandbox import environment
 from controller.wrapper.sandbox.place import Place
@@ -65,25 +67,36 @@ class Watched:
 class Supervisor:
     """What one job needs to run its engine."""
 
-    def __init__(self, folder: Path, parameters: Parameters, scratch: Path, report: Report, signals: Signals) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Parameters,
+        scratch: Path,
+        output: Output,
+        report: Report,
+        signals: Signals,
+    ) -> None:
         self._folder = folder
         self._parameters = parameters
+        self._output = output
         self._scratch = scratch
         self._report = report
         self._signals = signals
         self._secrets: Mapping[str, str] = {}
+        self._redact = Redaction(())
 
     def run(self) -> Ending:
         """Run the engine to its end; raises `FailedError` or `StoppedError` where it comes to none."""
         parameters = self._parameters
         self._secrets = environment.read_secrets(parameters)
+        self._redact = Redaction(self._secrets.values())
         files = self._write_files()
         image = None
         if parameters.image is None:
             self._report.image = ""
         else:
             images = Images(Path(parameters.image_cache), parameters.apptainer, self._report, self._signals)
-            image = images.prepare(parameters.image, self._folder, self._scratch, refresh=parameters.refresh)
+            image = images.prepare(parameters.image, self._output, self._scratch, refresh=parameters.refresh)
         if not parameters.command:
             return Ending(0, ExitReason.IMAGE_READY, str(image))
         job_id = int(os.environ["SLURM_JOB_ID"])
@@ -141,7 +154,7 @@ class Supervisor:
         self._signals.check()
         self._report.health(None)
         self._report.step(Step.STARTING, port=address.port if premises is None else premises.port)
-        logs = Logs(self._folder, most=self._parameters.log_bytes)
+        logs = self._output.logs()
         place = Place(
             self._parameters, image, files=files, scratch=self._scratch, address=address, secrets=self._secrets
         )
@@ -162,10 +175,10 @@ class Supervisor:
                 door.finish(self._signals)
         if stopped is not None:
             return stopped
-        lines = logs.lines()
+        lines = [self._redact(line) for line in logs.lines()]
         if address.port is not None and code != 0 and child.age < PORT_WINDOW and telling.port_was_taken(lines):
             return None
-        return Ending(code or 0, ExitReason.ENGINE_EXITED, self._redact(_by_signal(code) + telling.reason(lines)))
+        return Ending(code or 0, ExitReason.ENGINE_EXITED, _by_signal(code) + telling.reason(lines))
 
     def _check(self, place: Place) -> HealthCheck | None:
         asked = self._parameters.check
@@ -202,9 +215,9 @@ class Supervisor:
             ending = lost()
             if ending is not None:
                 return ending
-            detail = telling.progress(running.logs.new_lines())
+            detail = self._redact(telling.progress(running.logs.new_lines()) or "")
             if not serving and running.address.accepts():
-                self._report.step(Step.SERVING, detail or "")
+                self._report.step(Step.SERVING, detail)
                 serving = True
                 if running.door is not None:
                     running.door.serves()
@@ -250,12 +263,6 @@ class Supervisor:
     def _stopped(self, code: int, how: str) -> Ending:
         name = self._signals.stop.name if self._signals.stop is not None else ""
         return Ending(code, stop_reason(self._signals), f"stopped by {name}; {how}")
-
-    def _redact(self, message: str) -> str:
-        for secret in self._secrets.values():
-            if secret:
-                message = message.replace(secret, "***")
-        return message
 
 
 def _lost(place: slot.HeldSlot, volumes: HeldVolumes) -> Ending | None:

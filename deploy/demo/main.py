@@ -10,6 +10,7 @@ import sys
 import time
 from types import FrameType
 
+from api.cli.terminal.text import visible
 from deploy.demo import install, server, service
 from deploy.demo.places import (
     DEFAULT_PORT,
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     try:
         return commands[arguments[0]](choices())
     except Trouble as trouble:
-        print(f"\n{trouble.text}", file=sys.stderr)
+        print(f"\n{visible(trouble.text)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -75,7 +76,7 @@ def up(wanted: Choices) -> int:
                 service.follow(api, board, service_id, wanted.timeout)
                 with board.step("Question answered"):
                     answer = service.ask(api, service_id)
-        print(f"\n  Q: {QUESTION}\n  A: {answer}\n\n{time.monotonic() - started:.0f} s in all.", flush=True)
+        print(f"\n  Q: {QUESTION}\n  A: {visible(answer)}\n\n{time.monotonic() - started:.0f} s in all.", flush=True)
         if not wanted.once:
             _serve(running)
         return 0

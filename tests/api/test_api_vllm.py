@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from api_servers import RunningEngine
 from api_world import ENGINE, World, condition
@@ -508,9 +508,26 @@ def test_load_spreads() -> None:
     assert max(in_flight.values()) - min(in_flight.values()) <= 6
 
 
-def test_the_client_is_bounded() -> None:
-    from api.web.engines import new_client
+@pytest.mark.parametrize("body", [b"[" + b"[]," * 1_300_000 + b"[]]", b" " * 5_000_000])
+async def test_an_answer_that_is_too_large_is_not_decoded(world: World, body: bytes) -> None:
+    async with upstream(respond(200, body)) as engine:
+        answer = await ask(world, await ready_service(world, engine))
+    assert answer["success"] is False
+    assert isinstance(answer.get("raw_response", {"text": ""})["text"], str)
 
-    client = new_client()
-    assert client.timeout == httpx.Timeout(600, connect=5, pool=5)
-    assert not client.trust_env
+
+async def test_a_streamed_line_without_end_ends_the_answer(world: World) -> None:
+    async with upstream(respond(200, b"data: " + b"x" * 1_000_000)) as engine:
+        service = await ready_service(world, engine)
+        answer = await world.post(f"{VLLM}/{service}/prompt?stream=true", {"prompt": "hi"})
+    assert "a line of its answer is longer than 262,144 bytes" in answer.text
+
+
+async def test_figures_that_are_too_many_are_left_out_and_that_is_told(world: World) -> None:
+    lines = (b"a 1\n" * 20_001, b"a{" + b'b="",' * 1000 + b"} 1\n", b"a 1\n" * 1_000_000)
+    for text in lines:
+        async with upstream(respond(200, text)) as engine:
+            service = await ready_service(world, engine)
+            told = (await world.get(f"/api/v1/services/{service}/metrics")).text
+        assert 'ai_factory_service_engine_up{replica="0"} 0.0' in told
+        assert not re.search(r"^a[ {]", told, re.MULTILINE), "nothing of it is left"

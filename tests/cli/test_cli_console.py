@@ -6,15 +6,17 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from cli_tools import LiveApi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.terminal.console import Console
+from api.cli.terminal.console import Console, entries
 from api.cli.terminal.table import Column, layout
-from api.cli.terminal.text import duration, one_line, printable, wide
+from api.cli.terminal.text import duration, one_line, printable, visible, wide
+from tests.pages import ROOT
 
 COLUMNS = (Column("ID"), Column("NAME", flexible=True), Column("STATUS"), Column("MESSAGE", flexible=True))
 
@@ -50,8 +52,84 @@ def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], wi
 
 
 def test_control_characters_never_reach_the_terminal() -> None:
-    assert printable("a\x1b[31mb\nc") == "a [31mb c"
+    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb c"
+    assert printable("a\u202eb\u200dc\x9b") == "a\\u202eb c\\u009b"
     assert one_line("  two\n\n lines\t") == "two lines"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ünï, 漢字, 👩‍👩‍👧, \u200f\u05d0", "plain, ünï, 漢字, 👩‍👩‍👧, \u200f\u05d0"),
+        ("two\nlines\tand a tab\n", "two\nlines\tand a tab\n"),
+        ("\033[1;31mred\033[0m", "\033[1;31mred\033[0m"),
+        ("\033[38:2::1:2:3mred\033[m", "\033[38:2::1:2:3mred\033[m"),
+        ("\033[31mred for ever\n", "\033[31mred for ever\n\033[0m"),
+        ("\033]0;title\a", "\\x1b]0;title\\x07"),
+        ("\033[2J\033[H\033[3A\033[?1049h\033c", "\\x1b[2J\\x1b[H\\x1b[3A\\x1b[?1049h\\x1bc"),
+        ("\033[31\nm", "\\x1b[31\nm"),
+        ("\033P1$r0m\033\\", "\\x1bP1$r0m\\x1b\\"),
+        ("\x9b31m \x7f\b", "\\u009b31m \\u007f\\x08"),
+        ("5%\r10%\r\ndone\r", "5%\n10%\ndone\n"),
+        ("a\u202ecod.exe\u2066\u2029", "a\\u202ecod.exe\\u2066\\u2029"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_what_others_wrote_can_be_read_and_no_more(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text())
+def test_nothing_steers_a_terminal(text: str) -> None:
+    shown = re.sub(r"\033\[[0-9;:]*m", "", visible(text))
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", shown)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+EVIL = "\033]0;x\a"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda console: console.line(EVIL),
+        lambda console: console.text(EVIL),
+        lambda console: console.note(EVIL),
+        lambda console: console.passing(EVIL),
+        lambda console: console.picture([EVIL]),
+        lambda console: console.piece(EVIL),
+        lambda console: console.aside(EVIL),
+        lambda console: console.warning(EVIL),
+        lambda console: console.error(EVIL),
+        lambda console: console.json({"a": EVIL}),
+        lambda console: console.table(COLUMNS[:1], [[EVIL]]),
+        lambda console: entries(console, {"a": EVIL}),
+    ],
+)
+def test_there_is_no_other_way_to_the_terminal(write: Callable[[Console], None]) -> None:
+    terminal = Terminal()
+    write(Console(color=True, out=terminal, err=terminal))
+    assert EVIL not in terminal.getvalue()
+    assert "\a" not in terminal.getvalue()
+    assert re.search(r"\\x1b\]0;x\\x07|\\u001b\]0;x\\u0007", terminal.getvalue())
+
+
+def test_files_and_pipes_get_what_was_written() -> None:
+    out = io.StringIO()
+    Console(color=True, out=out, err=out).text(f"{EVIL}\r")
+    assert out.getvalue() == f"{EVIL}\r\n"
+
+
+def test_only_the_console_writes() -> None:
+    """What writes past it could let anything through to a terminal."""
+    writes = re.compile(r"\bprint\(|sys\.std(out|err)\.write")
+    found = [str(file.relative_to(ROOT)) for file in (ROOT / "api" / "cli").rglob("*.py")
+             if writes.search(re.sub(r"'[^'\n]*'", "", file.read_text()))]  # fmt: skip
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from api.cli.terminal.table import Column, layout
-from api.cli.terminal.text import fitted, one_line, printable
+from api.cli.terminal.text import fitted, one_line, printable, visible
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 
 
 class Console:
-    """Where a command writes. Results go to standard output, all else to standard error."""
+    """Where a command writes. Results go to standard output, all else to standard error.
+
+    This is the one way to the terminal. Much of what is shown was written by others (engines, jobs, whoever sent a
+    request): on a terminal it can't do more than be read and be coloured (see `visible`). Where the output goes to a
+    file or another program it is written as it is, as `kubectl logs` does: what it says is their business.
+    """
 
     def __init__(self, *, color: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -31,50 +36,44 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Write one line of the result."""
-        self._out.write(f"{text.rstrip()}\n")
-        self._out.flush()
+        _write(self._out, f"{text.rstrip()}\n")
 
     def text(self, text: str) -> None:
         """Write text of the result as it is, ended by a line feed."""
-        self._out.write(text if text.endswith("\n") else f"{text}\n")
-        self._out.flush()
+        _write(self._out, text if text.endswith("\n") else f"{text}\n")
 
     def note(self, text: str) -> None:
         """Tell people what goes on, beside the result."""
         self.passing("")
-        self._err.write(f"{text.rstrip()}\n")
-        self._err.flush()
+        _write(self._err, f"{text.rstrip()}\n")
 
     def passing(self, text: str) -> None:
         """Show a line that the next note overwrites; an empty one takes it away. Only on a terminal."""
         if self.note_width is None or not (text or self._passing):
             return
-        self._err.write(f"\r\033[K{fitted(text, self.note_width - 1)}")
-        self._err.flush()
+        self._err.write("\r\033[K")
+        _write(self._err, fitted(visible(text), self.note_width - 1))
         self._passing = bool(text)
 
     def picture(self, lines: Sequence[str]) -> None:
         """Show lines in the place of those shown before. Only where the output is a terminal."""
-        up = f"\033[{self._drawn}F\033[J" if self._drawn else ""
-        self._out.write(up + "".join(f"{line}\n" for line in lines))
-        self._out.flush()
+        if self._drawn:
+            self._out.write(f"\033[{self._drawn}F\033[J")
+        _write(self._out, "".join(f"{line}\n" for line in lines))
         self._drawn = len(lines)
 
     def piece(self, text: str) -> None:
         """Write a piece of the result's text as it comes."""
-        self._out.write(text)
-        self._out.flush()
+        _write(self._out, text)
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal; only yes is yes."""
-        self._err.write(f"{question} [y/N] ")
-        self._err.flush()
+        _write(self._err, f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def aside(self, text: str) -> None:
         """Write a piece of text beside the result as it comes."""
-        self._err.write(text)
-        self._err.flush()
+        _write(self._err, text)
 
     def warning(self, message: str) -> None:
         """Write on one line what does not hinder the command."""
@@ -104,6 +103,11 @@ class Console:
     @staticmethod
     def _painted(text: str, colour: str, wanted: bool) -> str:
         return f"\033[{_COLOURS[colour]}m{text}\033[0m" if wanted and colour and text else text
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(visible(text) if stream.isatty() else text)
+    stream.flush()
 
 
 def entries(console: Console, values: Mapping[str, str]) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_COLOUR = r"\x1b\[[0-9;:]{0,40}m"
+_STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+"""Control characters, and those that turn the direction of writing, break lines, or can't be seen at all."""
+_LINE_END = r"\r\n?"
+_RESET = "\033[0m"
 
 
 def fitted(text: str, room: int) -> str:
@@ -21,9 +28,32 @@ def wide(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def visible(text: str) -> str:
+    """Return a text as a terminal may get it: what could steer it is spelled out, e.g. `\\x1b`.
+
+    Line feeds and tabs stay. A carriage return ends a line, so that nothing is written over. Colours stay too, and end
+    with the text.
+    """
+    shown = re.sub(f"{_COLOUR}|{_LINE_END}|{_STEERING}", _spelled, text)
+    colours = re.findall(_COLOUR, shown)
+    return shown + _RESET if colours and colours[-1] not in (_RESET, "\033[m") else shown
+
+
 def printable(text: str) -> str:
-    """Return a text on one line and without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Return a text on one line, without colours, and with what could steer the terminal spelled out."""
+    shown = re.sub(f"[\\s\\x1c-\\x1f\\x85]|{_STEERING}", lambda m: " " if m[0].isspace() else _spelled(m), text)
+    return "".join(c if c.isprintable() else " " for c in shown)
+
+
+def _spelled(found: re.Match[str]) -> str:
+    """Spell a character as JSON does where JSON would leave it as it is; a colour stays, and a line's end is one."""
+    text = found[0]
+    if text.startswith("\r"):
+        return "\n"
+    if len(text) > 1:
+        return text
+    code = ord(text)
+    return f"\\x{code:02x}" if code < 32 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def one_line(text: str) -> str:

@@ -34,7 +34,7 @@ RECIPE_FILES = "files"
 STDOUT = "stdout.log"
 STDERR = "stderr.log"
 LOGS = (STDOUT, STDERR)
-"""What the job writes. What was in one before it was rotated lies beside it."""
+"""What the job writes. What was in one before it was rotated lies beside it, and so does its first part."""
 
 DIGITS = 32
 """Hexadecimal ones of a SHA-256 in a name: so many that nobody finds another content for it."""
@@ -84,6 +84,11 @@ def is_what_its_name_says(name: str, content: bytes) -> bool:
 def rotated(log: Path) -> Path:
     """Return where what was in a log before lies, if it was rotated."""
     return log.with_name(f"{log.name}.1")
+
+
+def first_part(log: Path) -> Path:
+    """Return where a log's beginning lies, if it was rotated."""
+    return log.with_name(f"{log.name}.0")
 
 
 def read_object(path: Path, most: int = -1) -> dict[str, Any]:

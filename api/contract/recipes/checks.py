@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import regex
+
 from api.contract.job.parameters import RUNTIME_VALUES
 from api.contract.recipes import volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
@@ -31,8 +33,8 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
             yield ["parameters", name, "variable"], "a variable can't hold a list"
         if parameter.pattern is not None:
             try:
-                re.compile(parameter.pattern)
-            except re.error as error:
+                regex.compile(parameter.pattern)
+            except regex.error as error:
                 yield ["parameters", name, "pattern"], f"not a regular expression: {error}"
 
 

@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import regex
+
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.schema import Parameter, RecipeFile
 from api.contract.recipes.units import whole_number
 from api.contract.recipes.values import as_text, checked_text, read_quantity, table
 
 MOST_ITEMS = 256
+MATCH_SECONDS = 0.1
+"""A pattern may be one that takes for ever, e.g. `(a+)+`; other threads go on meanwhile."""
 
 
 def resolve_parameters(content: RecipeFile, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,8 +53,8 @@ def _checked(key: str, parameter: Parameter, value: Any) -> Any:
     number = value if isinstance(value, int | float) else None
     if parameter.choices is not None and value not in parameter.choices and result not in parameter.choices:
         raise ConfigError(key, f"must be one of {', '.join(map(str, parameter.choices))}.")
-    if parameter.pattern is not None and not re.fullmatch(parameter.pattern, result):
-        raise ConfigError(key, f"must match {parameter.pattern}.")
+    if parameter.pattern is not None:
+        _match(key, parameter.pattern, result)
     if number is None and parameter.type in ("integer", "number"):
         number = float(result)
     if number is not None and parameter.minimum is not None and number < parameter.minimum:
@@ -58,6 +62,16 @@ def _checked(key: str, parameter: Parameter, value: Any) -> Any:
     if number is not None and parameter.maximum is not None and number > parameter.maximum:
         raise ConfigError(key, f"must be at most {parameter.maximum:g}.")
     return result
+
+
+def _match(key: str, pattern: str, text: str) -> None:
+    try:
+        is_match = regex.fullmatch(pattern, text, timeout=MATCH_SECONDS, concurrent=True)
+    except TimeoutError:
+        message = f"can't be checked: the recipe's pattern {pattern} takes too long over it. It has to be simplified."
+        raise ConfigError(key, message) from None
+    if not is_match:
+        raise ConfigError(key, f"must match {pattern}.")
 
 
 def _scalar(key: str, parameter: Parameter, value: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from api.contract.job.folder import LOGS, rotated
-from controller.wrapper.logs.rotation import Rotation
 
 READ_LIMIT = 256 * 1024
 """Bytes; of what came in between two looks, or stands before the end, only the newest so many are read."""
@@ -16,27 +16,30 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class Logs:
-    """Both logs of the job, from the moment of creation on, or from their beginning; rotated above `most` bytes."""
+    """Both logs of the job, from the moment of creation on, or from their beginning.
 
-    def __init__(self, folder: Path, whole: bool = False, most: int = 0) -> None:
+    `before_reading` is called where what was written last matters.
+    """
+
+    def __init__(self, folder: Path, *, whole: bool = False, before_reading: Callable[[], None] = lambda: None) -> None:
         self._paths = [folder / name for name in LOGS]
-        self._rotation = Rotation(list(self._paths), most)
+        self._before_reading = before_reading
         self._starts = [0 if whole else _size(path) for path in self._paths]
         self._offsets = list(self._starts)
         self._partial = ["" for _ in self._paths]
 
     def new_lines(self) -> list[str]:
-        """Return the lines completed since the last call; what is too long is rotated then."""
+        """Return the lines completed since the last call."""
         lines: list[str] = []
         for index, path in enumerate(self._paths):
             text, self._offsets[index] = _read(path, self._offsets[index])
             *complete, self._partial[index] = re.split(r"[\r\n]+", self._partial[index][-READ_LIMIT:] + text)
             lines += complete
-        self._rotation.look()
         return lines
 
     def lines(self) -> list[str]:
         """Return the last lines of each, stdout's first."""
+        self._before_reading()
         lines: list[str] = []
         for path, start in zip(self._paths, self._starts):
             text, end = _read(path, start)

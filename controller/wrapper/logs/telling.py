@@ -1,4 +1,7 @@
-"""Reading an engine's log: how far its start is, and which lines say why it ended."""
+"""Reading an engine's log: how far its start is, and which lines say why it ended.
+
+An engine may write what it likes: each pattern takes time in proportion to the length of a line, whatever stands there.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _PROGRESS = re.compile(
     r"|Loading [\w.-]+ checkpoint shards: +\d+%"
     r"|Loading weights took [\d.]+ seconds"
     r"|KV cache size: [\d,]+ tokens"
-    r"|init engine \([^)]*\) took [\d.]+ s"
+    r"|init engine \([^)]{0,200}\) took [\d.]+ s"
     r"|Starting vLLM server"
     r"|Application startup complete"
 )
@@ -25,7 +28,7 @@ _PROGRESS = re.compile(
 _PORT_TAKEN = re.compile(r"\[Errno 98\]|address already in use|EADDRINUSE", re.IGNORECASE)
 
 _PREFIX = re.compile(
-    r"^(?:\(\w+[^)]*\) )?"
+    r"^(?:\(\w[^)]*\) )?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[ \d:.,-]*(?:\[[^\]]*\] ?)?)?"
 )
 """vLLM's and uvicorn's, e.g. `(EngineCore pid=806) ERROR 11-23 06:46:28 [core.py:133] `."""
@@ -73,7 +76,7 @@ def _errors(lines: Sequence[tuple[str | None, str]]) -> list[str]:
         if level in ("DEBUG", "INFO") or not line or line[0].isspace():
             continue
         if _EXCEPTION.match(line):
-            text = "\n".join([line[:LINE_LIMIT], *_continuation(lines[index + 1 :])])
+            text = "\n".join([line[:LINE_LIMIT], *_continuation(lines[index + 1 : index + 4])])
         elif _SYMPTOM.search(line) and not line.startswith(("Traceback", "During handling")):
             text = line[:LINE_LIMIT]
         else:
@@ -84,9 +87,9 @@ def _errors(lines: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def _continuation(lines: Sequence[tuple[str | None, str]]) -> list[str]:
-    """Return the lines that belong to the message above: indented by two, as pydantic writes them, and no traceback."""
+    """Return those of the next lines that belong to a message: indented by two, as pydantic does it, no traceback."""
     following: list[str] = []
-    for _, line in lines[:3]:
+    for _, line in lines:
         if not re.match(r"  [^\s]", line) or line.startswith('  File "'):
             break
         following.append(line[:LINE_LIMIT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,16 @@ NO_TEXT = [
 
 
 # Parameters
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "(a|aa)+$", "(.*)*x"])
+def test_a_pattern_that_takes_for_ever_is_given_up(refusal: Refusal, pattern: str) -> None:
+    text = f"parameters:\n  a: {{type: string, pattern: '{pattern}'}}\ncommand: ['{{a}}']\n"
+    begun = time.monotonic()
+    told = refusal(text, {"a": "a" * 5000 + "!"})
+    assert time.monotonic() - begun < 10
+    assert told.key == "a"
+    assert pattern in told.message
 
 
 @pytest.mark.parametrize("value", HOSTILE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,30 @@ def test_a_taken_port_is_recognised_only_where_it_is_told() -> None:
     assert telling.port_was_taken(lines("portinuse"))
     assert telling.port_was_taken(["Error: listen EADDRINUSE: address already in use :::80"])
     assert not telling.port_was_taken(lines("kvtoobig"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "(" + "a" * 250_000,
+        "init engine (" * 20_000,
+        "Loading " * 30_000,
+        "Loading " + "a" * 250_000,
+        "A." * 125_000,
+        "A" * 250_000,
+        "(a) ERROR " + "1" * 250_000,
+        "AError: " * 30_000,
+    ],
+    ids=lambda line: line[:12],
+)
+def test_no_line_takes_long_to_read(line: str) -> None:
+    begun = time.thread_time()
+    telling.progress([line])
+    telling.reason([line])
+    assert time.thread_time() - begun < 1.0
+
+
+def test_many_lines_take_no_longer_each() -> None:
+    begun = time.thread_time()
+    telling.reason(["AError", "  more"] * 30_000)
+    assert time.thread_time() - begun < 2.0
