@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import itertools
 import os
 import socket
 import struct
 from dataclasses import dataclass
 from typing import Any
+
+from api.contract.job.own_trouble import is_own_trouble
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
 NETLINK_SOCK_DIAG = 4
@@ -46,13 +47,13 @@ class Peers:
     """Asks the kernel. It holds the one descriptor that this takes, so that asking works when no other is left."""
 
     def __init__(self) -> None:
-        self._kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
-        self._kernel.setblocking(False)  # it answers while it is asked
+        self._kernel = _kernel()
         self._numbers = itertools.count(1)
 
     def close(self) -> None:
         """Let go of the descriptor."""
-        self._kernel.close()
+        if self._kernel is not None:
+            self._kernel.close()
 
     def of(self, connection: socket.socket) -> Peer:
         """Return who is at the other end; raises `OSError` if it has gone, or this host can't ask."""
@@ -62,8 +63,10 @@ class Peers:
     def uid(self, own: SocketAddress, peer: SocketAddress) -> int | None:
         """Return the uid of the socket of this host that is bound to `own` and connected to `peer`, if there is one.
 
-        Raises `OSError` if this host can't ask.
+        Raises `OSError` if this host can't ask now. A kernel that can't be asked at all knows of nobody.
         """
+        if self._kernel is None:
+            return None
         number = next(self._numbers) & 0xFFFFFFFF
         self._kernel.send(_question(own, peer, number))
         while True:
@@ -78,21 +81,25 @@ class Peers:
             return self.uid(client.getsockname(), client.getpeername()) == os.geteuid()
 
 
+def _kernel() -> socket.socket | None:
+    """Return what the kernel is asked by; `None`: it has no sock_diag, or we may not use it."""
+    try:
+        kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+    except OSError as error:
+        if is_own_trouble(error):
+            raise
+        return None
+    kernel.setblocking(False)  # it answers while it is asked
+    return kernel
+
+
 def _question(own: SocketAddress, peer: SocketAddress, number: int) -> bytes:
-    family, here, there = _packed(own[0], peer[0])
+    family = socket.AF_INET6 if ":" in own[0] else socket.AF_INET
+    here, there = (socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0") for host in (own[0], peer[0]))
     interface = own[3] if len(own) > 3 else 0
     identity = _PORTS.pack(own[1], peer[1], here, there) + _REST_OF_ID.pack(interface, NO_COOKIE, NO_COOKIE)
     request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, ALL_STATES) + identity
     return _HEADER.pack(_HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, number, 0) + request
-
-
-def _packed(own: str, peer: str) -> tuple[int, bytes, bytes]:
-    """Return the family and both addresses. What is IPv4 inside of IPv6 is found as IPv4."""
-    here, there = (ipaddress.ip_address(host.partition("%")[0]) for host in (own, peer))
-    mapped = [getattr(ip, "ipv4_mapped", None) or ip for ip in (here, there)]
-    if all(ip.version == 4 for ip in mapped):
-        return socket.AF_INET, mapped[0].packed.ljust(16, b"\0"), mapped[1].packed.ljust(16, b"\0")
-    return socket.AF_INET6, here.packed.ljust(16, b"\0"), there.packed.ljust(16, b"\0")
 
 
 def _read(message: bytes) -> tuple[int, int, bytes]:

@@ -15,9 +15,12 @@ def say(message: str) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a private file down to the disk; raises `OSError`, and then leaves nothing under that name."""
+    """Write a private file down to the disk; raises `OSError`, and then leaves nothing under that name.
+
+    A link of that name is not followed: volumes may lie where others write.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

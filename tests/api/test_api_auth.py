@@ -205,8 +205,10 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafeError, match="No such file"):
         read_admin_key(tmp_path / "none")
-    with pytest.raises(UnsafeError, match="no regular file"):
-        read_admin_key(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(UnsafeError, match="no regular file"):
+            read_admin_key(path)
 
 
 # The program itself

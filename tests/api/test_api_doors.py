@@ -119,7 +119,7 @@ async def test_another_program_in_its_place_gets_nothing(world: World, door: ssl
 
 
 async def test_who_says_nothing_is_slow_and_no_other_program(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.web.engines.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("api.contract.asking.CONNECT_SECONDS", 0.2)
 
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -18,10 +18,12 @@ import uvicorn
 from api_servers import LiveServer, start_server
 
 import api.web.peers
-from api.web.engines import Engines, ReadyReplica, UnreachableError, new_client
+from api.contract.doors import Doors
+from api.web.engines import Engines, ReadyReplica, UnreachableError
 from api.web.peers import TimelyProtocol
 from api.web.serve import Server
 from tests.descriptors import STRANGER, idle, none_left
+from tests.doors import keyring_of
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 DESCRIPTORS = 1024
@@ -166,12 +168,11 @@ async def test_the_next_head_must_come_in_time_too(quick: None, said: bytes) -> 
 # Engines
 
 
-async def test_an_engine_that_this_host_can_not_ask_is_not_said_to_be_away() -> None:
-    replica = ReadyReplica(token="af-x-y-0-1", name="y-0", models=(), host="127.0.0.1", port=1)
-    async with new_client() as client:
-        engines = Engines(client, b"k" * 32)
-        with pytest.raises(UnreachableError) as raised:
-            await engines.get([replica], "/health")
-        assert "was not asked" not in str(raised.value)
-        with none_left(), pytest.raises(UnreachableError, match="was not asked"):
-            await engines.get([replica], "/health")
+async def test_an_engine_that_this_host_can_not_ask_is_not_said_to_be_away(tmp_path: Path) -> None:
+    replica = ReadyReplica(token="af-x-y-0-1", name="y-0", models=(), host="127.0.0.1", port=1, door=None)
+    engines = Engines(Doors(keyring_of(tmp_path / "key"), "api"))
+    with pytest.raises(UnreachableError) as raised:
+        await engines.get([replica], "/health")
+    assert "was not asked" not in str(raised.value)
+    with none_left(), pytest.raises(UnreachableError, match="was not asked"):
+        await engines.get([replica], "/health")

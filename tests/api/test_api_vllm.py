@@ -523,11 +523,14 @@ async def test_a_streamed_line_without_end_ends_the_answer(world: World) -> None
     assert "a line of its answer is longer than 262,144 bytes" in answer.text
 
 
-async def test_figures_that_are_too_many_are_left_out_and_that_is_told(world: World) -> None:
-    lines = (b"a 1\n" * 20_001, b"a{" + b'b="",' * 1000 + b"} 1\n", b"a 1\n" * 1_000_000)
-    for text in lines:
-        async with upstream(respond(200, text)) as engine:
-            service = await ready_service(world, engine)
-            told = (await world.get(f"/api/v1/services/{service}/metrics")).text
-        assert 'ai_factory_service_engine_up{replica="0"} 0.0' in told
-        assert not re.search(r"^a[ {]", told, re.MULTILINE), "nothing of it is left"
+@pytest.mark.parametrize(
+    "text",
+    [b"a 1\n" * 20_001, b"a{" + b'b="",' * 1000 + b"} 1\n", b"a 1\n" * 1_000_000],
+    ids=["lines", "a long line", "bytes"],
+)
+async def test_figures_that_are_too_many_are_left_out_and_that_is_told(world: World, text: bytes) -> None:
+    async with upstream(respond(200, text)) as engine:
+        service = await ready_service(world, engine)
+        told = (await world.get(f"/api/v1/services/{service}/metrics")).text
+    assert 'ai_factory_service_engine_up{replica="0"} 0.0' in told
+    assert not re.search(r"^a[ {]", told, re.MULTILINE), "nothing of it is left"

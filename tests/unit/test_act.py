@@ -269,6 +269,16 @@ class TestSubmitting:
         assert (sent.outcome, sent.sequence) == (SendOutcome.DEFERRED, 1)
         assert "No space left on device" in sent.message
         assert "RUN_DIR" in sent.message
+        assert "mend its permissions" in sent.message
+
+    async def test_where_this_host_lacks_something_the_folder_is_not_blamed(
+        self, executor: ActionExecutor, world: World
+    ) -> None:
+        world.errors["prepare"] = OSError(24, "Too many open files")
+        await act(executor, (A,), Submit(token="a"))
+        assert world.sends.sent["a"].outcome is SendOutcome.DEFERRED
+        assert "ulimit -a" in world.sends.sent["a"].message
+        assert "permissions" not in world.sends.sent["a"].message
 
     async def test_a_token_that_was_used_before_is_not_sent(self, executor: ActionExecutor, world: World) -> None:
         world.errors["prepare"] = UsedTokenError("claimed")

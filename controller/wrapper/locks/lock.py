@@ -16,7 +16,11 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from api.contract.job.private import open_regular
 from controller.wrapper.files import is_linked, remove, write_new
+
+LARGEST = 100_000
+"""Bytes of a lock that are read."""
 
 KEPT = 20
 """So many old numbers stay, for jobs that read the newest one long ago, and for people."""
@@ -44,7 +48,7 @@ def newest(folder: Path) -> tuple[int, Holder | None]:
         return 0, Holder("", 0, "", 0.0)
     number = max(numbers)
     try:
-        told = json.loads((folder / f"lock.{number}").read_text(encoding="utf-8").splitlines()[0])
+        told = json.loads(_lines(folder / f"lock.{number}")[0])
         return number, Holder(str(told["token"]), int(told["job_id"]), str(told["host"]), float(told["at"]))
     except (OSError, ValueError, TypeError, KeyError, IndexError):
         return number, None
@@ -76,7 +80,7 @@ def taken_over(folder: Path, number: int) -> str | None:
         latest, holder = newest(folder)
         if latest > number:
             return name(holder)
-        if len((folder / f"lock.{number}").read_bytes().splitlines()) > 1:
+        if len(_lines(folder / f"lock.{number}")) > 1:
             return "another job"
     return None
 
@@ -98,7 +102,14 @@ def name(holder: Holder | None) -> str:
 
 
 def _tell(lock: Path, next_: str) -> None:
-    """Add a line to a lock that is no longer the newest."""
-    with contextlib.suppress(OSError), lock.open("r+b") as file:
-        file.seek(0, os.SEEK_END)
-        file.write(f"followed by {next_}\n".encode())
+    """Add a line to a lock that is no longer the newest; never to what a link of that name leads to."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(lock, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "ab") as file:
+            file.write(f"followed by {next_}\n".encode())
+
+
+def _lines(lock: Path) -> list[bytes]:
+    """Return the lines of a lock; raises `OSError`, at once too where somebody has put a pipe in its place."""
+    with open_regular(lock) as file:
+        return file.read(LARGEST).splitlines()

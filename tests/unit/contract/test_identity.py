@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -104,6 +105,12 @@ def test_a_short_key_is_refused_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="holds 5 bytes, which are no keys of 32 bytes; restore it"):
         load_keys(path)
     assert path.read_bytes() == b"short"
+
+
+def test_a_pipe_in_its_place_holds_no_program_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "installation.key", 0o600)
+    with pytest.raises(KeyFileError, match="can't be read: it is no regular file"):
+        load_key(tmp_path / "installation.key")
 
 
 @pytest.mark.parametrize("where", ["", "file/installation.key"])

@@ -71,21 +71,32 @@ def test_a_recipe_is_not_broken_by_it(tmp_path: Path) -> None:
     assert "simple/hello" in {**library.book().recipes, **library.book().problems}
 
 
-def test_a_recipe_that_can_not_be_opened_now_is_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize("method", ["read_bytes", "read_text"])
+def test_a_recipe_that_can_not_be_opened_now_is_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     (tmp_path / "simple").mkdir()
-    (tmp_path / "simple/hello.yaml").write_text("name: hello\ncategory: simple\ncommand: [x]\n")
-
-    def refuse(path: Path) -> bytes:
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
-
+    recipe = "name: h\ncategory: simple\ndescription: x\nversion: 1.0.0\nkind: job\nprogram: [x]\nfiles: [beside.txt]\n"
+    (tmp_path / "simple/hello.yaml").write_text(recipe)
+    (tmp_path / "simple/beside.txt").write_text("text")
+    assert "simple/hello" in Library([tmp_path], {}).book().recipes
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
-        patched.setattr(Path, "read_bytes", refuse)
+        patched.setattr(Path, method, refuse)
         Library([tmp_path], {}).book()
 
 
-def test_a_lost_database_is_not_overlooked_for_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of", "function"), [(Path, "open"), (os, "scandir")])
+def test_a_lost_database_is_not_overlooked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, function: str
+) -> None:
     (tmp_path / "run").mkdir()
     settings = load({"state_dir": str(tmp_path), "run_dir": str(tmp_path / "run")}, environ={"HOME": str(tmp_path)})
     (tmp_path / "plans.jsonl").write_text("")
-    with none_left(), pytest.raises(OSError, match="Too many open files"):
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
+        patched.setattr(of, function, refuse)
         find_traces(settings)
+    assert find_traces(settings).planned is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -103,6 +104,25 @@ def test_what_the_kernel_can_not_say_is_no_verdict(peers: Peers) -> None:
     peers.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         peers.uid(("127.0.0.1", 1), ("127.0.0.1", 2))
+
+
+def test_a_kernel_that_can_not_be_asked_knows_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def refuse(family: int = -1, *rest: int, **options: object) -> socket.socket:
+        if family == socket.AF_NETLINK:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        return real(family, *rest, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", refuse)
+        peers = Peers()
+    with connected(socket.AF_INET, "127.0.0.1", "127.0.0.1") as (server, _):
+        assert peers.of(server).uid is None
+    assert not peers.work()
+    peers.close()
+    with none_left(), pytest.raises(OSError, match="Too many open files"):
+        Peers()
 
 
 def test_whether_the_kernel_tells_is_tried(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_a_supervisor_that_was_changed_is_refused(place: Place) -> None:
 def test_a_supervisor_of_an_older_release_is_known_by_its_shorter_name(place: Place) -> None:
     place.file("run/lib/launch-2d711642b726.sh", b"x")
     place.file("run/lib/.launch-x.sh.draft", b"half")
+    place.file("run/lib/notes.txt", b"of somebody's own")
     assert place.faults() == []
     changed = place.file("run/lib/launch-2d711642b727.sh", b"x")
     assert place.faults() == [(Fault.CHANGED, changed)]

@@ -50,6 +50,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "command": ["vllm", "serve", '$(reboot); "x"\n'],
         "environment": {"A": "1"},
         "environment_from": {"HF_TOKEN": "/secrets/hf"},
+        "secret_files": {"roots": [], "never": []},
         "binds": ["/models:/models:ro"],
         "volumes": [],
         "files": {"a.py": "print()"},

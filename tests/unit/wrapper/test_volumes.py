@@ -54,8 +54,34 @@ def volume(tmp_path: Path) -> Path:
 def test_a_fresh_one_is_made_for_nobody_else(volume: Path, tmp_path: Path) -> None:
     take(tmp_path / "volume", ME)
     assert names(tmp_path / "volume") == ["data", "lock.1"]
-    assert (tmp_path / "volume/data").stat().st_mode & 0o77 == 0
+    for path in (tmp_path / "volume", tmp_path / "volume/data", tmp_path / "volume/lock.1"):
+        assert path.stat().st_mode & 0o77 == 0
     assert json.loads((tmp_path / "volume/lock.1").read_text())["token"] == ME
+
+
+def test_a_pipe_in_the_place_of_a_lock_holds_nothing_up(volume: Path) -> None:
+    """A volume may lie in a folder that others write to."""
+    (volume / "data").mkdir(parents=True)
+    os.mkfifo(volume / "lock.1", 0o600)
+    with pytest.raises(FailedError, match="is in use by somebody whose lock can't be read"):
+        take(volume, ME)
+
+
+def test_a_link_in_the_place_of_a_lock_has_nothing_else_written(volume: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    take(volume, OTHER).give_back()
+    precious.write_bytes((volume / "lock.2").read_bytes())
+    before = precious.read_bytes()
+    (volume / "lock.2").unlink()
+    (volume / "lock.2").symlink_to(precious)
+    draft = volume / f".lock.7.here.{os.getpid()}"
+    draft.symlink_to(precious)
+    with pytest.raises(FailedError, match="cannot use the volume"):
+        take(volume, ME)
+    assert precious.read_bytes() == before
+    assert not draft.is_symlink()
+    take(volume, ME)
+    assert precious.read_bytes() == before
 
 
 def test_one_that_was_given_back_is_anybodys(volume: Path) -> None:
