@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 
-from api.contract.certificates import ClientKind
+from api.contract.certificates import Authority, ClientKind
 from api.contract.job.tls import HTTP, WATCH, client_context, server_name
 from api.contract.keyring import Keyring
 
@@ -83,22 +83,22 @@ class Doors:
         """Return the way to an attempt, of which `door` names the key; raises `UnknownKeyError`."""
         if door is None:
             return Way(host=host, port=port, secret=self._keyring.secret(token))
+        authority = self._keyring.authority(door)
+        if authority is None:
+            raise UnknownKeyError(door)
         return Way(
             host=host,
             port=port,
             name=server_name(token),
-            http=self._context(door, HTTP),
-            watch=self._context(door, WATCH),
+            http=self._context(authority, HTTP),
+            watch=self._context(authority, WATCH),
         )
 
-    def _context(self, key: str, protocol: str) -> ssl.SSLContext:
-        authority = self._keyring.authority(key)
-        if authority is None:
-            raise UnknownKeyError(key)
-        if (key, protocol) not in self._contexts:
-            own = authority.client(self._kind)
-            self._contexts[key, protocol] = client_context(own, authority.certificate, protocol)
-        return self._contexts[key, protocol]
+    def _context(self, authority: Authority, protocol: str) -> ssl.SSLContext:
+        which = authority.id, protocol
+        if which not in self._contexts:
+            self._contexts[which] = client_context(authority.client(self._kind), authority.certificate, protocol)
+        return self._contexts[which]
 
 
 def base_url(host: str, port: int, *, has_door: bool) -> str:
