@@ -110,7 +110,7 @@ def test_a_short_key_is_refused_not_replaced(tmp_path: Path) -> None:
 def test_a_pipe_in_its_place_holds_no_program_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "installation.key", 0o600)
     with pytest.raises(KeyFileError, match="can't be read: it is no regular file"):
-        load_key(tmp_path / "installation.key")
+        load_keys(tmp_path / "installation.key")
 
 
 @pytest.mark.parametrize("where", ["", "file/installation.key"])
