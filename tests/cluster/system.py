@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import httpx
 
 from api.contract.doorless import secret_of
+from api.contract.doors import Doors
 from api.contract.identity import load_keys
+from api.contract.keyring import Keyring
 from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
@@ -214,6 +216,16 @@ class System:
         """Return the folder of an attempt."""
         _, installation, service, *_ = token.split("-")
         return self.folder / "run" / installation / service / token
+
+    def ask(self, key: str, method: str, path: str, **more: Any) -> httpx.Response:
+        """Ask the engine of a service itself: through its door, as a gateway would, or where it listens."""
+        attempt = self.open_attempt(key)
+        keyring = Keyring(self.folder / "state" / "installation.key")
+        keyring.load()
+        way = Doors(keyring, "gateway").way(attempt["host"], attempt["port"], attempt["token"], attempt["door"])
+        extensions = {"sni_hostname": way.name} if way.name is not None else {}
+        with httpx.Client(verify=way.http or True, trust_env=False, timeout=30) as client:
+            return client.request(method, way.base_url + path, extensions=extensions, **more)
 
     def secret_of(self, token: str) -> str:
         """Return the secret of an attempt."""

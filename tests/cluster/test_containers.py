@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from tests.cluster.system import ROOT, System, command_lines, running, wait_for
@@ -152,16 +151,12 @@ def test_stores_keep_what_is_put_there(system: System, recipe: str, config: dict
     files = {k: str(system.folder / v) if k.endswith("_file") else v for k, v in config.items()}
     key = system.create(recipe, **files, resources=SMALL)
     system.wait_status(key, "running")
-    thing = {"headers": {"api-key": api_key}, "timeout": 10.0}
-
-    def url() -> str:
-        return "http://{}:{}/things/one".format(*address(system, key))
-
-    assert httpx.put(url(), content=b"kept", **thing).status_code == 200  # type: ignore[arg-type]
+    own, path = {"api-key": api_key}, "/things/one"
+    assert system.ask(key, "PUT", path, content=b"kept", headers=own).status_code == 200
     if api_key:
-        assert httpx.get(url(), timeout=10).status_code == 401
+        assert system.ask(key, "GET", path).status_code == 401
     replaced(system, key)
-    assert httpx.get(url(), **thing).content == b"kept"  # type: ignore[arg-type]
+    assert system.ask(key, "GET", path, headers=own).content == b"kept"
     assert (system.folder / "run" / "volumes" / key / "data" / "lock.2").exists()
     system.delete(key)
     assert any((system.folder / "run" / "volumes" / key / "data" / "data").iterdir()), "deleting keeps the data"
