@@ -58,9 +58,7 @@ def test_engines_stay_well_while_strangers_sit_at_the_controllers_port(system: S
     with Neighbour(IDLER, str(CONNECTIONS), str(port), "idle") as idler:
         wait_for(lambda: idler.said("HELD"), "he has tried")
         (renewals,) = system.sql("SELECT renewals FROM leases")[0]
-        wait_for(
-            lambda: system.sql("SELECT renewals FROM leases")[0][0] > renewals + 15, "the controller is at work"
-        )
+        wait_for(lambda: system.sql("SELECT renewals FROM leases")[0][0] > renewals + 15, "the controller is at work")
         other = system.create(name="other", model="dummy")
         system.wait_status(other, "running")
         assert memory(system.pid("controller")) < MEMORY * calm
