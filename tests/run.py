@@ -1,4 +1,4 @@
-"""`make test`, `make proof` and `make attacks`: set up what they need, run their parts side by side, close with a line for each.
+"""`make test`, `make proof`, `make attacks`: set up what they need, run their parts side by side, tell of each one.
 
 `tests/run.py NAME…` runs targets, or some of their parts. A part is a run of pytest, and a new one is a line of
 `PARTS`. What could not run on this machine is named at the end, and fails the run where CI is set.

@@ -28,7 +28,7 @@ def meet(peer, port):
     try:
         said = peer.recv(65536)
         # What a client says before it knows whom it talks to; a TLS hello begins with 0x16.
-        print(f"MET {port} {'tls' if said[:1] == b'\\x16' else said!r}", flush=True)
+        print("MET", port, "tls" if said[:1] == b"\\x16" else repr(said), flush=True)
         body = b'{"object": "list", "data": [{"id": "dummy"}]}'
         peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s" % (len(body), body))
     except OSError:

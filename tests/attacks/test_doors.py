@@ -118,5 +118,5 @@ def test_who_takes_the_port_of_a_dead_job_gets_no_prompt_and_no_secret(system: S
 
 
 def test_the_neighbour_is_nobody() -> None:
-    assert UID != os.getuid()
+    assert os.getuid() != UID
     assert Neighbour("import os; print(os.getuid(), os.getgroups())").wait() == [f"{UID} []"]
