@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test proof lint mutants soak chaos bench bench-scale bench-streams
+.PHONY: help venv demo demo-down clean test proof attacks lint mutants soak chaos bench bench-scale bench-streams
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test: venv ## Run the whole test suite, installing what it needs
 
 proof: venv ## Run the long searches: all schedules, each rule taken out, many examples, chaos
 	@$(PY) tests/run.py proof
+
+attacks: venv ## Attack a running installation as another user of its hosts
+	@$(PY) tests/run.py attacks
 
 lint: venv ## Check style, types and layers
 	@$(VENV)/bin/ruff format --check .

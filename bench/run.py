@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from bench import api_load, commit_to_sbatch, deciding, replacement, scale, steady, streams  # noqa: E402
+from bench import api_load, commit_to_sbatch, deciding, doors, replacement, scale, steady, streams  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
@@ -28,6 +28,7 @@ ON_SLURM: dict[str, Callable[[Site], Table]] = {
 }
 ALONE: dict[str, Callable[[Path], Table]] = {
     "deciding": deciding.measure,
+    "door": doors.measure,
     "running": steady.measure_simulated,
     "scale-1000": scale.measure_thousand,
     "api": api_load.measure,

@@ -1,0 +1,137 @@
+"""Both ends of a door for `doors.py`: `engine SOCKET` streams as vLLM does; `client PLAN` asks, and prints what it met.
+
+Clocks are one: every chunk carries the time at which it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+CHUNK = 200
+"""Bytes of a chunk."""
+BEAT = 0.02
+"""Seconds between two chunks of a stream."""
+ASK = b"GET / HTTP/1.1\r\nHost: engine\r\n\r\n"
+CLOCK = struct.Struct("d")
+READ = 65536
+
+
+async def engine(path: str) -> None:
+    """Stream to whoever asks, until the parent closes our input."""
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            due = time.monotonic()
+            while True:
+                writer.write(CLOCK.pack(time.monotonic()).ljust(CHUNK, b"."))
+                await writer.drain()
+                due += BEAT
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+        except (OSError, RuntimeError, asyncio.IncompleteReadError):  # uvloop: the handler is closed
+            pass
+        finally:
+            writer.close()
+
+    await asyncio.start_unix_server(stream, path, backlog=4096)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+def tls(plan: dict[str, Any]) -> ssl.SSLContext | None:
+    """Return the client's side of the door; `None` where there is none."""
+    if not plan["name"]:
+        return None
+    from api.contract.job.tls import Credentials, client_context  # noqa: PLC0415
+
+    return client_context(Credentials(plan["certificate"], plan["key"]), plan["authority"])
+
+
+async def reach(
+    plan: dict[str, Any], context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the door, or to the engine itself."""
+    if plan["port"] is None:
+        return await asyncio.open_unix_connection(plan["socket"])
+    return await asyncio.open_connection("127.0.0.1", plan["port"], ssl=context, server_hostname=plan["name"] or None)
+
+
+async def client(plan: dict[str, Any]) -> dict[str, Any]:
+    """Do what the plan says."""
+    context = tls(plan)
+    if plan["what"] == "connections":
+        return await _connections(plan, context)
+    return await _streams(plan, context)
+
+
+async def _streams(plan: dict[str, Any], context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Take streams for some seconds; tell how long chunks were under way."""
+    delays: list[float] = []
+    begin = time.monotonic() + plan["settle"]
+    end = begin + plan["seconds"]
+
+    async def take() -> None:
+        reader, writer = await reach(plan, context)
+        writer.write(ASK)
+        while True:
+            chunk = await reader.readexactly(CHUNK)
+            now = time.monotonic()
+            if now >= end:
+                break
+            if now >= begin:
+                delays.append(now - CLOCK.unpack_from(chunk)[0])
+        writer.transport.abort()
+
+    tasks = [asyncio.create_task(take()) for _ in range(plan["streams"])]
+    await asyncio.sleep(max(0.0, begin - time.monotonic()))
+    print("begin", flush=True)
+    await asyncio.sleep(plan["seconds"])
+    print("end", flush=True)
+    await asyncio.wait(tasks, timeout=5)
+    return {"delays": delays}
+
+
+async def _connections(plan: dict[str, Any], context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Open connections one after another on eight lanes, each until its first chunk; hold the last ones."""
+    print("begin", flush=True)
+    deadline = time.monotonic() + plan["seconds"]
+    made = 0
+
+    async def lane() -> None:
+        nonlocal made
+        while time.monotonic() < deadline:
+            reader, writer = await reach(plan, context)
+            writer.write(ASK)
+            await reader.readexactly(CHUNK)
+            writer.transport.abort()
+            made += 1
+
+    await asyncio.gather(*(lane() for _ in range(8)))
+    print("end", flush=True)
+    held = [await reach(plan, context) for _ in range(plan["hold"])]
+    print("held", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    for _, writer in held:
+        writer.transport.abort()
+    return {"made": made, "seconds": plan["seconds"]}
+
+
+def main(role: str, argument: str) -> None:
+    """Be one end."""
+    if role == "engine":
+        uvloop.run(engine(argument))
+    else:
+        print(json.dumps(uvloop.run(client(json.loads(Path(argument).read_text())))), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,200 @@
+"""The door beside no door, and beside nginx that ends the same mutual TLS before the same socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from api.contract.certificates import Authority
+from api.contract.job.tls import server_name
+from bench.door_worker import BEAT, CHUNK
+from bench.figures import Table, cpu_seconds, ms, percentile
+
+ROOT = Path(__file__).resolve().parents[1]
+TOKEN = "af-z42chr-7f96e9xf-0-1"
+STREAMS = (1, 64, 256)
+SECONDS, SETTLE = 6.0, 1.5
+IDLE = 1000
+NGINX = "/usr/sbin/nginx"
+MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
+CPU_GOAL, DELAY_GOAL = 2.5, 0.3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the engine, and the processes that it costs."""
+
+    name: str
+    port: int | None
+    pids: tuple[int, ...] = ()
+
+    def cpu(self) -> float:
+        """Seconds of processor so far."""
+        return sum(map(cpu_seconds, self.pids))
+
+    def memory(self) -> int:
+        """Proportional set size in kB: what the workers of nginx share is counted once."""
+        rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in self.pids)
+        return sum(int(line.split()[1]) for lines in rollups for line in lines if line.startswith("Pss:"))
+
+
+def measure(folder: Path) -> Table:
+    """Ask all three ways in turn, with as many streams at a time."""
+    table = Table(
+        f"The door (streams of {CHUNK} bytes a {BEAT * 1000:.0f} ms, before one engine on a Unix socket)",
+        ("way", "streams", "chunks/s", "CPU µs a chunk", "p50 ms", "p99 ms", "connections/s", "kB a held one"),
+    )
+    authority = Authority(os.urandom(32))
+    with ExitStack() as stack:
+        socket_path = folder / "engine.sock"
+        stack.enter_context(_engine(socket_path))
+        ways = [Way("none", None), stack.enter_context(_door(authority, socket_path, folder))]
+        if Path(NGINX).exists() and Path(MODULE).exists():
+            ways.append(stack.enter_context(_nginx(authority, socket_path, folder)))
+        else:
+            table.notes.append("nginx with its stream module is not installed: it is left out.")
+        ask = _asker(authority, socket_path, folder)
+        found: dict[tuple[str, int], tuple[float, float]] = {}
+        for streams in STREAMS:
+            for way in ways:
+                found[way.name, streams] = _streams(table, ask, way, streams)
+        for way in ways:
+            _connections(table, ask, way)
+    for streams in STREAMS:
+        cpu, delay = found["door", streams]
+        if ("nginx", streams) in found:
+            table.goal(
+                f"CPU a chunk, {streams} streams, beside nginx", cpu / found["nginx", streams][0], CPU_GOAL, "times"
+            )
+        added = (delay - found["none", streams][1]) * 1000
+        table.goal(f"delay that it adds, p50, {streams} streams", added, DELAY_GOAL, "ms")
+    return table
+
+
+Asker = Callable[..., dict[str, Any]]
+
+
+def _asker(authority: Authority, socket_path: Path, folder: Path) -> Asker:
+    credentials = authority.client("api")
+
+    def ask(way: Way, at: Callable[[str], None], **plan: Any) -> dict[str, Any]:
+        """Run the client; `at` is called with each word that it says on its way."""
+        told = {"socket": str(socket_path), "port": way.port, "name": "" if way.port is None else server_name(TOKEN)}
+        file = folder / "plan.json"
+        file.write_text(json.dumps(told | asdict(credentials) | {"authority": authority.certificate} | plan))
+        command = [sys.executable, str(ROOT / "bench" / "door_worker.py"), "client", str(file)]
+        with _process(command) as client:
+            assert client.stdout is not None and client.stdin is not None
+            for line in client.stdout:
+                if line.startswith("{"):
+                    return dict(json.loads(line))
+                at(line.strip())
+                if line.strip() == "held":
+                    client.stdin.write("\n")
+                    client.stdin.flush()
+        raise RuntimeError(f"the client of {way.name} ended without a word")
+
+    return ask
+
+
+def _streams(table: Table, ask: Asker, way: Way, streams: int) -> tuple[float, float]:
+    used: list[float] = []
+    answer = ask(way, lambda _: used.append(way.cpu()), what="streams", streams=streams, seconds=SECONDS, settle=SETTLE)
+    delays = answer["delays"]
+    cpu = (used[1] - used[0]) / len(delays)
+    middle = percentile(delays, 0.5)
+    cells = (f"{len(delays) / SECONDS:,.0f}", f"{cpu * 1e6:.0f}", f"{middle * 1000:.2f}", ms(percentile(delays, 0.99)))
+    table.add(way.name, str(streams), *cells, "", "")
+    return cpu, middle
+
+
+def _connections(table: Table, ask: Asker, way: Way) -> None:
+    before = way.memory()
+    memory: dict[str, int] = {}
+    plan = {"what": "connections", "seconds": 4.0, "hold": IDLE}
+    answer = ask(way, lambda word: memory.update({word: way.memory()}), **plan)
+    held = (memory["held"] - before) / IDLE
+    table.add(way.name, "", "", "", "", "", f"{answer['made'] / answer['seconds']:,.0f}", f"{held:.0f}")
+
+
+@contextmanager
+def _process(command: list[str], **more: Any) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, **more
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _engine(path: Path) -> Iterator[None]:
+    with _process([sys.executable, str(ROOT / "bench" / "door_worker.py"), "engine", str(path)]) as engine:
+        assert engine.stdout is not None and engine.stdout.readline() == "ready\n"
+        yield
+
+
+@contextmanager
+def _door(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
+    own = authority.door(TOKEN)
+    told = asdict(own) | {"authority": authority.certificate, "port": None, "socket": str(path)}
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        descriptor, port = listener.fileno(), listener.getsockname()[1]
+        command = [sys.executable, "-m", "controller.wrapper", "door", str(descriptor)]
+        with _process(command, pass_fds=[descriptor], cwd=folder) as door:
+            assert door.stdin is not None
+            door.stdin.write(json.dumps(told) + "\n1")
+            door.stdin.flush()
+            yield Way("door", port, (door.pid,))
+
+
+@contextmanager
+def _nginx(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
+    own = authority.door(TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    for name, text in {"key": own.key, "certificate": own.certificate, "authority": authority.certificate}.items():
+        (folder / f"{name}.pem").touch(mode=0o600)
+        (folder / f"{name}.pem").write_text(text)
+    (folder / "nginx.conf").write_text(
+        f"""load_module {MODULE}; daemon off; worker_processes 1; pid {folder}/nginx.pid; user root;
+        error_log {folder}/nginx.log; events {{ worker_connections 8192; }}
+        stream {{ server {{ listen 127.0.0.1:{port} ssl backlog=4096; proxy_pass unix:{path}; tcp_nodelay on;
+          ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
+          ssl_client_certificate {folder}/authority.pem; ssl_verify_client on; }} }}"""
+    )
+    with _process([NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as nginx:
+        deadline = time.monotonic() + 20
+        while not (workers := _children(nginx.pid)) or not _listens(port):
+            if time.monotonic() > deadline:
+                raise RuntimeError((folder / "nginx.log").read_text())
+            time.sleep(0.05)
+        try:
+            yield Way("nginx", port, tuple(workers))
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
