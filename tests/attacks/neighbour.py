@@ -30,7 +30,8 @@ def meet(peer, port):
         # What a client says before it knows whom it talks to; a TLS hello begins with 0x16.
         print("MET", port, "tls" if said[:1] == b"\\x16" else repr(said), flush=True)
         body = b'{"object": "list", "data": [{"id": "dummy"}]}'
-        peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s" % (len(body), body))
+        head = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n" % len(body)
+        peer.sendall(head + body)
     except OSError:
         pass
     peer.close()
@@ -175,7 +176,7 @@ def sockets_of(pids: Sequence[int]) -> list[tuple[str, str, int]]:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                target = os.readlink(link)
+                target = str(link.readlink())
             except OSError:
                 continue
             if target.startswith("socket:["):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from api.contract.certificates import Authority
-from api.contract.identity import secret
+from api.contract.doorless import secret
 from tests.cluster.system import System, wait_for
 
 pytestmark = pytest.mark.attacks
