@@ -1,7 +1,7 @@
 """A Slurm that is answered from memory, and installations with as many services at rest as are asked for.
 
 Its texts go through the controller's real parsers; every job runs at once on one of 30 nodes, as if its engine were
-the one stub.
+the one stub, behind a door of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import socket
 import sqlite3
 import sys
 import time
@@ -23,11 +22,10 @@ from subprocess import PIPE, Popen
 from typing import Any
 
 from api.contract.database import open_database
-from api.contract.doorless import secret
 from api.contract.identity import load_keys, new_id
 from api.contract.settings import Settings
 from bench.installation import Installation
-from bench.stub_engine import DEAD
+from bench.stub_engine import tell
 from controller.app import Controller, build
 from controller.installation import installation_on
 from controller.slurm.argv import LIST_FIELDS
@@ -100,6 +98,7 @@ class SimulatedSlurm(ProcessRunner):
         now = int(time.time())
         self._jobs[token] = Running(number, now, now + DAY)
         self._lines[token] = _line(token, self._jobs[token])
+        tell(self._port, f"LIVE {token} {self._key.hex()}")
         write_job_files(Path(argv[-3]), number, self._port)
         return f"{number}\n"
 
@@ -111,8 +110,7 @@ class SimulatedSlurm(ProcessRunner):
 
     def _end(self, token: str, state: str) -> None:
         """Show a job as ended, for as long as Slurm would; its engine answers no more."""
-        with socket.create_connection(("127.0.0.1", self._port)) as engine:
-            engine.sendall(DEAD + secret(self._key, token).encode())
+        tell(self._port, f"DEAD {token}")
         self._lines[token] = _line(token, self._jobs.pop(token), state)
         self._ended.append((time.monotonic(), token))
 
@@ -182,7 +180,9 @@ def running_jobs(state_dir: Path) -> dict[str, Running]:
 async def simulated_controller(settings: Settings, port: int) -> Controller:
     """Build the real controller on the simulated Slurm."""
     installation = await installation_on(await open_database(settings.database_url), settings)
-    slurm = SimulatedSlurm(port, running_jobs(settings.state_dir), load_keys(settings.key_file)[-1])
+    jobs, key = running_jobs(settings.state_dir), load_keys(settings.key_file)[0]
+    tell(port, *(f"LIVE {token} {key.hex()}" for token in jobs))
+    slurm = SimulatedSlurm(port, jobs, key)
     return build(replace(installation, runner=slurm))
 
 

@@ -235,7 +235,8 @@ class HttpProbes:
     async def _probe(self, watched: _Watched) -> float:
         """Ask an engine; return in how many seconds it is to be asked again."""
         target, before = watched.target, watched.latest
-        watched.latest = await self._look(target, before.failures if before is not None else 0, missed=watched.missed)
+        failures = before.failures if before is not None else 0
+        watched.latest = await self._look(target, failures, missed=watched.missed, served=watched.ever_ready)
         ready = watched.latest.ready
         if watched.known != ready or (watched.ever_ready and not ready):
             self._wake(watched.service_id)
@@ -252,8 +253,10 @@ class HttpProbes:
         is_old = told.age is None or told.age >= OLD_VERDICT
         return is_old and await _connect(target) is None
 
-    async def _look(self, target: Target, failures: int, *, missed: bool = False) -> Probe:
-        """Probe once, after so many failures in a row. `missed`: its job is, on the cluster.
+    async def _look(self, target: Target, failures: int, *, missed: bool = False, served: bool = False) -> Probe:
+        """Probe once, after so many failures in a row.
+
+        `missed`: its job is, on the cluster. `served`: it has been ready, and so was known to serve its model.
 
         Raises `OSError` if this host could not ask.
         """
@@ -269,7 +272,7 @@ class HttpProbes:
         elif target.health.kind == "tcp":
             trouble = await _connect(target)
         else:
-            trouble = await self._ask(target)
+            trouble = await self._ask(target, served=served)
         ready = trouble is None
         return Probe(
             at=self._clock.now(),
@@ -279,14 +282,14 @@ class HttpProbes:
             is_own=ready and (target.way.has_door or target.model is not None),
         )
 
-    async def _ask(self, target: Target) -> str | None:
+    async def _ask(self, target: Target, *, served: bool) -> str | None:
         """Ask over HTTP; return what is wrong, `None` if all is well. Raises `OSError` if this host could not ask."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
                 return f"{target.health.path} answered {status}"
-            if target.model is None:
-                return None
+            if target.model is None or (served and target.way.has_door):
+                return None  # behind one door there is one engine all the while
             status, body = await self._get(target, "/v1/models")
         except AskingError as error:
             if is_own_trouble(error):

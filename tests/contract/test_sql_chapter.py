@@ -144,7 +144,7 @@ class Controller:
             )
         )  # fmt: skip
         await connection.execute(
-            insert(EndpointRow).values(**place, models=[], host=f"n{replica + 1}", port=8000, state="ready")
+            insert(EndpointRow).values(**place, models=[], host=f"n{replica + 1}", port=8000, door="k1", state="ready")
         )
 
 

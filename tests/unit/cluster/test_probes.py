@@ -316,7 +316,7 @@ async def test_a_probe_that_breaks_is_made_again(
 ) -> None:
     ask = HttpProbes._ask
 
-    async def broken(self: HttpProbes, target: Target) -> str | None:
+    async def broken(self: HttpProbes, target: Target, *, served: bool) -> str | None:
         monkeypatch.setattr(HttpProbes, "_ask", ask)
         raise RuntimeError("never thought of")
 
@@ -642,3 +642,17 @@ async def test_what_is_not_probed_any_more_is_not_watched_either(watch: Watch) -
                 await asyncio.sleep(0.01)
         watch.probes.forget(TOKEN)
         assert watch.probes.watches.held == 0
+
+
+async def test_through_a_door_the_model_is_asked_for_until_it_was_there(watch: Watch) -> None:
+    """What answers there is one engine all the while, and each request costs a handshake."""
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(spec()))
+        await watch.until(ready=True)
+        asked = len([head for head in engine.heads if "/v1/models" in head])
+        before = len(engine.heads)
+        async with asyncio.timeout(60):
+            while len(engine.heads) < before + 3:
+                await asyncio.sleep(0.01)
+        assert len([head for head in engine.heads if "/v1/models" in head]) == asked == 1
