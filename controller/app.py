@@ -108,8 +108,7 @@ class Controller:
 
     def _watches(self) -> int:
         """Return how many doors may be watched: the rest of the descriptors is for all else."""
-        chosen = self._settings.controller.watches
-        return limit() // 2 if chosen is None else chosen
+        return min(self._settings.controller.watches, limit() // 2)
 
     def _look_at_once(self) -> None:
         if self._leading is not None:

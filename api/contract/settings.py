@@ -117,9 +117,9 @@ class ControllerSettings:
     """Every service is looked at this often even if nothing woke it."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     """Services worked on at the same time."""
-    watches: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
-    """Doors of engines that are watched, a connection each; the others are probed by turns. `None`: as many as half of
-    the descriptors that the process may have."""
+    watches: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 20_000
+    """Doors of engines that are watched, a connection each, but for half of the descriptors at most; the others are
+    probed by turns."""
     submit_burst: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 50
     """Jobs that are submitted at once; what is more waits for its turn."""
     submit_rate: Annotated[float, msgspec.Meta(ge=0.01, le=10_000)] = 10.0

@@ -144,8 +144,9 @@ class Neighbour:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.lines.append(line.rstrip("\n"))
+        with self._process.stdout as said:
+            for line in said:
+                self.lines.append(line.rstrip("\n"))
 
     def said(self, beginning: str) -> list[str]:
         """Return the lines that begin so."""

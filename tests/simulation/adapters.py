@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection, Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from api.contract.job.parameters import Door
 from api.contract.job.token import prefix
 from api.contract.launch import Health, Submission
 from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
@@ -315,12 +316,16 @@ class SimProbes:
         return changed
 
 
+KEY = "key"
+"""The id of the one key under which doors are made."""
+
+
 class SimKeys:
-    """The secret of an attempt is its token; no service asks for a door."""
+    """The secret of an attempt is its token, and so is all that its door shows."""
 
     @staticmethod
-    def door(token: str, key: str) -> None:
-        return None
+    def door(token: str, key: str) -> Door | None:
+        return Door(certificate=token, key=token, authority=token, id=key) if key == KEY else None
 
     @staticmethod
     def secret(token: str) -> str:

@@ -20,6 +20,7 @@ from controller.core.attempt import Attempt
 from controller.lease import SqlLeaseRecords
 from controller.store import ATTEMPT_FIELDS, SqlStore
 from controller.wanted import Wanted
+from tests.simulation.adapters import KEY
 from tests.simulation.database import INSTALLATION, SimService
 
 RECIPE = """
@@ -95,7 +96,7 @@ class SqlDatabase:
         self._folder = Path(tempfile.mkdtemp(prefix="af-sim-"))
         self._file = self._folder / "ai-factory.db"
         shutil.copyfile(template() / "ai-factory.db", self._file)
-        self._wanted = Wanted(INSTALLATION, Library((template() / "recipes",), {}), SlurmSettings())
+        self._wanted = Wanted(INSTALLATION, Library((template() / "recipes",), {}), SlurmSettings(), lambda: KEY)
         self._open()
 
     def _open(self) -> None:

@@ -43,6 +43,7 @@ class Handler(socketserver.StreamRequestHandler):
             for _ in range(int(words[1])):
                 self.wfile.write(b"x" * 1_000_000)
         elif words[0] == b"die":
+            print("dies", flush=True)
             time.sleep(1.0)
             self.wfile.write(b"x" * 100_000)
             os._exit(3)

@@ -255,8 +255,8 @@ def test_a_definition_is_built_for_real(run: Any, tmp_path: Path) -> None:
     assert [path.suffix for path in kept] == [".json", ".lock", ".seen", ".sif", ".used"]
     record = json.loads(kept[0].read_text())
     assert (record["source"], record["definition"]) == (None, DEFINITION)
-    assert record["sha256"] == hashlib.sha256(kept[2].read_bytes()).hexdigest()
-    assert job.state["image"] == kept[2].stem
+    assert record["sha256"] == hashlib.sha256(kept[3].read_bytes()).hexdigest()
+    assert job.state["image"] == kept[3].stem
 
 
 def _text(path: Path) -> str:

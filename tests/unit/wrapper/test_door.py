@@ -217,9 +217,8 @@ class TestWhatPasses:
         """They are still in the door when it has ended."""
         doorman, engine = door_of(served), engine_of(served)
         with knock(served) as line:
-            before = served.stdout.count("called")
             line.send(b"die\n")
-            until(lambda: served.stdout.count("called") > before)
+            until(lambda: "dies" in served.stdout)
             os.kill(doorman, signal.SIGSTOP)
             until(lambda: not alive(engine))
             time.sleep(0.3)
