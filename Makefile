@@ -23,7 +23,7 @@ demo-down: ## Stop everything that `make demo` started
 	@if [ -x $(PY) ]; then $(PY) deploy/demo/demo.py down; else echo "nothing to stop"; fi
 
 clean: demo-down ## Remove everything that was set up, .venv included
-	@rm -rf .local $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .local $(VENV) $(VENV)s .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 test: venv ## Run the whole test suite, installing what it needs
 	@$(PY) tests/run.py test
