@@ -177,7 +177,7 @@ class System:
 
     def prompt(self, key: str, text: str) -> dict[str, Any]:
         """Send a prompt."""
-        answer = self.client.post(f"/api/v1/vllm/{key}/prompt", json={"prompt": text})
+        answer = self.client.post(f"/api/v1/vllm/{key}/prompt", json={"prompt": text}, timeout=PATIENCE)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
