@@ -9,6 +9,9 @@ from pathlib import Path
 from api.cli.terminal.console import Console
 from api.contract.settings import PREFIX, Settings, process_environment
 
+UNIX = "unix:"
+"""What the address of a server begins with that is a Unix socket's path."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
@@ -33,6 +36,11 @@ class Context:
 
 
 def server_url(settings: Settings) -> str:
-    """Return the address under which this host reaches the API of the settings."""
+    """Return how the command line on this host reaches the API of the settings: `http://…`, or `unix:PATH`."""
+    return f"{UNIX}{settings.api_socket}" if settings.api.require_key else tcp_url(settings)
+
+
+def tcp_url(settings: Settings) -> str:
+    """Return the address under which everything else on this host reaches the API of the settings."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.api.host, settings.api.host)  # noqa: S104
     return f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"

@@ -57,15 +57,19 @@ class Acceptor:
 
     def start(self) -> None:
         """Accept from now on."""
+        self._listening.setblocking(False)
+        if self._listening.family != socket.AF_UNIX:
+            self._prepare_tcp()
+        self._loop.add_reader(self._listening, self._accept)
+
+    def _prepare_tcp(self) -> None:
         try:
             is_told = self._peers.work()
         except OSError:
             is_told = False
         if not is_told:
             log.warning("the kernel does not tell whose connections are: all are strangers'. Run: modprobe tcp_diag")
-        self._listening.setblocking(False)
         self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
-        self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
         """Stop listening; connections that were accepted go on."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from api.contract.job.parameters import Image, Text
+from api.contract.job.parameters import Image, Text, hold
 
 Access = Literal["door", "direct"]
 """How an engine is reached: through its job's door, to those who prove themselves, or on a port of its own."""
@@ -134,3 +134,9 @@ class LaunchSpec:
     def has_door(self) -> bool:
         """Whether its jobs have doors: not where nothing listens."""
         return self.access == "door" and self.health is not None
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether its engines listen on a port of loopback behind their doors: they take no socket."""
+        check = self.health.command if self.health is not None else ()
+        return self.has_door and not hold((*self.command, *self.environment.values(), *check), "socket")

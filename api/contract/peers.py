@@ -1,4 +1,4 @@
-"""Whose socket is at the other end of a TCP connection from this host: one question to the kernel, sock_diag(7)."""
+"""Whose socket is at the other end of a connection from this host: of TCP one question to the kernel, sock_diag(7)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ _REST_OF_ID = struct.Struct("=III")
 _PEERS_PORT, _UID_AND_INODE = 6, 64
 """Where they stand in inet_diag_msg."""
 
+_UCRED = struct.Struct("=iII")
+"""ucred: pid, uid, gid of who connected (unix(7), SO_PEERCRED)."""
+
 SocketAddress = Any
 """As `socket` gives it for IPv4 and IPv6."""
 
@@ -41,6 +44,8 @@ class Peer:
     uid: int | None
     """The user of this host whose socket it is; `None`: it is no living socket of this host."""
     address: str
+    is_unix: bool = False
+    """Whether it came by a Unix socket, which no relay of TCP connections opens."""
 
 
 class Peers:
@@ -57,6 +62,9 @@ class Peers:
 
     def of(self, connection: socket.socket) -> Peer:
         """Return who is at the other end; raises `OSError` if it has gone, or this host can't ask."""
+        if connection.family == socket.AF_UNIX:
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            return Peer(uid=_UCRED.unpack(credentials)[1], address="", is_unix=True)
         own, peer = connection.getsockname(), connection.getpeername()
         return Peer(uid=self.uid(peer, own), address=str(peer[0]))
 

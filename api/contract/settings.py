@@ -21,6 +21,8 @@ Pause = Annotated[float, msgspec.Meta(gt=0, le=10**7)]
 Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
 """Seconds."""
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+LONGEST_SOCKET = 107
+"""Bytes in the path of a Unix socket (unix(7), sun_path)."""
 
 
 class SettingsError(ExitError):
@@ -38,6 +40,8 @@ class ApiSettings:
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8001
     admin_key_file: Path | None = None
     """File of mode 0600 with the administrator's key; sent by clients as `Authorization: Bearer KEY`."""
+    require_key: bool = False
+    """Over TCP the operator's own connections need the key too; the command line comes by a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,11 @@ class Settings:
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Changes of this site to recipes, by path: merged over the YAML file before it is checked."""
 
+    @property
+    def api_socket(self) -> Path:
+        """Where the API serves the command line with `api.require_key`."""
+        return self.state_dir / "api.sock"
+
 
 def load(
     flags: Mapping[str, str] | None = None,
@@ -270,7 +279,24 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     ports = settings.slurm.port_range
     if ports is not None and ports[0] > ports[1]:
         raise SettingsError(f"slurm.port_range must run from low to high, not {ports[0]} to {ports[1]}.")
+    if settings.api.require_key:
+        _check_key_required(settings)
     return settings
+
+
+def _check_key_required(settings: Settings) -> None:
+    """Raise `SettingsError` where the API would serve nobody over TCP, or the command line over no socket."""
+    if settings.api.admin_key_file is None:
+        raise SettingsError(
+            "api.require_key is true, and there is no administrator's key to ask for. "
+            "Make one (umask 077; openssl rand -hex 32 > FILE) and set api.admin_key_file to it."
+        )
+    size = len(os.fsencode(settings.api_socket))
+    if size > LONGEST_SOCKET:
+        raise SettingsError(
+            f"state_dir ({settings.state_dir}) is too long for api.require_key: the socket {settings.api_socket} in it "
+            f"has {size} bytes, and may have {LONGEST_SOCKET}. Set state_dir to a shorter path."
+        )
 
 
 def _absolute(path: object) -> str:

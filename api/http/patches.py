@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from api.contract.recipes.size import size_problem
 from api.http.requests import config_problems
 from api.web.bodies import read_object, string_type
 from api.web.errors import ApiError, InvalidError, Problem
 
-LARGEST_CONFIG = 1024 * 1024
-"""Bytes: patch by patch a config could grow without an end."""
 _KNOWN = ("config", "replicas", "desired_state")
 
 
@@ -31,8 +29,8 @@ class Patch:
         merged = config if self.config is UNSET else merge(config, self.config)
         if self.replicas is not UNSET and "replicas" in merged:
             merged = merge(merged, {"replicas": self.replicas})
-        if len(json.dumps(merged)) > LARGEST_CONFIG:
-            raise ApiError(413, "The config would be larger than 1 MiB. Take something out of it.")
+        if merged != config and (problem := size_problem(merged)) is not None:
+            raise ApiError(413, f"The config would be too large. {problem}")
         return merged
 
     def said(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import UNSET
 
 from api.contract.identity import SERVICE_NAME
+from api.contract.recipes.size import size_problem
 from api.web.bodies import dict_type, read_object, string_type
 from api.web.errors import ApiError, InvalidError, Problem
 
@@ -95,6 +96,8 @@ def config_problems(value: Any) -> Iterator[Problem]:
         yield dict_type(loc, value)
     elif _has_nul(value):
         yield Problem(loc=loc, msg="The character NUL can't stand in a config; take it out", type="value_error")
+    elif (problem := size_problem(value)) is not None:
+        yield Problem(loc=loc, msg=problem, type="value_error")
 
 
 def _has_nul(value: Any) -> bool:

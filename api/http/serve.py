@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 
 import uvloop
@@ -14,7 +15,7 @@ from api.contract.database import open_database
 from api.contract.descriptors import raise_limit
 from api.contract.exits import ExitError
 from api.contract.keyring import Keyring
-from api.contract.listen import listen
+from api.contract.listen import listen, listen_locally
 from api.contract.settings import Settings, load, process_environment
 from api.contract.trust import require_trust
 from api.http.app import create_app
@@ -61,16 +62,20 @@ async def serve_api(settings: Settings) -> None:
         # Made where there is none, so not before the database is known to have an installation.
         keyring = Keyring(settings.key_file)
         keyring.load()
-        listening = listen(
-            settings.api.host,
-            settings.api.port,
-            who="The API",
-            remedy="Stop what listens there, or set api.port (api.host) to another.",
-        )
+        listening = _listen(settings)
         app = create_app(settings, database, guard=guard, keyring=keyring, environment=process_environment())
         await serve(app, listening)
     finally:
         await database.close()
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Listen where the settings say. Raises `PortError`."""
+    remedy = "Stop what listens there, or set api.port (api.host) to another."
+    listening = [listen(settings.api.host, settings.api.port, who="The API", remedy=remedy)]
+    if settings.api.require_key:
+        listening.append(listen_locally(settings.api_socket, who="The API"))
+    return listening
 
 
 def _say(error: ExitError) -> int:

@@ -6,6 +6,9 @@ Two things open the guard:
 - the administrator's key, from anywhere: `Authorization: Bearer KEY`;
 - being the operator: a connection from this host whose other end is a socket of our own uid.
 
+With `api.require_key` the second counts on the API's Unix socket alone: whoever reaches a relay of the operator's user
+(`ssh -L`, a notebook server's proxy) comes to us by TCP as the operator.
+
 The second must hold against web pages too, for the operator's browser has the operator's uid. So without the key,
 a request's `Host` must be the address that it came to, a loopback address or a name of this host (a page that rebinds
 its own name to us can't choose that), its `Origin`, if it has one, must be that same host, and its `Sec-Fetch-Site`
@@ -39,7 +42,7 @@ from api.web.peers import STATE_KEY
 OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
 
-
+SEND_KEY = "Send the administrator's key: `Authorization: Bearer KEY`."
 OWN_SITE = (b"same-origin", b"none")
 """What browsers say in Sec-Fetch-Site of requests that no page of another origin began (W3C Fetch Metadata)."""
 
@@ -53,9 +56,13 @@ class UnsafeError(ExitError):
 class Guard:
     """The guard of all routes: lets those in who may ask, and says to the others what is missing."""
 
-    def __init__(self, *, uid: int, key: str | None, hosts: frozenset[str]) -> None:
-        """`uid` is the operator's, `key` the administrator's key, `hosts` the names that mean this host."""
+    def __init__(self, *, uid: int, key: str | None, hosts: frozenset[str], requires_key: bool = False) -> None:
+        """`uid` is the operator's, `key` the administrator's key, `hosts` the names that mean this host.
+
+        `requires_key`: over TCP the operator needs the key too.
+        """
         self._uid = uid
+        self._requires_key = requires_key
         self._key = None if key is None else f"Bearer {key}".encode()
         self._hosts = hosts
 
@@ -72,6 +79,8 @@ class Guard:
         peer = scope["state"].get(STATE_KEY)
         if not isinstance(peer, Peer) or peer.uid != self._uid:
             return self._stranger()
+        if self._requires_key and not peer.is_unix:
+            return _unauthorized("Over TCP everybody needs the administrator's key here (api.require_key). " + SEND_KEY)
         return self._lured(scope)
 
     def _has_key(self, authorization: bytes) -> bool:
@@ -79,12 +88,13 @@ class Guard:
 
     def _stranger(self) -> ApiError:
         how = (
-            "Send the administrator's key: `Authorization: Bearer KEY`."
+            SEND_KEY
             if self._key is not None
             else "Others need a key, which the operator sets up with api.admin_key_file."
         )
-        detail = f"Without a key only connections of the operator's own user on this host are served. {how}"
-        return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        return _unauthorized(
+            f"Without a key only connections of the operator's own user on this host are served. {how}"
+        )
 
     def _lured(self, scope: Scope) -> ApiError | None:
         """Return why the operator's browser may have been lured into asking; `None` if it has not."""
@@ -128,7 +138,8 @@ def guard_of(settings: ApiSettings, uid: int) -> Guard:
             "or set api.host to 127.0.0.1."
         )
     own = socket.gethostname().lower()
-    return Guard(uid=uid, key=key, hosts=frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()}))
+    names = frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()})
+    return Guard(uid=uid, key=key, hosts=names, requires_key=settings.require_key)
 
 
 def read_admin_key(path: Path) -> str:
@@ -162,6 +173,10 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return bool(found) and all(ipaddress.ip_address(item[4][0]).is_loopback for item in found)
+
+
+def _unauthorized(detail: str) -> ApiError:
+    return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _all(scope: Scope, name: bytes) -> list[bytes]:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 from litestar import Litestar
@@ -22,8 +22,11 @@ GRACE_SECONDS = 3
 log = logging.getLogger(__name__)
 
 
-async def serve(app: Litestar, listening: socket.socket) -> None:
-    """Serve until TERM or INT. `app.state.end_streams` ends what would last for as long as its clients listen."""
+async def serve(app: Litestar, listening: Sequence[socket.socket]) -> None:
+    """Serve on all of these until TERM or INT.
+
+    `app.state.end_streams` ends what would last for as long as its clients listen.
+    """
     config = uvicorn.Config(
         app,
         http=TimelyProtocol,
@@ -37,8 +40,9 @@ async def serve(app: Litestar, listening: socket.socket) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     _outlive_signals()
-    log.info("listening on %s port %s", *listening.getsockname()[:2])
-    await Server(config, app.state.end_streams).serve(sockets=[listening])
+    for each in listening:
+        log.info("listening on %s", _shown(each))
+    await Server(config, app.state.end_streams).serve(sockets=list(listening))
 
 
 class Server(uvicorn.Server):
@@ -74,6 +78,11 @@ class Server(uvicorn.Server):
             acceptor.close()
         await self._end_streams()
         await super().shutdown(sockets)
+
+
+def _shown(listening: socket.socket) -> str:
+    address = listening.getsockname()
+    return str(address) if listening.family == socket.AF_UNIX else f"{address[0]} port {address[1]}"
 
 
 def _outlive_signals() -> None:

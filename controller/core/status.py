@@ -24,6 +24,11 @@ from controller.core.situation import Situation
 Draft = tuple[str, Truth, str, str]
 """Type, status, reason, message of a condition."""
 
+ON_LOOPBACK = (
+    "Its engine listens on a port of loopback behind its door, where all users of its node reach it too. "
+    "If it can listen on a Unix socket, say {socket} in the recipe."
+)
+
 
 def status(situation: Situation, standings: Sequence[Standing]) -> Status:
     """Return the status of a service after this pass; conditions keep their time while their truth stays."""
@@ -60,6 +65,8 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
 def _accepted(desired: Desired) -> Draft:
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
+    if desired.spec is not None and desired.spec.is_on_loopback:
+        return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
     return "Accepted", Truth.TRUE, "Valid", ""
 
 

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.contract.job.parameters import Parameters, Text
+from api.contract.job.parameters import Parameters, hold
 from controller.wrapper import ports
 from controller.wrapper.door.loopback import LoopbackPort
 
@@ -40,12 +40,7 @@ class EngineAddress:
 def asks_for(parameters: Parameters, value: str) -> bool:
     """Tell whether the engine, or what is run beside it, is given a runtime value."""
     check = parameters.check.command if parameters.check is not None else ()
-    texts = (*parameters.command, *parameters.environment.values(), *check)
-    return any(_has(text, value) for text in texts)
-
-
-def _has(text: Text, value: str) -> bool:
-    return not isinstance(text, str) and {"runtime": value} in text
+    return hold((*parameters.command, *parameters.environment.values(), *check), value)
 
 
 def _accepts(path: Path) -> bool:

@@ -19,7 +19,7 @@ af_begin() {
   trap - EXIT
   set +eu
   find_python "$af_python"
-  [ -n "$af_found" ] || af_give_up "$1" PythonMissing "No Python 3.9 or later was found" "$(af_search)" \
+  [ -n "$af_found" ] || af_give_up "$1" PythonMissing "No Python 3.9 or later with ctypes, json and ssl was found" "$(af_search)" \
     "Set slurm.python to one that every node has, or load one by slurm.prologue."
   af_is_whole || af_give_up "$1" WrapperChanged "$af_wrapper is not what was submitted, or can't be read," \
     "Its SHA-256 must begin as its name says. See who may write there: ai-factory doctor"

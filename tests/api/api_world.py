@@ -128,13 +128,14 @@ class World:
     app: Litestar
     client: httpx.AsyncClient = field(init=False)
     uid: int | None = OWN_UID
+    is_unix: bool = False
 
     def __post_init__(self) -> None:
         transport = httpx.ASGITransport(app=self._served, raise_app_exceptions=True)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8001")
 
     async def _served(self, scope: Any, receive: Any, send: Any) -> None:
-        scope["state"] = {STATE_KEY: Peer(uid=self.uid, address="127.0.0.1")}
+        scope["state"] = {STATE_KEY: Peer(uid=self.uid, address="127.0.0.1", is_unix=self.is_unix)}
         await self.app(scope, receive, send)
 
     @asynccontextmanager
@@ -310,8 +311,8 @@ def condition(kind: str, status: Truth, reason: str, message: str = "") -> Condi
     return Condition(type=kind, status=status, reason=reason, message=message, since=1.0, generation=1)
 
 
-def new_app(settings: Settings, database: Database, *, key: str | None = None) -> Litestar:
-    guard = Guard(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}))
+def new_app(settings: Settings, database: Database, *, key: str | None = None, requires_key: bool = False) -> Litestar:
+    guard = Guard(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}), requires_key=requires_key)
     keyring = keyring_of(settings.key_file, KEY)
     return create_app(
         settings, database, guard=guard, keyring=keyring, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}

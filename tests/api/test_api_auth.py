@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_servers import LiveServer, start_server
+from api_servers import LiveServer, spawn_server, start_server
 from api_world import OWN_UID, World, new_app
 
 from api.contract.settings import ApiSettings
@@ -159,6 +160,38 @@ async def test_with_the_key_neither_matters(keyed: World) -> None:
     assert (await keyed.get("/api/v1/services", headers=headers)).status_code == 200
 
 
+@pytest.fixture
+async def demanding(world: World) -> Any:
+    """The same API, which demands the key over TCP."""
+    app = new_app(world.settings, world.database, key="the-key", requires_key=True)
+    other = World(world.settings, world.database, app)
+    async with other.running():
+        yield other
+
+
+async def test_over_tcp_the_operator_needs_the_key_where_it_is_required(demanding: World) -> None:
+    answer = await demanding.get("/api/v1/services")
+    assert answer.status_code == 401
+    assert "api.require_key" in answer.json()["detail"]
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert (await demanding.get("/health")).json() == {"status": "healthy"}
+    right = {"Authorization": "Bearer the-key"}
+    assert (await demanding.get("/api/v1/services", headers=right)).status_code == 200
+
+
+async def test_on_the_socket_the_operator_needs_no_key(demanding: World) -> None:
+    demanding.is_unix = True
+    assert (await demanding.get("/api/v1/services", headers={"Host": "localhost"})).status_code == 200
+    lured = await demanding.get("/api/v1/services", headers={"Host": "evil.example"})
+    assert lured.status_code == 403, "a relay may lead there, and a page to the relay"
+
+
+@pytest.mark.parametrize("uid", [OWN_UID + 1, 0])
+async def test_anothers_connection_to_the_socket(demanding: World, uid: int) -> None:
+    demanding.is_unix, demanding.uid = True, uid
+    assert (await demanding.get("/api/v1/services")).status_code == 401
+
+
 # Opening the guard
 
 
@@ -269,3 +302,27 @@ def test_an_address_that_others_reach_serves_those_with_the_key(template: Path, 
     finally:
         server.process.terminate()
         server.process.wait()
+
+
+def test_the_program_that_demands_the_key_also_listens_on_a_socket_for_its_user(folder: Path) -> None:
+    server = start_server(folder, api__require_key="true", api__admin_key_file=str(key_file(folder)))
+    path = folder / "state/api.sock"
+    try:
+        modes = [stat.S_IMODE(where.stat().st_mode) for where in (path, path.parent)]
+        assert modes == [0o600, 0o700]
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            assert request(client, "/api/v1/services")[0] == 401
+            assert request(client, "/api/v1/services", Authorization="Bearer some-key")[0] == 200
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            for _ in range(3):
+                assert request(client, "/api/v1/services")[0] == 200
+        process, errors = spawn_server(
+            folder, api__port="0", api__require_key="true", api__admin_key_file=str(folder / "admin.key")
+        )
+        assert process.wait(60) == 4
+        assert f"can't listen on {path}: another program listens there" in errors.read_text()
+    finally:
+        server.process.terminate()
+        assert server.process.wait() == 0
+    assert "Traceback" not in server.errors.read_text()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from api_world import ENGINE, World
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from api.contract.tables import Service, UserEvent
 
@@ -122,6 +122,7 @@ BAD: list[tuple[Any, list[Any]]] = [
     ({"config": {"command": ["sh"]}}, ["body", "config", "command"]),
     ({"config": {"replicas": -1}}, ["body", "config", "replicas"]),
     ({"config": {"x": "a\0"}}, ["body", "config"]),
+    ({"config": {"x": "a" * 2**16}}, ["body", "config"]),
     ({"replicas": -1}, ["body", "replicas"]),
     ({"replicas": 1.5}, ["body", "replicas"]),
     ({"replicas": True}, ["body", "replicas"]),
@@ -146,8 +147,21 @@ async def test_bad_patches(world: World, patch: Any, loc: list[Any]) -> None:
 
 async def test_a_config_does_not_grow_without_an_end(world: World) -> None:
     path = f"{SERVICES}/{await world.create()}"
-    assert (await world.patch(path, {"config": {"a": "x" * 600_000}})).status_code == 200
-    assert (await world.patch(path, {"config": {"b": "x" * 600_000}})).status_code == 413
+    assert (await world.patch(path, {"config": {"a": "x" * 40_000}})).status_code == 200
+    refused = await world.patch(path, {"config": {"b": "x" * 40_000}})
+    assert (refused.status_code, "may have 65,536" in refused.json()["detail"]) == (413, True)
+    assert (await world.patch(path, {"config": {"a": None, "b": "x" * 40_000}})).status_code == 200
+
+
+async def test_a_service_whose_config_is_too_large_can_be_stopped(world: World) -> None:
+    """SQL takes it, and so did the release before."""
+    path = f"{SERVICES}/{(key := await world.create())}"
+    async with world.database.write() as connection:
+        await connection.execute(update(Service).where(Service.id == key).values(config={"a": "x" * 70_000}))
+    assert (await world.patch(path, {"desired_state": "stopped"})).status_code == 200
+    scaled = await world.patch(path, {"replicas": 2})
+    assert (scaled.status_code, "may have 65,536" in scaled.text) == (422, True)
+    assert (await world.patch(path, {"replicas": 2, "config": {"a": None}})).status_code == 200
 
 
 async def test_unknown_and_deleted(world: World) -> None:

@@ -125,6 +125,8 @@ BAD: list[tuple[Any, list[Any], str]] = [
     (b'{"recipe_name": "engine", "config": %b%b}' % (b'{"a":' * 50_000, b"}" * 50_000), ["body"], "json_invalid"),
     ({"recipe_name": "engine", "config": {"note": "a\0b"}}, ["body", "config"], "value_error"),
     ({"recipe_name": "engine", "config": {"a\0b": 1}}, ["body", "config"], "value_error"),
+    ({"recipe_name": "engine", "config": {f"key{n}": n for n in range(40_000)}}, ["body", "config"], "value_error"),
+    ({"recipe_name": "engine", "config": {"note": "x" * 2**16}}, ["body", "config"], "value_error"),
     ({"recipe_name": "engine", "config": {"max_model_len": 0}}, ["body", "config", "max_model_len"], "value_error"),
     ({"recipe_name": "engine", "config": {"replicas": -1}}, ["body", "config", "replicas"], "value_error"),
     (
@@ -232,9 +234,9 @@ async def test_what_the_user_did_is_recorded(world: World) -> None:
 
 
 async def test_largest_body(world: World) -> None:
-    answer = await world.post(SERVICES, {"recipe_name": ENGINE, "config": {"note": "x" * 1_000_000}})
+    answer = await world.post(SERVICES, {"recipe_name": ENGINE, "note": "x" * 1_000_000})
     assert answer.status_code == 200
-    answer = await world.post(SERVICES, {"recipe_name": ENGINE, "config": {"note": "x" * 1_100_000}})
+    answer = await world.post(SERVICES, {"recipe_name": ENGINE, "note": "x" * 1_100_000})
     assert answer.status_code == 413
     assert "1 MiB" in answer.json()["detail"]
 

@@ -70,7 +70,7 @@ class Site:
         self.jobs(job("7", "COMPLETED", node="n1"))
         self.command("sacct", "true")
         self.command("sacctmgr", "printf 'lab|normal,high\\nroot|normal\\n'")
-        self.command("scontrol", f"echo '{PARTITION.format(groups='ALL', accounts='ALL', state='UP')}'")
+        self.scontrol(PARTITION.format(groups="ALL", accounts="ALL", state="UP"))
         self.command("scancel", f'echo scancel "$@" >>{self.calls}')
         self.command("apptainer", "echo apptainer version 1.4.0")
 
@@ -78,6 +78,10 @@ class Site:
         file = self.bin / name
         file.write_text(f"#!/bin/bash\n{script}\n")
         file.chmod(0o755)
+
+    def scontrol(self, partitions: str, tracking: str = "cgroup") -> None:
+        config = f"Configuration data as of today\nProctrackType           = proctrack/{tracking}\nReturnToService = 2"
+        self.command("scontrol", f"case \"$*\" in *config) echo '{config}';; *) echo '{partitions}';; esac")
 
     def listing(self, name: str, *rows: dict[str, str]) -> None:
         file = self.bin / name
@@ -319,7 +323,7 @@ def test_a_partition_that_is_closed(
     site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], why: str
 ) -> None:
     shown = PARTITION.format(**({"groups": "ALL", "accounts": "ALL", "state": "UP"} | facts))
-    site.command("scontrol", f"echo '{shown}'; echo 'PartitionName=gpu State=UP MaxTime=1-00:00:00'")
+    site.scontrol(f"{shown}\nPartitionName=gpu State=UP MaxTime=1-00:00:00")
     monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "lab")
     found = ask("--no-job")[1]["partition is open"]
     assert (found["state"], why in found["message"]) == ("failed" if why else "ok", True)
@@ -329,10 +333,51 @@ def test_a_partition_that_is_closed(
 
 def test_a_partition_of_a_group(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = PARTITION.format(groups="nobodys", accounts="ALL", state="UP")
-    site.command("scontrol", f"echo '{shown}'")
+    site.scontrol(shown)
     monkeypatch.setattr("os.getuid", lambda: 65534)
     monkeypatch.setattr("api.cli.doctor.slurm_checks._own_groups", lambda: {"users"})
     assert "for the groups nobodys alone" in ask("--no-job")[1]["partition is open"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("tracking", "state", "words"),
+    [
+        ("cgroup", "ok", "all that a job started ends with it"),
+        ("linuxproc", "warning", "leaves its parents"),
+        ("pgid", "warning", "leaves its process group"),
+        ("siteown", "warning", "leaves what Slurm looks at"),
+    ],
+)
+def test_what_slurm_sees_of_a_job(site: Site, ask: Any, run: Run, tracking: str, state: str, words: str) -> None:
+    site.scontrol("PartitionName=main Default=YES", tracking)
+    code, checks = ask("--no-job")
+    found = checks["ends of jobs"]
+    assert (code, found["state"], words in found["message"]) == (0, state, True)
+    assert found["message"].startswith(f"proctrack/{tracking}: ")
+    assert ("ProctrackType=proctrack/cgroup" in found["remedy"]) == (state == "warning")
+    lines = run("doctor", "--no-job").out.splitlines()
+    assert lines[-1] == ("All well." if state == "ok" else "Services can run; see what is marked with !.")
+    assert [line.startswith("!") for line in lines if "ends of jobs" in line] == [state == "warning"]
+
+
+def test_a_cluster_that_does_not_say_what_it_sees(site: Site, ask: Any) -> None:
+    site.command("scontrol", "echo nothing of it")
+    assert ask("--no-job")[1]["ends of jobs"]["state"] == "skipped"
+
+
+def test_a_python_without_ssl_in_jobs(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A door needs it: jobs take another one, and where there is none doctor says what is missing."""
+    site.command("bare", f'exec {sys.executable} -c \'import sys; sys.modules["ssl"] = None; exec(sys.argv[-1])\' "$@"')
+    monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", str(site.bin / "bare"))
+    found = ask("--timeout", "60")[1]["Python in jobs"]
+    assert "import of ssl halted" in found["message"]
+    assert found["state"] == "ok"
+    for name in ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9", "3"):
+        site.command(f"python{name.removesuffix('.')}", f'exec {site.bin}/bare "$@"')
+    monkeypatch.setenv("PATH", f"{site.bin}:{os.environ['PATH']}")
+    found = ask("--timeout", "60")[1]["Python in jobs"]
+    assert (found["state"], "with ctypes, json and ssl" in found["message"]) == ("failed", True)
+    assert found["remedy"].startswith("Set slurm.python")
 
 
 def test_a_user_whom_accounting_does_not_know(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from cli_tools import Run
 
@@ -117,6 +119,43 @@ def test_a_first_day(up: Up, run: Run, port: int, home: Path) -> None:
     assert process.wait(60) == 0
     assert time.monotonic() - began < 20
     assert run("services", "list").code == 4
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder in which a socket's path is no longer than it may be: pytest's are deep."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_the_command_line_comes_by_the_socket(
+    up: Up, run: Run, port: int, home: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AI_FACTORY_STATE_DIR", str(short))
+    key = home / "admin.key"
+    key.touch(0o600)
+    key.write_text("some-key")
+    monkeypatch.setenv("AI_FACTORY_API_REQUIRE_KEY", "true")
+    monkeypatch.setenv("AI_FACTORY_API_ADMIN_KEY_FILE", str(key))
+    path = short / "api.sock"
+    said = banner(up())
+    assert f"socket      unix:{path}" in said
+    assert f"http://127.0.0.1:{port}/docs" in said
+    assert run("services", "list").code == 0
+    found = {result["name"]: result for result in json.loads(run("doctor", "--no-job", "-o", "json").out)}
+    assert found["API"]["message"] == f"unix:{path} is healthy"
+    assert "over TCP all need it" in found["administrator's key"]["message"]
+    assert run("services", "list", "--server", f"http://127.0.0.1:{port}").code == 0, "with the key"
+    asked = httpx.get(f"http://127.0.0.1:{port}/api/v1/services", trust_env=False)
+    assert asked.status_code == 401, "as whatever comes through a relay of this user's"
+    monkeypatch.setenv("AI_FACTORY_API_PORT", "1")
+    assert run("services", "list").code == 0, "by no port"
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # httpcore leaves closing it to the collector
+def test_a_socket_that_nobody_listens_on_is_told(run: Run, home: Path) -> None:
+    ran = run("services", "list", "--server", f"unix:{home}/none")
+    assert (ran.code, f"unix:{home}/none can't be reached" in ran.err) == (4, True)
 
 
 def test_sigkill_of_up_frees_the_port(up: Up, port: int) -> None:

@@ -59,7 +59,7 @@ def type_word(hint: Any) -> str:
         if bounds.gt is not None:
             return f"more than {bounds.gt}"
         return "0 or more" if bounds.ge == 0 and bounds.le >= 10**6 else f"{bounds.ge} to {bounds.le}"
-    words = {str: "text", Path: "path", Path | None: "path", tuple[Path, ...]: "list of paths"}
+    words = {bool: "`true`, `false`", str: "text", Path: "path", Path | None: "path", tuple[Path, ...]: "list of paths"}
     return (words | {tuple[str, ...]: "list of texts"}).get(hint, "two numbers from 1 to 65535")
 
 
@@ -72,7 +72,7 @@ def default_word(item: Field[Any]) -> str:
         if item.default is None
         else f"`{item.default:g}`"
         if isinstance(item.default, float)
-        else f"`{item.default}`"
+        else f"`{str(item.default).lower() if isinstance(item.default, bool) else item.default}`"
     )
 
 

@@ -12,6 +12,7 @@ class State(StrEnum):
     """How a check came out."""
 
     OK = "ok"
+    WARNING = "warning"
     FAILED = "failed"
     SKIPPED = "skipped"
 
@@ -24,13 +25,17 @@ class CheckFailedError(Exception):
         self.remedy = remedy
 
 
+class WarnedError(CheckFailedError):
+    """Services run all the same: what is not as well as it could be, and what to do about it."""
+
+
 class SkippedError(Exception):
     """It could not, or need not, be checked; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question. `ask` returns what it found; it raises `CheckFailedError` or `SkippedError`."""
+    """One question. `ask` returns what it found; it raises `CheckFailedError`, `WarnedError` or `SkippedError`."""
 
     name: str
     ask: Callable[[], str]
@@ -58,7 +63,7 @@ def results(checks: Sequence[Check]) -> Iterator[Result]:
             yield Result(name=check.name, state=State.SKIPPED, message=f"needs: {', '.join(missing)}", seconds=0.0)
             continue
         result = _ask(check)
-        if result.state is State.OK:
+        if result.state in (State.OK, State.WARNING):
             well.add(check.name)
         yield result
 
@@ -72,6 +77,8 @@ def _ask(check: Check) -> Result:
 
     try:
         return result(State.OK, check.ask())
+    except WarnedError as error:
+        return result(State.WARNING, str(error), error.remedy)
     except CheckFailedError as error:
         return result(State.FAILED, str(error), error.remedy)
     except SkippedError as error:

@@ -16,7 +16,12 @@ from api.cli.terminal.console import Console
 from api.cli.terminal.text import one_line
 from api.contract.exits import Exit
 
-_MARKS = {State.OK: ("✓", "green"), State.FAILED: ("✗", "red"), State.SKIPPED: ("–", "dim")}
+_MARKS = {
+    State.OK: ("✓", "green"),
+    State.WARNING: ("!", "yellow"),
+    State.FAILED: ("✗", "red"),
+    State.SKIPPED: ("–", "dim"),
+}
 
 
 def doctor(context: Context) -> Exit:
@@ -28,13 +33,18 @@ def doctor(context: Context) -> Exit:
         found.append(result)
         if context.output != "json":
             write(context.console, result, width)
+    warned = any(result.state is State.WARNING for result in found)
     failed = sum(result.state is State.FAILED for result in found)
     if context.output == "json":
         context.console.json([asdict(result) for result in found])
     else:
         context.console.line()
-        context.console.line(f"{failed} of {len(found)} checks failed." if failed else "All well.")
+        context.console.line(f"{failed} of {len(found)} checks failed." if failed else _well(warned))
     return Exit.FAILED if failed else Exit.OK
+
+
+def _well(warned: bool) -> str:
+    return "Services can run; see what is marked with !." if warned else "All well."
 
 
 def all_checks(context: Context) -> list[Check]:
@@ -49,7 +59,7 @@ def all_checks(context: Context) -> list[Check]:
 
 
 def write(console: Console, result: Result, width: int) -> None:
-    """Write one line, and below a failure what to do about it."""
+    """Write one line, and below a failure or warning what to do about it."""
     mark, colour = _MARKS[result.state]
     seconds = console.paint(f"{result.seconds:6.2f} s", "dim")
     console.line(f"{console.paint(mark, colour)} {result.name:<{width}} {seconds}  {one_line(result.message)}")

@@ -236,7 +236,8 @@ class JobProbe:
         if not path:
             oldest = ".".join(map(str, OLDEST))
             raise CheckFailedError(
-                f"no Python {oldest} or later on {said.get('host')}; slurm.python is {command}. {seen}",
+                f"no Python {oldest} or later with ctypes, json and ssl on {said.get('host')}; "
+                f"slurm.python is {command}. {seen}",
                 "Set slurm.python to one that every node has, or load one by slurm.prologue.",
             )
         if said.get("python_tried") or said.get("python_absent"):

@@ -149,7 +149,7 @@ class Local:
         mode = path.stat().st_mode & 0o777
         if mode != 0o600:
             raise CheckFailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
-        return str(path)
+        return f"{path}; over TCP all need it, this user too" if self._settings.api.require_key else str(path)
 
     def _recipes(self) -> str:
         book = Library(self._settings.recipes, self._settings.recipe).book()

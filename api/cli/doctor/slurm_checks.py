@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from api.cli.doctor.check import Check, CheckFailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
 from api.cli.doctor.slurm import COMMANDS, Slurm, tiny_job
 from api.contract.settings import Settings
 from controller.slurm.argv import submit_options
@@ -18,6 +18,9 @@ from controller.slurm.errors import diagnose, is_without_accounting, reading_tro
 
 OLDEST = (22, 5)
 """Slurm 22.05: of it, 24.11 and 26.05 the commands' words are known."""
+
+_SEEN_BY = {"proctrack/linuxproc": "its parents", "proctrack/pgid": "its process group"}
+"""What Slurm goes by, where it has no cgroup."""
 
 
 class SlurmChecks:
@@ -37,6 +40,7 @@ class SlurmChecks:
             Check("partition is open", self._partition_open, needs=("partition",)),
             Check("account and QOS", self._account, needs=("Slurm answers",)),
             Check("accounting", self._accounting, needs=("Slurm answers",)),
+            Check("ends of jobs", self._tracking, needs=("Slurm answers",)),
             Check("may submit", self._may_submit, needs=("Slurm answers",)),
         ]
 
@@ -156,6 +160,22 @@ class SlurmChecks:
         if trouble := reading_trouble(answer, empty=False):
             raise self._slurm.failure(trouble)
         return "sacct answers"
+
+    def _tracking(self) -> str:
+        """Ask what Slurm sees, and so ends, of a job that is over (slurm.conf(5), ProctrackType)."""
+        if self._slurm.where("scontrol") is None:
+            raise SkippedError("scontrol is not on this host")
+        found = re.search(r"^ProctrackType\s*=\s*(\S+)", self._slurm.ask("scontrol", "show", "config"), re.MULTILINE)
+        if found is None:
+            raise SkippedError("scontrol does not say what ProctrackType is")
+        if found[1] == "proctrack/cgroup":
+            return "proctrack/cgroup: all that a job started ends with it"
+        raise WarnedError(
+            f"{found[1]}: a process that leaves {_SEEN_BY.get(found[1], 'what Slurm looks at')} may outlive its job. "
+            "An engine's guard and the kernel's signal to its process group end the engine all the same, but what "
+            "leaves that group too, outside of a container, may keep its GPU when the guard is killed",
+            "Ask the site for ProctrackType=proctrack/cgroup in slurm.conf.",
+        )
 
     def _may_submit(self) -> str:
         answer = self._slurm.change(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from api.cli.context import Context, server_url
+from api.cli.context import Context, server_url, tcp_url
 from api.cli.programs.migrate import migrated
 from api.cli.programs.supervise import Program, supervise
 from api.cli.version import program_version
@@ -57,7 +57,8 @@ def _become(context: Context, arguments: Sequence[str]) -> NoReturn:
 
 async def _greet(context: Context) -> None:
     """Tell people where things are, once the API listens."""
-    settings, url = context.settings, server_url(context.settings)
+    settings, url = context.settings, tcp_url(context.settings)
+    by_socket = f"\n    socket      {server_url(settings)} for commands; over TCP all need the key"
     host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
     while True:
         with contextlib.suppress(OSError):
@@ -69,7 +70,7 @@ async def _greet(context: Context) -> None:
         f"""
   AI Factory Server {program_version()}
 
-    API         {url}
+    API         {url}{by_socket if settings.api.require_key else ""}
     docs        {url}/docs
     database    {shown_url(settings.database_url)}
     state_dir   {settings.state_dir}

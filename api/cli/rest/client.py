@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from api.cli.context import Context, server_url
+from api.cli.context import UNIX, Context, server_url
 from api.cli.errors import CliError
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
@@ -38,8 +38,10 @@ class Client:
     def __init__(self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS) -> None:
         self.url = url.rstrip("/")
         self._seconds = seconds
+        is_unix = url.startswith(UNIX)
         self._http = httpx.Client(
-            base_url=_address(self.url),
+            base_url="http://localhost" if is_unix else _address(self.url),
+            transport=httpx.HTTPTransport(uds=url.removeprefix(UNIX)) if is_unix else None,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             trust_env=False,  # a site's proxy does not lead to this host
         )
@@ -218,7 +220,7 @@ def _address(url: str) -> httpx.URL:
         address = httpx.URL(url)
         if address.scheme in ("http", "https") and address.host:
             return address
-    raise CliError(f"{url} is not an address. Give --server as http://HOST:PORT.", Exit.USAGE)
+    raise CliError(f"{url} is not an address. Give --server as http://HOST:PORT, or as unix:PATH.", Exit.USAGE)
 
 
 def path_of(name: str) -> str:

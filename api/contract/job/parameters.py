@@ -4,7 +4,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Optional, Union
 
@@ -58,6 +58,12 @@ Piece = Union[str, Annotated[Mapping[str, str], _runtime]]
 
 Text = Union[str, tuple[Piece, ...]]
 """One argument or environment value: a literal, or pieces that the job joins. User values are always literals."""
+
+
+def hold(texts: Iterable[Text], value: str) -> bool:
+    """Tell whether one of the texts has a runtime value in it."""
+    return any({"runtime": value} in text for text in texts if not isinstance(text, str))
+
 
 Variable = Annotated[str, _variable]
 FileName = Annotated[str, _file_name]

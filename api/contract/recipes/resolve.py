@@ -19,6 +19,7 @@ from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.parameters import resolve_parameters
 from api.contract.recipes.resources import OLDER_SPELLINGS, resolve_resources
 from api.contract.recipes.schema import HealthPart, RecipeFile, ResourcesPart
+from api.contract.recipes.size import size_problem
 from api.contract.recipes.units import whole_number
 from api.contract.recipes.values import as_text, checked_text, read_quantity
 from api.contract.recipes.volumes import resolve_volumes
@@ -48,6 +49,8 @@ FIXED_BY_RECIPE = frozenset(
 def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, site: SlurmSettings) -> LaunchSpec:
     """Return the launch spec of a recipe under a config; `replicas` outweighs the config's. Raises `ConfigError`."""
     content = recipe.content
+    if (problem := size_problem(config)) is not None:
+        raise ConfigError("config", problem)
     _refuse_fixed(content, config)
     values = resolve_parameters(content, config)
     count = _replicas(content, config, replicas)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.contract.peers import Peers
+from api.contract.peers import Peer, Peers
 from tests.descriptors import STRANGER, none_left
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
@@ -49,6 +49,23 @@ def test_own_socket(peers: Peers, family: socket.AddressFamily, listen: str, con
             assert peers.of(server).address == client.getsockname()[0].removeprefix("::ffff:")
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
+
+
+def test_a_unix_socket(peers: Peers) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peers.of(ours) == Peer(uid=os.geteuid(), address="", is_unix=True)
+
+
+@AS_ROOT
+def test_anothers_unix_socket(peers: Peers) -> None:
+    os.seteuid(STRANGER)
+    try:
+        ours, theirs = socket.socketpair()
+    finally:
+        os.seteuid(0)
+    with ours, theirs:
+        assert peers.of(ours).uid == STRANGER
 
 
 def test_an_ipv4_client_of_a_socket_for_both(peers: Peers) -> None:

@@ -89,6 +89,7 @@ def test_every_setting_but_the_recipes_tables_has_a_variable_and_a_flag(read: Lo
         ("log_level", "debug", "debug"),
         ("api.admin_key_file", "/keys/admin", Path("/keys/admin")),
         ("api.admin_key_file", "", None),
+        ("api.require_key", "false", False),
         ("recipes", "/a:/b", (Path("/a"), Path("/b"))),
         ("recipes", "~/a", (Path.home() / "a",)),
         ("run_dir", "/shared/af", Path("/shared/af")),
@@ -241,3 +242,24 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     blob.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not valid TOML"):
         load(config=blob, environ={})
+
+
+# A key that is required over TCP
+
+
+def test_a_required_key_must_be_there(read: Load) -> None:
+    said = refusal(read, toml="[api]\nrequire_key = true")
+    assert "api.require_key" in said
+    assert "set api.admin_key_file" in said
+    assert read("[api]\nrequire_key = true\nadmin_key_file = '/k'").api.require_key
+
+
+def test_a_state_dir_that_is_too_long_for_a_socket_is_refused_where_one_is_made(read: Load) -> None:
+    longest = "/" + "ä" * ((107 - len("/api.sock") - 1) // 2) + "x"
+    assert len(f"{longest}/api.sock".encode()) == 107
+    required = "[api]\nrequire_key = true\nadmin_key_file = '/k'"
+    for state_dir, toml in ((longest, required), (longest + "x", "")):
+        read(f"state_dir = '{state_dir}'\n{toml}")
+    said = refusal(read, toml=f"state_dir = '{longest}x'\n{required}")
+    assert "has 108 bytes, and may have 107" in said
+    assert "state_dir" in said

@@ -71,6 +71,8 @@ def test_the_rows_replicas_outweigh_the_recipes(wanted: Wanted, replicas: int | 
         ({"recipe_name": "broken"}, "BadRecipe", "broken.yaml:1: not UTF-8"),
         ({"config": {"resources": {"memory": "lots"}}}, "BadConfig", "resources.memory: must be an amount of memory"),
         ({"config": {"environment": {"\ud800": 1}}}, "BadConfig", "is not the name of an environment variable"),
+        ({"config": {"a": "x" * 65_530}}, "BadConfig", "config: It has 65,538 bytes, and may have 65,536."),
+        ({"config": {f"key{n}": n for n in range(60_000)}}, "BadConfig", "and may have 65,536"),
         ({"stored_spec": "{}"}, "BadRecipe", "The stored launch spec can't be read"),
     ],
 )
@@ -82,6 +84,19 @@ def test_what_can_not_be_resolved_is_a_refusal(
     assert (found.spec, found.digest, found.refusal.reason) == (None, "", reason)
     assert words in found.refusal.message
     assert found.refusal.message.isprintable()
+
+
+def test_the_largest_config_is_taken(wanted: Wanted) -> None:
+    assert wanted.of(row(config={"a": "ä" * 32_764})).refusal is None
+
+
+def test_a_config_nested_beyond_reading_is_a_refusal(wanted: Wanted) -> None:
+    config: dict[str, Any] = {}
+    for _ in range(100_000):
+        config = {"a": config}
+    found = wanted.of(row(config=config)).refusal
+    assert found is not None
+    assert found.message == "config: It is nested too deeply. Take levels out."
 
 
 def test_a_refused_service_keeps_its_number_of_replicas_and_can_be_stopped(wanted: Wanted) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.contract.job.parameters import Text
 from api.contract.job.token import Token
 from api.contract.status import Condition, Truth
 from controller.core.attempt import SendOutcome
@@ -17,6 +18,7 @@ from controller.core.published import Status
 
 from .builders import (
     ENDED,
+    HEALTH,
     JOB,
     JOB_SPEC,
     LIMITS,
@@ -44,6 +46,7 @@ from .builders import (
     see_running,
     sent,
     snapshot,
+    spec,
     started,
 )
 
@@ -66,6 +69,26 @@ def test_every_service_has_these_conditions_of_this_generation() -> None:
     assert status is not None
     assert [c.type for c in status.conditions] == ["Accepted", "Observed", "Ready", "Available", "Progressing"]
     assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
+
+
+SOCKET: Text = ("--uds=", {"runtime": "socket"})
+PORT: Text = ({"runtime": "port"},)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"access": "door", "command": ("engine", PORT)}, "ValidOnLoopback", id="port"),
+        pytest.param({"access": "door", "command": ("engine", SOCKET)}, "Valid", id="socket"),
+        pytest.param({"access": "door", "environment": {"AT": SOCKET, "PORT": PORT}}, "Valid", id="in its environment"),
+        pytest.param({"access": "door", "health": replace(HEALTH, command=(SOCKET,))}, "Valid", id="in its check"),
+        pytest.param({"access": "direct", "command": ("engine", PORT)}, "Valid", id="direct: everybody is to reach it"),
+        pytest.param({"access": "door", "health": None}, "Valid", id="nothing listens"),
+    ],
+)
+def test_an_engine_behind_a_loopback_port_is_told(changes: dict[str, Any], reason: str) -> None:
+    found = said(see(), "Accepted", spec=spec(**changes))
+    assert (found.status, found.reason, found.message != "") == (Truth.TRUE, reason, reason == "ValidOnLoopback")
 
 
 MISSED = ready(absent_since=NOW - 60)
