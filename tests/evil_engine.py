@@ -105,6 +105,7 @@ def obey(client: socket.socket, turned: dict[str, str]) -> None:
             turned[path.decode()] = mode.decode()
         path = said.split()[1].decode() if said else ""
         if path in turned:
+            print(f"{path}={turned[path]}", flush=True)
             for piece in MODES[turned[path]]():
                 client.sendall(piece)
         elif path:
