@@ -137,6 +137,5 @@ def test_two_ranks_open_nothing_to_others(system: System) -> None:
     """Split over two processes, as over two GPUs of a node."""
     threads, few = {"VLLM_CPU_OMP_THREADS_BIND": "0|0"}, ["--enforce-eager", "--num-gpu-blocks-override", "16"]
     key, _ = serve(system, "two", tensor_parallel_size=2, environment=threads, extra_args=few)
-    assert system.prompt(key, "hello")["success"] is True
     check_sockets(system, key)
     system.delete(key)
