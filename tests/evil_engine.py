@@ -1,10 +1,15 @@
-"""Engines that mean ill: `python -m tests.evil_engine` prints the port of each, as JSON."""
+"""Engines that mean ill: `python -m tests.evil_engine` prints the port of each, as JSON.
+
+`python3 evil_engine.py SOCKET [PATH=MODE…]` is one engine, as a recipe runs it: well-behaved but for these paths, and
+for those of which a prompt has said `TURN PATH=MODE`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,16 +70,46 @@ MODES = {
 }
 
 
+GOOD = {"/health": b"{}", "/v1/models": b'{"data":[{"id":"evil"}]}', "/metrics": b"a 1\n"}
+"""What one answers who is up to nothing yet; to prompts, that it heard."""
+HEARD = b'{"choices":[{"message":{"content":"heard"}}]}'
+
+
+def received(client: socket.socket) -> bytes:
+    """Return a request, head and body; nothing if the caller went away."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += (more := client.recv(65536))
+        if not more:
+            return b""
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", said)
+    whole = said.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+    while len(said) < whole:
+        said += (more := client.recv(65536))
+        if not more:
+            return b""
+    return said
+
+
 def serve(client: socket.socket, mode: str) -> None:
     with client, contextlib.suppress(OSError):
-        head = b""
-        while b"\r\n\r\n" not in head:
-            received = client.recv(65536)
-            if not received:
-                return
-            head += received
-        for piece in MODES[mode]():
-            client.sendall(piece)
+        if received(client):
+            for piece in MODES[mode]():
+                client.sendall(piece)
+
+
+def obey(client: socket.socket, turned: dict[str, str]) -> None:
+    with client, contextlib.suppress(OSError):
+        said = received(client)
+        for path, mode in re.findall(rb"TURN ([^ =]+)=(\w+)", said):
+            turned[path.decode()] = mode.decode()
+        path = said.split()[1].decode() if said else ""
+        if path in turned:
+            print(f"{path}={turned[path]}", flush=True)
+            for piece in MODES[turned[path]]():
+                client.sendall(piece)
+        elif path:
+            client.sendall(next(sized(GOOD.get(path, HEARD), OK + b"Connection: close\r\n")))
 
 
 def listen(listening: socket.socket, mode: str) -> None:
@@ -82,11 +117,19 @@ def listen(listening: socket.socket, mode: str) -> None:
         threading.Thread(target=serve, args=(listening.accept()[0], mode), daemon=True).start()
 
 
-def main() -> None:
-    listening = {mode: socket.create_server(("127.0.0.1", 0)) for mode in MODES}
-    for mode, one in listening.items():
+def main(arguments: list[str]) -> None:
+    if arguments:
+        path, *others = arguments
+        turned = dict(word.split("=") for word in others)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            listening.listen(64)
+            while True:
+                threading.Thread(target=obey, args=(listening.accept()[0], turned), daemon=True).start()
+    servers = {mode: socket.create_server(("127.0.0.1", 0)) for mode in MODES}
+    for mode, one in servers.items():
         threading.Thread(target=listen, args=(one, mode), daemon=True).start()
-    print(json.dumps({mode: one.getsockname()[1] for mode, one in listening.items()}), flush=True)
+    print(json.dumps({mode: one.getsockname()[1] for mode, one in servers.items()}), flush=True)
     signal.pause()
 
 
@@ -103,4 +146,4 @@ def evil_engines() -> Iterator[dict[str, int]]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

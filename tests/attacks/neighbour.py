@@ -9,8 +9,6 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Sequence
-from pathlib import Path
 
 UID = 54321
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin:/bin")
@@ -168,25 +166,3 @@ class Neighbour:
 
     def __exit__(self, *_: object) -> None:
         self.end()
-
-
-def sockets_of(pids: Sequence[int]) -> list[tuple[str, str, int]]:
-    """Return (pid's command, address, port) of each TCP socket that these processes listen on."""
-    inodes: dict[str, str] = {}
-    for pid in pids:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                target = str(link.readlink())
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes[target[8:-1]] = command
-    found = []
-    for table in {Path(f"/proc/{pid}/net/{name}") for pid in pids for name in ("tcp", "tcp6")}:
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                address, _, port = fields[1].rpartition(":")
-                found.append((inodes[fields[9]], address, int(port, 16)))
-    return sorted(set(found))

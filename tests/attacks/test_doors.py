@@ -12,7 +12,8 @@ import pytest
 
 from api.contract.certificates import Authority
 from api.contract.job.tls import server_name
-from tests.attacks.neighbour import READER, SQUATTER, STRANGER, UID, Neighbour, sockets_of
+from tests.attacks.neighbour import READER, SQUATTER, STRANGER, UID, Neighbour
+from tests.cluster.processes import job, listening
 from tests.cluster.system import System, wait_for
 
 pytestmark = pytest.mark.attacks
@@ -34,21 +35,7 @@ def door_of(system: System, key: str) -> int:
 
 
 def processes_of(system: System, key: str) -> list[int]:
-    """Return the processes of a service's job: whose environment or folder says so, and all below them."""
-    token = system.open_attempt(key)["token"]
-    folder = str(system.job_folder(token))
-    roots, parents = set(), {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if folder in (path / "cmdline").read_bytes().decode(errors="replace"):
-                roots.add(int(path.name))
-        except OSError:
-            continue
-    found = set(roots)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found)
+    return sorted(job(system.folder / "run", system.open_attempt(key)["token"]))
 
 
 def test_no_port_is_named_in_a_command_line(system: System, chat: str) -> None:
@@ -58,8 +45,8 @@ def test_no_port_is_named_in_a_command_line(system: System, chat: str) -> None:
 
 
 def test_only_the_door_listens(system: System, chat: str) -> None:
-    listening = sockets_of(processes_of(system, chat))
-    assert {port for _, _, port in listening} == {door_of(system, chat)}
+    found = listening(processes_of(system, chat))
+    assert {port for _, _, port in found} == {door_of(system, chat)}
 
 
 @pytest.mark.parametrize("how", ["plain", "nobody", "other"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.attacks.neighbour import IDLER, Neighbour
+from tests.cluster.processes import memory
 from tests.cluster.system import System, free_port, wait_for
 
 pytestmark = pytest.mark.attacks
@@ -26,12 +26,6 @@ def chat(system: System) -> Iterator[str]:
     system.wait_status(key, "running")
     yield key
     system.delete(key)
-
-
-def memory(pid: int) -> int:
-    """Return the resident memory of a process in kB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])
 
 
 def written(system: System) -> int:

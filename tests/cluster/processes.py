@@ -83,6 +83,12 @@ def wrapper(run_dir: Path, token: str, among: dict[int, Process]) -> set[int]:
     return {pid for pid in own if among[pid].parent not in own}
 
 
+def job(run_dir: Path, token: str, among: dict[int, Process] | None = None) -> set[int]:
+    """Return all processes of an attempt's job: its wrapper and whatever that has below it."""
+    among = processes() if among is None else among
+    return below(wrapper(run_dir, token, among), among)
+
+
 def below(pids: Collection[int], among: dict[int, Process]) -> set[int]:
     """Return these processes and all their descendants."""
     found = set(pids)
@@ -111,3 +117,43 @@ def send(pids: set[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def listening(pids: Collection[int]) -> list[tuple[str, str, int]]:
+    """Return (command, address, port) of each TCP socket that these processes listen on, each in its own network."""
+    commands: dict[str, str] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # ended meanwhile
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    commands[str(link.readlink())] = command
+    found = set()
+    for table in {Path(f"/proc/{pid}/net/{name}") for pid in pids for name in ("tcp", "tcp6")}:
+        with contextlib.suppress(OSError):
+            for fields in map(str.split, table.read_text().splitlines()[1:]):
+                command = commands.get(f"socket:[{fields[9]}]", "")
+                if fields[3] == "0A" and command:
+                    address, _, port = fields[1].rpartition(":")
+                    found.add((command, address, int(port, 16)))
+    return sorted(found)
+
+
+def memory(pid: int) -> int:
+    """Return the resident memory of a process, in kB."""
+    return _figure(pid, "VmRSS")
+
+
+def most_memory(pid: int) -> int:
+    """Return the most resident memory that a process has had since `forget_most_memory`, in kB."""
+    return _figure(pid, "VmHWM")
+
+
+def forget_most_memory(pid: int) -> None:
+    """Begin anew to look for the most resident memory of a process (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _figure(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
