@@ -131,7 +131,8 @@ class Supervisor:
         if not parameters.listens:
             return EngineAddress()
         if premises is None:
-            return EngineAddress(parameters.host, ports.pick(parameters.host, parameters.port_range, tried))
+            wanted = parameters.port_range or ports.lasting()
+            return EngineAddress(parameters.host, ports.pick(parameters.host, wanted, tried))
         if asks_for(parameters, "socket"):
             return EngineAddress(socket=premises.sockets / SOCKET)
         port = ports.pick(ports.LOOPBACK, ports.lasting(), tried)
