@@ -9,6 +9,7 @@ takes the connection and closes it, so that none waits for an answer that can't 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -109,11 +110,8 @@ class Acceptor:
         if self._reserve is None:
             return False
         os.close(self._reserve)
-        try:
-            connection, _ = self._listening.accept()
-            connection.close()
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):  # it has left again
+            self._listening.accept()[0].close()
         self._reserve = _open_any()
         return True
 

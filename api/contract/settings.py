@@ -15,14 +15,13 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 
 from api.contract.exits import Exit, ExitError
+from api.contract.job.sockets import LONGEST_PATH
 
 PREFIX = "AI_FACTORY_"
 Pause = Annotated[float, msgspec.Meta(gt=0, le=10**7)]
 Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
 """Seconds."""
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-LONGEST_SOCKET = 107
-"""Bytes in the path of a Unix socket (unix(7), sun_path)."""
 
 
 class SettingsError(ExitError):
@@ -292,10 +291,10 @@ def _check_key_required(settings: Settings) -> None:
             "Make one (umask 077; openssl rand -hex 32 > FILE) and set api.admin_key_file to it."
         )
     size = len(os.fsencode(settings.api_socket))
-    if size > LONGEST_SOCKET:
+    if size > LONGEST_PATH:
         raise SettingsError(
             f"state_dir ({settings.state_dir}) is too long for api.require_key: the socket {settings.api_socket} in it "
-            f"has {size} bytes, and may have {LONGEST_SOCKET}. Set state_dir to a shorter path."
+            f"has {size} bytes, and may have {LONGEST_PATH}. Set state_dir to a shorter path."
         )
 
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 
 from api.contract.doors import Way
+from api.contract.job.sockets import notice_silence
 from controller.queue import KeyedQueue
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ PATIENCE = 10.0
 """Seconds for an opening."""
 AGAIN = 1.0
 """Seconds until a connection that closed is opened again, should its attempt still stand."""
-KEEP_ALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
-"""So that a node that is gone is noticed within 10 s; nothing else would say so (tcp(7))."""
+SILENCE = 10
+"""Seconds after which a node that answers nothing is taken for gone; nothing else would say so."""
 
 
 class Watches:
@@ -143,9 +144,7 @@ async def _connect(way: Way) -> ssl.SSLSocket:
     plain = socket.socket(family, kind, protocol)
     try:
         plain.setblocking(False)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEP_ALIVE.items():
-            plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        notice_silence(plain, SILENCE)
         await loop.sock_connect(plain, address)
         connection = way.watch.wrap_socket(plain, server_hostname=way.name, do_handshake_on_connect=False)
     except BaseException:

@@ -16,6 +16,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from api.contract.job.sockets import notice_silence
 from api.contract.job.tls import WATCH, Credentials, server_context
 from controller.wrapper.door.loopback import LoopbackPort
 from controller.wrapper.door.opening import LAST_BYTES, SERVES, Instructions
@@ -198,14 +199,6 @@ async def _connect(connection: socket.socket, path: str) -> None:
             await asyncio.sleep(0.01)
         else:
             return
-
-
-def notice_silence(connection: socket.socket, seconds: int) -> None:
-    """Have the kernel end a connection whose peer acknowledges nothing for so long, idle or not (tcp(7))."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 def main(listener: int) -> int:

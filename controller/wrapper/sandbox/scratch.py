@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from api.contract.job.sockets import LONGEST_PATH
 from api.contract.job.words import ExitReason
 from controller.wrapper.files import say
 from controller.wrapper.report import FailedError
@@ -25,9 +26,6 @@ YOUNG = 60.0
 
 SOCKET = "socket"
 """The file of a socket, alone in its folder."""
-
-LONGEST_SOCKET = 107
-"""Bytes of its path (unix(7))."""
 
 SHORT = Path("/tmp")  # noqa: S108 - a folder of our own in it
 
@@ -55,7 +53,7 @@ def scratch(job: int | str, base: Path | None = None) -> Iterator[Path]:
 def socket_folder(room: Path) -> Iterator[Path]:
     """Make a folder of mode 0700 for a socket: in the job's room, or in /tmp where the path is too long for one."""
     folder = room / "engine"
-    if len(os.fsencode(folder / SOCKET)) > LONGEST_SOCKET:
+    if len(os.fsencode(folder / SOCKET)) > LONGEST_PATH:
         with scratch("socket", SHORT) as short:
             yield short
     else:

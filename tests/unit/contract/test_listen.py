@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from api.contract.exits import Exit
+from api.contract.job.sockets import LONGEST_PATH
 from api.contract.listen import PortError, listen_locally
-from api.contract.settings import LONGEST_SOCKET
 
 
 @pytest.fixture
@@ -73,6 +73,6 @@ def test_where_it_can_not_be(path: Path) -> None:
 
 
 def test_the_longest_path_there_may_be(tmp_path: Path) -> None:
-    listen_locally(tmp_path / "x".ljust(LONGEST_SOCKET - len(os.fsencode(tmp_path)) - 1, "x"), who="x").close()
+    listen_locally(tmp_path / "x".ljust(LONGEST_PATH - len(os.fsencode(tmp_path)) - 1, "x"), who="x").close()
     with pytest.raises(PortError):
-        listen_locally(tmp_path / "x".ljust(LONGEST_SOCKET - len(os.fsencode(tmp_path)), "x"), who="x")
+        listen_locally(tmp_path / "x".ljust(LONGEST_PATH - len(os.fsencode(tmp_path)), "x"), who="x")
