@@ -339,8 +339,8 @@ def _listen(server: socket.socket, heard: list[bytes]) -> None:
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()
-            connection.settimeout(5)
-            with contextlib.suppress(OSError):
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(5)
                 connection.sendall(b"I am the engine\n")
                 heard.append(connection.recv(1000))
 
