@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test proof attacks lint mutants soak chaos bench bench-scale bench-streams
+.PHONY: help venv demo demo-down clean test proof attacks sites lint mutants soak chaos bench bench-scale bench-streams
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ proof: venv ## Run the long searches: all schedules, each rule taken out, many e
 
 attacks: venv ## Attack a running installation as another user of its hosts
 	@$(PY) tests/run.py attacks
+
+sites: venv ## Run on clusters as real sites set them up: filters, closed partitions, hidden nodes, modules
+	@$(PY) tests/run.py sites
 
 lint: venv ## Check style, types and layers
 	@$(VENV)/bin/ruff format --check .

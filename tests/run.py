@@ -1,4 +1,4 @@
-"""`make test`, `make proof`, `make attacks`: set up what they need, run their parts side by side, tell of each one.
+"""The targets `test`, `proof`, `attacks` and `sites`: set up what they need, run parts side by side, tell of each.
 
 `tests/run.py NAME…` runs targets, or some of their parts. A part is a run of pytest, and a new one is a line of
 `PARTS`. What could not run on this machine is named at the end, and fails the run where CI is set.
@@ -69,6 +69,7 @@ PARTS = (
     Part("search", "proof", "CPU", 2, "ten thousand schedules, each rule taken out", ("tests/simulation", *LONG)),
     Part("properties", "proof", "CPU", 2, "ten times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
     Part("attackers", "attacks", "Slurm", 2, "another user of the same hosts", ("tests/attacks", *IN_ORDER)),
+    Part("sites", "sites", "Slurm", 2, "clusters as real sites set them up", ("tests/sites", *IN_ORDER)),
     Part("disasters", "proof", "Slurm", 2, "killed leaders, long silence, chaos", ("tests/cluster", *LONG, *IN_ORDER)),
 )
 """What there is. A new part is a line, a new target is one with a name of its own (and a line in the Makefile)."""

@@ -1,0 +1,45 @@
+"""Sites as there are: each file's cluster is set up as one kind of them, with an installation on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster.system import System, running
+from tests.slurm_cluster import SlurmCluster, bring_up
+
+
+@contextmanager
+def site(apptainer: str, *, more: str = "", etc: Mapping[str, str] | None = None, **slurm: str) -> Iterator[System]:
+    """Run an installation on a cluster of its own.
+
+    Args:
+        apptainer: The command of Apptainer, in the settings.
+        more: Further lines of the configuration file.
+        etc: Files that lie beside slurm.conf, such as `job_submit.lua`, by name.
+        slurm: Settings of `slurm-up`; `EXTRA` has further lines of slurm.conf.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="af-site-"))
+    try:
+        with (
+            cluster(folder / "slurm", etc, **slurm) as its_cluster,
+            running(System(folder, its_cluster, apptainer, more)) as system,
+        ):
+            yield system
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cluster(folder: Path, etc: Mapping[str, str] | None = None, **slurm: str) -> Iterator[SlurmCluster]:
+    """Bring up a cluster with files of a site's own beside its slurm.conf."""
+    (folder / "etc").mkdir(parents=True)
+    for name, text in (etc or {}).items():
+        (folder / "etc" / name).write_text(text, encoding="utf-8")
+    with bring_up(
+        folder, **{"NODES": "2", "CPUS": "4", "MEM": "4000", "GPUS": "2", "MINJOBAGE": "10"} | slurm
+    ) as brought:
+        yield brought
