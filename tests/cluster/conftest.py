@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.system import System, running
 from tests.slurm_cluster import SlurmCluster
 
-LONG = ("test_failpoints.py", "test_pages.py", "test_two_controllers.py", "test_failures.py")
+LONG = ("test_pages.py", "test_failpoints.py", "test_two_controllers.py", "test_failures.py")
 """They come first, so that no worker is left with one of them at the end."""
 
 

@@ -20,7 +20,7 @@ from tests.cluster.system import System, free_port, running
 from tests.pages import ROOT, Reader
 from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.proof]
 
 STAND_IN = '''#!/usr/bin/python3
 """vllm serve MODEL [options], by the stand-in that lies beside it."""
@@ -48,7 +48,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def repository(folder: Path) -> Path:
     """Make a repository of this source tree, and in it what `make demo` would else download."""
-    made = ("*.git", ".venv", ".local", ".*_cache", "__pycache__", ".hypothesis")
+    made = ("*.git", ".venv*", ".local", ".*_cache", "__pycache__", ".hypothesis")
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*made))
     (folder / ".venv").symlink_to(sys.prefix)
     tools = folder / ".local" / "tools"
