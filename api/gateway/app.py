@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +25,8 @@ from api.gateway.refusals import GatewayError, body_of
 from api.gateway.table import RoutingTable
 from api.web.errors import ApiError
 from api.web.request_id import request_id
+
+log = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
 PASSED_ON = (b"accept", b"anthropic-version", b"anthropic-beta")
@@ -148,9 +151,16 @@ def _as_gateway_error(error: Exception) -> GatewayError:
         return error
     if isinstance(error, ApiError):
         return GatewayError(error.status, str(error.detail))
-    assert isinstance(error, HTTPException)
-    return GatewayError(error.status_code, error.detail)
+    if isinstance(error, HTTPException):
+        return GatewayError(error.status_code, error.detail)
+    log.error("unexpected error in a request for a model", exc_info=error)
+    return GatewayError(500, "Something unexpected went wrong; the API's log says what, under this request's id.")
 
 
-HANDLERS: ExceptionHandlersMap = {GatewayError: _refused, ApiError: _refused, HTTPException: _refused}
+HANDLERS: ExceptionHandlersMap = {
+    GatewayError: _refused,
+    ApiError: _refused,
+    HTTPException: _refused,
+    Exception: _refused,
+}
 """For the gateway's routes."""

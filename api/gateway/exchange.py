@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import httptools
 
@@ -113,8 +114,7 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
@@ -179,7 +179,7 @@ class Exchange(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Note that it says more than it was asked: that would be taken for the answer to the next request."""
         if self._is_whole:
-            self._keeps_alive = False
+            self._fail(BrokenError("it said more than it was asked"))
 
     # --- the rest
 
