@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.contract.certificates import Authority
 from api.contract.job.tls import Credentials, client_context, server_context, server_name
-from tests.doors import KEY, STRANGE_KEY
+from tests.doors import KEY, STRANGE_KEY, shake_hands
 from tests.pages import ROOT
 
 A, B = "af-i-a-0-1", "af-i-b-0-1"
@@ -33,20 +33,6 @@ DOOR, CLIENT = AUTHORITY.door(A), AUTHORITY.client("api")
 YEAR = 365 * 24 * 3600
 NOW = int(time.time())
 TIMES = [NOW - YEAR, NOW, NOW + YEAR, 1_600_000_000, int(datetime(9000, 1, 1, tzinfo=UTC).timestamp())]
-
-
-def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSLObject:
-    """Have both talk until each has said all; return the client's side. Raises `ssl.SSLError`, whoever refuses."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    asks = client.wrap_bio(to_client, to_server, server_hostname=name)
-    answers = server.wrap_bio(to_server, to_client, server_side=True)
-    for _ in range(3):
-        for side in (asks, answers):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        asks.read(1)  # what the other has said against our certificate (TLS 1.3)
-    return asks
 
 
 def door(own: Credentials = DOOR) -> ssl.SSLContext:
@@ -160,7 +146,7 @@ def test_old_versions_of_tls_are_refused(version: ssl.TLSVersion, which: str) ->
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-def test_what_is_agreed_on_is_approved_by_fips(version: ssl.TLSVersion) -> None:
+def test_ciphers_and_signatures_are_such_as_fips_approves(version: ssl.TLSVersion) -> None:
     """AES-GCM, P-256 with SHA-256 (FIPS 186-5, SP 800-52r2); the keys are HMAC-SHA-512 (FIPS 198-1)."""
     asking = client()
     asking.maximum_version = version
