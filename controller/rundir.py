@@ -219,7 +219,8 @@ def _changed(path: Path) -> Sign | None:
 
 def _probe_spec(path: Path) -> ProbeSpec | None:
     try:
-        return msgspec.json.decode(path.read_bytes()[:LARGEST_FILE], type=ProbeSpec)
+        with open_regular(path) as file:
+            return msgspec.json.decode(file.read(LARGEST_FILE), type=ProbeSpec)
     except (OSError, msgspec.MsgspecError) as error:
         if is_own_trouble(error):
             raise

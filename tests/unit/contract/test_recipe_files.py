@@ -34,6 +34,16 @@ def test_a_parameter_may_be_called_like_what_only_the_job_knows(read: Read) -> N
     assert read(body).content.access == "direct"
 
 
+@pytest.mark.parametrize("name", ["demo.yaml", "beside.txt"])
+def test_a_pipe_in_place_of_a_recipe_holds_nothing_up(write: Write, name: str) -> None:
+    file = write("files: [beside.txt]\n")
+    pipe = file.with_name(name)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    with pytest.raises(RecipeError, match="no regular file"):
+        read_recipe(file, "test/demo", {})
+
+
 # What a file may say
 
 
