@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.contract.job.parameters import Image
+from api.contract.job.words import Network
 from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe, read_recipe
 from api.contract.recipes.errors import ConfigError
@@ -654,6 +657,24 @@ def test_a_spec_is_read_back_as_it_was_written(launch: Launch, value: str) -> No
     assert encode_spec(again) == encode_spec(spec)
     assert digest(again) == digest(spec)
     assert (again.command[2], again.environment["A"], again.resources) == (value, value, spec.resources)
+
+
+def test_whose_network_an_engine_has_is_its_recipes_to_say(launch: Launch) -> None:
+    assert launch(LISTENS).network is Network.HOST
+    assert launch(f"{LISTENS}network: private\n").network is Network.PRIVATE
+
+
+def test_the_nodes_network_is_what_was_before_there_were_others(launch: Launch) -> None:
+    spec = launch(PARAMETERS, {})
+    stored = json.loads(encode_spec(spec))
+    del stored["network"]
+    assert decode_spec(json.dumps(stored)) == spec
+    known_to_the_release_before = {**stored, "replicas": 0}
+    for later in ("volumes", "restarted_at", "access"):
+        del known_to_the_release_before[later]
+    written = msgspec.json.encode(known_to_the_release_before, order="deterministic")
+    assert digest(spec) == hashlib.sha256(written).hexdigest()[:32]
+    assert digest(replace(spec, network=Network.PRIVATE)) != digest(spec)
 
 
 def test_direct_access_is_what_was_before_there_were_doors(launch: Launch) -> None:
