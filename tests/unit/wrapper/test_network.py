@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from api.contract.job import network
+from tests.another_user import UID
 from tests.networks import REFUSED, require_networks
 
 from .doors import ENGINE, PORT, SOCKET, door, kill_at_one_blow, knock, refused
@@ -103,6 +107,18 @@ def test_killed_at_one_blow_nothing_is_left(job: Job, at: object) -> None:
 
 
 def test_run_by_itself_it_tells_whether_there_is_one() -> None:
-    tried = [subprocess.run([*under, sys.executable, network.__file__], capture_output=True, text=True, check=False)
-             for under in ((), REFUSED)]  # fmt: skip
+    tried = [
+        subprocess.run([*under, sys.executable, network.__file__], capture_output=True, text=True, check=False)
+        for under in ((), REFUSED)
+    ]
     assert [(one.returncode, one.stderr) for one in tried] == [(0, ""), (1, "its limit of namespaces is reached\n")]
+
+
+def test_a_plain_user_has_one_too() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the other tests are a plain user's")
+    source = Path(network.__file__).read_text()
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    tried = subprocess.run([python or "python3", "-"], input=source, text=True, user=UID, group=UID, extra_groups=[],
+                           cwd="/", env={}, capture_output=True, check=False)  # fmt: skip
+    assert (tried.returncode, tried.stderr) == (0, "")
