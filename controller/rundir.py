@@ -202,6 +202,7 @@ def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
         step=_text(state.get("step")) or None,
         detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
+        network_refusal=" ".join(_text(state.get("network_refusal")).split())[:LONGEST_DETAIL],
         exit=_exit(_json(folder / EXIT)),
     )
     return files, changed if "sign_interval" in state else None

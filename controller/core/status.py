@@ -30,12 +30,18 @@ ON_LOOPBACK = (
 )
 
 
+ON_HOST_NETWORK = (
+    "Its recipe asks for a network of its own, which {node} does not give it: {why}. So its engine has the node's, and "
+    "if it listens on a port of loopback, all users of the node reach it there. See: ai-factory doctor."
+)
+
+
 def status(situation: Situation, standings: Sequence[Standing]) -> Status:
     """Return the status of a service after this pass; conditions keep their time while their truth stays."""
     desired, seen, target = situation.desired, situation.seen, situation.target
     ready = situation.ready_replicas
     drafts: list[Draft] = [
-        _accepted(desired),
+        _accepted(situation),
         _observed(situation),
         _ready(desired, target, ready),
         _available(desired, ready),
@@ -62,11 +68,16 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
     return tuple(told)
 
 
-def _accepted(desired: Desired) -> Draft:
+def _accepted(situation: Situation) -> Draft:
+    desired, files = situation.desired, situation.seen.files
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
     if desired.spec is not None and desired.spec.is_on_loopback:
         return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
+    for attempt in situation.attempts:
+        if attempt.token in files and files[attempt.token].network_refusal:
+            message = ON_HOST_NETWORK.format(node=attempt.node, why=files[attempt.token].network_refusal)
+            return "Accepted", Truth.TRUE, "ValidOnHostNetwork", message
     return "Accepted", Truth.TRUE, "Valid", ""
 
 

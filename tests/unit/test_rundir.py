@@ -219,13 +219,20 @@ class TestReading:
 
     async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 42)
-        (folder / "state.json").write_text('{"step": "serving", "detail": "KV cache\\nsize: 9 tokens", "port": 8123}')
+        told = {
+            "step": "serving",
+            "detail": "KV cache\nsize: 9 tokens",
+            "port": 8123,
+            "network_refusal": "Not\npermitted",
+        }
+        (folder / "state.json").write_text(json.dumps(told))
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
         assert await read(run_dirs) == JobFiles(
             claim=Held(job_id=42),
             step="serving",
             detail="KV cache size: 9 tokens",
             port=8123,
+            network_refusal="Not permitted",
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )
 
