@@ -37,7 +37,7 @@ class SlurmScheduler:
         """List our jobs, ended ones that squeue still holds too. Raises UnreadableError."""
         mark = self._mark()
         answer = await self._read(argv.list_command(mark))
-        found = _understood(answer, lambda: parse.read_listing(answer.stdout, mark, self._prefix, before=self._listed))
+        found = understood(answer, lambda: parse.read_listing(answer.stdout, mark, self._prefix, before=self._listed))
         self._listed = dict(found)
         return Listing(jobs=tuple(job for _, job in found))
 
@@ -62,13 +62,13 @@ class SlurmScheduler:
         if errors.is_without_accounting(answer):
             return None
         _check(answer)
-        return _understood(answer, lambda: parse.parse_accounting(answer.stdout, mark, self._prefix))
+        return understood(answer, lambda: parse.parse_accounting(answer.stdout, mark, self._prefix))
 
     async def addresses(self) -> Mapping[str, str]:
         """Return every node's address (NodeAddr). Raises UnreadableError."""
         mark = self._mark()
         answer = await self._read(argv.address_command(mark))
-        return _understood(answer, lambda: parse.parse_addresses(answer.stdout, mark))
+        return understood(answer, lambda: parse.parse_addresses(answer.stdout, mark))
 
     async def submit(self, submission: Submission) -> Sent:
         """Run sbatch once. Raises ValueError for what can't be handed to sbatch; never for Slurm's no."""
@@ -121,14 +121,20 @@ def read_answer(completed: Completed, sequence: int) -> Sent:
 
 
 def _check(completed: Completed) -> None:
-    if trouble := errors.reading_trouble(completed, empty=not completed.stdout.strip()):
+    if trouble := errors.reading_trouble(completed, empty=False):
         raise _unreadable(trouble)
 
 
-def _understood(completed: Completed, parsed: Callable[[], _Answer]) -> _Answer:
+def understood(completed: Completed, parsed: Callable[[], _Answer]) -> _Answer:
+    """Return an answer that proves to be one. What the command complained of says why one does not.
+
+    Raises UnreadableError.
+    """
     try:
         return parsed()
     except parse.GarbledError as error:
+        if trouble := errors.reading_trouble(completed, empty=True):
+            raise UnreadableError(trouble.reason, f"{trouble.message} (its answer can't be read: {error})") from error
         message = f"the answer of {completed.command} can't be read: {error}"
         raise UnreadableError("SlurmGarbled", message) from error
 

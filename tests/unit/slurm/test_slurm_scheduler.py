@@ -36,14 +36,15 @@ def ended(exit_code: int | None = 0, stdout: str = "", stderr: str = "") -> Answ
     return lambda argv: Completed(argv=argv, exit_code=exit_code, stdout=stdout, stderr=stderr)
 
 
-def rows(*fields: tuple[str, ...]) -> Answer:
-    """Print the rows with the mark that was asked for."""
+def rows(*fields: tuple[str, ...], stderr: str = "", exit_code: int = 0) -> Answer:
+    """Print a header and the rows with the mark that was asked for."""
 
     def answer(argv: tuple[str, ...]) -> Completed:
+        header = ("NAME",) * {"squeue": 7, "sacct": 8, "sinfo": 2}[argv[0]]
         asked = argv[-1] if argv[0] != "sacct" else next(a for a in argv if a.startswith("--delimiter="))
         mark = "\x1f" + asked.split("\x1f")[1] + "\x1f"
-        text = "".join("".join(field + mark for field in row) + "\n" for row in fields)
-        return Completed(argv=argv, exit_code=0, stdout=text, stderr="")
+        text = "".join("".join(field + mark for field in row) + "\n" for row in (header, *fields))
+        return Completed(argv=argv, exit_code=exit_code, stdout=text, stderr=stderr)
 
     return answer
 
@@ -88,6 +89,9 @@ def test_the_prefix_must_say_something() -> None:
         (ended(0, "", "squeue: error: something"), "SlurmFailed"),
         (ended(None), "SlurmTimeout"),
         (ended(0, "garbage"), "SlurmGarbled"),
+        (ended(0, ""), "SlurmGarbled"),
+        (ended(0, "", "slurm_load_partitions: Access/permission denied\n"), "PermissionDenied"),
+        (rows(exit_code=1), "SlurmFailed"),
         (missing, "SlurmMissing"),
     ],
 )
@@ -97,6 +101,25 @@ async def test_what_can_not_be_read_is_never_an_empty_listing(answer: Answer, re
         with pytest.raises(UnreadableError) as raised:
             await reading
         assert raised.value.reason == reason
+
+
+NOISE = """squeue: error: Ignoring ControlMachine since SlurmctldHost is set.
+slurm_load_partitions: Access/permission denied
+"""
+
+
+async def test_a_header_proves_a_listing_whatever_is_complained_of_beside_it() -> None:
+    slurm, _ = scheduler(rows(stderr=NOISE))
+    assert (await slurm.list_jobs()).jobs == ()
+    assert await slurm.addresses() == {}
+    assert await slurm.ended_jobs([1]) == {}
+
+
+async def test_what_is_complained_of_says_why_an_answer_can_not_be_read() -> None:
+    slurm, _ = scheduler(ended(0, "", "squeue: error: Unable to contact slurm controller (connect failure)"))
+    with pytest.raises(UnreadableError, match=r"slurmctld running.*begins without a header") as raised:
+        await slurm.list_jobs()
+    assert raised.value.reason == "SlurmUnreachable"
 
 
 async def test_accounting_asks_in_bites_for_this_user_only() -> None:
