@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from controller.core.jobs import Job, JobPhase
 from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
 from controller.slurm.hostlist import first_host
-from controller.slurm.reasons import KEPT_BACK, advice
+from controller.slurm.reasons import KEPT_BACK, advice, meaning
 from controller.slurm.states import end_of, phase_of, state_word
 
 Record = tuple[str, ...]
@@ -72,6 +72,7 @@ def _listed(record: Record) -> Job:
         end=end_of(word),
         reason="" if reason == "None" else reason,
         advice=advice(phase, reason, job_id),
+        bar=meaning(reason).bar if phase is JobPhase.PENDING else None,
         is_kept_back=reason == KEPT_BACK,
         node=node,
         # of jobs without a node these are forecasts, or the times of an earlier run

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import pwd
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from api.contract.launch import Submission
 from controller.core.attempt import SendOutcome, Sent
-from controller.core.jobs import Job
+from controller.core.jobs import Bar, Job, JobPhase
 from controller.ports import Listing, UnreadableError
-from controller.slurm import argv, errors, parse
+from controller.slurm import argv, ceilings, errors, parse
+from controller.slurm.reasons import meaning
 from controller.slurm.runner import Completed, NotStartedError, Runner
 
 IDS_AT_ONCE = 500
@@ -32,6 +36,8 @@ class SlurmScheduler:
         self._prefix = prefix
         self._numbers = itertools.count(1)
         self._listed: Mapping[parse.Record, Job] = {}
+        self._excess: dict[tuple[int, str], str | None] = {}
+        """By id and reason, what a job asks for above a limit, as it was found out."""
 
     async def list_jobs(self) -> Listing:
         """List our jobs, ended ones that squeue still holds too. Raises UnreadableError."""
@@ -39,7 +45,33 @@ class SlurmScheduler:
         answer = await self._read(argv.list_command(mark))
         found = understood(answer, lambda: parse.read_listing(answer.stdout, mark, self._prefix, before=self._listed))
         self._listed = dict(found)
-        return Listing(jobs=tuple(job for _, job in found))
+        return Listing(jobs=await self._judged([job for _, job in found]))
+
+    async def _judged(self, jobs: Sequence[Job]) -> tuple[Job, ...]:
+        """Tell which jobs ask for more than a limit on many will ever allow one.
+
+        Slurm has one word for that and for waiting. One job is asked about a reading, and each once for its reason.
+        """
+        shared = [job for job in jobs if job.phase is JobPhase.PENDING and meaning(job.reason).is_shared]
+        if not shared and not self._excess:
+            return tuple(jobs)
+        known = {
+            job: self._excess[job.job_id, job.reason] for job in shared if (job.job_id, job.reason) in self._excess
+        }
+        asked = next((job for job in shared if job not in known), None)
+        if asked is not None:
+            known[asked] = await self._ask_excess(asked)
+        self._excess = {(job.job_id, job.reason): excess for job, excess in known.items()}
+        return tuple(_barred(job, known.get(job)) for job in jobs)
+
+    async def _ask_excess(self, job: Job) -> str | None:
+        """Ask what it asks for, and what it may have; `None` if that is less, or can't be known."""
+        with contextlib.suppress(NotStartedError):
+            asked = ceilings.read_asked((await self._runner.read(ceilings.job_command(job.job_id))).stdout)
+            if asked is not None:
+                told = await self._runner.read(ceilings.limits_command(_user(), asked.qos))
+                return ceilings.excess(asked, told.stdout, job.reason)
+        return None
 
     async def ended_jobs(self, job_ids: Collection[int]) -> Mapping[int, Job] | None:
         """Ask accounting about jobs that left the listing; unknown ids, and those of strangers, are absent.
@@ -106,6 +138,20 @@ class SlurmScheduler:
             return await self._runner.read(command)
         except NotStartedError as error:
             raise _not_started(error) from error
+
+
+def _barred(job: Job, excess: str | None) -> Job:
+    if excess is None:
+        return job
+    advice = f"{excess}: lower its resources, or choose another account or QOS."
+    return replace(job, bar=Bar.OVER_LIMIT, advice=advice)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def read_answer(completed: Completed, sequence: int) -> Sent:

@@ -11,7 +11,7 @@ from api.contract.job.parameters import Text
 from api.contract.job.token import Token
 from api.contract.status import Condition, Truth
 from controller.core.attempt import SendOutcome
-from controller.core.jobs import ReadingFailure
+from controller.core.jobs import Bar, ReadingFailure
 from controller.core.limits import Limits
 from controller.core.observed import Observed
 from controller.core.published import Status
@@ -67,7 +67,14 @@ def told(seen: Observed, now: float = NOW, **changes: Any) -> list[str]:
 def test_every_service_has_these_conditions_of_this_generation() -> None:
     status = plan(desired(generation=4), see()).status
     assert status is not None
-    assert [c.type for c in status.conditions] == ["Accepted", "Observed", "Ready", "Available", "Progressing"]
+    assert [c.type for c in status.conditions] == [
+        "Accepted",
+        "Startable",
+        "Observed",
+        "Ready",
+        "Available",
+        "Progressing",
+    ]
     assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
 
 
@@ -166,6 +173,19 @@ def test_ready(seen: Observed, changes: dict[str, Any], truth: Truth, reason: st
 def test_available_is_one_that_answers() -> None:
     assert said(see_running(ready(0), started(1)), "Available", replicas=2).status is Truth.TRUE
     assert said(see_running(ready(), probes=fails(ready(), 2)), "Available").status is Truth.FALSE
+
+
+def test_a_job_that_never_starts_as_things_are() -> None:
+    barred = job(queued(1), PENDING, reason="PartitionTimeLimit", advice="Lower it.", bar=Bar.OVER_LIMIT)
+    seen = see(queued(0), queued(1), snapshot=snapshot(job(queued(0), PENDING, reason="Resources"), barred))
+    against = said(seen, "Startable", replicas=2)
+    assert (against.status, against.reason) == (Truth.FALSE, "OverLimit")
+    assert "can't start as things are (PartitionTimeLimit). Lower it." in against.message
+    assert said(seen, "Progressing", replicas=2).message == f"Replica 1: {against.message}"
+    (event,) = [e for e in plan(desired(replicas=2), seen).events if e.reason == "OverLimit"]
+    assert (event.warning, event.message) == (True, against.message)
+    assert said(see(queued(0), snapshot=snapshot(job(queued(0), PENDING))), "Startable").status is Truth.TRUE
+    assert said(seen, "Startable", replicas=1).status is Truth.TRUE, "what is too many is not waited for"
 
 
 TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, reason="Resources", job_id=JOB + 1))

@@ -1,12 +1,14 @@
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from api.contract.launch import Resources, Submission
 from controller.core.attempt import SendOutcome
-from controller.core.jobs import JobPhase
+from controller.core.jobs import Bar, JobPhase
 from controller.ports import UnreadableError
 from controller.slurm.runner import Completed, NotStartedError
 from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler
@@ -72,6 +74,48 @@ async def test_listing() -> None:
     assert [job.job_id for job in (await slurm.list_jobs()).jobs] == [7]
     await slurm.list_jobs()
     assert runner.asked[0] != runner.asked[1]  # the mark is drawn afresh
+
+
+RECORDED = Path(__file__).parent / "samples" / "22.05"
+
+
+def with_limits(*listed: tuple[str, ...], hidden: bool = False) -> Answer:
+    """Answer squeue with these rows, and scontrol as it was recorded."""
+
+    def answer(argv: tuple[str, ...]) -> Completed:
+        if argv[0] == "squeue":
+            return rows(*listed)(argv)
+        name = "job-QOSMaxGRESPerUser" if "job" in argv else "limits-gpu1"
+        return ended(1 if hidden else 0, "" if hidden else (RECORDED / f"scontrol-{name}.txt").read_text())(argv)
+
+    return answer
+
+
+def waiting(number: str, reason: str) -> tuple[str, ...]:
+    return (number, "PENDING", "n/a", "N/A", "N/A", f"{PREFIX}a-0-{number}", reason)
+
+
+async def test_a_job_above_a_limit_on_many_is_told_from_one_that_waits_for_others() -> None:
+    slurm, runner = scheduler(with_limits(waiting("5", "QOSMaxGRESPerUser"), waiting("6", "Resources")))
+    (barred, free) = (await slurm.list_jobs()).jobs
+    assert (barred.bar, free.bar) == (Bar.OVER_LIMIT, None)
+    assert barred.advice.startswith("It asks for gres/gpu=2, and the QOS gpu1 may have gres/gpu=1 in all: lower")
+    assert [argv[0] for argv in runner.asked] == ["squeue", "scontrol", "scontrol"]
+    assert (await slurm.list_jobs()).jobs == (barred, free)
+    assert len(runner.asked) == 4, "each job is asked about once"
+
+
+async def test_one_job_a_reading_is_asked_about() -> None:
+    slurm, runner = scheduler(with_limits(*(waiting(str(number), "AssocGrpGRES") for number in range(5)), hidden=True))
+    for _ in range(8):
+        assert {job.bar for job in (await slurm.list_jobs()).jobs} == {None}
+    assert Counter(argv[0] for argv in runner.asked) == {"squeue": 8, "scontrol": 5}
+
+
+async def test_a_host_without_scontrol_reads_all_the_same() -> None:
+    listing = with_limits(waiting("5", "AssocGrpGRES"))
+    slurm, _ = scheduler(lambda argv: missing(argv) if argv[0] == "scontrol" else listing(argv))
+    assert [job.bar for job in (await slurm.list_jobs()).jobs] == [None]
 
 
 def test_the_prefix_must_say_something() -> None:
