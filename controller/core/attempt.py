@@ -54,6 +54,7 @@ class Attempt:
     outcome: str | None = None
     """Why it was closed: one CamelCase word."""
     message: str = ""
+    """Why it was closed, for people. Of an open one: what sbatch said, if that leaves open whether there is a job."""
     exit_code: int | None = None
     gone_at: float | None = None
     """Closed, and nothing of it is left on the cluster nor can come."""
@@ -89,6 +90,9 @@ class Sent:
     """Taken from the snapshots' counter when sbatch returned."""
     job_id: int | None = None
     message: str = ""
+    """What sbatch said."""
+    is_refusal: bool = False
+    """Whether that is a no in the site's own words: once looking has proved that no job came, it counts as refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

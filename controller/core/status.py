@@ -220,15 +220,16 @@ def _between(attempt: Attempt) -> Stage:
     if attempt.gone_at is None:
         message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
         return Stage(Rank.ENDING, Progress.SUBMITTING, message)
-    fault = f" {attempt.message}" if is_fault(attempt) or attempt.outcome == Outcome.SUBMIT_DEFERRED else ""
-    return Stage(Rank.ENDING, Progress.BACK_OFF, f"It will be tried again after {attempt.outcome}.{fault}")
+    message = f"It will be tried again after {attempt.outcome}. {attempt.message}".rstrip()
+    return Stage(Rank.ENDING, Progress.BACK_OFF, message)
 
 
 def _queued(attempt: Attempt, seen: Observed) -> Stage:
     job = _pending(attempt, seen)
     if job is None:
         if attempt.job_id is None:
-            return Stage(Rank.HELD, Progress.SUBMITTING, "It is being submitted.")
+            open_ = f" Whether Slurm has its job is not known yet: {attempt.message}" if attempt.message else ""
+            return Stage(Rank.HELD, Progress.SUBMITTING, f"It is being submitted.{open_}")
         return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {attempt.job_id} is queued.")
     if (
         job.is_kept_back and len(_jobs(attempt, seen)) == 1
@@ -268,6 +269,8 @@ def _attempt_events(old: Attempt | None, new: Attempt) -> list[Event]:
     name = f"Replica {new.replica}"
     if old is None:
         told.append(Event(reason="Submitting", message=f"{name}: attempt {new.incarnation} was opened."))
+    if new.open and new.message and (old is None or old.message != new.message):
+        told.append(Event(reason="SubmitUnknown", message=f"{name}: {new.message}", warning=True))
     if new.job_id is not None and (old is None or old.job_id != new.job_id):
         told.append(Event(reason="Submitted", message=f"{name}: it is job {new.job_id}."))
     if new.started_at is not None and (old is None or old.started_at is None):

@@ -26,6 +26,8 @@ class Trouble(StrEnum):
     """Slurm said not now; nothing was created."""
     PERMANENT = "permanent"
     """Slurm said no to what was asked."""
+    REFUSED = "refused"
+    """A plugin of the site said no in words of its own. That no job comes of it, looking has to settle."""
     UNKNOWN = "unknown"
 
 
@@ -161,9 +163,13 @@ _TABLE = (
         "Access/permission denied|Requested operation not supported|Requested operation is presently disabled",
         Trouble.PERMANENT, "PermissionDenied", "ask the site whether this user may submit and cancel jobs",
     ),
+    _Row(
+        "Unspecified error", Trouble.REFUSED, "RefusedBySite",
+        "a submit filter of the site (job_submit) refuses it: change what it names, or ask the site",
+    ),
 )  # fmt: skip
 
-_REFUSALS = frozenset({Trouble.RETRY_LATER, Trouble.PERMANENT})
+_REFUSALS = frozenset({Trouble.RETRY_LATER, Trouble.PERMANENT, Trouble.REFUSED})
 """What only a command that ended by itself can report: one that was killed was trying again."""
 
 _GONE = re.compile("Invalid job id specified|already completing or completed|Job has already finished", re.IGNORECASE)

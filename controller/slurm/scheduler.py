@@ -163,7 +163,12 @@ def read_answer(completed: Completed, sequence: int) -> Sent:
         message = f"sbatch printed no job id: {completed.stdout[:200]!r}"
         return Sent(outcome=SendOutcome.UNKNOWN, sequence=sequence, message=message)
     diagnosis = errors.diagnose(completed)
-    return Sent(outcome=errors.send_outcome(diagnosis), sequence=sequence, message=diagnosis.message)
+    return Sent(
+        outcome=errors.send_outcome(diagnosis),
+        sequence=sequence,
+        message=diagnosis.message,
+        is_refusal=diagnosis.trouble is errors.Trouble.REFUSED,
+    )
 
 
 def _check(completed: Completed) -> None:

@@ -261,7 +261,9 @@ def test_progressing_speaks_of_the_replica_that_is_least_far() -> None:
 def test_of_two_that_are_equally_far_the_first_speaks() -> None:
     seen = see_running(gone(started(0), "NodeFailed"), gone(started(1), "Preempted"))
     held = replace(seen, reading_failure=ReadingFailure(since=NOW - 1, reason="SlurmSilent", message="No answer."))
-    assert said(held, "Progressing", replicas=2).message == "Replica 0: It will be tried again after NodeFailed."
+    assert (
+        said(held, "Progressing", replicas=2).message == "Replica 0: It will be tried again after NodeFailed. It ended."
+    )
 
 
 def test_replicas_that_completed_are_not_waited_for() -> None:

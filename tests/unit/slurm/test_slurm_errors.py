@@ -63,7 +63,7 @@ SENT = [
     (1, MUNGE, SendOutcome.UNKNOWN, "MungeDown"),
     (1, NO_CONF, SendOutcome.UNKNOWN, "SlurmNotConfigured"),
     (1, "sbatch: fatal: Could not establish a configuration source", SendOutcome.UNKNOWN, "SlurmNotConfigured"),
-    (1, "sbatch: error: please name a project\n" + FAILED + "Unspecified error", SendOutcome.UNKNOWN, "SlurmFailed"),
+    (1, "sbatch: error: please name a project\n" + FAILED + "Unspecified error", SendOutcome.UNKNOWN, "RefusedBySite"),
     (1, "", SendOutcome.UNKNOWN, "SlurmFailed"),
     (-9, "", SendOutcome.UNKNOWN, "SlurmFailed"),
     (None, "", SendOutcome.UNKNOWN, "SlurmTimeout"),
