@@ -28,7 +28,9 @@ class Attempt:
     gpus: int = 0
     """That its job asks for."""
     failures: int = 0
-    """Failures in a row of this replica before this attempt."""
+    """Failures in a row of this replica before this attempt: the more, the longer it waited."""
+    faults: int = 0
+    """Those of them that speak against what was launched: too many, and it is given up."""
     intent_at: float
     job_id: int | None = None
     submitted_at: float | None = None

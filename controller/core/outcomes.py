@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from api.contract.job.words import ExitReason
@@ -66,6 +67,24 @@ NOT_A_FAULT = WISHED | {
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""
 
 
+_NOT_EXECUTABLE = (126, 127)
+"""Exit codes of a shell for a command that can't be run, or that there is not (POSIX, 2.8.2)."""
+
+_MISTAKE: dict[str, re.Pattern[str]] = {
+    ExitReason.ENGINE_EXITED: re.compile(
+        # Apptainer and shells: there is no such command
+        "executable file not found|command not found"
+        # huggingface_hub, transformers and vLLM: there is no such model, or not for this token
+        "|Repo id must be|Repository Not Found|RepositoryNotFoundError|GatedRepoError|404 Client Error"
+        "|is not a valid model identifier|Invalid repository ID or local directory"
+        # argparse: there is no such option
+        "|error: (unrecognized arguments|argument |the following arguments are required)"
+    ),
+    ExitReason.IMAGE_FAILED: re.compile("No such file or directory|manifest unknown|unauthorized"),
+}
+"""What the message of such an end says of a mistake that trying again does not mend."""
+
+
 def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
     """Return outcome, message and exit code of a job that ended, by what the cluster and its wrapper say of it."""
     if job.end in _BY_CLUSTER:
@@ -93,3 +112,13 @@ def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
 def is_fault(attempt: Attempt) -> bool:
     """Whether this attempt's end speaks against what was launched."""
     return attempt.outcome is not None and attempt.outcome not in NOT_A_FAULT
+
+
+def is_mistake(attempt: Attempt) -> bool:
+    """Whether its end tells of what trying again does not mend: no such image, command, model, option or Python."""
+    if attempt.outcome == ExitReason.PYTHON_MISSING:
+        return True
+    if attempt.outcome == ExitReason.ENGINE_EXITED and attempt.exit_code in _NOT_EXECUTABLE:
+        return True
+    pattern = _MISTAKE.get(attempt.outcome or "")
+    return pattern is not None and pattern.search(attempt.message) is not None

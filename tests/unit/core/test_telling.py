@@ -229,7 +229,7 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see_running(ready()), "AsWanted", ""),
         (see(closed(started(), "NodeFailed"), snapshot=None), "Submitting", "is being ended: NodeFailed"),
         (see(gone(started(), "EngineExited", closed_at=NOW)), "BackOff", "tried again after EngineExited"),
-        (see(gone(started(failures=99), "EngineExited")), "Failed", "Change the service"),
+        (see(gone(started(faults=99), "EngineExited")), "Failed", "Change the service"),
     ],
 )
 def test_progressing(seen: Observed, reason: str, words: str) -> None:
@@ -350,7 +350,7 @@ def test_a_step_is_told_once(seen: Observed, reasons: list[str]) -> None:
 @pytest.mark.parametrize(
     ("seen", "changes", "reason"),
     [
-        (see(gone(started(failures=99), "EngineExited")), {}, "Failed"),
+        (see(gone(started(faults=99), "EngineExited")), {}, "Failed"),
         (see(gone(started(), "Completed")), {"spec": JOB_SPEC}, "Completed"),
         (see(gone(ready(), "Stopped")), {"running": False}, "Stopped"),
         (see(ready(), snapshot=snapshot(in_doubt=frozenset({ready().token}))), {}, "MassVanishing"),
