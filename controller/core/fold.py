@@ -158,7 +158,7 @@ def _ended(
     if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
         # A probe that fails wakes us sooner.
         return Folded(attempt=_as_heard(missed, seen, now), look_again_at=now + limits.absence_grace)
-    return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+    return Folded(attempt=close(attempt, now, *of_job(job, files, ends_by_itself=ends_by_itself)))
 
 
 def _as_heard(attempt: Attempt, seen: Observed, now: float) -> Attempt:

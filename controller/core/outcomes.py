@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from api.contract.job.words import ExitReason
 from controller.core.attempt import Attempt
-from controller.core.job_files import JobExit
+from controller.core.job_files import JobExit, JobFiles
 from controller.core.jobs import Job, JobEnd
 
 
@@ -49,6 +49,12 @@ _BY_CLUSTER = {
     ),
 }
 
+CANCELLED_EARLY = (
+    "The job was cancelled on {node} before its script began: by hand, or by Slurm because the node's prolog failed "
+    "(`sinfo -R --nodes={node}` says so; then tell the site)."
+)
+"""So ends a job that may not be requeued where a prolog fails; nothing but the node's drain tells (measured)."""
+
 WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED, Outcome.QUOTA_EXCEEDED})
 """Ends that we brought about: people want something else now, have adopted something else, or set a ceiling."""
 
@@ -85,19 +91,30 @@ _MISTAKE: dict[str, re.Pattern[str]] = {
 """What the message of such an end says of a mistake that trying again does not mend."""
 
 
-def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
-    """Return outcome, message and exit code of a job that ended, by what the cluster and its wrapper say of it."""
+def of_job(job: Job, files: JobFiles, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
+    """Return outcome, message and exit code of a job that ended, by what the cluster and the job itself say of it."""
+    if job.end is JobEnd.CANCELLED and job.node is not None and files.claim is None:
+        return Outcome.CANCELLED, _in_full(CANCELLED_EARLY.format(node=job.node), job, files), job.exit_code
     if job.end in _BY_CLUSTER:
         outcome, message = _BY_CLUSTER[job.end]
-        return outcome, message, told.code if told else job.exit_code
-    if told is not None:
-        return of_exit(told, ends_by_itself=ends_by_itself)
+        return outcome, _in_full(message, job, files), files.exit.code if files.exit else job.exit_code
+    if files.exit is not None:
+        return of_exit(files.exit, ends_by_itself=ends_by_itself)
     if job.end is JobEnd.COMPLETED and ends_by_itself:
         return Outcome.COMPLETED, "The job completed.", job.exit_code
     if job.end is JobEnd.COMPLETED:
-        return Outcome.EXITED, "The job ended without leaving a record of why.", job.exit_code
-    how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
-    return Outcome.FAILED, f"The job ended as {job.state} with {how}. Its logs may say why.", job.exit_code
+        message = "The job ended without leaving a record of why."
+        return Outcome.EXITED, _in_full(message, job, files), job.exit_code
+    code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
+    how = f" with signal {job.signal}" if job.signal else code
+    return Outcome.FAILED, _in_full(f"The job ended as {job.state}{how}.", job, files), job.exit_code
+
+
+def _in_full(message: str, job: Job, files: JobFiles) -> str:
+    """Add what Slurm gives as the reason of an end, what it means, and what the job said at last."""
+    reason = f" Slurm says: {job.reason}." if job.reason not in ("", "NonZeroExitCode") else ""
+    words = f" Its last words:\n{files.last_words}" if files.last_words and files.exit is None else ""
+    return f"{message}{reason} {job.advice}".rstrip() + words
 
 
 def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:

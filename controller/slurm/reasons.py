@@ -75,6 +75,12 @@ _TABLE: tuple[tuple[str, Bar | None, str], ...] = (
     ("Licenses", None, "It waits for licenses that other jobs hold (scontrol show licenses)."),
     ("Cleaning|Prolog|NodesDraining|Power", None, "Its nodes are being made ready."),
 )  # fmt: skip
+_ENDED = {
+    "Prolog": "The site's prolog failed on its node: tell the site, whose slurmd log says why.",
+    "LaunchFail": "Its node could not launch it: tell the site, whose slurmd log says why.",
+    "BadConstraints": "What it asks for is not there: change its constraint or resources.",
+    "SystemFailure": "Slurm itself failed: tell the site.",
+}
 _ROWS = tuple((re.compile(pattern), Meaning(advice, bar, pattern is _SHARED)) for pattern, bar, advice in _TABLE)
 _NOTHING = Meaning()
 
@@ -89,4 +95,6 @@ def advice(phase: JobPhase, reason: str, job_id: str) -> str:
     """Return what to do about a job that does not run, or nothing."""
     if phase is JobPhase.SUSPENDED:
         return f"`scontrol show job {job_id}` may say why."
+    if phase is JobPhase.ENDED:
+        return next((told for word, told in _ENDED.items() if word in reason), "")
     return meaning(reason).advice if phase is JobPhase.PENDING else ""

@@ -10,6 +10,7 @@ import pytest
 from controller.core.attempt import Attempt, SendOutcome
 from controller.core.closings import CLOSINGS
 from controller.core.desired import Desired
+from controller.core.job_files import Held, JobFiles
 from controller.core.limits import Limits
 from controller.core.outcomes import NOT_A_FAULT, WISHED, Outcome
 from controller.core.plan import Submit
@@ -17,6 +18,8 @@ from controller.core.retries import InARow, after, retry_at
 
 from .builders import (
     DIGEST,
+    ENDED,
+    JOB,
     JOB_SPEC,
     LIMITS,
     NOW,
@@ -25,11 +28,13 @@ from .builders import (
     desired,
     gone,
     intended,
+    job,
     plan,
     queued,
     ready,
     see,
     sent,
+    snapshot,
     spec,
     started,
     token,
@@ -253,3 +258,45 @@ def test_a_volume_that_another_service_holds_is_not_tried_again_until_something_
     assert not opens(refused)
     assert "the volume /v is in use by af-i-other-0-1" in str(plan(desired(), see(refused)).status)
     assert opens(refused, desired(generation=2))
+
+
+# What is told of an end
+
+
+def ends(state: str, files: JobFiles | None = None, **changes: Any) -> tuple[str | None, str]:
+    """Return outcome and message of an attempt whose job ended so, before anything of it listened."""
+    attempt = queued()
+    seen = see(
+        attempt,
+        snapshot=snapshot(job(attempt, ENDED, state=state, **changes)),
+        files={attempt.token: files or JobFiles()},
+    )
+    (closed,) = plan(desired(), seen).attempts
+    return closed.outcome, closed.message
+
+
+def test_a_job_that_left_no_record_is_told_by_its_last_words_and_slurm_s() -> None:
+    outcome, message = ends(
+        "FAILED",
+        JobFiles(last_words="launch.sh: line 3: syntax error"),
+        reason="JobLaunchFailure",
+        advice="Tell the site.",
+    )
+    assert outcome == "Failed"
+    assert message == (
+        "The job ended as FAILED. Slurm says: JobLaunchFailure. Tell the site. Its last words:\n"
+        "launch.sh: line 3: syntax error"
+    )
+    assert ends("FAILED", reason="NonZeroExitCode", exit_code=2)[1] == "The job ended as FAILED with exit code 2."
+
+
+def test_what_slurm_says_of_a_node_that_failed_is_told() -> None:
+    assert ends("NODE_FAIL", reason="NodeDown")[1] == "The job's node failed. Slurm says: NodeDown."
+
+
+def test_a_job_that_is_cancelled_on_a_node_before_it_began_may_be_the_prolog_s_work() -> None:
+    outcome, message = ends("CANCELLED", node="n1")
+    assert (outcome, "prolog failed (`sinfo -R --nodes=n1`" in message) == ("Cancelled", True)
+    assert ends("CANCELLED")[1] == "The job was cancelled by hand."
+    claimed = JobFiles(claim=Held(job_id=JOB))
+    assert ends("CANCELLED", claimed, node="n1")[1] == "The job was cancelled by hand."
