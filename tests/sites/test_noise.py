@@ -27,6 +27,7 @@ PREFIX = "af-k3x9q2-"
 def system(apptainer: str) -> Iterator[System]:
     noise = "ControlMachine=nowhere\nPrivateData=jobs,nodes,partitions,reservations"
     with site(apptainer, EXTRA=noise, USERS=USER) as system:
+        system.folder.chmod(0o711)  # a plain user's commands read slurm.conf in it
         yield system
 
 
@@ -51,21 +52,25 @@ def test_one_who_has_no_jobs_yet_gets_one(system: System) -> None:
 
 
 async def test_a_plain_user_s_listing_is_read_and_the_hidden_addresses_are_called_hidden(
-    scheduler: SlurmScheduler,
+    system: System, scheduler: SlurmScheduler
 ) -> None:
+    script = system.folder / "job.sh"
+    script.write_text("#!/bin/sh\nsleep 2\n")
+    script.chmod(0o755)
     assert (await scheduler.list_jobs()).jobs == ()
     assert await scheduler.ended_jobs([999_999]) == {}
     job = Submission(
         token=f"{PREFIX}a-0-1",
         resources=Resources(memory_mb=100, time_limit=1),
         folder="/",
-        script="/bin/true",
+        script=str(script),
         comment="",
         warning=0,
         keeps_logs=False,
     )
     sent = await scheduler.submit(job)
-    assert sent.outcome is SendOutcome.REJECTED, "a program is no batch script; but it was understood"
+    assert sent.outcome is SendOutcome.ACCEPTED, sent
+    assert [job.job_id for job in (await scheduler.list_jobs()).jobs] == [sent.job_id]
     with pytest.raises(UnreadableError) as raised:
         await scheduler.addresses()
     assert raised.value.reason == "PermissionDenied"
