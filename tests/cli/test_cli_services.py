@@ -118,7 +118,9 @@ def test_what_can_never_start_is_not_waited_for(call: Run, api: FakeApi, what: s
     before = barred | {"generation": 2, "observed_generation": 1}
     api.answer("GET", f"{SERVICES}/chat", (200, before))
     api.answer("GET", ONE, (200, before))
-    assert call("services", "wait", "chat", "--for", what, "--timeout", "0.1").code == Exit.TIMED_OUT
+    api.answer("POST", SERVICES, (200, before))
+    for command in (("create", "inference/vllm", "--wait"), ("wait", "chat", "--for", what)):
+        assert call("services", *command, "--timeout", "0.1").code == Exit.TIMED_OUT
 
 
 def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
