@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import pwd
 import secrets
@@ -24,6 +25,8 @@ IDS_AT_ONCE = 500
 
 _Answer = TypeVar("_Answer")
 
+log = logging.getLogger(__name__)
+
 
 class SlurmScheduler:
     """Slurm through its commands, for the jobs of this user whose names begin with the installation's prefix."""
@@ -35,6 +38,7 @@ class SlurmScheduler:
         self._runner = runner
         self._prefix = prefix
         self._numbers = itertools.count(1)
+        self._heard: dict[str, str] = {}
         self._listed: Mapping[parse.Record, Job] = {}
         self._excess: dict[tuple[int, str], str | None] = {}
         """By id and reason, what a job asks for above a limit, as it was found out."""
@@ -110,6 +114,8 @@ class SlurmScheduler:
         except NotStartedError as error:
             outcome = SendOutcome.DEFERRED if error.is_certain else SendOutcome.UNKNOWN
             return Sent(outcome=outcome, sequence=self.next_sequence(), message=_not_started(error).message)
+        if completed.exit_code == 0:
+            self._hear(completed)
         return read_answer(completed, self.next_sequence())
 
     async def cancel(self, token: str, job_id: int) -> None:
@@ -131,7 +137,15 @@ class SlurmScheduler:
     async def _read(self, command: tuple[str, ...]) -> Completed:
         completed = await self._run(command)
         _check(completed)
+        self._hear(completed)
         return completed
+
+    def _hear(self, completed: Completed) -> None:
+        """Write down what a command said beside a right answer, until it says something else."""
+        said = completed.stderr.strip()
+        if said != self._heard.get(completed.command, ""):
+            log.info("a command says something beside its answer", extra={"command": completed.command, "said": said})
+        self._heard[completed.command] = said
 
     async def _run(self, command: tuple[str, ...]) -> Completed:
         try:

@@ -159,6 +159,14 @@ async def test_a_header_proves_a_listing_whatever_is_complained_of_beside_it() -
     assert await slurm.ended_jobs([1]) == {}
 
 
+async def test_what_is_complained_of_is_written_down_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    slurm, _ = scheduler(rows(stderr=NOISE))
+    for _ in range(3):
+        await slurm.list_jobs()
+    assert [record.said for record in caplog.records] == [NOISE.strip()]  # type: ignore[attr-defined]
+
+
 async def test_what_is_complained_of_says_why_an_answer_can_not_be_read() -> None:
     slurm, _ = scheduler(ended(0, "", "squeue: error: Unable to contact slurm controller (connect failure)"))
     with pytest.raises(UnreadableError, match=r"slurmctld running.*begins without a header") as raised:
