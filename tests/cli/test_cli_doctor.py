@@ -40,6 +40,8 @@ import pathlib, re, sys
 calls = pathlib.Path({calls!r})
 names = re.findall(r"--job-name=(\\S+)", calls.read_text()) if calls.exists() else []
 format = next(word for word in sys.argv if word.startswith("--format=")).removeprefix("--format=")
+if "--noheader" not in sys.argv:
+    print(format.replace("%", "HEADER_"))
 for row in {rows!r}:
     known = {{"j": names[-1] if names else "", **row}}
     if all(letter in known for letter in re.findall("%([a-zA-Z])", format)):
@@ -162,6 +164,26 @@ def test_for_people_each_check_is_a_line_and_each_failure_has_a_remedy(site: Sit
     assert "→ Is slurmctld running" in lines[failed[0] + 1]
     assert lines[-1].startswith("1 of ")
     assert "af-doctor" not in site.calls.read_text()
+
+
+def test_the_very_listing_that_the_controller_reads_proves_itself(site: Site, ask: Any) -> None:
+    for name in ("squeue", "sinfo"):
+        site.command(f"{name}.real", "")
+        (site.bin / name).rename(site.bin / f"{name}.real")
+        site.command(name, f"echo '{name}: error: Ignoring ControlMachine' >&2; exec {site.bin}/{name}.real \"$@\"")
+    assert ask("--no-job")[1]["Slurm answers"]["state"] == "ok"
+    site.command("squeue", "echo 'squeue: error: Ignoring ControlMachine' >&2")
+    found = ask("--no-job")[1]["Slurm answers"]
+    assert (found["state"], "Ignoring ControlMachine" in found["message"]) == ("failed", True)
+    site.command("squeue", "true")
+    assert "begins without a header" in ask("--no-job")[1]["Slurm answers"]["message"]
+
+
+def test_a_site_that_hides_its_nodes(site: Site, ask: Any) -> None:
+    site.command("sinfo", "echo 'slurm_load_partitions: Access/permission denied' >&2; exit 1")
+    found = ask("--no-job")[1]["Slurm answers"]
+    assert (found["state"], "hides the addresses" in found["message"]) == ("warning", True)
+    assert "getent hosts" in found["remedy"]
 
 
 def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,25 @@ def test_wait_for_a_service_that_fails_vanishes_or_lasts(call: Run, api: FakeApi
     assert (late.code, "describe k3x9q2ab" in late.err) == (Exit.TIMED_OUT, True)
 
 
+@pytest.mark.parametrize("what", ["ready", "completed"])
+def test_what_can_never_start_is_not_waited_for(call: Run, api: FakeApi, what: str) -> None:
+    message = "The job 7 is queued and can't start as things are (PartitionTimeLimit). Lower it."
+    against = [{"type": "Startable", "status": "False", "reason": "OverLimit", "message": message}]
+    barred = service(status="pending", conditions=against)
+    api.answer("POST", SERVICES, (200, barred))
+    api.answer("GET", ONE, (200, barred))
+    api.answer("GET", f"{SERVICES}/chat", (200, barred))
+    for command in (("create", "inference/vllm", "--wait"), ("wait", "chat", "--for", what)):
+        ran = call("services", *command)
+        assert (ran.code, message.rstrip(".") in ran.err) == (Exit.SETUP, True)
+    before = barred | {"generation": 2, "observed_generation": 1}
+    api.answer("GET", f"{SERVICES}/chat", (200, before))
+    api.answer("GET", ONE, (200, before))
+    api.answer("POST", SERVICES, (200, before))
+    for command in (("create", "inference/vllm", "--wait"), ("wait", "chat", "--for", what)):
+        assert call("services", *command, "--timeout", "0.1").code == Exit.TIMED_OUT
+
+
 def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
     api.answer("GET", f"{SERVICES}/chat", (200, service()))
     api.answer("DELETE", ONE, (200, {"message": "stopped"}))

@@ -7,6 +7,7 @@ from collections import Counter
 
 from api.contract.job.words import ExitReason
 from api.contract.status import Progress
+from controller.core.jobs import Bar
 from controller.core.outcomes import Outcome
 from controller.slurm.errors import _REFUSALS, _TABLE, Trouble
 from controller.telemetry.metrics import Metrics
@@ -34,9 +35,10 @@ def test_each_reason_of_a_condition_is_explained() -> None:
     readings |= set(re.findall(r'UnreadableError\("(\w+)"', CODE)) | {"SlurmFailed"}
     assert f'Diagnosis(Trouble.{Trouble.UNKNOWN.name}, "SlurmFailed"' in CODE
     progress = set(Progress) - {Progress.AS_WANTED, Progress.STOPPED, Progress.COMPLETED}
-    conditions = {"Accepted", "Observed", "Progressing"}
+    conditions = {"Accepted", "Startable", "Observed", "Progressing"}
     expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe"} | conditions
     expected |= {"ValidOnLoopback", "ValidOnHostNetwork", "MassVanishing", "EngineOutlivesJob"}
+    expected |= {str(bar) for bar in Bar}
     assert named("### A service is not running") == expected
 
 

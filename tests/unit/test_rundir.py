@@ -236,6 +236,18 @@ class TestReading:
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )
 
+    async def test_the_last_words_of_a_job_are_few_and_fit_for_a_message(
+        self, run_dirs: SharedRunDirs, folder: Path
+    ) -> None:
+        assert await run_dirs.last_words("one", TOKEN) == ""
+        (folder / "stderr.log").write_text(
+            "x" * 5000 + "\n\n" + "\n".join(f"line\t{n} \x1b[1m" for n in range(9)) + "\n"
+        )
+        assert await run_dirs.last_words("one", TOKEN) == "\n".join(f"line {n} [1m" for n in range(5, 9))
+        (folder / "stderr.log").unlink()
+        os.mkfifo(folder / "stderr.log")
+        assert await run_dirs.last_words("one", TOKEN) == ""
+
     @pytest.mark.parametrize(
         "content",
         ["", "{", "null", "[]", '"x"', "\0\0\0", '{"port":', "[" * 100_000, "9" * 5000, '{"a": NaN}', "\ud800"],

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
-from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
+from api.cli.doctor.slurm import Slurm, tiny_job
 from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
 from api.contract.job import network
 from api.contract.job.private import make_folder, require_private
 from api.contract.settings import Settings
-from controller.slurm.argv import address_command, list_command, submit_command
+from controller.slurm.argv import submit_command
 from controller.slurm.errors import diagnose
-from controller.slurm.parse import GarbledError, parse_addresses, parse_submission, read_listing
+from controller.slurm.parse import parse_submission
 
 CLOCK_SECONDS = 5.0
 """By how much a node's clock may differ."""
@@ -177,11 +177,11 @@ class JobProbe:
         return None
 
     def _address(self, said: dict[str, str]) -> str:
-        """Return the node's address, as the controller learns it (NodeAddr)."""
-        mark, addresses = new_mark(), dict[str, str]()
-        with contextlib.suppress(CheckFailedError, GarbledError):
-            addresses = parse_addresses(self._slurm.ask(*address_command(mark)), mark)
-        return addresses.get(said.get("node", ""), said.get("host", ""))
+        """Return the node's address, as the controller learns it: NodeAddr, or else the node's name."""
+        node, addresses = said.get("node") or said.get("host", ""), dict[str, str]()
+        with contextlib.suppress(CheckFailedError):
+            addresses = self._slurm.addresses()
+        return addresses.get(node, node)
 
     def _wait(self, file: Path, name: str, job_id: int | None) -> dict[str, str]:
         """Wait for the job's file. Raises `CheckFailedError` when the job ends without it, or does not run in time."""
@@ -212,10 +212,9 @@ class JobProbe:
 
     def _state(self, name: str) -> tuple[str, str, str]:
         """Return the job's state, node and reason; empty texts while Slurm does not say."""
-        mark = new_mark()
-        with contextlib.suppress(CheckFailedError, GarbledError):
-            for _, job in read_listing(self._slurm.ask(*list_command(mark)), mark, name, before={}):
-                return job.state, job.node or "", job.reason
+        with contextlib.suppress(CheckFailedError):
+            for listed in self._slurm.listed(name):
+                return listed
         return "", "", ""
 
     def _clock(self) -> str:
