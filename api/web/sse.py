@@ -38,7 +38,7 @@ def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> 
 
 
 async def read_data(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of a stream's events line by line, as it comes; raises `AskingError` at a line too long or too many."""
+    """Yield the data of a stream's events line by line, as it comes; raises `AskingError` at long or many lines."""
     rest, left = b"", MOST_LINES
     async for received in stream:
         *lines, rest = (rest + received).split(b"\n")
