@@ -27,7 +27,7 @@ MOST_TEXT = 2 * 1024 * 1024
 MOST_LINES = 20_000
 MOST_TEXT_OF_ALL = 16 * 1024 * 1024
 MOST_LINES_OF_ALL = 100_000
-"""Of all engines of a service: some 140 of vLLM's. Of more, Prometheus asks the engines itself."""
+"""Of all engines of a service: some 140 of vLLM's."""
 ENGINES_AT_ONCE = 16
 SERVICES_AT_ONCE = 4
 SECONDS = 10.0
