@@ -34,8 +34,8 @@ def measure(folder: Path) -> Table:
         table.add(name, f"{wall:.2f}", f"{cpu:.2f}", more)
     table.goal("readings that all closings cause at once", found["readings"], len(AFTER_ENDS) + 0.5, "")
     table.notes += [
-        f"{PER_SECOND} doors are opened a second; meanwhile the event loop was busy for at most "
-        f"{found['stall'] * 1000:.0f} ms at a time: so long a lease's renewal waits.",
+        f"{PER_SECOND} doors are opened a second at most. The event loop was busy for at most "
+        f"{found['stall'] * 1000:.0f} ms of CPU at a time, when all closed at once: so long a lease's renewal waits.",
         f"The process may have {found['limit']:,} descriptors (at most {MOST:,} are asked for), one a watch.",
     ]
     if found["doors"] < DOORS:
