@@ -146,13 +146,12 @@ def _mark(argv: tuple[str, ...]) -> str:
 @contextmanager
 def stub_engine() -> Iterator[int]:
     """Run the one engine that stands for all, in a process of its own; give its port."""
-    process = Popen([sys.executable, "-m", "bench.stub_engine"], stdout=PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait()
+    with Popen([sys.executable, "-m", "bench.stub_engine"], stdout=PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
 
 
 def installation_at_rest(
@@ -198,6 +197,7 @@ async def _lead_until_ready(installation: Installation, port: int, replicas: int
     await asyncio.sleep(1.0)
     ending.set()
     await task
+    await controller._installation.database.close()
 
 
 def _clone(folder: Path, connection: sqlite3.Connection, copies: int, port: int) -> None:

@@ -192,6 +192,7 @@ class Supervisor:
             place.arguments(asked.command),
             place.environment(),
             place.folder,
+            self._signals,
             interval=asked.interval,
             timeout=asked.timeout,
             redact=self._redact,

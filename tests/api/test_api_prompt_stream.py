@@ -134,3 +134,13 @@ async def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
             assert (await listener.next()).name == "delta"
         async with asyncio.timeout(60):
             await left.wait()
+
+
+async def test_a_stream_of_nothing_but_lines_breaks_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.web.sse.MOST_LINES", 100)
+    bit = {"choices": [{"delta": {"content": "a"}}]}
+    async with upstream(chunked(*[bit] * 10, b"\n" * 90)) as flooding:
+        service = await ready_service(world, flooding)
+        *_, (name, last) = await stream(world, service)
+    assert (name, last["success"]) == ("done", False)
+    assert "its answer has more than 100 lines" in last["technical_details"]
