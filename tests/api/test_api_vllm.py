@@ -99,9 +99,12 @@ async def test_list_shows_no_endpoint_of_what_is_stopped(world: World) -> None:
     service = await world.create()
     await world.observe(service, available=True)
     await world.endpoint(service, "n1", 8000, token="af-x-y-0-1")
+    token = await world.attempt(service, job_id=7)
     await world.delete(f"/api/v1/services/{service}")
     shown = (await world.get(f"{VLLM}/services")).json()["vllm_services"]
     assert [(one["endpoint"], one["status"]) for one in shown] == [(None, "cancelled")]
+    await world.end(token)
+    assert (await world.get(f"{VLLM}/services")).json() == {"vllm_services": []}
 
 
 # GET /api/v1/vllm/{id}/models
