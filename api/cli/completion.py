@@ -179,7 +179,7 @@ def _names(context: Context, metavar: str) -> list[str]:
     with contextlib.suppress(CliError), _quick(context) as client:
         if metavar == "RECIPE":
             return sorted(str(recipe["path"]) for recipe in client.recipes())
-        return sorted(str(service["name"]) for service in client.living())
+        return sorted({str(service["name"]) for service in client.services()})
     return []
 
 

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = _console(colour=True)
     try:
         arguments = _parse(argv)
-        console = _console(colour=arguments.color)
+        console = _console(colour=arguments.color, is_yaml=arguments.output == "yaml")
         return int(command_of(arguments.run)(_context(arguments, console)))
     except ExitError as error:
         console.error(str(error))
@@ -61,12 +61,14 @@ def _context(arguments: Namespace, console: Console) -> Context:
     given = {key.removeprefix(FLAG): value for key, value in vars(arguments).items() if key.startswith(FLAG)}
     flags = {path: str(value) for path, value in given.items() if value is not None}
     settings = load(flags, config=arguments.config)
-    return Context(arguments=arguments, settings=settings, flags=flags, console=console, output=arguments.output)
+    output = "json" if arguments.output == "yaml" else arguments.output
+    return Context(arguments=arguments, settings=settings, flags=flags, console=console, output=output)
 
 
-def _console(*, colour: bool) -> Console:
+def _console(*, colour: bool, is_yaml: bool = False) -> Console:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
     environment = process_environment()
-    return Console(color=colour and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb")
+    color = colour and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    return Console(color=color, is_yaml=is_yaml)

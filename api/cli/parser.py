@@ -10,7 +10,7 @@ from typing import NoReturn, TypeAlias
 from api.cli.errors import CliError
 from api.contract.exits import Exit
 
-FORMATS = ("table", "wide", "json", "name")
+FORMATS = ("table", "wide", "json", "yaml", "name")
 PROGRAM = "ai-factory"
 WIDTH = 78
 """Columns of a help text."""

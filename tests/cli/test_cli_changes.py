@@ -103,11 +103,19 @@ def test_wait_for_the_end(ask: Run, live: LiveApi, chat: str) -> None:
     assert ask("services", "wait", "chat", "--for", "completed").code == 0
     assert "--for completed" in ask("services", "wait", "chat").err
     assert ask("services", "wait", "chat", "--for", "deleted", "--timeout", "0.05").code == Exit.TIMED_OUT
+    live.attempt(chat)
     assert ask("services", "delete", "chat").code == 0
     live.observe(chat, "Stopping")
     late = ask("services", "wait", "chat", "--for", "deleted", "--timeout", "0.05")
     assert (late.code, "ai-factory doctor" in late.err) == (Exit.TIMED_OUT, True)
+    assert ask("services", "list", "-o", "name").out == "chat\n"
+    assert ask("services", "list", "--status", "stopping", "-o", "name").out == "chat\n"
     live.observe(chat, "Stopped")
+    live.sql("UPDATE attempts SET closed_at = 1, gone_at = 1, outcome = 'Stopped'")
+    assert ask("services", "list", "-o", "name").out == ""
+    assert ask("services", "get", "chat").code == Exit.NOT_FOUND
+    assert ask("services", "get", chat).out.splitlines()[1].split()[3] == "deleted"
+    assert ask("services", "list", "--all").out.splitlines()[1].split()[:4] == [chat, "chat", RECIPE, "deleted"]
     assert ask("services", "wait", "chat", "--for", "deleted").code == 0
     assert ask("services", "wait", "nobody", "--for", "deleted").code == 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cli_tools import FakeApi, Run, service
+from ruamel.yaml import YAML
 
 from api.contract.exits import Exit
 
@@ -36,6 +37,41 @@ def test_list_in_every_format(call: Run, api: FakeApi) -> None:
     assert "CREATED" in call("services", "list", "-o", "wide").out
     assert call("services", "list", "-o", "name").out == "chat\nhello\n"
     assert json.loads(call("services", "list", "-o", "json").out) == [service(), other]
+
+
+def test_list_chooses(call: Run, api: FakeApi) -> None:
+    gone = {"deleted_at": "2026-01-02T03:04:05+00:00", "status": "cancelled"}
+    ending = service(id="b", name="ending", conditions=[{"type": "Progressing", "reason": "Stopping"}], **gone)
+    ours = service(id="c", name="ours", status="failed", config={"applied_as": "team-a", "resources": {"gpu": 1}})
+    over = service(id="d", name="over", conditions=[{"type": "Progressing", "reason": "Stopped"}], **gone)
+    api.answer("GET", SERVICES, (200, [service(), ending, ours]))
+    api.answer("GET", f"{SERVICES}?deleted=true", (200, [ending, over]))
+    api.answer("GET", f"{SERVICES}?recipe=hello", (200, []))
+    shown = [line.split()[3] for line in call("services", "list", "--all").out.splitlines()[1:]]
+    assert shown == ["running", "stopping", "failed", "deleted"]
+    for argv, names in (
+        (("--status", "failed"), "ours\n"),
+        (("--status", "failed,running"), "chat\nours\n"),
+        (("--all", "--status", "stopping", "--status", "deleted"), "ending\nover\n"),
+        (("-l", "applied_as=team-a"), "ours\n"),
+        (("-l", "resources.gpu=1"), "ours\n"),
+        (("-l", "resources.gpu=true"), ""),
+        (("-l", "resources.gpu=1", "-l", "applied_as=b"), ""),
+        (("--recipe", "hello"), ""),
+    ):
+        assert call("services", "list", *argv, "-o", "name").out == names, argv
+    nothing = call("services", "list", "--recipe", "hello")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "There is no such service.\n")
+
+
+def test_yaml_says_the_same_as_json(call: Run, api: FakeApi) -> None:
+    whole = service(message="a: 'b'\n- c", config={"nodes": 1, "x": [None, "1", 1.0, {}]})
+    api.answer("GET", SERVICES, (200, [whole]))
+    api.answer("GET", f"{SERVICES}/chat", (200, whole))
+    assert YAML(typ="safe", pure=True).load(call("services", "list", "-o", "yaml").out) == [whole]
+    text = call("services", "get", "chat", "-o", "yaml").out
+    assert YAML(typ="safe", pure=True).load(text) == whole
+    assert text.startswith("id: k3x9q2ab\nname: chat\n")
 
 
 def test_an_empty_list_says_what_to_do(call: Run, api: FakeApi) -> None:
@@ -108,7 +144,7 @@ def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
     api.answer("GET", f"{SERVICES}/chat", (200, service()))
     api.answer("DELETE", ONE, (200, {"message": "stopped"}))
     ran = call("services", "delete", "nobody", "chat")
-    assert (ran.code, ran.out) == (Exit.NOT_FOUND, "chat stopped\n")
+    assert (ran.code, ran.out) == (Exit.NOT_FOUND, "chat is being stopped\n")
     assert "nobody" in ran.err
     assert ("DELETE", ONE, None) in api.asked
 

@@ -107,9 +107,9 @@ def test_a_first_day(up: Up, run: Run, port: int, home: Path) -> None:
     assert run("logs", "nonsense").code == 5
     assert run("services", "create", "hello", "--wait", "--timeout", "0.5").code == 6
 
-    assert run("services", "delete", "hi").out == "hi stopped\n"
-    assert run("services", "get", service["id"]).out.splitlines()[1].split()[3] == "cancelled"
-    assert run("services", "delete", "hi").code == 0  # repeatable
+    assert run("services", "delete", "hi").out == "hi is being stopped\n"
+    assert run("services", "get", service["id"]).out.splitlines()[1].split()[3] == "deleted"
+    assert run("services", "delete", service["id"]).code == 0  # repeatable
     assert run("services", "delete", "nonsense").code == 5
     doctor = json.loads(run("doctor", "--no-job", "-o", "json").out)
     assert {result["name"]: result["state"] for result in doctor}["API"] == "ok"

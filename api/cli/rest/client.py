@@ -56,9 +56,9 @@ class Client:
         """Return how the API itself is."""
         return _object(self._call("GET", "/health"))
 
-    def services(self) -> list[dict[str, Any]]:
-        """Return all services."""
-        return _objects(self._call("GET", "/api/v1/services"))
+    def services(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return the services of which something is left, unless a query (the API's) asks for others."""
+        return _objects(self._call("GET", "/api/v1/services", query=query or None))
 
     def service(self, name: str) -> dict[str, Any]:
         """Return one service, by id or name."""
@@ -66,7 +66,7 @@ class Client:
 
     def living(self) -> list[dict[str, Any]]:
         """Return all services that are not deleted."""
-        return _objects(self._call("GET", "/api/v1/services", query={"deleted": "false"}))
+        return self.services({"deleted": "false"})
 
     def declaration(self, name: str) -> dict[str, Any]:
         """Return what is wanted of a service, exactly as it was declared."""

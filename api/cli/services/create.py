@@ -43,7 +43,8 @@ def delete(context: Context) -> Exit:
                 continue
             if context.arguments.wait:
                 wait_deleted(context, client, str(service["id"]), context.arguments.timeout)
-            context.console.line(str(service["name"]) if context.output == "name" else f"{name} stopped")
+            done = "deleted" if context.arguments.wait else "is being stopped"
+            context.console.line(str(service["name"]) if context.output == "name" else f"{name} {done}")
     if missing:
         raise CliError(f"There is no service {', '.join(missing)}. See: ai-factory services list", Exit.NOT_FOUND)
     return Exit.OK

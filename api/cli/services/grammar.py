@@ -13,6 +13,7 @@ from api.cli.parser import (
     timeout_flag,
     wait_flags,
 )
+from api.cli.services.rows import STATUSES
 
 READY_SECONDS = 1800.0
 STOPPED_SECONDS = 300.0
@@ -32,12 +33,24 @@ def add_services(commands: Commands) -> None:
 
 
 def _seen(services: Commands) -> None:
-    command(
-        services, "list", "services.list:list_", "list all services",
+    list_ = command(
+        services, "list", "services.list:list_", "list the services",
         "services list",
         "services list -o wide  # nothing shortened, with endpoints",
-        "services list -o name",
+        "services list --status starting,failed --recipe inference/vllm -o name",
+        "services list -l applied_as=team-a  # by what stands in the config",
         formats=FORMATS,
+        more="A deleted service is shown as stopping until nothing of it is left on the cluster.",
+    )  # fmt: skip
+    list_.add_argument("--all", action="store_true", help="deleted ones too, as long as they are remembered")
+    list_.add_argument(
+        "--status", dest="statuses", metavar="WORD", action="append", default=[],
+        help=f"only with this status, or one of several with commas between: {', '.join(STATUSES)}",
+    )  # fmt: skip
+    list_.add_argument("--recipe", metavar="RECIPE", help="only of this recipe, by its path or its stem")
+    list_.add_argument(
+        "-l", "--selector", dest="selectors", metavar="KEY=VALUE", action="append", default=[],
+        help="only with this value in the config; dots lead into inner keys: resources.gpu=1",
     )  # fmt: skip
     get = command(
         services, "get", "services.list:get", "show one service",
@@ -48,7 +61,7 @@ def _seen(services: Commands) -> None:
     describe = command(
         services, "describe", "services.describe:describe", "tell all about one service",
         "services describe chat",
-        formats=("table", "json"),
+        formats=("table", "json", "yaml"),
     )  # fmt: skip
     service_argument(describe)
     events = command(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
-from api.cli.services.rows import Service, show
+from api.cli.services.rows import ENDED, Service, progress, show
 from api.cli.terminal.progress import LiveProgress
 from api.contract.exits import Exit
 
@@ -200,5 +200,4 @@ def _is_stopped(service: Service) -> bool:
     """Say whether nothing of a service runs any more; an API without conditions can only say `cancelled`."""
     if "conditions" not in service:
         return True
-    reasons = [c.get("reason") for c in service["conditions"] or () if c.get("type") == "Progressing"]
-    return any(reason in ("Stopped", "Completed", "Failed") for reason in reasons)
+    return progress(service) in ENDED
