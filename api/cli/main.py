@@ -51,6 +51,12 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     if arguments.run is None:
         getattr(arguments, "group", parser).print_help(sys.stderr)
         raise CliError("Which command?", Exit.USAGE)
+    if arguments.server is not None and arguments.is_local:
+        raise CliError(
+            f"{arguments.parser.prog} works on the controller's host, with its settings: it asks no server. "
+            "Leave out --server, or type it there.",
+            Exit.USAGE,
+        )
     if arguments.output not in arguments.formats:
         formats = ", ".join(arguments.formats)
         raise CliError(f"This command can't write -o {arguments.output}. It knows: {formats}.", Exit.USAGE)
@@ -61,6 +67,7 @@ def _context(arguments: Namespace, console: Console) -> Context:
     given = {key.removeprefix(FLAG): value for key, value in vars(arguments).items() if key.startswith(FLAG)}
     flags = {path: str(value) for path, value in given.items() if value is not None}
     settings = load(flags, config=arguments.config)
+    arguments.server = arguments.server or settings.server or None
     output = "json" if arguments.output == "yaml" else arguments.output
     return Context(arguments=arguments, settings=settings, flags=flags, console=console, output=output)
 

@@ -200,6 +200,37 @@ def test_the_administrators_key_is_sent(
     assert call("services", "list").code == Exit.SETUP
 
 
+def test_server_and_key_are_remembered_by_the_environment(
+    run: Run, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("s3cret\n")
+    api.answer("GET", SERVICES, (200, []))
+    monkeypatch.setenv("AI_FACTORY_SERVER", api.url)
+    assert run("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1]
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(key))
+    assert run("services", "list").code == 0
+    assert api.headers[-1]["Authorization"] == "Bearer s3cret"
+    key.write_bytes(bytes(range(200, 232)))
+    assert run("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1], "an installation's own key is nobody's business"
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(tmp_path / "none"))
+    missing = run("services", "list")
+    assert (missing.code, "AI_FACTORY_KEY_FILE" in missing.err) == (Exit.SETUP, True)
+    assert run("services", "list", "--server", "http://127.0.0.1:9").code == Exit.SETUP
+
+
+def test_an_installations_key_is_sent_to_nobody(call: Run, api: FakeApi, home: Path) -> None:
+    """The file that the settings name by default is not the key for a server."""
+    file = home / ".local/state/ai-factory/installation.key"
+    file.parent.mkdir(parents=True)
+    file.write_text("printable")
+    api.answer("GET", SERVICES, (200, []))
+    assert call("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1]
+
+
 def test_nothing_listens(run: Run) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused, and nobody else can take it

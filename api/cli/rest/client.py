@@ -15,6 +15,8 @@ from api.cli.context import UNIX, Context, server_url
 from api.cli.errors import CliError
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
+from api.contract.listeners import another_users
+from api.contract.settings import key_file_of_a_client, process_environment
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -35,8 +37,12 @@ class RefusedError(CliError):
 class Client:
     """Calls of the API at one address."""
 
-    def __init__(self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS, *, is_ours: bool = False
+    ) -> None:
+        """`is_ours`: the address is that of this user's own API, by the settings of this host."""
         self.url = url.rstrip("/")
+        self._is_ours = is_ours
         self._seconds = seconds
         is_unix = url.startswith(UNIX)
         self._http = httpx.Client(
@@ -124,7 +130,7 @@ class Client:
         ):
             if not answer.is_success:
                 answer.read()
-                raise RefusedError(answer.status_code, self._content(answer))
+                raise self._refused(answer)
             yield answer
 
     def _call(
@@ -147,10 +153,19 @@ class Client:
                 headers=headers,
                 timeout=httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
             )
-        content = self._content(answer)
         if answer.is_success:
-            return content
-        raise RefusedError(answer.status_code, content)
+            return self._content(answer)
+        raise self._refused(answer)
+
+    def _refused(self, answer: httpx.Response) -> CliError:
+        """Return what to raise for an answer that is no success; one of a stranger in our place is told as that."""
+        if self._is_ours and (whose := another_users(answer.url.host, answer.url.port or 80)):
+            return CliError(
+                f"{whose[0].upper()}{whose[1:]}. If that is the one you want, name it: --server {self.url}, or "
+                "AI_FACTORY_SERVER. If not, set api.port to another port, for yours: ai-factory config",
+                Exit.UNREACHABLE,
+            )
+        return RefusedError(answer.status_code, self._content(answer))
 
     def _content(self, answer: httpx.Response) -> Any:
         try:
@@ -175,25 +190,36 @@ class Client:
             raise CliError(f"The connection to {self.url} broke ({error}). Try again.", Exit.UNREACHABLE) from error
 
 
-def connect(context: Context) -> Client:
+def connect(context: Context, seconds: float = ANSWER_SECONDS) -> Client:
     """Return a client for the server that the command line or the settings name."""
-    url = context.arguments.server or server_url(context.settings)
-    return Client(url, admin_key(context.settings.api.admin_key_file))
+    named, settings = context.arguments.server, context.settings
+    if named is None:
+        key = admin_key(settings.api.admin_key_file)
+        return Client(server_url(settings), key, seconds, is_ours=key is None)
+    if settings.api.admin_key_file is None and (file := key_file_of_a_client(process_environment())) is not None:
+        return Client(named, _key_in(file, "AI_FACTORY_KEY_FILE") or None, seconds)
+    return Client(named, admin_key(settings.api.admin_key_file), seconds)
 
 
 def admin_key(path: Path | None) -> str | None:
     """Read the administrator's key, if there is one. Raises `CliError` (set-up)."""
     if path is None:
         return None
-    try:
-        with open_regular(path) as file:
-            key = file.read().decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise CliError(f"api.admin_key_file ({path}) can't be read: {reason}.", Exit.SETUP) from error
-    if not key or not key.isascii() or not key.isprintable():
+    key = _key_in(path, "api.admin_key_file")
+    if not key:
         raise CliError(f"api.admin_key_file ({path}) holds no key of printable ASCII characters.", Exit.SETUP)
     return key
+
+
+def _key_in(path: Path, what: str) -> str:
+    """Return the key that a file holds; "" for what is none, such as an installation's own. Raises `CliError`."""
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise CliError(f"{what} ({path}) can't be read: {error.strerror}.", Exit.SETUP) from error
+    key = content.decode("ascii", errors="replace").strip()
+    return key if key.isascii() and key.isprintable() else ""
 
 
 def refusal(status: int, content: Any) -> str:
@@ -204,7 +230,7 @@ def refusal(status: int, content: Any) -> str:
     else:
         text = str(detail or f"The API answered {status}: {content}")
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        text = f"{text.rstrip('.')}. Set api.admin_key_file to the file with the key."
+        text = f"{text.rstrip('.')}. Set api.admin_key_file, or AI_FACTORY_KEY_FILE, to the file with the key."
     return text
 
 

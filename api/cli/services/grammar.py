@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from api.cli.parser import (
     FORMATS,
     Commands,
     Parser,
-    command,
     config_flags,
     group,
     service_argument,
     timeout_flag,
     wait_flags,
 )
+from api.cli.parser import command as local_command
 from api.cli.services.rows import STATUSES
+
+command = partial(local_command, is_local=False)
 
 READY_SECONDS = 1800.0
 STOPPED_SECONDS = 300.0
@@ -205,7 +209,7 @@ def _file_flags(parser: Parser) -> None:
 
 def add_models(commands: Commands) -> None:
     """Add explain, logs, watch and prompt."""
-    explain = command(
+    explain = local_command(
         commands, "explain", "services.explain:explain",
         "tell what is wanted and seen of a service, what would be done now, and why",
         "explain chat", "explain chat -o json",
