@@ -339,6 +339,20 @@ async def test_answers_of_another_shape_have_no_choices(world: World, content: A
     assert isinstance(answer["raw_response"], dict)
 
 
+async def test_an_answer_that_is_all_reasoning_says_so(world: World) -> None:
+    """The words are the contract's, to the byte; what is more stands only where there is no text."""
+    for key in ("reasoning", "reasoning_content"):
+        choice = {"message": {"role": "assistant", "content": None, key: "Hm."}, "finish_reason": "length"}
+        async with upstream(respond(200, {"choices": [choice]})) as engine:
+            answer = await ask(world, await ready_service(world, engine))
+        assert (answer["success"], answer["response"]) == (True, "")
+        assert (answer["finish_reason"], answer["reasoning"]) == ("length", "Hm.")
+        choice["message"] = {"content": "Paris.", key: "Hm."}
+        async with upstream(respond(200, {"choices": [choice]})) as engine:
+            answer = await ask(world, await ready_service(world, engine))
+        assert set(answer) == {"success", "response", "service_id", "endpoint", "endpoint_used", "usage"}
+
+
 @pytest.mark.parametrize(
     "choice", [None, 5, {}, {"message": None}, {"message": {"content": None}}, {"message": {"content": [1]}}], ids=repr
 )

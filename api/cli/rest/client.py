@@ -22,6 +22,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0
 """After which a stream counts as broken: the API says something every 15 s."""
+NO_ATTEMPT = "There is no such attempt."
 MOST_LINES = 1000
 """Of a history, in one answer."""
 
@@ -105,7 +106,8 @@ class Client:
 
     def logs(self, name: str, query: Mapping[str, Any]) -> str:
         """Return what a service's jobs wrote; `query` is the API's."""
-        return str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
+        text = str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
+        return for_people(text) if text.startswith(NO_ATTEMPT) else text  # what jobs wrote stays as it is
 
     def prompt(self, name: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Ask a service's model; waits for the answer for `timeout` seconds."""
@@ -222,13 +224,28 @@ def _key_in(path: Path, what: str) -> str:
     return key if key.isascii() and key.isprintable() else ""
 
 
+_COMMANDS = {
+    "GET /api/v1/recipes lists those that there are.": "See: ai-factory recipes list",
+    "GET …/attempts lists those that there are.": "See: ai-factory services history",
+    "Service not found": "There is no such service. See: ai-factory services list",
+}
+"""The command for what the API names a request for."""
+
+
+def for_people(text: str) -> str:
+    """Return what the API says in the words of the command line."""
+    for said, command in _COMMANDS.items():
+        text = text.replace(said, command)
+    return text
+
+
 def refusal(status: int, content: Any) -> str:
     """Put the API's refusal into words: `detail` is a sentence, or a list of what is wrong with which key."""
     detail = content.get("detail") if isinstance(content, Mapping) else None
     if isinstance(detail, list):
         text = "; ".join(_invalid(item) for item in detail)
     else:
-        text = str(detail or f"The API answered {status}: {content}")
+        text = for_people(str(detail or f"The API answered {status}: {content}"))
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         text = f"{text.rstrip('.')}. Set api.admin_key_file, or AI_FACTORY_KEY_FILE, to the file with the key."
     return text

@@ -112,6 +112,10 @@ def _wait(context: Context, client: Client, name: str, judge: Judge, seconds: fl
             _rest(progress, min(time.monotonic() + pause, deadline))
             pause = min(pause * 1.5, POLL_MOST)
             service = _look(client, service, deadline)
+    except KeyboardInterrupt:
+        progress.over()
+        context.console.note(f"{name} goes on; nothing was undone. To wait again: ai-factory services wait {name}")
+        raise
     finally:
         progress.over()
 
