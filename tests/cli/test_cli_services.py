@@ -149,6 +149,17 @@ def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
     assert ("DELETE", ONE, None) in api.asked
 
 
+def test_delete_what_a_file_names(call: Run, api: FakeApi, tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text("{name: chat, recipe_name: x}\n---\n{name: nobody, recipe_name: x}\n")
+    api.answer("GET", f"{SERVICES}/chat", (200, service()))
+    api.answer("DELETE", ONE, (200, {"message": "stopped"}))
+    ran = call("services", "delete", "-f", str(file), "-o", "name")
+    assert (ran.code, ran.out, "nobody" in ran.err) == (Exit.NOT_FOUND, "chat\n", True)
+    assert call("services", "delete").code == Exit.USAGE
+    assert call("services", "delete", "-f", str(tmp_path / "none")).code == Exit.USAGE
+
+
 def test_delete_waits_until_the_jobs_have_ended(call: Run, api: FakeApi) -> None:
     def stopping(reason: str) -> tuple[int, Any]:
         return 200, service(status="cancelled", conditions=[{"type": "Progressing", "reason": reason}])

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -125,6 +127,14 @@ def read(text: str, where: str) -> list[ServiceDeclaration]:
             ) from error
         found.append(of_document(document, place))
     return found
+
+
+def text_of(file: str) -> str:
+    """Read a file, or standard input; raises `CliError` (usage)."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} can't be read: {error}.", Exit.USAGE) from error
 
 
 def write(declaration: ServiceDeclaration) -> str:

@@ -119,9 +119,14 @@ def _declared(services: Commands) -> None:
     delete = command(
         services, "delete", "services.create:delete", "stop services for good",
         "services delete chat", "services delete chat search --wait  # until their jobs have ended",
+        "services delete -f services.yaml",
         formats=("table", "name"),
     )  # fmt: skip
-    service_argument(delete, nargs="+")
+    service_argument(delete, nargs="*")
+    delete.add_argument(
+        "-f", "--file", dest="files", metavar="FILE", nargs="+", action="extend", default=[],
+        help="those that a file for apply names; - reads standard input",
+    )  # fmt: skip
     wait_flags(delete, "until their jobs have ended", STOPPED_SECONDS)
 
 
