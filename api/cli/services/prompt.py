@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
-
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect, prompt_path
 from api.cli.rest.streams import lines, parse
 from api.contract.exits import Exit
+
+UNKNOWN = 500
+"""What the API says of a service that there is not, where it is asked something."""
 
 
 def prompt(context: Context) -> Exit:
@@ -37,7 +38,7 @@ def _known(client: Client, service: str) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        if error.status == httpx.codes.INTERNAL_SERVER_ERROR:
+        if error.status == UNKNOWN:
             client.service(service)
         raise
 
