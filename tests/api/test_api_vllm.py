@@ -339,18 +339,19 @@ async def test_answers_of_another_shape_have_no_choices(world: World, content: A
     assert isinstance(answer["raw_response"], dict)
 
 
-async def test_an_answer_that_is_all_reasoning_says_so(world: World) -> None:
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("text", [None, "Paris."])
+async def test_an_answer_that_is_all_reasoning_says_so(world: World, key: str, text: str | None) -> None:
     """The words are the contract's, to the byte; what is more stands only where there is no text."""
-    for key in ("reasoning", "reasoning_content"):
-        choice = {"message": {"role": "assistant", "content": None, key: "Hm."}, "finish_reason": "length"}
-        async with upstream(respond(200, {"choices": [choice]})) as engine:
-            answer = await ask(world, await ready_service(world, engine))
-        assert (answer["success"], answer["response"]) == (True, "")
-        assert (answer["finish_reason"], answer["reasoning"]) == ("length", "Hm.")
-        choice["message"] = {"content": "Paris.", key: "Hm."}
-        async with upstream(respond(200, {"choices": [choice]})) as engine:
-            answer = await ask(world, await ready_service(world, engine))
-        assert set(answer) == {"success", "response", "service_id", "endpoint", "endpoint_used", "usage"}
+    choice = {"message": {"role": "assistant", "content": text, key: "Hm."}, "finish_reason": "length"}
+    async with upstream(respond(200, {"choices": [choice]})) as engine:
+        answer = await ask(world, await ready_service(world, engine))
+    assert (answer["success"], answer["response"]) == (True, text or "")
+    more = {key: answer[key] for key in set(answer) - CONTRACT_KEYS}
+    assert more == ({} if text else {"finish_reason": "length", "reasoning": "Hm."})
+
+
+CONTRACT_KEYS = {"success", "response", "service_id", "endpoint", "endpoint_used", "usage"}
 
 
 @pytest.mark.parametrize(
