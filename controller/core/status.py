@@ -150,8 +150,8 @@ def _progressing(situation: Situation, standings: Sequence[Standing]) -> Draft:
         return "Progressing", Truth.FALSE, Progress.COMPLETED, "It completed."
     failed = next((word for word in given_up if word != Outcome.COMPLETED), None)
     if failed is not None:
-        remedy = "Change the service to have it tried again."
-        return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed} {remedy}"
+        remedy = "To have it tried again: ai-factory services restart, or change the service."
+        return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed.rstrip('.')}. {remedy}"
     if situation.ready_replicas + len(given_up) >= situation.target:
         return "Progressing", Truth.FALSE, Progress.AS_WANTED, ""
     waiting = [s for s in standings if s.given_up is None and not s.replica.is_ready]

@@ -9,7 +9,7 @@ from typing import Any
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
-from api.cli.services.rows import Service, show
+from api.cli.services.rows import ENDED, Service, progress, show
 from api.cli.terminal.progress import LiveProgress
 from api.contract.exits import Exit
 
@@ -118,6 +118,10 @@ def _wait(context: Context, client: Client, name: str, judge: Judge, seconds: fl
             _rest(progress, min(time.monotonic() + pause, deadline))
             pause = min(pause * 1.5, POLL_MOST)
             service = _look(client, service, deadline)
+    except KeyboardInterrupt:
+        progress.over()
+        context.console.note(f"{name} goes on; nothing was undone. To wait again: ai-factory services wait {name}")
+        raise
     finally:
         progress.over()
 
@@ -217,5 +221,4 @@ def _is_stopped(service: Service) -> bool:
     """Say whether nothing of a service runs any more; an API without conditions can only say `cancelled`."""
     if "conditions" not in service:
         return True
-    reasons = [c.get("reason") for c in service["conditions"] or () if c.get("type") == "Progressing"]
-    return any(reason in ("Stopped", "Completed", "Failed") for reason in reasons)
+    return progress(service) in ENDED

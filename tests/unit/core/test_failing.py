@@ -191,7 +191,7 @@ def test_giving_up_says_how_often_and_why() -> None:
     message = condition(plan(desired(), see(last)).status, "Progressing").message
     assert "5 times in a row" in message
     assert "EngineExited: CUDA out of memory." in message
-    assert "Change the service" in message
+    assert ". To have it tried again: ai-factory services restart" in message
 
 
 def test_a_service_that_was_ready_is_never_given_up() -> None:

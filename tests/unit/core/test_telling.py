@@ -247,7 +247,7 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see_running(ready()), "AsWanted", ""),
         (see(closed(started(), "NodeFailed"), snapshot=None), "Submitting", "is being ended: NodeFailed"),
         (see(gone(started(), "EngineExited", closed_at=NOW)), "BackOff", "tried again after EngineExited"),
-        (see(gone(started(faults=99), "EngineExited")), "Failed", "Change the service"),
+        (see(gone(started(faults=99), "EngineExited")), "Failed", "ai-factory services restart"),
     ],
 )
 def test_progressing(seen: Observed, reason: str, words: str) -> None:
