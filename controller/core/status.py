@@ -65,9 +65,11 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
 def _accepted(desired: Desired) -> Draft:
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
-    if desired.spec is not None and desired.spec.is_on_loopback:
-        return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
-    return "Accepted", Truth.TRUE, "Valid", ""
+    spec = desired.spec
+    on_loopback = (ON_LOOPBACK,) if spec is not None and spec.is_on_loopback else ()
+    warnings = spec.warnings or () if spec is not None else ()
+    reason = "ValidWithWarnings" if warnings else "ValidOnLoopback" if on_loopback else "Valid"
+    return "Accepted", Truth.TRUE, reason, " ".join((*on_loopback, *warnings))
 
 
 def _observed(situation: Situation) -> Draft:
@@ -276,7 +278,7 @@ def _condition_event(old: Condition | None, new: Condition | None) -> Event | No
         return Event(
             reason=new.reason, message=new.message or "The cluster answers.", warning=new.status is not Truth.TRUE
         )
-    if new.type == "Accepted" and new.status is Truth.FALSE:
+    if new.type == "Accepted" and new.reason not in ("Valid", "ValidOnLoopback"):
         return Event(reason=new.reason, message=new.message, warning=True)
     if new.type == "Progressing" and new.reason in _TOLD:
         return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)

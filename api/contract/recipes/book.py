@@ -20,6 +20,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.recipes.checks import problems
 from api.contract.recipes.schema import RecipeFile
+from api.contract.spelling import did_you_mean
 
 LARGEST_FILE = 1_000_000
 MOST_VALUES = 10_000
@@ -66,6 +67,14 @@ class Book:
         """Return what is wrong with a recipe that exists but can't be used."""
         matches = (text for path, text in self.problems.items() if name in (path, path.rpartition("/")[2]))
         return next(matches, None)
+
+    def similar(self, name: str) -> str:
+        """Return a question that names the recipes which were probably meant; else what there are. A blank leads."""
+        stems = {path.rpartition("/")[2]: path for path in self.recipes}
+        return (
+            did_you_mean(name, self.recipes if "/" in name else stems)
+            or f" There are: {', '.join(sorted(self.recipes))}."
+        )
 
 
 class Library:

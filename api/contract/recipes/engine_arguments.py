@@ -44,11 +44,18 @@ def arguments(command: Sequence[Text]) -> dict[str, list[str]]:
     for word in words[start:]:
         if re.match(r"--?[A-Za-z]", word):
             name, equals, value = word.partition("=")
-            option = SHORT.get(name, name.replace("_", "-"))
+            option = _long(name)
             found.setdefault(option, []).extend([value] if equals else [])
         else:
             found.setdefault(option, []).append(word)
     return found
+
+
+def _long(name: str) -> str:
+    """Return the long name of an option; one of those that split may be cut short, as argparse allows for all."""
+    name = SHORT.get(name, name.replace("_", "-"))
+    cut = [option for option in SPLITS if option.startswith(name)] if name.endswith("parallel") else []
+    return cut[0] if len(cut) == 1 else name
 
 
 def gpus_wanted(found: Mapping[str, Sequence[str]]) -> int:

@@ -146,7 +146,10 @@ def _restarted_at(content: RecipeFile, config: Mapping[str, Any]) -> str | None:
 def _model(content: RecipeFile, values: Mapping[str, Any]) -> str | None:
     if content.model is None:
         return None
-    name = filled(content.model, values)
+    # the first of several names is the one that an engine answers with
+    name = filled(
+        content.model, {key: value[:1] if isinstance(value, list) else value for key, value in values.items()}
+    )
     if isinstance(name, str) and name:
         return name
     fallback = values.get("model")

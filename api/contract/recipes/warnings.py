@@ -18,7 +18,9 @@ from api.contract.recipes.keys import without_effect
 from api.contract.recipes.schema import RecipeFile
 from api.contract.recipes.values import table
 
-SECRET_NAME = re.compile(r"(.*_)?(TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY)", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"(.*_)?(TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY)", re.IGNORECASE
+)
 SECRET_OPTION = re.compile(r"--(hf|api|auth)[-_](token|key)")
 SEVERAL = re.compile(r"--?[A-Za-z][\w.-]*\s+\S")
 """An option with a blank behind it: no name of one holds any."""
@@ -70,8 +72,8 @@ def _item(item: str) -> str | None:
     value = item[option.end() :] if option else item
     if SECRET_OPTION.match(item):
         return (
-            "a secret among the arguments is seen by all users of the node, and stands in clear in the database. Put it "
-            "into a file of mode 0600 and write environment_from.HF_TOKEN with its path instead."
+            "a secret among the arguments is seen by all users of the node, and stands in clear in the database. "
+            "Put it into a file of mode 0600 and write environment_from.HF_TOKEN with its path instead."
         )
     if SEVERAL.match(item):
         return f"{_shown(item)} is one argument to the engine. Write one item a word: {_shown(_words(item))}."
@@ -102,10 +104,11 @@ def _words(item: str) -> str:
 
 def _split(arguments: Mapping[str, Sequence[str]], resources: Resources) -> Iterator[str]:
     wanted, asked = gpus_wanted(arguments), resources.gpu
-    if asked == 0 or wanted == asked:
+    if asked in (0, wanted):
         return
     if wanted > asked:
-        yield f"resources.gpu: the engine is to use {_gpus(wanted)}, and the job asks for {asked}. Write resources.gpu={wanted}."
+        what = f"the engine is to use {_gpus(wanted)}, and the job asks for {asked}"
+        yield f"resources.gpu: {what}. Write resources.gpu={wanted}."
     else:
         what = f"the job asks for {_gpus(asked)}, and the engine uses {wanted}"
         yield f"resources.gpu: {what}. Write tensor_parallel_size={asked}, or resources.gpu={wanted}."
