@@ -66,10 +66,12 @@ def _accepted(desired: Desired) -> Draft:
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
     spec = desired.spec
-    on_loopback = (ON_LOOPBACK,) if spec is not None and spec.is_on_loopback else ()
-    warnings = spec.warnings or () if spec is not None else ()
-    reason = "ValidWithWarnings" if warnings else "ValidOnLoopback" if on_loopback else "Valid"
-    return "Accepted", Truth.TRUE, reason, " ".join((*on_loopback, *warnings))
+    on_loopback = ON_LOOPBACK if spec is not None and spec.is_on_loopback else ""
+    if spec is not None and spec.warnings:
+        return "Accepted", Truth.TRUE, "ValidWithWarnings", " ".join((*spec.warnings, on_loopback)).rstrip()
+    if on_loopback:
+        return "Accepted", Truth.TRUE, "ValidOnLoopback", on_loopback
+    return "Accepted", Truth.TRUE, "Valid", ""
 
 
 def _observed(situation: Situation) -> Draft:
