@@ -146,7 +146,7 @@ def test_the_examples_are_recipes(tmp_path: Path) -> None:
 
 
 def test_the_configurations_fit(tmp_path: Path) -> None:
-    models, changes = (block.text for block in blocks(PAGE) if block.language == "toml")
+    changes, models = (block.text for block in blocks(PAGE) if block.language == "toml")
     (folders,) = [block.text for block in blocks(PAGE) if block.text.startswith("recipes = ")]
     (tmp_path / "config.toml").write_text(folders + models + changes)
     settings = load(config=tmp_path / "config.toml", environ={"HOME": str(tmp_path)})
