@@ -37,7 +37,8 @@ LINES = {
         "--tool-call-parser deepseek_v32 --enable-auto-tool-choice --reasoning-parser deepseek_v3"
     ),
     "DeepSeek-V3.1, a name of its own": (
-        "vllm serve deepseek-ai/DeepSeek-V3.1 --enable-expert-parallel --tensor-parallel-size 8 --served-model-name ds31"
+        "vllm serve deepseek-ai/DeepSeek-V3.1 --enable-expert-parallel --tensor-parallel-size 8 "
+        "--served-model-name ds31"
     ),
     "DeepSeek-R1, where it listens, several names": (
         "vllm serve /root/commonData/DeepSeek-R1 --host 0.0.0.0 --port 8000 --reasoning-parser deepseek_r1 "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from textwrap import fill
@@ -13,7 +14,7 @@ from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect
 from api.cli.services.declarations import ServiceDeclaration, of_api, patch, read, write
-from api.cli.services.rows import Service, show
+from api.cli.services.rows import Service, show, tell_warnings
 from api.contract.exits import Exit
 from api.contract.settings import process_environment
 
@@ -36,6 +37,7 @@ def edit(context: Context) -> Exit:
         if service is None:
             context.console.note(f"{declared['name']} is as it was: nothing was changed.")
             return Exit.OK
+    tell_warnings(context, service)
     show(context, [service], service)
     return Exit.OK
 
@@ -120,9 +122,21 @@ def _read(file: Path) -> str:
         raise CliError(f"The text is not UTF-8 any more. It is kept in {file}.", Exit.USAGE) from error
 
 
+def _usual(file: Path) -> str:
+    """Return the editor of who names none; raises `CliError` where nobody could type into it."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return "vi"
+    file.unlink()
+    raise CliError(
+        "There is no terminal here to edit in. Set EDITOR to a program that changes the file it is given, or use: "
+        "ai-factory export, apply",
+        Exit.USAGE,
+    )
+
+
 def _open_editor(file: Path) -> None:
     environment = process_environment()
-    command = environment.get("VISUAL") or environment.get("EDITOR") or "vi"
+    command = environment.get("VISUAL") or environment.get("EDITOR") or _usual(file)
     try:
         ended = subprocess.run([*shlex.split(command), str(file)], check=False)
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from api.contract.recipes.book import Book, Recipe
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resources import OLDER_SPELLINGS
-from api.contract.recipes.schema import RecipeFile
+from api.contract.recipes.schema import RecipeFile, ResourcesPart
 from api.contract.spelling import did_you_mean, misspelt
 
 COMMON = frozenset(
@@ -62,6 +62,11 @@ def without_effect(content: RecipeFile, config: Mapping[str, Any]) -> Iterator[s
     """Say of which keys of a config nothing comes."""
     for key in _unknown(content, config):
         yield f"{key}: this recipe has no such key: it is kept, and has no effect.{did_you_mean(key, known(content))}"
+
+
+def settable(content: RecipeFile) -> list[str]:
+    """Return the dotted keys under which a service sets one value: parameters first, then what the job asks for."""
+    return [*content.parameters, "replicas", *(f"resources.{name}" for name in ResourcesPart.__struct_fields__)]
 
 
 def known(content: RecipeFile) -> frozenset[str]:
