@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from api.contract.identity import SERVICE_NAME
 from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Library
-from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.errors import ConfigError, printable
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import decode_spec, digest
 from api.contract.settings import SlurmSettings
@@ -83,4 +84,13 @@ class Wanted:
         if recipe is None:
             problem = book.problem(row.recipe_name)
             raise ConfigError("", problem or f"There is no recipe {row.recipe_name!r}.{book.similar(row.recipe_name)}")
-        return resolve(recipe, row.config, replicas=row.replicas, site=self._site)
+        spec = resolve(recipe, row.config, replicas=row.replicas, site=self._site)
+        return replace(spec, warnings=(*(spec.warnings or ()), *_of_its_name(row)))
+
+
+def _of_its_name(row: ServiceRow) -> tuple[str, ...]:
+    """Warn of a name that only SQL gives, unless it is the one that a service without a name gets."""
+    if SERVICE_NAME.fullmatch(row.name) or row.name.endswith(f"-{row.id}"):
+        return ()
+    what = f"name: {printable(row.name, 160)} is not 1 to 63 lower-case letters, digits and hyphens"
+    return (f"{what}: `ai-factory apply` and the API make no service of this name. Give it another one.",)

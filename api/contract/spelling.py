@@ -31,6 +31,8 @@ def distance(one: str, other: str) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
-    """Return a question that names the known words most like this one, with a blank before it; "" if none is."""
-    similar = difflib.get_close_matches(word, list(known), n=most, cutoff=0.75)
+    """Return a question that names what was meant, or the known words most like it; "" if none is. A blank leads."""
+    words = list(known)
+    slip = misspelt(word, words)
+    similar = [slip] if slip is not None else difflib.get_close_matches(word, words, n=most, cutoff=0.75)
     return f" Did you mean {' or '.join(similar)}?" if similar else ""

@@ -18,7 +18,8 @@ from msgspec import UNSET, UnsetType
 from ruamel.yaml import YAML
 
 from api.contract.launch import Resources
-from api.contract.recipes.book import Book, RecipeError, read_book, read_recipe
+from api.contract.recipes.book import Book, read_book, read_recipe
+from api.contract.recipes.located import RecipeError
 from api.contract.recipes.resolve import FIXED_BY_RECIPE, resolve
 from api.contract.recipes.resources import OLDER_SPELLINGS
 from api.contract.recipes.schema import (
