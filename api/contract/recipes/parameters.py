@@ -48,7 +48,7 @@ def _given(name: str, parameter: Parameter, config: Mapping[str, Any]) -> tuple[
 def _checked(key: str, parameter: Parameter, value: Any) -> Any:
     """Return the value as text or list of texts, once it is of the declared type and within its bounds.
 
-    A text is a list of one.
+    Where the items of a list have a pattern, a text is a list of one.
     """
     if parameter.type == "list":
         return _checked_list(key, parameter, value)
@@ -95,7 +95,10 @@ def _scalar(key: str, parameter: Parameter, value: Any) -> str:
 
 
 def _checked_list(key: str, parameter: Parameter, value: Any) -> list[str]:
-    value = [value] if isinstance(value, str) else value
+    if parameter.pattern is not None and isinstance(value, str):
+        text = checked_text(key, value)
+        _match(key, parameter.pattern, text)
+        return [text]
     if not isinstance(value, list) or len(value) > MOST_ITEMS:
         raise ConfigError(key, f"must be a list of at most {MOST_ITEMS} texts.")
     items: list[str] = []
