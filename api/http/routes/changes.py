@@ -155,6 +155,7 @@ DESCRIBED = Described(
             answer=ref("ServiceResponse"),
             refusals={
                 **NOT_FOUND,
+                "400": "A key of the config is misspelt",
                 "409": "The service was deleted, or its recipe can't be used",
                 "412": "The service has changed since: the answer shows it",
                 "413": "The config would be too large",
