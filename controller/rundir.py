@@ -202,6 +202,7 @@ def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
         step=_text(state.get("step")) or None,
         detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
+        network_refusal=" ".join(_text(state.get("network_refusal")).split())[:LONGEST_DETAIL],
         exit=_exit(_json(folder / EXIT)),
     )
     return files, changed if "sign_interval" in state else None
@@ -219,7 +220,8 @@ def _changed(path: Path) -> Sign | None:
 
 def _probe_spec(path: Path) -> ProbeSpec | None:
     try:
-        return msgspec.json.decode(path.read_bytes()[:LARGEST_FILE], type=ProbeSpec)
+        with open_regular(path) as file:
+            return msgspec.json.decode(file.read(LARGEST_FILE), type=ProbeSpec)
     except (OSError, msgspec.MsgspecError) as error:
         if is_own_trouble(error):
             raise

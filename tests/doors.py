@@ -28,6 +28,20 @@ def door_context(token: str, key: bytes = KEY) -> ssl.SSLContext:
     return server_context(authority.door(token), authority.certificate)
 
 
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSLObject:
+    """Have both talk until each has said all; return the client's side. Raises `ssl.SSLError`, whoever refuses."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asks = client.wrap_bio(to_client, to_server, server_hostname=name)
+    answers = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(3):
+        for side in (asks, answers):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        asks.read(1)  # what the other has said against our certificate (TLS 1.3)
+    return asks
+
+
 def keyring_of(path: Path, *keys: bytes) -> Keyring:
     """Write a key file, and read it."""
     write_keys(path, *keys)

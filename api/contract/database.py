@@ -30,6 +30,7 @@ from sqlalchemy.util import await_only
 from api.contract.database_url import parse_url, shown_url
 from api.contract.exits import Exit, ExitError
 from api.contract.job.private import make_folder
+from api.contract.json_columns import read_json
 from api.contract.settings import shared_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -68,6 +69,7 @@ class Database:
                 self.url,
                 pool_pre_ping=True,
                 pool_size=8,
+                json_deserializer=read_json,
                 connect_args={"timeout": BUSY_SECONDS, "server_settings": waits},
             )
 
@@ -230,6 +232,7 @@ class _ThreadedReader:
             url.set(drivername="sqlite+pysqlite"),
             pool_size=READERS,
             max_overflow=0,
+            json_deserializer=read_json,
             connect_args={"timeout": BUSY_SECONDS},
         )
         _set_up(self._engine, "BEGIN", time.sleep)
@@ -248,7 +251,13 @@ class _ThreadedReader:
 
 
 def _sqlite_engine(url: URL, begin: str, pool_size: int) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        json_deserializer=read_json,
+        connect_args={"timeout": BUSY_SECONDS},
+    )
     _set_up(engine.sync_engine, begin, lambda seconds: await_only(asyncio.sleep(seconds)))
     return engine
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from api.contract.job.own_trouble import is_own_trouble
+from api.contract.job.private import open_regular
 from api.contract.job.token import parse_token
 from api.contract.settings import Settings
 
@@ -80,7 +81,7 @@ def _newest_planned(path: Path) -> str | None:
     decoder = msgspec.json.Decoder(_PlanLine)
     newest = None
     try:
-        with path.open("rb") as lines:
+        with open_regular(path) as lines:
             for line in lines:
                 try:
                     newest = decoder.decode(line).desired.installation

@@ -15,7 +15,7 @@ from pathlib import Path
 from api.contract.database_url import sqlite_file
 from api.contract.exits import Exit, ExitError
 from api.contract.job.folder import is_what_its_name_says, library
-from api.contract.job.private import BY_OTHERS, is_trusted, owner
+from api.contract.job.private import BY_OTHERS, is_trusted, open_regular, owner
 from api.contract.settings import Settings
 from api.contract.traces import PLANS, job_folders
 
@@ -166,7 +166,8 @@ def _content(file: Path) -> Iterator[Finding]:
     if file.name.startswith("."):
         return  # on its way
     try:
-        content = file.read_bytes()
+        with open_regular(file) as opened:
+            content = opened.read()
     except OSError:
         return
     if not is_what_its_name_says(file.name, content):

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
+from api.contract.json_columns import DEEPEST, is_deeper
 from api.web.errors import InvalidError, Problem
 
 LARGEST_BODY = 1024 * 1024
 """Bytes."""
-DEEPEST = 64
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise InvalidError(_not_json(body, str(error))) from None
     except RecursionError:
         raise InvalidError(_not_json(body, "nested too deeply")) from None
-    if _deeper(value, DEEPEST):
+    if is_deeper(value, DEEPEST):
         raise InvalidError(_not_json(body, f"nested more than {DEEPEST} levels deep"))
     if not isinstance(value, dict):
         raise InvalidError(dict_type(("body",), value))
@@ -39,12 +39,6 @@ def string_type(loc: tuple[str, ...], value: Any) -> Problem:
 def dict_type(loc: tuple[str, ...], value: Any) -> Problem:
     """Say that a value is no object."""
     return Problem(loc=loc, msg="Input should be a valid dictionary", type="dict_type", input=value)
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether a value has more levels of arrays and objects than that."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper(item, levels - 1) for item in inner if isinstance(item, dict | list))
 
 
 def _not_json(body: bytes, error: str) -> Problem:

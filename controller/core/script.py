@@ -51,6 +51,7 @@ def parameters(
         model_cache=site.model_cache,
         paths=spec.paths,
         nv=spec.resources.gpu > 0,
+        network=spec.network,
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,
         secret_variable=spec.secret_variable,

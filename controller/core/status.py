@@ -30,12 +30,18 @@ ON_LOOPBACK = (
 )
 
 
+ON_HOST_NETWORK = (
+    "Its recipe asks for a network of its own, which {node} does not give it: {why}. So its engine has the node's, and "
+    "if it listens on a port of loopback, all users of the node reach it there. See: ai-factory doctor."
+)
+
+
 def status(situation: Situation, standings: Sequence[Standing]) -> Status:
     """Return the status of a service after this pass; conditions keep their time while their truth stays."""
     desired, seen, target = situation.desired, situation.seen, situation.target
     ready = situation.ready_replicas
     drafts: list[Draft] = [
-        _accepted(desired),
+        _accepted(situation),
         _observed(situation),
         _ready(desired, target, ready),
         _available(desired, ready),
@@ -62,15 +68,25 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
     return tuple(told)
 
 
-def _accepted(desired: Desired) -> Draft:
+def _accepted(situation: Situation) -> Draft:
+    desired = situation.desired
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
-    spec = desired.spec
-    on_loopback = ON_LOOPBACK if spec is not None and spec.is_on_loopback else ""
-    if spec is not None and spec.warnings:
-        return "Accepted", Truth.TRUE, "ValidWithWarnings", " ".join((*spec.warnings, on_loopback)).rstrip()
-    if on_loopback:
-        return "Accepted", Truth.TRUE, "ValidOnLoopback", on_loopback
+    exposed = _exposed(situation)
+    if desired.spec is not None and desired.spec.warnings:
+        return "Accepted", Truth.TRUE, "ValidWithWarnings", " ".join((*desired.spec.warnings, exposed[3])).rstrip()
+    return exposed
+
+
+def _exposed(situation: Situation) -> Draft:
+    """Say whether others of its node reach an engine beside its door."""
+    desired, files = situation.desired, situation.seen.files
+    if desired.spec is not None and desired.spec.is_on_loopback:
+        return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
+    for attempt in situation.attempts:
+        if attempt.token in files and files[attempt.token].network_refusal:
+            message = ON_HOST_NETWORK.format(node=attempt.node, why=files[attempt.token].network_refusal)
+            return "Accepted", Truth.TRUE, "ValidOnHostNetwork", message
     return "Accepted", Truth.TRUE, "Valid", ""
 
 
@@ -280,7 +296,7 @@ def _condition_event(old: Condition | None, new: Condition | None) -> Event | No
         return Event(
             reason=new.reason, message=new.message or "The cluster answers.", warning=new.status is not Truth.TRUE
         )
-    if new.type == "Accepted" and new.reason not in ("Valid", "ValidOnLoopback"):
+    if new.type == "Accepted" and (new.status is Truth.FALSE or new.reason == "ValidWithWarnings"):
         return Event(reason=new.reason, message=new.message, warning=True)
     if new.type == "Progressing" and new.reason in _TOLD:
         return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)

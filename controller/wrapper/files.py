@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from api.contract.job.private import open_regular
+
 
 def say(message: str) -> None:
     """Write a line to the job's stderr. A full disk must not turn a message into a failure."""
@@ -17,10 +19,11 @@ def say(message: str) -> None:
 def write_new(path: Path, text: str) -> None:
     """Write a private file down to the disk; raises `OSError`, and then leaves nothing under that name.
 
-    A link of that name is not followed: volumes may lie where others write.
+    What has that name is removed, not written to: volumes may lie where others lay links.
     """
+    remove(path)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -44,7 +47,7 @@ def replace(path: Path, text: str) -> None:
 def is_linked(path: Path) -> bool:
     """Whether a file of our own got a second name; opened afresh, since NFS then asks the server."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return os.fstat(file.fileno()).st_nlink == 2
     except OSError as error:
         say(f"cannot look at {path}: {error}")

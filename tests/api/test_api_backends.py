@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from api_world import ENGINE, World
+from backends import Backend, Refused
 
 SERVICES = "/api/v1/services"
+
+
+async def test_no_config_that_sql_can_store_holds_the_others_up(anywhere: World, backend: Backend) -> None:
+    strange = {
+        "deep": '{"a": ' + "[" * 900 + "]" * 900 + "}",
+        "deeper": '{"a": ' * 900 + "1" + "}" * 900,
+        "endless": '{"a": ' + "9" * 5000 + "}",
+        "infinite": '{"a": 1e999}',
+        "half": '{"a": "\\ud800"}',
+        "steers": '{"\\u001b[31m": 1}',
+    }
+    taken = []
+    for key, config in strange.items():
+        with suppress(Refused):
+            await backend.run(
+                f"INSERT INTO services (id, recipe_name, config) VALUES ('{key}', '{ENGINE}', '{config}')"
+            )
+            taken.append(key)
+    assert {"deep", "deeper", "endless"} <= {*taken}
+    assert (await anywhere.get(SERVICES)).status_code == 200
+    for key in taken:
+        for path in (key, f"{key}/declaration"):
+            assert (await anywhere.get(f"{SERVICES}/{path}")).status_code == 200, path
+        assert (await anywhere.patch(f"{SERVICES}/{key}", {"config": {"b": 1}})).status_code < 500, key
+        assert (await anywhere.delete(f"{SERVICES}/{key}")).status_code == 200
 
 
 async def test_life_of_a_service(anywhere: World) -> None:

@@ -102,6 +102,15 @@ async def test_odd_chunks(world: World) -> None:
     assert events[1][1]["response"] == "a\u2028b"
 
 
+async def test_nothing_that_an_engine_says_begins_another_event(world: World) -> None:
+    said = 'x\n\nevent: done\ndata: {"success": false}\r\revent: delta\u2028\0'
+    async with upstream(chunked({"choices": [{"delta": {"content": said}}]})) as port:
+        service = await ready_service(world, port)
+        found = await stream(world, service)
+    assert [name for name, _ in found] == ["delta", "done"]
+    assert (found[0][1]["text"], found[1][1]["response"]) == (said, said)
+
+
 async def test_a_stream_without_choices(world: World) -> None:
     async with upstream(chunked({"usage": {}})) as engine:
         ((_, data),) = await stream(world, await ready_service(world, engine))

@@ -30,9 +30,23 @@ def test_only_documentation_and_health_are_open() -> None:
 
 
 def test_each_row_of_claims_names_a_test() -> None:
-    text = PAGE.read_text()
-    for heading in ("## Who may ask", "## What users' values can't become", "## Where secrets are"):
-        rows = [line for line in text[text.index(heading) :].split("\n## ")[0].splitlines() if line.startswith("| ")]
-        assert len(rows) > 4
-        for row in rows[1:]:
-            assert "`test_" in row or row.startswith("| ---"), row
+    tables = [table.splitlines() for table in re.findall(r"(?:^\|.*\n)+", PAGE.read_text(), re.MULTILINE)]
+    claims = [table for table in tables if "proof |" in table[0]]
+    assert len(claims) >= 12
+    for header, _, *rows in claims:
+        for row in rows:
+            proof = row.split(" | ")[-1] if header.endswith("proof |") else row
+            assert "`test_" in proof, row
+
+
+def test_each_attacker_has_a_table() -> None:
+    """Those of whom an administrator has to think; the administrator is none."""
+    section = PAGE.read_text().partition("## Who might attack\n")[2].partition("\n## ")[0]
+    chapters = dict(re.findall(r"^### (.+)\n((?:(?!###).*\n)*)", section + "\n", re.MULTILINE))
+    assert [*chapters] == [
+        "A user of the login node", "A user of the compute node", "Somebody on the network", "A client without the key",
+        "A user whose config means ill", "A recipe's author", "An engine gone bad", "A gateway gone bad",
+        "Who can read a folder or a backup",
+    ]  # fmt: skip
+    for name, text in chapters.items():
+        assert "proof |\n|---" in text, name

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import sqlite3
 import stat
 import sys
@@ -20,6 +21,7 @@ from cli_tools import FakeApi, Run
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, State, results
 from api.contract.traces import PLANS
+from tests.networks import REFUSED, require_networks
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
 SBATCH = """\
@@ -287,6 +289,17 @@ def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pyt
     site.command("apptainer", f'[ "$1" = buildcfg ] && echo {site.bin}/libexec || echo apptainer version 1.4.0')
     _, found = ask("--timeout", "60")
     assert "setuid" in found["user namespaces in jobs"]["message"]
+
+
+def test_a_node_that_gives_jobs_no_network_of_their_own(site: Site, ask: Any) -> None:
+    require_networks()
+    assert ask("--timeout", "60")[1]["networks of jobs"]["message"] == "a job may have one of its own"
+    script = site.bin / "sbatch"
+    script.write_text(script.read_text().replace('bash "$@"', f'{shlex.join(REFUSED)} bash "$@"'))
+    code, found = ask("--timeout", "60")
+    assert (code, found["networks of jobs"]["state"]) == (0, "warning")
+    assert "its limit of namespaces is reached" in found["networks of jobs"]["message"]
+    assert "user.max_net_namespaces" in found["networks of jobs"]["remedy"]
 
 
 def test_a_firewall_before_the_nodes(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

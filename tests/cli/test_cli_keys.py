@@ -11,10 +11,10 @@ from cli_tools import LiveApi, Run
 
 from api.contract.certificates import Authority
 from api.contract.identity import new_id, read_keys
-from api.contract.job.tls import Credentials, client_context
+from api.contract.job.tls import Credentials, client_context, server_name
 from api.contract.launch import LaunchSpec, Resources
 from api.contract.recipes.spec import encode_spec
-from tests.doors import KEY, NEWER_KEY, key_id, write_keys
+from tests.doors import KEY, NEWER_KEY, door_context, key_id, shake_hands, write_keys
 
 OLD, NEWER = key_id(KEY), key_id(NEWER_KEY)
 DIRECT = LaunchSpec(
@@ -142,6 +142,33 @@ def test_a_gateway_gets_no_key_of_the_installation(run: Run, key_file: Path, tmp
         parts = {kind: (folder / f"{one}.{kind}").read_text() for kind in ("authority.pem", "client.pem", "client.key")}
         own = Credentials(certificate=parts["client.pem"], key=parts["client.key"])
         assert isinstance(client_context(own, parts["authority.pem"]), ssl.SSLContext)
+
+
+def test_what_a_gateway_was_given_opens_nothing_that_is_launched_after_a_rotation(
+    run: Run, key_file: Path, tmp_path: Path
+) -> None:
+    """So it is revoked: with `--now` nothing else is left; the others fetch theirs anew."""
+
+    def given() -> tuple[str, Credentials]:
+        assert run("gateway", "credentials", str(tmp_path / "gateway")).code == 0
+        own = tmp_path / "gateway" / Authority(read_keys(key_file)[0]).id
+        parts = [Path(f"{own}.{kind}").read_text() for kind in ("authority.pem", "client.pem", "client.key")]
+        return parts[0], Credentials(certificate=parts[1], key=parts[2])
+
+    def opens(own: Credentials, authority: str) -> bool:
+        newest = read_keys(key_file)[0]
+        try:
+            shake_hands(door_context("t", newest), client_context(own, authority), server_name("t"))
+        except ssl.SSLCertVerificationError:
+            return False
+        return True
+
+    authority, stolen = given()
+    assert opens(stolen, authority)
+    assert run("key", "rotate", "--now").code == 0
+    newer, own = given()
+    assert opens(own, newer)
+    assert not opens(stolen, newer)
 
 
 def test_a_folder_that_others_may_write_to_is_refused(run: Run, key_file: Path, tmp_path: Path) -> None:

@@ -157,6 +157,10 @@ def test_the_administrators_key_is_sent(
     missing = call("services", "list")
     assert (missing.code, str(key) in missing.err) == (Exit.SETUP, True)
     key.write_text("s3cret\n")
+    key.chmod(0o640)
+    shared = call("services", "list")
+    assert (shared.code, f"Run: chmod 600 {key}" in shared.err, api.headers) == (Exit.SETUP, True, [])
+    key.chmod(0o600)
     api.answer("GET", SERVICES, (200, []))
     call("services", "list")
     assert api.headers[-1]["Authorization"] == "Bearer s3cret"

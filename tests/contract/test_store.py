@@ -101,6 +101,23 @@ async def carry_out(store: SqlStore, term: Term, plan: Plan, now: float = 1.0) -
     return await load(store)
 
 
+@pytest.mark.parametrize("value", ["[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900], ids=["lists", "objects"])
+async def test_a_config_that_sql_nests_too_deeply_is_a_refusal(store: SqlStore, backend: Backend, value: str) -> None:
+    await backend.run(
+        f"INSERT INTO services (id, recipe_name, config) VALUES ('two', 'simple/tool', '{{\"a\": {value}}}')"
+    )
+    found = await store.load("two")
+    assert found is not None
+    assert found.desired.refusal is not None
+    assert "Take levels out" in found.desired.refusal.message
+
+
+async def test_a_number_without_end_in_a_config_holds_nothing_up(store: SqlStore, backend: Backend) -> None:
+    config = '{"a": ' + "9" * 5000 + "}"
+    await backend.run(f"INSERT INTO services (id, recipe_name, config) VALUES ('two', 'simple/tool', '{config}')")
+    assert await store.load("two") is not None
+
+
 class TestRoundTrips:
     def test_the_full_attempt_leaves_no_field_out(self) -> None:
         least = attempt()

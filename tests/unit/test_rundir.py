@@ -219,13 +219,20 @@ class TestReading:
 
     async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 42)
-        (folder / "state.json").write_text('{"step": "serving", "detail": "KV cache\\nsize: 9 tokens", "port": 8123}')
+        told = {
+            "step": "serving",
+            "detail": "KV cache\nsize: 9 tokens",
+            "port": 8123,
+            "network_refusal": "Not\npermitted",
+        }
+        (folder / "state.json").write_text(json.dumps(told))
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
         assert await read(run_dirs) == JobFiles(
             claim=Held(job_id=42),
             step="serving",
             detail="KV cache size: 9 tokens",
             port=8123,
+            network_refusal="Not permitted",
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )
 
@@ -275,6 +282,12 @@ class TestReading:
     def test_a_huge_file_is_not_read_to_its_end(self, folder: Path) -> None:
         with (folder / "state.json").open("wb") as file:
             file.truncate(10**11)
+        assert read_job_files(folder) == JobFiles()
+
+    def test_a_pipe_in_place_of_a_file_holds_nothing_up(self, folder: Path) -> None:
+        for name in ("state.json", "exit.json"):
+            (folder / name).unlink(missing_ok=True)
+            os.mkfifo(folder / name)
         assert read_job_files(folder) == JobFiles()
 
     def test_a_folder_in_place_of_a_file_reads_as_absent(self, folder: Path) -> None:
@@ -433,15 +446,15 @@ def test_what_this_host_can_not_open_is_neither_absent_nor_garbled(
 ) -> None:
     """A claim that somebody has would read as nobody's, or a verdict as none."""
     (folder / "claim").write_text('{"job_id": 7}')
-    opened = Path.open
+    opened = os.open
 
     def refuse(path: Path, *args: Any, **options: Any) -> Any:
-        if path.name == name:
+        if Path(path).name == name:
             raise OSError(errno.EMFILE, "Too many open files", str(path))
         return opened(path, *args, **options)
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
-        patched.setattr(Path, "open", refuse)
+        patched.setattr(os, "open", refuse)
         read_job_files(folder)
     assert read_job_files(folder).claim == Held(job_id=7)
 

@@ -52,6 +52,7 @@ class Local:
     def __init__(self, settings: Settings, server: str | None) -> None:
         self._settings = settings
         self._url = server or server_url(settings)
+        self._is_chosen = bool(server)
 
     def checks(self) -> list[Check]:
         """Return what can be checked before any program runs."""
@@ -142,13 +143,12 @@ class Local:
         path = self._settings.api.admin_key_file
         if path is None:
             raise SkippedError("none set: only this user is served, and only on a loopback address")
+        if path.exists() and (mode := path.stat().st_mode & 0o777) != 0o600:
+            raise CheckFailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
         try:
             admin_key(path)
         except CliError as error:
             raise CheckFailedError(str(error), f"Write a key: (umask 077; openssl rand -hex 32 > {path})") from error
-        mode = path.stat().st_mode & 0o777
-        if mode != 0o600:
-            raise CheckFailedError(f"{path} has mode {mode:04o}", f"Run: chmod 600 {path}")
         return f"{path}; over TCP all need it, this user too" if self._settings.api.require_key else str(path)
 
     def _recipes(self) -> str:
@@ -176,7 +176,8 @@ class Local:
 
     def _api(self) -> str:
         try:
-            with Client(self._url, admin_key(self._settings.api.admin_key_file)) as client:
+            key = admin_key(self._settings.api.admin_key_file)
+            with Client(self._url, key, is_chosen=self._is_chosen) as client:
                 status = client.health()
         except CliError as error:
             if error.code is Exit.UNREACHABLE and "can't be reached" in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import httpx
 
 from api.cli.context import UNIX, Context, server_url
 from api.cli.errors import CliError
+from api.cli.rest.listener import OwnListener
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
 
@@ -34,17 +36,24 @@ class RefusedError(CliError):
 
 
 class Client:
-    """Calls of the API at one address."""
+    """Calls of the API at one address.
 
-    def __init__(self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS) -> None:
+    `is_chosen`: the user has named the address, and trusts who listens there. Else it must be the API of this user.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS, *, is_chosen: bool = False
+    ) -> None:
         self.url = url.rstrip("/")
         self._seconds = seconds
         is_unix = url.startswith(UNIX)
+        transport = httpx.HTTPTransport if is_chosen else OwnListener
         self._http = httpx.Client(
             base_url="http://localhost" if is_unix else _address(self.url),
-            transport=httpx.HTTPTransport(uds=url.removeprefix(UNIX)) if is_unix else None,
+            # A site's proxy does not lead to this host.
+            transport=transport(uds=url.removeprefix(UNIX) if is_unix else None, trust_env=False),
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            trust_env=False,  # a site's proxy does not lead to this host
+            trust_env=False,
         )
 
     def __enter__(self) -> Self:
@@ -185,8 +194,9 @@ class Client:
 
 def connect(context: Context) -> Client:
     """Return a client for the server that the command line or the settings name."""
-    url = context.arguments.server or server_url(context.settings)
-    return Client(url, admin_key(context.settings.api.admin_key_file))
+    chosen = context.arguments.server
+    key = admin_key(context.settings.api.admin_key_file)
+    return Client(chosen or server_url(context.settings), key, is_chosen=bool(chosen))
 
 
 def admin_key(path: Path | None) -> str | None:
@@ -195,10 +205,12 @@ def admin_key(path: Path | None) -> str | None:
         return None
     try:
         with open_regular(path) as file:
-            key = file.read().decode().strip()
+            mode, key = os.fstat(file.fileno()).st_mode, file.read().decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise CliError(f"api.admin_key_file ({path}) can't be read: {reason}.", Exit.SETUP) from error
+    if mode & 0o077:
+        raise CliError(f"api.admin_key_file ({path}) can be read by others. Run: chmod 600 {path}", Exit.SETUP)
     if not key or not key.isascii() or not key.isprintable():
         raise CliError(f"api.admin_key_file ({path}) holds no key of printable ASCII characters.", Exit.SETUP)
     return key
@@ -206,7 +218,7 @@ def admin_key(path: Path | None) -> str | None:
 
 def refusal(status: int, content: Any) -> str:
     """Put the API's refusal into words: `detail` is a sentence, or a list of what is wrong with which key."""
-    detail = content.get("detail") if isinstance(content, Mapping) else None
+    detail = _detail(content) if isinstance(content, Mapping) else None
     if isinstance(detail, list):
         text = "; ".join(_invalid(item) for item in detail)
     else:
@@ -214,6 +226,12 @@ def refusal(status: int, content: Any) -> str:
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         text = f"{text.rstrip('.')}. Set api.admin_key_file to the file with the key."
     return text
+
+
+def _detail(content: Mapping[str, Any]) -> Any:
+    """Return what was said; under /v1 it is said as OpenAI does."""
+    error = content.get("error")
+    return error.get("message") if isinstance(error, Mapping) else content.get("detail")
 
 
 def _invalid(item: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from api.contract.job.own_trouble import is_own_trouble
+from api.contract.job.private import open_regular
 from api.contract.job.token import Token
 from api.contract.job.words import Lane
 
@@ -97,7 +98,7 @@ def read_object(path: Path, most: int = -1) -> dict[str, Any]:
     Raises `OSError` where this host is short of what it takes to look: that says nothing of the file.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             value = json.loads(file.read(most))
     except (OSError, ValueError, RecursionError) as error:
         if is_own_trouble(error):

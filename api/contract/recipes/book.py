@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from api.contract.job.own_trouble import is_own_trouble
+from api.contract.job.private import open_regular
 from api.contract.recipes.checks import problems
 from api.contract.recipes.located import Layer, Layers, RecipeError, check_texts, line_of, located
 from api.contract.recipes.schema import RecipeFile
@@ -205,7 +207,8 @@ def _yaml(file: Path) -> CommentedMap:
     try:
         if file.stat().st_size > LARGEST_FILE:
             raise RecipeError(f"{file}: larger than {LARGEST_FILE} bytes.")
-        content = file.read_bytes()
+        with open_regular(file) as opened:
+            content = opened.read(LARGEST_FILE)
         tree = YAML(typ="rt").load(content.decode())
     except OSError as error:
         if is_own_trouble(error):
@@ -264,7 +267,8 @@ def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:
     if beside.resolve().parent not in (file.parent.resolve(), file.parents[1].resolve()):
         raise RecipeError(f"{file}:{line_of(tree, [key])}: {key}: {name!r} must lie in the recipes' folder.")
     try:
-        return beside.read_text(encoding="utf-8")
+        with TextIOWrapper(open_regular(beside), encoding="utf-8") as opened:
+            return opened.read()
     except (OSError, UnicodeDecodeError) as error:
         if is_own_trouble(error):
             raise

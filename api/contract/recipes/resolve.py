@@ -43,6 +43,7 @@ FIXED_BY_RECIPE = frozenset(
         "kind",
         "engine",
         "access",
+        "network",
     }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
@@ -81,6 +82,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         update_strategy=content.update.strategy,
         secret_variable=secret_variable(content) if access == "direct" else None,
         access=access,
+        network=content.network,
         restarted_at=_restarted_at(content, config),
         paths=tuple(files(told)),
         warnings=warnings(content, config, told, resources),

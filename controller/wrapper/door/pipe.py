@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 READ = 64 * 1024
@@ -30,6 +30,8 @@ class Caller(asyncio.BufferedProtocol):
         self._on_end = on_end
         self.handshake: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         """The protocol (ALPN) that was agreed on; or why there is none."""
+        self.kind = ""
+        """Of client."""
         self.engine: EngineSide | None = None
         self._said_all = self._heard_all = self._hurries = False
 
@@ -48,6 +50,11 @@ class Caller(asyncio.BufferedProtocol):
             self._take()
         else:
             self._shake_hands()
+
+    def common_name(self) -> str:
+        """Return the name in its certificate: the kind of client that it is."""
+        subject = cast("Sequence[Sequence[tuple[str, str]]]", (self._tls.getpeercert() or {})["subject"])
+        return dict(pair for part in subject for pair in part)["commonName"]
 
     def join(self, engine: EngineSide) -> None:
         """Pass everything on from here."""

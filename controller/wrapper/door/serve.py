@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import ssl
+from collections import Counter
 from pathlib import Path
 
 from api.contract.job.sockets import notice_silence
@@ -62,6 +63,8 @@ class Entrance:
         self._strangers: dict[asyncio.Task[None], None] = {}
         """Oldest first."""
         self._callers: set[Caller] = set()
+        self._of_kind: Counter[str] = Counter()
+        """How many of them there are of each kind of client."""
         self._watching: set[Caller] = set()
         self._serves = False
         self._over = asyncio.Event()
@@ -134,7 +137,7 @@ class Entrance:
         try:
             protocol = await asyncio.wait_for(caller.handshake, HANDSHAKE)
             self._strangers.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
-            self._callers.add(caller)
+            self._know(caller)
             if protocol == WATCH:
                 self._let_watch(caller)
             else:
@@ -145,6 +148,14 @@ class Entrance:
         except asyncio.CancelledError:
             caller.transport.abort()
             raise
+
+    def _know(self, caller: Caller) -> None:
+        """Take a caller on; raises `OSError` where its kind has as many connections as are left for the others."""
+        caller.kind = caller.common_name()
+        if self._of_kind[caller.kind] >= self._most_callers - len(self._callers):
+            raise ConnectionRefusedError("too many of its kind")
+        self._of_kind[caller.kind] += 1
+        self._callers.add(caller)
 
     def _let_watch(self, caller: Caller) -> None:
         self._watching.add(caller)
@@ -181,7 +192,9 @@ class Entrance:
         return connection
 
     def _forget(self, caller: Caller) -> None:
-        self._callers.discard(caller)
+        if caller in self._callers:
+            self._callers.remove(caller)
+            self._of_kind[caller.kind] -= 1
         self._watching.discard(caller)
         self._look_around()
 

@@ -60,11 +60,11 @@ def read_secrets(parameters: Parameters) -> dict[str, str]:
     secrets = {}
     for name, path in parameters.environment_from.items():
         real = Path(os.path.realpath(path))
-        wrong = _misplaced(real, parameters.secret_files)
-        if wrong is not None:
-            raise FailedError(ExitReason.SECRET_MISSING, f"{name}: {path} {wrong}")
+        _require_place(f"{name}: {path}", real, parameters.secret_files)
         try:
             with open_regular(real) as file:
+                opened = Path(os.readlink(f"/proc/self/fd/{file.fileno()}"))  # noqa: PTH115
+                _require_place(f"{name}: {path}", opened, parameters.secret_files)  # somebody may have moved it
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 value = file.read(LARGEST_SECRET + 1).decode("utf-8", "surrogateescape")
         except OSError as error:
@@ -79,6 +79,12 @@ def read_secrets(parameters: Parameters) -> dict[str, str]:
     if parameters.secret is not None and parameters.secret_variable is not None:
         secrets[parameters.secret_variable] = parameters.secret
     return secrets
+
+
+def _require_place(which: str, real: Path, files: SecretFiles) -> None:
+    wrong = _misplaced(real, files)
+    if wrong is not None:
+        raise FailedError(ExitReason.SECRET_MISSING, f"{which} {wrong}")
 
 
 def _misplaced(real: Path, files: SecretFiles) -> str | None:

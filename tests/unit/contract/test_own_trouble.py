@@ -12,6 +12,7 @@ import pytest
 
 from api.contract.job.folder import read_object
 from api.contract.job.own_trouble import is_own_trouble
+from api.contract.recipes import book
 from api.contract.recipes.book import Library
 from api.contract.settings import load
 from api.contract.traces import find_traces
@@ -75,9 +76,9 @@ def refuse(*_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-@pytest.mark.parametrize("method", ["read_bytes", "read_text"])
+@pytest.mark.parametrize("name", ["hello.yaml", "beside.txt"])
 def test_a_recipe_that_can_not_be_opened_now_is_not_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "simple").mkdir()
     recipe = "name: h\ncategory: simple\ndescription: x\nversion: 1.0.0\nkind: job\nprogram: [x]\nfiles: [beside.txt]\n"
@@ -85,11 +86,12 @@ def test_a_recipe_that_can_not_be_opened_now_is_not_broken(
     (tmp_path / "simple/beside.txt").write_text("text")
     assert "simple/hello" in Library([tmp_path], {}).book().recipes
     with monkeypatch.context() as patched, pytest.raises(OSError, match="Too many open files"):
-        patched.setattr(Path, method, refuse)
+        opened = book.open_regular
+        patched.setattr(book, "open_regular", lambda path: refuse() if path.name == name else opened(path))
         Library([tmp_path], {}).book()
 
 
-@pytest.mark.parametrize(("of", "function"), [(Path, "open"), (os, "scandir")])
+@pytest.mark.parametrize(("of", "function"), [(os, "open"), (os, "scandir")])
 def test_a_lost_database_is_not_overlooked_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, function: str
 ) -> None:

@@ -35,6 +35,16 @@ def test_a_parameter_may_be_called_like_what_only_the_job_knows(read: Read) -> N
     assert read(body).content.access == "direct"
 
 
+@pytest.mark.parametrize("name", ["demo.yaml", "beside.txt"])
+def test_a_pipe_in_place_of_a_recipe_holds_nothing_up(write: Write, name: str) -> None:
+    file = write("files: [beside.txt]\n")
+    pipe = file.with_name(name)
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    with pytest.raises(RecipeError, match="no regular file"):
+        read_recipe(file, "test/demo", {})
+
+
 # What a file may say
 
 
@@ -62,6 +72,11 @@ def test_a_parameter_may_be_called_like_what_only_the_job_knows(read: Read) -> N
         ("health_check:\n  endpoint: http://x/\nports: [1]\n", "6: health_check.endpoint: Expected"),
         ("health_check: {kind: ping}\nports: [1]\n", "5: health_check.kind: Invalid enum value"),
         ("access: window\n", "5: access: Invalid enum value"),
+        ("network: bridge\n", "5: network: Invalid enum value"),
+        (
+            "command: ['{port}']\nports: [1]\naccess: direct\nnetwork: private\n",
+            "8: network: nobody reaches a port in there but a door: leave it out, or access.",
+        ),
         (
             "command: [x]\nports: [1]\n",
             "5: command: nothing says where to listen: give {socket}, or {port} to what can't listen on Unix sockets.",

@@ -9,6 +9,7 @@ import pytest
 
 from api.contract.job.parameters import Text
 from api.contract.job.token import Token
+from api.contract.job.words import Network
 from api.contract.status import Condition, Truth
 from controller.core.attempt import SendOutcome
 from controller.core.jobs import ReadingFailure
@@ -97,6 +98,23 @@ def test_what_is_probably_not_meant_is_told() -> None:
     found = said(see(), "Accepted", spec=told)
     assert (found.status, found.reason) == (Truth.TRUE, "ValidWithWarnings")
     assert found.message == f"a: b. c: d. {ON_LOOPBACK}"
+
+
+PRIVATE = spec(access="door", command=("engine", PORT), network=Network.PRIVATE)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        pytest.param({"network_refusal": "Operation not permitted"}, "ValidOnHostNetwork", id="refused"),
+        pytest.param({}, "Valid", id="given"),
+    ],
+)
+def test_an_engine_that_gets_no_network_of_its_own_is_told(files: dict[str, Any], reason: str) -> None:
+    attempt = ready()
+    found = said(see_running(attempt, files=claim(attempt, **files)), "Accepted", spec=PRIVATE)
+    assert (found.status, found.reason) == (Truth.TRUE, reason)
+    assert ("n1" in found.message, "Operation not permitted" in found.message) == (bool(files), bool(files))
 
 
 MISSED = ready(absent_since=NOW - 60)

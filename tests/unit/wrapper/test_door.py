@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import itertools
 import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -135,6 +137,21 @@ class TestWhoComesIn:
             assert time.monotonic() - began < 5.0
             assert strangers[0].recv(1) == b"", "the first to come are the first to go"
             assert strangers[-1].recv(1) == b"", "and the others in 10 s"
+
+    def test_as_long_as_another_kind_of_client_holds_all_it_can_get(self, job: Job, python: str) -> None:
+        """A gateway that is used against us, or an API full of prompts, does not keep the controller out."""
+        job.write(command=[python, "-c", ENGINE, [SOCKET]], listens=True, door=door(job.parameters["token"]))
+        job.start(argv=["prlimit", "--nofile=200:200", sys.executable, "-I", str(job.wrapper), str(job.folder)])
+        job.until_step("serving")
+        gateway, controller = (AUTHORITY.client(kind) for kind in ("gateway", "controller"))
+        with contextlib.ExitStack() as held:
+            watchers = (held.enter_context(knock(job, context(gateway, protocol=WATCH))) for _ in range(200))
+            taken = list(itertools.takewhile(lambda watcher: watcher.receive(1) == b"1", watchers))
+            assert 10 < len(taken) < 40
+            assert not refused(lambda: knock(job, context(controller)))
+            assert not refused(lambda: knock(job))
+            assert refused(lambda: knock(job, context(gateway)))
+        until(lambda: not refused(lambda: knock(job, context(gateway))))
 
     def test_the_engines_socket_is_for_its_owner_alone(self, served: Job) -> None:
         place = Path(served.stdout.split()[1])
@@ -385,6 +402,15 @@ class TestEnds:
         low = ports.pick("127.0.0.1", None, ())
         start(port_range=[low, low + 3])
         assert low <= job.until_step("serving")["port"] <= low + 3
+
+    def test_what_has_left_the_engines_group_ends_with_the_wrapper(self, start: Start) -> None:
+        """As what mounts a plain user's image for Apptainer."""
+        apart = "import subprocess\nprint(subprocess.Popen(['sleep', '60'], process_group=0).pid, flush=True)\n"
+        job = start(script=apart + ENGINE)
+        job.until_step("serving")
+        pids = [int(job.stdout.split()[index]) for index in (0, 1)]
+        job.kill()
+        until(lambda: not any(map(alive, pids)), 5.0)
 
     @pytest.mark.parametrize("at", [SOCKET, PORT])
     def test_killed_at_one_blow_nothing_is_left(self, start: Start, at: object) -> None:

@@ -11,13 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.request import urlopen
 
 import pytest
 
+from api.contract.job.parameters import Parameters, SecretFiles
+from api.contract.job.private import open_regular
 from controller.bundle import launch_script
 from controller.wrapper import ports
+from controller.wrapper.report import FailedError
+from controller.wrapper.sandbox import environment
 
 from .jobs import ENGINE, Job, alive, until
 
@@ -189,6 +193,28 @@ def test_what_is_the_installations_own_is_no_secret(make_job: Callable[[], Job],
         why = named_as_secret(make_job(), path, never=never)
         assert why == f"TOKEN: {path} is the installation's own, and never a service's secret"
     assert named_as_secret(make_job(), key) == "", "anybody else's"
+
+
+def test_a_folder_that_is_swapped_meanwhile_leads_to_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at where a file lies and its opening."""
+    state, named = tmp_path / "state", tmp_path / "named"
+    for folder in (state, named):
+        folder.mkdir()
+        (folder / "token").write_text("k3y")
+        (folder / "token").chmod(0o600)
+
+    def swapped(path: Path) -> IO[bytes]:
+        named.rename(tmp_path / "away")
+        named.symlink_to(state)
+        return open_regular(path)
+
+    parameters = Parameters(
+        command=("x",), environment_from={"TOKEN": str(named / "token")}, secret_files=SecretFiles(never=(str(state),))
+    )
+    assert environment.read_secrets(parameters) == {"TOKEN": "k3y"}
+    monkeypatch.setattr(environment, "open_regular", swapped)
+    with pytest.raises(FailedError, match="the installation's own"):
+        environment.read_secrets(parameters)
 
 
 def test_a_secret_leads_nowhere_else_by_a_link(make_job: Callable[[], Job], tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Who listens where the API of the settings should. On a host with other users that is whoever came first."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from api.cli.errors import CliError
+from api.contract.exits import Exit
+from api.contract.job.private import is_trusted
+from api.contract.peers import Peers
+
+ACCEPT_SECONDS = 5.0
+_LOOK_SECONDS = 0.002
+_CONNECTED = ("connection.connect_tcp.complete", "connection.connect_unix_socket.complete")
+"""Steps of httpcore, as its extension `trace` tells them."""
+
+
+class OwnListener(httpx.HTTPTransport):
+    """Asks only programs of this user or root, as far as they are on this host; others are told nothing at all."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask. Raises `CliError` where another user listens."""
+        request.extensions = {**request.extensions, "trace": _look}
+        return super().handle_request(request)
+
+
+def _look(step: str, about: Mapping[str, Any]) -> None:
+    if step in _CONNECTED:
+        stream = about["return_value"]
+        try:
+            require_ours(stream.get_extra_info("socket"))
+        except CliError:
+            stream.close()
+            raise
+
+
+def require_ours(connection: socket.socket) -> None:
+    """Raise `CliError` where another user of this host is at the other end. Of other hosts nothing can be known."""
+    if connection.family != socket.AF_UNIX and connection.getsockname()[0] != connection.getpeername()[0]:
+        return
+    peers = Peers()
+    try:
+        user = _listener(peers, connection)
+    except OSError:
+        return  # it has gone again, or the kernel tells nothing
+    finally:
+        peers.close()
+    if user is None:
+        raise CliError("Something listens there, but does not accept connections.", Exit.UNREACHABLE)
+    if not is_trusted(user):
+        raise CliError(
+            f"A program of user {user} listens where the API should, and was told nothing: this user is {os.getuid()}. "
+            "Start the API on another port (api.port). If that program may be trusted, give its address: --server",
+            Exit.UNREACHABLE,
+        )
+
+
+def _listener(peers: Peers, connection: socket.socket) -> int | None:
+    """Return the user at the other end, who is known once the connection is accepted; `None`: nobody accepts it."""
+    if connection.family != socket.AF_UNIX and not peers.work():
+        raise OSError("no sock_diag")
+    deadline = time.monotonic() + ACCEPT_SECONDS
+    while (user := peers.of(connection).uid) is None and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return user
