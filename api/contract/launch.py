@@ -131,6 +131,10 @@ class LaunchSpec:
     """The environment variable through which the engine takes the attempt's secret; `None` behind a door."""
     restarted_at: str | None = None
     """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""
+    paths: tuple[str, ...] = ()
+    """Files and folders that the engine is told to read, and so has to see; part of its command."""
+    warnings: tuple[str, ...] | None = None
+    """What is to be said about the config; `None`: nobody has looked. To the job it means nothing."""
 
     @property
     def has_door(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 
 from api.contract.exits import Exit, ExitError
+from api.contract.job.parameters import is_plain_folder
 from api.contract.job.sockets import LONGEST_PATH
 
 PREFIX = "AI_FACTORY_"
@@ -86,6 +87,16 @@ class ApptainerSettings:
     """The container runtime on the compute nodes."""
 
     command: str = "apptainer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsSettings:
+    """Where models lie on the compute nodes."""
+
+    folders: tuple[str, ...] = ()
+    """Folders that every container sees at the same path, read-only."""
+    cache: str = ""
+    """Folder into which engines download models, each once (HF_HOME); empty: `models` in run_dir."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +209,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
+    models: ModelsSettings = field(default_factory=ModelsSettings)
     images: ImagesSettings = field(default_factory=ImagesSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     controller: ControllerSettings = field(default_factory=ControllerSettings)
@@ -209,6 +221,11 @@ class Settings:
     def api_socket(self) -> Path:
         """Where the API serves the command line with `api.require_key`."""
         return self.state_dir / "api.sock"
+
+    @property
+    def model_cache(self) -> str:
+        """Where engines keep the models that they download."""
+        return self.models.cache or str(self.run_dir / "models")
 
 
 def load(
@@ -303,6 +320,9 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     ports = settings.slurm.port_range
     if ports is not None and ports[0] > ports[1]:
         raise SettingsError(f"slurm.port_range must run from low to high, not {ports[0]} to {ports[1]}.")
+    for folder in filter(None, (*settings.models.folders, settings.models.cache)):
+        if not is_plain_folder(folder):
+            raise SettingsError(f"models: {folder} must be a plain absolute path on the compute nodes, without `..`.")
     if settings.api.require_key:
         _check_key_required(settings)
     return settings

@@ -133,7 +133,7 @@ def is_fault(attempt: Attempt) -> bool:
 
 def is_mistake(attempt: Attempt) -> bool:
     """Whether its end tells of what trying again does not mend: no such image, command, model, option or Python."""
-    if attempt.outcome == ExitReason.PYTHON_MISSING:
+    if attempt.outcome in (ExitReason.PYTHON_MISSING, ExitReason.PATH_UNSEEN):
         return True
     if attempt.outcome == ExitReason.ENGINE_EXITED and attempt.exit_code in _NOT_EXECUTABLE:
         return True

@@ -21,6 +21,10 @@ class Site:
     python: str
     """The Python on the nodes that runs the wrapper."""
     secret_files: SecretFiles = field(default_factory=SecretFiles)
+    model_folders: tuple[str, ...] = ()
+    """Folders on the nodes that every container sees, read-only."""
+    model_cache: str | None = None
+    """The one into which engines download models."""
     log_megabytes: int = 0
     """How long each log of a job may grow before it is rotated; 0: for ever."""
 
@@ -43,6 +47,9 @@ def parameters(
         binds=spec.binds,
         volumes=tuple(_mount(volume, attempt, site) for volume in spec.volumes),
         files=spec.files,
+        model_folders=site.model_folders,
+        model_cache=site.model_cache,
+        paths=spec.paths,
         nv=spec.resources.gpu > 0,
         network=spec.network,
         listens=spec.health is not None,

@@ -70,9 +70,18 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
 
 
 def _accepted(situation: Situation) -> Draft:
-    desired, files = situation.desired, situation.seen.files
+    desired = situation.desired
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
+    exposed = _exposed(situation)
+    if desired.spec is not None and desired.spec.warnings:
+        return "Accepted", Truth.TRUE, "ValidWithWarnings", " ".join((*desired.spec.warnings, exposed[3])).rstrip()
+    return exposed
+
+
+def _exposed(situation: Situation) -> Draft:
+    """Say whether others of its node reach an engine beside its door."""
+    desired, files = situation.desired, situation.seen.files
     if desired.spec is not None and desired.spec.is_on_loopback:
         return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
     for attempt in situation.attempts:
@@ -316,7 +325,7 @@ def _condition_event(old: Condition | None, new: Condition) -> Event | None:
         return Event(
             reason=new.reason, message=new.message or "The cluster answers.", warning=new.status is not Truth.TRUE
         )
-    if new.type in ("Accepted", "Startable") and new.status is Truth.FALSE:
+    if new.type in ("Accepted", "Startable") and (new.status is Truth.FALSE or new.reason == "ValidWithWarnings"):
         return Event(reason=new.reason, message=new.message, warning=True)
     if new.type == "Progressing" and new.reason in _TOLD:
         return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)

@@ -33,8 +33,13 @@ def _file_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a plain file name")
 
 
+def is_plain_folder(path: str) -> bool:
+    """Whether a text is an absolute path that leads nowhere but where it says."""
+    return path.startswith("/") and path.isprintable() and ".." not in path.split("/")
+
+
 def _folder(path: str) -> None:
-    if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
+    if not is_plain_folder(path):
         raise ValueError(f"{path!r} is no plain absolute path")
 
 
@@ -164,6 +169,12 @@ class Parameters:
     binds: tuple[str, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     files: Mapping[FileName, str] = field(default_factory=dict)
+    model_folders: tuple[Folder, ...] = ()
+    """Seen in the container at the same path, read-only; what is not on the node is left out."""
+    model_cache: Optional[Folder] = None
+    """Seen likewise, and written to: the engine's HF_HOME, unless it is given another."""
+    paths: tuple[str, ...] = ()
+    """Files and folders that the engine is told to read."""
     nv: bool = False
     network: Network = Network.HOST
     listens: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class Folders:
     """Those of the recipe."""
     socket: Path | None
     """The one in which the engine makes its socket."""
+    models: Path | None
+    """The one into which it downloads models."""
 
 
 def in_container(
@@ -53,6 +56,10 @@ def in_container(
         options += ["--mount", _mount(folders.socket, SOCKET_FOLDER)]
     for volume in parameters.volumes:
         options += ["--mount", _mount(data(volume), volume.target)]
+    for folder in filter(os.path.exists, parameters.model_folders):
+        options += ["--mount", _mount(Path(folder), folder, "ro")]
+    if folders.models is not None:
+        options += ["--mount", _mount(folders.models, str(folders.models))]
     for bind in parameters.binds:
         options += ["--bind", bind]
     return [parameters.apptainer, "-q", "exec", *options, str(image), *command]

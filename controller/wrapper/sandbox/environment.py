@@ -115,6 +115,14 @@ def engine_variables(
     return {**devices, "AF_RECIPE_DIR": runtime.files, **given, **secrets}
 
 
+def for_models(cache: Path | None) -> dict[str, str]:
+    """Return where Hugging Face's libraries keep what they download, unless the engine is told otherwise.
+
+    Code that comes with models (`trust_remote_code`) is kept out of the cache, which other engines use too.
+    """
+    return {} if cache is None else {"HF_HOME": str(cache), "HF_MODULES_CACHE": "/tmp/hf-modules"}  # noqa: S108
+
+
 def for_container(engine: Mapping[str, str], job: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in."""
     inside = {f"APPTAINERENV_{name}": value for name, value in engine.items() if name != "HOME"}

@@ -418,7 +418,10 @@ def test_a_resource_in_the_wrong_place_is_refused_not_ignored(refusal: Refusal, 
 
 
 def test_unknown_keys_that_inform_are_let_be(launch: Launch) -> None:
-    assert launch("", {"team": "nlp", "note": {"a": ["b"]}, "": None, "\ud800": 1}) == launch("", {})
+    known, noted = launch("", {}), launch("", {"team": "nlp", "note": {"a": ["b"]}, "": None, "\ud800": 1})
+    assert replace(noted, warnings=()) == known
+    assert digest(noted) == digest(known)
+    assert [text.partition(":")[0] for text in noted.warnings or ()] == ["", "note", "team", "\\ud800"]
 
 
 # Environment

@@ -37,7 +37,9 @@ def test_all_that_the_wrapper_needs() -> None:
             resources=Resources(gpu=1),
             secret_variable="VLLM_API_KEY",
             stop_grace=7.0,
-        )
+            paths=("/models/q",),
+        ),
+        replace(SITE, model_folders=("/models",), model_cache="/run/models"),
     )
     assert found == {
         "version": VERSION,
@@ -55,6 +57,9 @@ def test_all_that_the_wrapper_needs() -> None:
         "binds": ["/models:/models:ro"],
         "volumes": [],
         "files": {"a.py": "print()"},
+        "model_folders": ["/models"],
+        "model_cache": "/run/models",
+        "paths": ["/models/q"],
         "nv": True,
         "network": "host",
         "listens": True,
