@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Door, HealthCommand, Parameters, SecretFiles, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 from controller.core.attempt import Attempt
@@ -43,7 +44,8 @@ def parameters(
         binds=spec.binds,
         volumes=tuple(_mount(volume, attempt, site) for volume in spec.volumes),
         files=spec.files,
-        nv=spec.resources.gpu > 0,
+        nv=has_gpus(spec.resources),
+        gpu_vendor=spec.gpu_vendor,
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,
         secret_variable=spec.secret_variable,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from api.contract.gpus import name_of
 from api.contract.job.folder import STDERR, STDOUT
 from api.contract.launch import Resources, Submission
 
@@ -85,15 +86,17 @@ def submit_options(job: Submission) -> tuple[str, ...]:
 
 
 def _asked_for(resources: Resources) -> list[str]:
-    """Return the resources, extra options first. `None` leaves a thing to the site."""
-    extra = {option.partition("=")[0] for option in resources.extra_options}
-    options = [
-        *resources.extra_options,
-        f"--nodes={resources.nodes}",
-        f"--cpus-per-task={resources.cpu}",
-        f"--time={resources.time_limit}",
-    ]
-    if not extra & {"--mem-per-cpu", "--mem-per-gpu"}:  # sbatch refuses more than one of the three
+    """Return the resources, extra options first. `None` leaves a thing to Slurm.
+
+    sbatch refuses `--cpus-per-task` beside `--cpus-per-gpu`, and more than one of the three that ask for memory.
+    """
+    extra = {name_of(option) for option in resources.extra_options}
+    options = [*resources.extra_options, f"--nodes={resources.nodes}"]
+    if resources.cpu is not None and "--cpus-per-gpu" not in extra:
+        options.append(f"--cpus-per-task={resources.cpu}")
+    if resources.time_limit is not None:
+        options.append(f"--time={resources.time_limit}")
+    if resources.memory_mb is not None and not extra & {"--mem-per-cpu", "--mem-per-gpu"}:
         options.append(f"--mem={resources.memory_mb}M")
     gres = [value for value in (_gpus(resources), resources.gres) if value]
     if gres:

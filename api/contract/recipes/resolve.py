@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Image
-from api.contract.launch import Health, LaunchSpec
+from api.contract.launch import GpuVendor, Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe
 from api.contract.recipes.checks import health_kind
 from api.contract.recipes.environment import resolve_environment, resolve_environment_from, secret_variable
@@ -41,6 +42,7 @@ FIXED_BY_RECIPE = frozenset(
         "kind",
         "engine",
         "access",
+        "gpu_vendor",
     }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
@@ -55,6 +57,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
     values = resolve_parameters(content, config)
     count = _replicas(content, config, replicas)
     access = content.access if content.ports else "direct"
+    resources = resolve_resources(content, config, site)
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
@@ -67,7 +70,8 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         binds=tuple(content.binds),
         volumes=resolve_volumes(content, config, replicas=count, roots=site.volume_roots),
         files=dict(recipe.files),
-        resources=resolve_resources(content, config, site),
+        resources=resources,
+        gpu_vendor=_gpu_vendor(content, resources, site),
         health=_health(content, values),
         replicas=count,
         stop_grace=content.stop_grace,
@@ -77,6 +81,12 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         access=access,
         restarted_at=_restarted_at(content, config),
     )
+
+
+def _gpu_vendor(content: RecipeFile, resources: Resources, site: SlurmSettings) -> GpuVendor | None:
+    if content.gpu_vendor is not None:
+        return content.gpu_vendor
+    return None if site.gpu_vendor == "auto" or not has_gpus(resources) else site.gpu_vendor
 
 
 def _refuse_fixed(content: RecipeFile, config: Mapping[str, Any]) -> None:

@@ -18,9 +18,7 @@ from api.contract.job.parameters import Parameters, SecretFiles, Text
 from api.contract.job.private import open_regular
 from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
-
-DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
-"""Variables (or beginnings of their names) of the job that tell an engine its GPUs."""
+from controller.wrapper.sandbox.gpus import VARIABLES
 
 LARGEST_SECRET = 100_000
 """Characters; the kernel takes no longer variable than 128 KiB."""
@@ -104,7 +102,7 @@ def engine_variables(
     parameters: Parameters, secrets: Mapping[str, str], runtime: Runtime, job: Mapping[str, str]
 ) -> dict[str, str]:
     """Return all that the engine is given, later ones winning: the job's GPUs, the recipe's values, the secrets."""
-    devices = {name: value for name, value in job.items() if name.startswith(DEVICES)}
+    devices = {name: value for name, value in job.items() if name.startswith(VARIABLES)}
     given = {name: runtime.join(text) for name, text in parameters.environment.items()}
     return {**devices, "AF_RECIPE_DIR": runtime.files, **given, **secrets}
 

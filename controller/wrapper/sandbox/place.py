@@ -60,6 +60,7 @@ class Place:
             words,
             folders=self._folders,
             home=self._variables.get("HOME"),
+            job=os.environ,
         )
 
     def environment(self) -> dict[str, str]:

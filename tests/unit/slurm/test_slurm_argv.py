@@ -53,6 +53,16 @@ def test_memory_is_said_in_one_way_only(extra: str) -> None:
     assert not any(option.startswith("--mem=") for option in options(Resources(extra_options=(extra,))))
 
 
+def test_what_is_left_to_slurm_is_not_said() -> None:
+    found = options(Resources(cpu=None, memory_mb=None, time_limit=None))
+    assert not any(option.startswith(("--cpus-per-task", "--mem", "--time")) for option in found)
+
+
+def test_cpus_are_said_in_one_way_only() -> None:
+    found = options(Resources(extra_options=("--gpus=2", "--cpus-per-gpu=8")))
+    assert not any(option.startswith("--cpus-per-task") for option in found)
+
+
 def test_no_warning() -> None:
     assert not any("signal" in option for option in options(warning=0))
 

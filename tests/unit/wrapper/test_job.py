@@ -236,6 +236,12 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(job: Job, python: 
     assert environment["HF_TOKEN"] == "hf_$(touch CANARY)"
     assert environment["VLLM_API_KEY"] == "0123abcd"
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["ROCR_VISIBLE_DEVICES"] == "GPU-5a1d,GPU-77f0"
+    assert [environment[name] for name in ("HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")] == [
+        "1",
+        "1",
+        "0.1",
+    ]
     assert environment["SLURM_JOB_ID"] == "77"
     assert environment["AF_RECIPE_DIR"] == f"{job.folder}/files"
     assert {"PATH", "HOME", "LANG", "USER"} <= set(environment)
