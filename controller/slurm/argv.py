@@ -21,6 +21,10 @@ ACCOUNTING_FIELDS = ("JobIDRaw", "State", "ExitCode", "Reason", "NodeList", "Sta
 ADDRESS_FIELDS = ("%N", "%o")
 """Node name and address (sinfo(1))."""
 
+LIMITS = "--propagate=NONE"
+"""Limits are the node's. sbatch's default hands on those of the process that submits (slurm.conf(5),
+PropagateResourceLimits), and a daemon's differ from a login shell's: 8 MB of locked memory, where RDMA needs more."""
+
 COMMENT_LENGTH = 200
 """Characters of a comment that are sent; Slurm refuses comments above 1,024 bytes."""
 
@@ -92,6 +96,8 @@ def _asked_for(resources: Resources) -> list[str]:
     """
     extra = {name_of(option) for option in resources.extra_options}
     options = [*resources.extra_options, f"--nodes={resources.nodes}"]
+    if "--propagate" not in extra:
+        options.append(LIMITS)
     if resources.cpu is not None and "--cpus-per-gpu" not in extra:
         options.append(f"--cpus-per-task={resources.cpu}")
     if resources.time_limit is not None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError
 from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
-from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
 from api.contract.job.private import make_folder, require_private
+from api.contract.job_shell import OLDEST, complete
 from api.contract.settings import Settings
 from controller.slurm.argv import address_command, list_command, submit_command
 from controller.slurm.errors import diagnose
@@ -34,6 +34,9 @@ SCRIPT = """\
 # Says what a job sees of RUN_DIR, the clock, Python, Apptainer and its node, and listens on a port for a minute or
 # until somebody came. Arguments: folder, name, python, apptainer, prologue, lowest and highest port (0: any)
 export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
+if [ -n "$5" ]; then
+# include login_profile
+fi
 eval "$5"
 cd "$1" || exit 1
 # include find_python
@@ -121,7 +124,7 @@ class JobProbe:
         try:
             make_folder(folder)
             require_private(folder)
-            for path, text in ((here, name), (script, SCRIPT.replace("# include find_python\n", shell()))):
+            for path, text in ((here, name), (script, complete(SCRIPT))):
                 path.touch(mode=0o600)
                 path.write_text(text)
             self._report = self._submit(folder, name, script)

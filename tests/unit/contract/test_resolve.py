@@ -537,7 +537,7 @@ def test_names_that_no_service_may_set(refusal: Refusal, table: str, name: str) 
 STEERING = (
     "PATH", "HOME", "ENV", "BASH_ENV", "IFS", "LD_LIBRARY_PATH", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "PERL5LIB",
     "RUBYOPT", "NODE_OPTIONS", "GCONV_PATH", "LOCPATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "XDG_CONFIG_HOME",
-    "GIT_SSH_COMMAND", "PIP_INDEX_URL", "R_LIBS", "OPENSSL_CONF",
+    "GIT_SSH_COMMAND", "PIP_INDEX_URL", "R_LIBS", "OPENSSL_CONF", "MODULEPATH", "MODULES_CMD", "LMOD_CMD",
 )  # fmt: skip
 
 
