@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.evidence import is_alive, only_tears_down
 from controller.core.jobs import JobPhase, Snapshot
 from controller.core.observed import Observed
 from controller.ports import Record, RunDirs
@@ -17,7 +18,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
     may be taken is asked last: nothing is awaited from there until the attempts are held.
     """
     snapshot, failure = cluster.snapshots.latest, cluster.snapshots.failure
-    strays = _strays(record, snapshot, cluster)
+    strays = await _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
     files = await cluster.run_dirs.read(record.desired.service_id, [a.token for a in live])
     found = {a.token: cluster.probes.latest(a.token) for a in live}
@@ -49,14 +50,24 @@ async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> Pro
     return await run_dirs.launched(attempt.service_id, attempt.token)
 
 
-def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
-    """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
+async def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
+    """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know.
+
+    One that its node only tears down is none: of an attempt that is gone, its engine has ended.
+    """
     desired = record.desired
     if snapshot is None or len({a.replica for a in record.attempts if a.open}) >= desired.replicas:
         return ()
     known = {a.token for a in record.attempts if a.gone_at is None}
-    return tuple(
+    strays = [
         token
         for token in cluster.snapshots.tokens_of(desired.service_id)
-        if str(token) not in known and any(j.phase is not JobPhase.ENDED for j in snapshot.jobs[str(token)])
+        if str(token) not in known and any(is_alive(job) for job in snapshot.jobs[str(token)])
+    ]
+    ending = [str(t) for t in strays if any(job.phase is JobPhase.COMPLETING for job in snapshot.jobs[str(t)])]
+    files = await cluster.run_dirs.read(desired.service_id, ending)
+    return tuple(
+        token
+        for token in strays
+        if str(token) not in files or not only_tears_down(snapshot.jobs[str(token)], files[str(token)])
     )

@@ -26,7 +26,11 @@ SLURM = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "mung
 SLOWEST = 10
 
 PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Slurm and PostgreSQL", ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd")),
+    (
+        "Slurm, PostgreSQL and Lmod",
+        ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd", "lmod"),
+    ),
+    ("Environment Modules", ("unpack-package", "environment-modules", str(TOOLS / "environment-modules"))),
     ("Apptainer", ("install-apptainer", str(TOOLS / "apptainer"))),
     ("vLLM for CPU", ("install-vllm", str(TOOLS / "vllm"))),
     ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),

@@ -33,7 +33,7 @@ class Attempt:
     job_id: int | None = None
     submitted_at: float | None = None
     absent_since: float | None = None
-    """Since when the snapshots that count lack its job."""
+    """Since when the snapshots that count lack its job, or show only its node tearing it down."""
     claimed_at: float | None = None
     """When its claim was first read."""
     started_at: float | None = None

@@ -83,8 +83,28 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     return waited >= (limits.doubt_grace if is_doubted(attempt, seen) else limits.accounting_grace)
 
 
+def only_tears_down(jobs: tuple[Job, ...], files: JobFiles) -> bool:
+    """Whether all that is left of an attempt is a job that its node tears down, and that has recorded its engine's end.
+
+    Who holds the claim writes its record last, when all that it started has ended. What follows are the site's epilog
+    and Slurm's own work, which may take minutes, and start no engine: the next attempt's job has another name, so that
+    the singleton does not hold it back.
+    """
+    alive = [job for job in jobs if is_alive(job)]
+    return (
+        files.exit is not None
+        and isinstance(files.claim, Held)
+        and all(job.phase is JobPhase.COMPLETING and job.job_id == files.claim.job_id for job in alive)
+    )
+
+
+def is_torn_down(attempt: Attempt, seen: Observed, limits: Limits) -> bool:
+    """Whether a job of which only that is left has been waited for long enough; its engine must not answer."""
+    return missed_for(attempt, seen) >= limits.teardown_grace and not answers_as_itself(attempt, seen)
+
+
 def missed_for(attempt: Attempt, seen: Observed) -> float:
-    """Return for how many seconds no snapshot that counts has shown its job alive; by the snapshots' own time."""
+    """Return for how many seconds no snapshot that counts has shown its job at work; by the snapshots' own time."""
     if seen.snapshot is None or attempt.absent_since is None:
         return 0.0
     return seen.snapshot.began_at - attempt.absent_since

@@ -115,6 +115,8 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
+    if job.phase is JobPhase.COMPLETING and evidence.only_tears_down((job,), files):
+        return _torn_down(attempt, files, seen, now, limits, ends_by_itself=ends_by_itself)
     attempt = replace(attempt, absent_since=None)
     if job.phase is JobPhase.PENDING and has_begun:
         message = f"The job {job.job_id} was requeued after it had begun."
@@ -127,9 +129,22 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     if job.phase is JobPhase.PENDING:
         return Folded(attempt=attempt)
     attempt = _started(attempt, job, files, seen, now)
+    if job.phase is JobPhase.COMPLETING:
+        return Folded(attempt=_unready(attempt, now), look_again_at=now + limits.teardown_look)
     if job.phase is not JobPhase.RUNNING:
         return Folded(attempt=_unready(attempt, now))
     return _running(attempt, files, seen, spec, now, limits)
+
+
+def _torn_down(
+    attempt: Attempt, files: JobFiles, seen: Observed, now: float, limits: Limits, *, ends_by_itself: bool
+) -> Folded:
+    """Take the job's own word for its end. Of who has told it to end Slurm may know more, once it shows the end."""
+    assert seen.snapshot is not None and files.exit is not None
+    missed = replace(attempt, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
+    if files.exit.reason == ExitReason.TERMINATED and not evidence.is_torn_down(missed, seen, limits):
+        return Folded(attempt=_unready(missed, now), look_again_at=now + limits.teardown_look)
+    return Folded(attempt=close(missed, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
 
 
 def _of_this_job(attempt: Attempt, job: Job) -> Attempt:
