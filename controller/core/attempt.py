@@ -103,6 +103,8 @@ class Probe:
     """Whether what answered proved to be the attempt\'s own engine. Elsewhere another may listen by now."""
     asked: bool = True
     """False: nobody can ask it, so that it says nothing of its engine."""
+    unreached_since: float | None = None
+    """Since when no connection came about: its name is not known here, refused, filtered, no way to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

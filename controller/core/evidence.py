@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.contract.job.words import Step
 from controller.core.attempt import Attempt
 from controller.core.job_files import Held, JobFiles, Revoked
 from controller.core.jobs import Job, JobEnd, JobPhase, Snapshot
@@ -139,6 +140,17 @@ def is_silent(attempt: Attempt, seen: Observed) -> bool:
 def shows_no_life(files: JobFiles, limits: Limits) -> bool:
     """Whether the wrapper gives signs of life, and has not for so long that it must have ended or been stopped."""
     return files.quiet_for is not None and files.quiet_for >= limits.sign_grace
+
+
+def is_out_of_reach(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """Whether something listens, as its job says, and this host gets no connection to it, nor ever got an answer.
+
+    A door listens from before its engine's start on.
+    """
+    probe = seen.probes.get(attempt.token)
+    if probe is None or probe.unreached_since is None or attempt.ready_at is not None:
+        return False
+    return files.step == Step.SERVING or (attempt.door is not None and files.step in (Step.STARTING, Step.LOADING))
 
 
 def can_be_heard(attempt: Attempt) -> bool:

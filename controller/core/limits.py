@@ -17,6 +17,8 @@ class Limits:
     """How long a job whose engine has surely ended may be torn down before it is not waited for."""
     teardown_look: float = 3.0
     """How often the record of a job is looked for that is torn down: Slurm tells no news of it until its end."""
+    unreachable_grace: float = 120.0
+    """How long what listens may be out of the controller's reach, before it has ever been ready."""
     doubt_grace: float = 600.0
     """How long a mass vanishing is taken for a broken reading where no second source says a word."""
     sign_grace: float = 20.0

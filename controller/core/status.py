@@ -12,6 +12,7 @@ from controller.core import evidence
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.drive import Standing
+from controller.core.fold import REACH
 from controller.core.job_files import JobFiles
 from controller.core.jobs import Job, JobPhase
 from controller.core.limits import Limits
@@ -194,6 +195,9 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     probe = seen.probes.get(attempt.token)
     if probe is not None and not probe.asked:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine can't be asked: {probe.message}.")
+    if probe is not None and evidence.is_out_of_reach(attempt, files, seen):
+        message = f"{where} and listens, but can't be reached from the controller's host: {probe.message}. {REACH}"
+        return Stage(Rank.UNANSWERED, Progress.STARTING, message)
     if attempt.ready_at is not None:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine does not answer.")
     if files.detail:
