@@ -107,10 +107,15 @@ def engine_variables(
     return {**devices, "AF_RECIPE_DIR": runtime.files, **given, **secrets}
 
 
-def for_container(engine: Mapping[str, str], job: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in."""
+def for_container(engine: Mapping[str, str], job: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in.
+
+    Where a node can't mount images (`/dev/fuse` is closed), Apptainer unpacks them into APPTAINER_TMPDIR, else into
+    /tmp, and leaves that there when it is killed. In the job's own folder it goes with it. A site may say otherwise.
+    """
     inside = {f"APPTAINERENV_{name}": value for name, value in engine.items() if name != "HOME"}
-    return {**job, **inside}
+    room = {name: str(scratch) for name in ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR")}
+    return {**room, **job, **inside}
 
 
 def for_node(engine: Mapping[str, str], job: Mapping[str, str], home: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ class Place:
         """Return the environment that it is run under; the secrets are in it."""
         if self._image is None:
             return environment.for_node(self._variables, os.environ, str(self._home))
-        return environment.for_container(self._variables, os.environ)
+        return environment.for_container(self._variables, os.environ, self.folder)
 
 
 def _seen(socket: Path | None, folder: str, image: Path | None) -> str | None:
