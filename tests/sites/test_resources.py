@@ -9,6 +9,9 @@ import pytest
 from tests.cluster.system import System
 from tests.sites.conftest import site
 
+CPUS = 4
+"""With which memory enough comes."""
+
 FILTER = """
 function slurm_job_submit(job, part_list, uid)
   if job.pn_min_memory ~= nil and job.pn_min_memory < 2 ^ 62 then
@@ -28,7 +31,7 @@ return slurm.SUCCESS
 
 @pytest.fixture(scope="module")
 def system(apptainer: str) -> Iterator[System]:
-    with site(apptainer, etc={"job_submit.lua": FILTER}, EXTRA="JobSubmitPlugins=lua\nDefMemPerCPU=500") as system:
+    with site(apptainer, etc={"job_submit.lua": FILTER}, EXTRA="JobSubmitPlugins=lua") as system:
         yield system
 
 
@@ -49,7 +52,7 @@ def allocated(system: System, key: str) -> str:
 def test_a_service_leaves_memory_to_slurm_and_has_the_gpus_it_asks_for(
     system: System, options: dict[str, object], gpus: int
 ) -> None:
-    key = system.create(resources={"memory": "site", **options})
+    key = system.create(resources={"memory": "site", "cpu": CPUS, **options})
     system.wait_status(key, "running")
     told = allocated(system, key)
     assert ("gres/gpu" in told) == (gpus > 0)
@@ -64,6 +67,6 @@ def test_a_site_leaves_it_out_for_all(system: System) -> None:
         system.kill(program)
     system.configure("[slurm]", '[slurm]\nleave_out = ["memory"]')
     system.start()
-    key = system.create(resources={"memory": "1G"})
+    key = system.create(resources={"memory": "1G", "cpu": CPUS})
     system.wait_status(key, "running")
     system.delete(key)
