@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
 from controller.core.evidence import is_alive, only_tears_down
-from controller.core.jobs import JobPhase, Snapshot
+from controller.core.job_files import JobFiles
+from controller.core.jobs import Snapshot
 from controller.core.observed import Observed
 from controller.ports import Record, RunDirs
 
@@ -18,9 +21,9 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
     may be taken is asked last: nothing is awaited from there until the attempts are held.
     """
     snapshot, failure = cluster.snapshots.latest, cluster.snapshots.failure
-    strays = await _strays(record, snapshot, cluster)
+    strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
-    files = await cluster.run_dirs.read(record.desired.service_id, [a.token for a in live])
+    files = await cluster.run_dirs.read(record.desired.service_id, [*(a.token for a in live), *map(str, strays)])
     found = {a.token: cluster.probes.latest(a.token) for a in live}
     sends = cluster.sends
     return Observed(
@@ -34,7 +37,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
         term_began_at=term_began_at,
-        strays=strays,
+        strays=tuple(token for token in strays if not _only_ends(str(token), snapshot, files)),
         grant=cluster.admission.ask(record.desired.service_id),
     )
 
@@ -50,24 +53,19 @@ async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> Pro
     return await run_dirs.launched(attempt.service_id, attempt.token)
 
 
-async def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
-    """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know.
+def _only_ends(token: str, snapshot: Snapshot | None, files: Mapping[str, JobFiles]) -> bool:
+    """Whether nothing but its node's work at its end is left of a job: that of an attempt that is gone."""
+    return snapshot is not None and token in files and only_tears_down(snapshot.jobs[token], files[token])
 
-    One that its node only tears down is none: of an attempt that is gone, its engine has ended.
-    """
+
+def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
+    """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
     desired = record.desired
     if snapshot is None or len({a.replica for a in record.attempts if a.open}) >= desired.replicas:
         return ()
     known = {a.token for a in record.attempts if a.gone_at is None}
-    strays = [
+    return tuple(
         token
         for token in cluster.snapshots.tokens_of(desired.service_id)
         if str(token) not in known and any(is_alive(job) for job in snapshot.jobs[str(token)])
-    ]
-    ending = [str(t) for t in strays if any(job.phase is JobPhase.COMPLETING for job in snapshot.jobs[str(t)])]
-    files = await cluster.run_dirs.read(desired.service_id, ending)
-    return tuple(
-        token
-        for token in strays
-        if str(token) not in files or not only_tears_down(snapshot.jobs[str(token)], files[str(token)])
     )
