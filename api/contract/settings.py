@@ -46,6 +46,10 @@ class ApiSettings:
     """Over TCP the operator's own connections need the key too; the command line comes by a Unix socket."""
 
 
+LeftOut = Literal["cpu", "memory", "time_limit"]
+"""What of a job's resources Slurm can choose by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmSettings:
     """How jobs are submitted on this site. Empty strings mean: Slurm's own default."""
@@ -62,6 +66,10 @@ class SlurmSettings:
     gres: str = ""
     extra_options: tuple[str, ...] = ()
     """Further sbatch options for every job, from the allow-list, e.g. `["--exclusive"]`."""
+    leave_out: tuple[LeftOut, ...] = ()
+    """What no job asks for, whoever says how much: Slurm chooses. Some sites refuse `--mem`."""
+    gpu_vendor: Literal["auto", "nvidia", "amd", "intel"] = "auto"
+    """Whose GPUs the nodes have; `auto`: each job looks."""
     prologue: str = ""
     """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
     python: str = "python3"
@@ -401,7 +409,7 @@ def _typed(text: str, kind: Any, source: str) -> Any:
         return text or (None if kind == Path | None else "")
     if kind == tuple[Path, ...]:
         return text.split(os.pathsep)
-    if kind in (tuple[str, ...], tuple[int, int] | None):
+    if kind in (tuple[str, ...], tuple[LeftOut, ...], tuple[int, int] | None):
         items: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
         return [int(item) for item in items] if kind != tuple[str, ...] and all(map(str.isdecimal, items)) else items
     try:

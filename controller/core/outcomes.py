@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     FAILED = "Failed"
     OUT_OF_MEMORY = "OutOfMemory"
     STARTUP_TIMEOUT = "StartupTimeout"
+    UNREACHABLE = "Unreachable"
     UNHEALTHY = "Unhealthy"
     SUBMIT_REJECTED = "SubmitRejected"
     SUBMIT_DEFERRED = "SubmitDeferred"

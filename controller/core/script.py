@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Door, HealthCommand, Parameters, SecretFiles, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 from controller.core.attempt import Attempt
@@ -50,7 +51,8 @@ def parameters(
         model_folders=site.model_folders,
         model_cache=site.model_cache,
         paths=spec.paths,
-        nv=spec.resources.gpu > 0,
+        nv=has_gpus(spec.resources),
+        gpu_vendor=spec.gpu_vendor,
         network=spec.network,
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,

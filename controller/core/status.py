@@ -12,6 +12,7 @@ from controller.core import evidence
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.drive import Standing
+from controller.core.fold import REACH
 from controller.core.job_files import JobFiles
 from controller.core.jobs import Job, JobPhase
 from controller.core.limits import Limits
@@ -205,7 +206,7 @@ def _stage(standing: Standing, seen: Observed) -> Stage:
     if attempt is None:
         return Stage(Rank.HELD, Progress.SUBMITTING, "It is about to be submitted.")
     if not attempt.open:
-        return _between(attempt)
+        return _between(attempt, seen)
     if attempt.started_at is None:
         return _queued(attempt, seen)
     return _running(attempt, seen)
@@ -217,6 +218,8 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     if suspended is not None:
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
         return Stage(Rank.STARTING, Progress.STARTING, f"{message} {suspended.advice}".rstrip())
+    if _is_torn_down(attempt, seen):
+        return Stage(Rank.ENDING, Progress.STARTING, _teardown(attempt, attempt.unready_since))
     where = f"The job {attempt.job_id} runs on {attempt.node}"
     if files.step == Step.IMAGE:
         detail = f": {files.detail}" if files.detail else ""
@@ -224,6 +227,9 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     probe = seen.probes.get(attempt.token)
     if probe is not None and not probe.asked:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine can't be asked: {probe.message}.")
+    if probe is not None and evidence.is_out_of_reach(attempt, files, seen):
+        message = f"{where} and listens, but can't be reached from the controller's host: {probe.message}. {REACH}"
+        return Stage(Rank.UNANSWERED, Progress.STARTING, message)
     if attempt.ready_at is not None:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine does not answer.")
     if files.detail:
@@ -232,11 +238,34 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
 
 
 def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
-    suspended = (j for j in _jobs(attempt, seen) if j.phase is JobPhase.SUSPENDED)
-    return next((j for j in suspended if j.job_id == attempt.job_id), None)
+    job = _job(attempt, seen)
+    return job if job is not None and job.phase is JobPhase.SUSPENDED else None
 
 
-def _between(attempt: Attempt) -> Stage:
+def _is_torn_down(attempt: Attempt, seen: Observed) -> bool:
+    job = _job(attempt, seen)
+    return job is not None and job.phase is JobPhase.COMPLETING
+
+
+def _job(attempt: Attempt, seen: Observed) -> Job | None:
+    return next((j for j in _jobs(attempt, seen) if j.job_id == attempt.job_id), None)
+
+
+def _teardown(attempt: Attempt, since: float | None) -> str:
+    """Say that a node still works at a job's end; a time of day, which stays the same from pass to pass."""
+    when = f" since {_time_of_day(since)}" if since is not None else ""
+    return f"The job {attempt.job_id} is being torn down on {attempt.node}{when} (Slurm: COMPLETING)."
+
+
+def _time_of_day(at: float) -> str:
+    minutes, seconds = divmod(int(at) % 86_400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
+
+
+def _between(attempt: Attempt, seen: Observed) -> Stage:
+    if attempt.gone_at is None and _is_torn_down(attempt, seen):
+        message = f"{_teardown(attempt, attempt.closed_at)} It ended as {attempt.outcome}, and is replaced after that."
+        return Stage(Rank.ENDING, Progress.SUBMITTING, message)
     if attempt.gone_at is None:
         message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
         return Stage(Rank.ENDING, Progress.SUBMITTING, message)

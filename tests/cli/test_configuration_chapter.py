@@ -59,6 +59,8 @@ def type_word(hint: Any) -> str:
         if bounds.gt is not None:
             return f"more than {bounds.gt}"
         return "0 or more" if bounds.ge == 0 and bounds.le >= 10**6 else f"{bounds.ge} to {bounds.le}"
+    if get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
+        return f"list of {type_word(get_args(hint)[0])}"
     words = {bool: "`true`, `false`", str: "text", Path: "path", Path | None: "path", tuple[Path, ...]: "list of paths"}
     return (words | {tuple[str, ...]: "list of texts"}).get(hint, "two numbers from 1 to 65535")
 

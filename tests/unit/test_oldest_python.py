@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from api.cli.doctor.job import SCRIPT
-from api.contract.find_python import OLDEST
+from api.contract.job_shell import OLDEST
 from controller.bundle import SHARED, WRAPPER
 from tests.pages import ROOT
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
 from api.cli.doctor.slurm import Slurm, tiny_job
-from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
 from api.contract.job import network
 from api.contract.job.private import make_folder, require_private
+from api.contract.job_shell import OLDEST, complete
 from api.contract.settings import Settings
 from controller.slurm.argv import submit_command
 from controller.slurm.errors import diagnose
@@ -35,6 +35,9 @@ SCRIPT = """\
 # Says what a job sees of RUN_DIR, the clock, Python, Apptainer and its node, and listens on a port for a minute or
 # until somebody came. Arguments: folder, name, python, apptainer, prologue, lowest and highest port (0: any)
 export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
+if [ -n "$5" ]; then
+# include login_profile
+fi
 eval "$5"
 cd "$1" || exit 1
 # include find_python
@@ -122,7 +125,7 @@ class JobProbe:
     def _run(self) -> str:
         folder, name = self._settings.run_dir / "doctor", f"af-doctor-{new_id()}"
         script, own = folder / f"{name}.sh", Path(network.__file__).read_text(encoding="utf-8")
-        texts = {".here": name, ".sh": SCRIPT.replace("# include find_python\n", shell()), ".py": own}
+        texts = {".here": name, ".sh": complete(SCRIPT), ".py": own}
         try:
             make_folder(folder)
             require_private(folder)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from api.cli.doctor.check import CheckFailedError, WarnedError
 from api.contract.launch import Resources, Submission
+from api.contract.recipes.resources import leave_out
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
 from controller.slurm.argv import address_command, list_command, make_mark
@@ -136,7 +137,7 @@ def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tu
         raise CheckFailedError(str(error), "Change slurm.extra_options.") from error
     return Submission(
         token=name,
-        resources=resources,
+        resources=leave_out(resources, settings),
         folder="/",
         script=script,
         arguments=arguments,

@@ -17,6 +17,10 @@ RUNTIME_VALUES = ("port", "host", "files", "socket")
 """What `{"runtime": …}` may stand for."""
 
 
+VENDORS = ("nvidia", "amd", "intel")
+"""Whose GPUs an engine may be for."""
+
+
 def _runtime(piece: Mapping[str, str]) -> None:
     if piece.get("runtime") not in RUNTIME_VALUES:
         raise ValueError(f"unknown runtime value {piece.get('runtime')!r}")
@@ -53,6 +57,11 @@ def _bytes(number: int) -> None:
         raise ValueError("not a number of bytes")
 
 
+def _vendor(name: str) -> None:
+    if name not in VENDORS:
+        raise ValueError(f"not one of {', '.join(VENDORS)}")
+
+
 def _ports(ports: tuple[int, int]) -> None:
     if not 0 < ports[0] <= ports[1] < 65536:
         raise ValueError("not a range of ports")
@@ -76,6 +85,7 @@ Folder = Annotated[str, _folder]
 """A plain absolute path on the node."""
 Seconds = Annotated[float, _seconds]
 Bytes = Annotated[int, _bytes]
+Vendor = Annotated[str, _vendor]
 Ports = Annotated[tuple[int, int], _ports]
 """Lowest and highest port, both included."""
 
@@ -176,6 +186,9 @@ class Parameters:
     paths: tuple[str, ...] = ()
     """Files and folders that the engine is told to read."""
     nv: bool = False
+    """The job asks for GPUs, of whichever vendor."""
+    gpu_vendor: Optional[Vendor] = None
+    """`None`: found on the node, if it has GPUs."""
     network: Network = Network.HOST
     listens: bool = True
     host: str = "0.0.0.0"  # noqa: S104

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Image
-from api.contract.launch import Health, LaunchSpec, Resources
+from api.contract.launch import GpuVendor, Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe
 from api.contract.recipes.checks import health_kind
 from api.contract.recipes.engine_arguments import arguments, files
@@ -44,6 +45,7 @@ FIXED_BY_RECIPE = frozenset(
         "engine",
         "access",
         "network",
+        "gpu_vendor",
     }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
@@ -75,6 +77,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         volumes=resolve_volumes(content, config, replicas=count, roots=site.volume_roots),
         files=dict(recipe.files),
         resources=resources,
+        gpu_vendor=_gpu_vendor(content, resources, site),
         health=_health(content, values),
         replicas=count,
         stop_grace=content.stop_grace,
@@ -87,6 +90,12 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         paths=tuple(files(told)),
         warnings=warnings(content, config, told, resources),
     )
+
+
+def _gpu_vendor(content: RecipeFile, resources: Resources, site: SlurmSettings) -> GpuVendor | None:
+    if content.gpu_vendor is not None:
+        return content.gpu_vendor
+    return None if site.gpu_vendor == "auto" or not has_gpus(resources) else site.gpu_vendor
 
 
 def _refuse_fixed(content: RecipeFile, config: Mapping[str, Any]) -> None:

@@ -28,6 +28,8 @@ def _leave_out_later(value: dict[str, Any]) -> None:
         del value["volumes"]
     if value["restarted_at"] is None:
         del value["restarted_at"]
+    if value["gpu_vendor"] is None:
+        del value["gpu_vendor"]
     if value["access"] == "direct":
         del value["access"]
     if value["network"] == "host":

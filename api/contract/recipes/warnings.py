@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from api.contract.gpus import gpus_asked
 from api.contract.launch import Resources
 from api.contract.recipes.engine_arguments import gpus_wanted
 from api.contract.recipes.errors import printable
@@ -103,7 +104,7 @@ def _words(item: str) -> str:
 
 
 def _split(arguments: Mapping[str, Sequence[str]], resources: Resources) -> Iterator[str]:
-    wanted, asked = gpus_wanted(arguments), resources.gpu
+    wanted, asked = gpus_wanted(arguments), gpus_asked(resources)
     if asked in (0, wanted):
         return
     if wanted > asked:

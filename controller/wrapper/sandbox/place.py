@@ -66,13 +66,14 @@ class Place:
             words,
             folders=self._folders,
             home=self._variables.get("HOME"),
+            job=os.environ,
         )
 
     def environment(self) -> dict[str, str]:
         """Return the environment that it is run under; the secrets are in it."""
         if self._image is None:
             return environment.for_node(self._variables, os.environ, str(self._home))
-        return environment.for_container(self._variables, os.environ)
+        return environment.for_container(self._variables, os.environ, self.folder)
 
 
 def make_cache(folder: str | None) -> Path | None:

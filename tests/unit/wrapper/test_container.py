@@ -89,6 +89,12 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(run: Any, tmp_path
     assert environment["HF_TOKEN"] == "hf_$(id)"
     assert environment["VLLM_API_KEY"] == "0123abcd"
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["ROCR_VISIBLE_DEVICES"] == "GPU-5a1d,GPU-77f0"
+    assert [environment[name] for name in ("HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")] == [
+        "1",
+        "1",
+        "0.1",
+    ]
     assert environment["FROM_IMAGE"] == "1"
     assert environment["AF_RECIPE_DIR"] == "/recipe"
     assert "UNRELATED" not in environment
