@@ -6,17 +6,23 @@ import asyncio
 import re
 import secrets
 import shutil
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from functools import cached_property
+from typing import TypeVar
 
-from api.cli.doctor.check import CheckFailedError
+from api.cli.doctor.check import CheckFailedError, SkippedError
 from api.contract.launch import Resources, Submission
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
-from controller.slurm.argv import make_mark
+from controller.core.jobs import Job
+from controller.ports import UnreadableError
+from controller.slurm.argv import make_mark, submit_options
 from controller.slurm.environment import reading_environment
-from controller.slurm.errors import Diagnosis, reading_trouble
+from controller.slurm.errors import Diagnosis, Trouble, diagnose, reading_trouble, remedy_of
 from controller.slurm.runner import Completed, NotStartedError, ProcessRunner
+from controller.slurm.scheduler import SlurmScheduler
+
+_Answer = TypeVar("_Answer")
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
 
@@ -42,6 +48,33 @@ class Slurm:
         """Return the path of a command."""
         return shutil.which(name, path=self._environment["PATH"])
 
+    def jobs(self, prefix: str) -> tuple[Job, ...]:
+        """Return this user's jobs of such names, as the controller lists them. Raises `CheckFailedError`."""
+        return self._reading(SlurmScheduler(self._runner, prefix).list_jobs()).jobs
+
+    def addresses(self) -> Mapping[str, str]:
+        """Return every node's address, as the controller asks for it. Raises `CheckFailedError`."""
+        return self._reading(SlurmScheduler(self._runner, "af-").addresses())
+
+    def ended(self, prefix: str, job_id: int) -> Job | None:
+        """Return what accounting says of a job. Raises `CheckFailedError`, and `SkippedError` without accounting."""
+        found = self._reading(SlurmScheduler(self._runner, prefix).ended_jobs([job_id]))
+        if found is None:
+            raise SkippedError("this cluster keeps none; how a job ended is then read from its own files")
+        return found.get(job_id)
+
+    @cached_property
+    def config(self) -> Mapping[str, str]:
+        """What `scontrol show config` prints. Raises `CheckFailedError`, and `SkippedError` without scontrol."""
+        self.require("scontrol")
+        lines = (line.partition("=") for line in self.ask("scontrol", "show", "config").splitlines())
+        return {key.strip(): value.strip() for key, equals, value in lines if equals}
+
+    def require(self, name: str) -> None:
+        """Raise `SkippedError` where a command that only informs is not on this host."""
+        if self.where(name) is None:
+            raise SkippedError(f"{name} is not on this host; see: may submit")
+
     def read(self, *argv: str) -> Completed:
         """Run a command that changes nothing; raises `CheckFailedError` where it can't be run at all."""
         return _completed(self._runner.read(argv))
@@ -57,6 +90,15 @@ class Slurm:
             raise self.failure(trouble)
         return completed.stdout
 
+    def try_out(self, resources: Resources) -> str:
+        """Have sbatch say whether it would take a job (`--test-only`). Raises `CheckFailedError` where it would not."""
+        options = submit_options(job("af-doctor", resources))
+        answer = self.change("sbatch", "--test-only", *options, "--wrap=true")
+        if answer.exit_code != 0:
+            raise self.failure(diagnose(answer))
+        lines = [line.strip() for line in (answer.stderr or answer.stdout).splitlines() if line.strip()]
+        return lines[-1].removeprefix("sbatch: ") if lines else "sbatch says yes"
+
     def failure(self, trouble: Diagnosis) -> CheckFailedError:
         """Turn a diagnosis into a failed check. Its remedy names keys of a recipe: here they are the settings'."""
         command = trouble.said.partition(":")[0]
@@ -64,11 +106,19 @@ class Slurm:
         remedy = re.sub("`([a-z_]+)`", self._setting, remedy)
         return CheckFailedError(trouble.said, remedy[0].upper() + remedy[1:])
 
+    def _reading(self, asking: Coroutine[object, object, _Answer]) -> _Answer:
+        try:
+            return asyncio.run(asking)
+        except UnreadableError as error:
+            remedy = remedy_of(error.reason)
+            said = str(error).removesuffix(f": {remedy}")
+            raise self.failure(Diagnosis(Trouble.UNKNOWN, error.reason, said, remedy)) from error
+
     def _setting(self, key: re.Match[str]) -> str:
         return f"slurm.{key[1]}" if hasattr(self._settings, key[1]) else key[0]
 
 
-def _completed(running: Coroutine[Any, Any, Completed]) -> Completed:
+def _completed(running: Coroutine[object, object, Completed]) -> Completed:
     try:
         return asyncio.run(running)
     except NotStartedError as error:
@@ -81,10 +131,10 @@ def new_mark() -> str:
     return make_mark(secrets.token_hex(4))
 
 
-def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tuple[str, ...] = ()) -> Submission:
-    """Return a tiny job where this site's jobs run. Raises `CheckFailedError`."""
+def tiny_resources(settings: SlurmSettings) -> Resources:
+    """Return what a tiny job asks for where this site's jobs run. Raises `CheckFailedError`."""
     try:
-        resources = Resources(
+        return Resources(
             memory_mb=100,
             time_limit=2,
             partition=settings.partition or None,
@@ -97,6 +147,10 @@ def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tu
         )
     except ValueError as error:
         raise CheckFailedError(str(error), "Change slurm.extra_options.") from error
+
+
+def job(name: str, resources: Resources, script: str = "", arguments: tuple[str, ...] = ()) -> Submission:
+    """Return a job of the doctor's."""
     return Submission(
         token=name,
         resources=resources,
