@@ -150,7 +150,9 @@ class JobProbe:
             elif time.monotonic() > gone_at + APPEAR_SECONDS:
                 break
             time.sleep(POLL_SECONDS)
-        raise self._never_seen(listed, job_id, file) if gone_at is not None else self._not_run(listed, job_id)
+        if listed is not None and listed.phase is JobPhase.ENDED:
+            raise self._never_seen(listed, file)
+        raise self._not_run(listed, job_id)
 
     def _seen(self, name: str) -> Job | None:
         """Return the job as Slurm lists it; `None` while it does not say."""
@@ -175,11 +177,7 @@ class JobProbe:
         ending = f"exit code {code}" if code is not None else "no exit code"
         how = f"job {listed.job_id} ended as {listed.state} with {ending} on {where}"
         if file.with_suffix(".begun").exists():
-            raise CheckFailedError(
-                f"slurm.prologue did not come to its end: {how}",
-                f"Correct slurm.prologue: it may set variables and load modules, and must not replace or end the "
-                f"shell: {self._settings.slurm.prologue}",
-            )
+            raise self._cut_short(how)
         raise CheckFailedError(
             f"{how} before it began", f"Ask the site about it; scontrol show job {listed.job_id} may say more."
         )
@@ -195,10 +193,19 @@ class JobProbe:
             return ended.exit_code if ended is not None else None
         return None
 
-    def _never_seen(self, listed: Job | None, job_id: int | None, file: Path) -> CheckFailedError:
-        where, state = (listed.node or "a node", listed.state) if listed is not None else ("a node", "unknown")
+    def _cut_short(self, how: str) -> CheckFailedError:
         return CheckFailedError(
-            f"job {job_id} ended ({state}) on {where}, but nothing it wrote is seen here",
+            f"slurm.prologue did not come to its end: {how}",
+            "Correct slurm.prologue: it may set variables and load modules, and must not replace or end the shell: "
+            f"{self._settings.slurm.prologue}",
+        )
+
+    def _never_seen(self, listed: Job, file: Path) -> CheckFailedError:
+        how = f"job {listed.job_id} ended as {listed.state} on {listed.node or 'a node'}"
+        if file.with_suffix(".begun").exists():
+            return self._cut_short(how)
+        return CheckFailedError(
+            f"{how}, but nothing it wrote is seen here",
             f"See that {file.parent.parent} is one and the same shared folder, writable there too.",
         )
 

@@ -30,7 +30,7 @@ for port in range(low, high + 1):
     except OSError:
         chosen = None
 with open(name + ".draft", "w") as file:
-    print(chosen.getsockname()[1] if chosen else "", len(taken), *taken[:3], file=file)
+    print(chosen.getsockname()[1] if chosen else "none", len(taken), *taken[:3], file=file)
 if chosen:
     chosen.listen()
 os.rename(name + ".draft", name)

@@ -60,13 +60,18 @@ class RecipeChecks:
         if not found:
             return f"the jobs of {len(book.recipes)} recipes would start"
         told, remedies = [], []
-        for what, findings in groupby(sorted(found, key=lambda one: one.what), key=lambda one: one.what):
+        used = self._settings.recipe
+        found.sort(key=lambda one: (one.what, one.recipe not in used))
+        for what, findings in groupby(found, key=lambda one: one.what):
             alike = list(findings)
             told.append(f"{what}: {', '.join(f'{one.recipe}{one.asked}' for one in alike)}")
             others = f" Likewise the other {len(alike) - 1}." if len(alike) > 1 and alike[0].asked else ""
             remedies.append(alike[0].remedy + others)
-        is_used = any(one.recipe in self._settings.recipe for one in found)
-        kind = CheckFailedError if is_used or len(found) == len(book.recipes) else WarnedError
+        kind = (
+            CheckFailedError
+            if any(one.recipe in used for one in found) or len(found) == len(book.recipes)
+            else WarnedError
+        )
         raise kind("; ".join(told), " ".join(remedies))
 
     def _finding(self, recipe: Recipe) -> _Finding | None:
