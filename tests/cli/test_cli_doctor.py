@@ -81,7 +81,8 @@ class Site:
         file.chmod(0o755)
 
     def scontrol(self, partitions: str, tracking: str = "cgroup") -> None:
-        config = f"Configuration data as of today\nProctrackType           = proctrack/{tracking}\nAccountingStorageEnforce = {self.enforced}"
+        facts = {"ProctrackType": f"proctrack/{tracking}", "AccountingStorageEnforce": self.enforced}
+        config = "\n".join(["Configuration data as of today", *(f"{key:<24} = {fact}" for key, fact in facts.items())])
         self.command("scontrol", f"case \"$*\" in *config) echo '{config}';; *) echo '{partitions}';; esac")
 
     def accounts(self, associations: str, default: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from api.cli.doctor.limits import Limits, minutes, of_partition, of_quality
@@ -69,8 +71,8 @@ def test_times(text: str, found: int | None) -> None:
     assert minutes(text) == found
 
 
-def excess(limits: Limits, **asked: int) -> list[tuple[str, str]]:
-    small = {"cpu": 1, "memory_mb": 100, "time_limit": 5} | asked
+def excess(limits: Limits, **asked: Any) -> list[tuple[str, str]]:
+    small: dict[str, Any] = {"cpu": 1, "memory_mb": 100, "time_limit": 5} | asked
     return [(one.key, one.most) for one in limits.exceeded_by(Resources(**small))]
 
 

@@ -112,7 +112,7 @@ def test_a_partition_that_is_closed(newcomer: Newcomer, broken: str, whole: str,
         ways = dict(re.findall(r"slurm\.(\w+) to one of: (\w+)", remedy))
         assert {"AllowAccounts=root": "account", "AllowQos=high": "qos"}.get(broken, "partition") in ways
         for setting, value in ways.items():
-            newcomer.well(**{setting: value})
+            newcomer.well("--no-job", **{setting: value})
     finally:
         newcomer.run(f"scontrol update PartitionName=main {whole}")
 
