@@ -108,6 +108,18 @@ class ImagesSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """The OpenAI-compatible address in front of the models."""
+
+    silence: Pause = 600.0
+    """Seconds for which an engine may say nothing, before its answer and in it."""
+    largest_body: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
+    """Megabytes of a request."""
+    media_hosts: tuple[str, ...] = ()
+    """Hosts from which engines may fetch what the URLs in requests name (pictures, sounds)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
     """The controller's rhythm, in seconds, and what it tells of itself."""
 
@@ -183,6 +195,7 @@ class Settings:
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
     images: ImagesSettings = field(default_factory=ImagesSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     quota: QuotaSettings = field(default_factory=QuotaSettings)
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

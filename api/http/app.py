@@ -12,6 +12,8 @@ from api.contract.doors import Doors
 from api.contract.keyring import Keyring
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
+from api.gateway.app import Gateway, gateway_routes
+from api.gateway.following import RoutingTableReader
 from api.http import documents
 from api.http.changes import Changes
 from api.http.groups import Groups
@@ -49,19 +51,22 @@ def create_app(
 
     `guard` decides who may ask, `keyring` is the installation's, `environment` the process's.
     """
-    engines = Engines(Doors(keyring, "api"))
-    services = Services(database)
+    doors = Doors(keyring, "api")
+    engines, services = Engines(doors), Services(database)
     feed, following = ChangeFeed(database), Following(database, settings.run_dir)
     watches = ServiceWatch(database, feed)
+    gateway = Gateway(RoutingTableReader(database, feed), doors, settings.gateway)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
 
     async def end_streams() -> None:
         await watches.close()
         await feed.close()
         await following.tails.close()
+        await gateway.close()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await gateway.begin()
         yield
         await end_streams()
 
@@ -84,6 +89,7 @@ def create_app(
             *group_routes(services, Groups(database), recipes),
             *prometheus_routes(services, engines),
             *vllm_routes(services, recipes, engines),
+            *gateway_routes(gateway),
         ],
         guards=[guard],
         middleware=[log_request_id],

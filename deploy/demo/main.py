@@ -104,6 +104,12 @@ def up(wanted: Choices) -> int:
             server.stop(running)
 
 
+OPENAI = (
+    'from openai import OpenAI; question = [{"role": "user", "content": "Why is the sky blue?"}]; '
+    f'print(OpenAI().chat.completions.create(model="{SERVICE}", messages=question).choices[0].message.content)'
+)
+
+
 def _serve(running: server.Server) -> None:
     program = os.path.relpath(PROGRAM, ROOT)
     config = os.path.relpath(Demo.config, ROOT)
@@ -116,6 +122,8 @@ Try next, in another terminal in {ROOT}:
   all services     curl {running.url}/api/v1/services
   ask              curl {running.url}/api/v1/vllm/{SERVICE}/prompt -H 'content-type: application/json' \\
                         -d '{{"prompt": "Why is the sky blue?", "max_tokens": 60}}'
+  OpenAI's library OPENAI_BASE_URL={running.url}/v1 OPENAI_API_KEY=unused python3 -c '{OPENAI}'
+                   (where that Python has it: pip install openai)
   the same, short  {cli} services list
                    {cli} prompt {SERVICE} 'Why is the sky blue?'
                    {cli} logs {SERVICE} --tail 20

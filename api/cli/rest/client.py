@@ -198,7 +198,7 @@ def admin_key(path: Path | None) -> str | None:
 
 def refusal(status: int, content: Any) -> str:
     """Put the API's refusal into words: `detail` is a sentence, or a list of what is wrong with which key."""
-    detail = content.get("detail") if isinstance(content, Mapping) else None
+    detail = _detail(content) if isinstance(content, Mapping) else None
     if isinstance(detail, list):
         text = "; ".join(_invalid(item) for item in detail)
     else:
@@ -206,6 +206,12 @@ def refusal(status: int, content: Any) -> str:
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         text = f"{text.rstrip('.')}. Set api.admin_key_file to the file with the key."
     return text
+
+
+def _detail(content: Mapping[str, Any]) -> Any:
+    """Return what was said; under /v1 it is said as OpenAI does."""
+    error = content.get("error")
+    return error.get("message") if isinstance(error, Mapping) else content.get("detail")
 
 
 def _invalid(item: Any) -> str:

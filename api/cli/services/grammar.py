@@ -191,7 +191,7 @@ def _file_flags(parser: Parser) -> None:
 
 
 def add_models(commands: Commands) -> None:
-    """Add explain, logs, watch and prompt."""
+    """Add explain, logs, watch, prompt and chat."""
     explain = command(
         commands, "explain", "services.explain:explain",
         "tell what is wanted and seen of a service, what would be done now, and why",
@@ -233,3 +233,12 @@ def add_models(commands: Commands) -> None:
     prompt.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest word")
     prompt.add_argument("--model", help="where the service serves several")
     prompt.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds to wait (%(default)g)")
+    chat = command(
+        commands, "chat", "services.chat:chat", "talk with a model",
+        "chat qwen", 'chat qwen --system "You answer in one sentence."',
+    )  # fmt: skip
+    service_argument(chat)
+    chat.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="at most so many tokens an answer")
+    chat.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest word")
+    chat.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds of silence (%(default)g)")

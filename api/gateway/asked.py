@@ -1,0 +1,106 @@
+"""Reading what a client asks for. Pure. A body passes as it is, but for the name of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from api.gateway.refusals import GatewayError
+
+_URL_KEYS = ("url", "image_url", "audio_url", "video_url", "file_url")
+"""Of content parts: what an engine would fetch (OpenAI's, Anthropic's and vLLM's multimodal inputs)."""
+_NO_CONTENT = ("tools", "functions", "metadata", "response_format", "structured_outputs", "guided_json")
+"""Parts of a body that only describe: what they call a URL, no engine fetches."""
+_STATEFUL = ("background", "previous_response_id", "conversation")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request's body, and what the gateway needs of it."""
+
+    body: bytes
+    model: str
+    is_streamed: bool
+
+    def with_model(self, model: str) -> bytes:
+        """Return the body for an engine that calls the model this."""
+        if model == self.model:
+            return self.body
+        fields = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        return msgspec.json.encode({**fields, "model": model})
+
+
+def read_asked(body: bytes, path: str, media_hosts: Collection[str]) -> Asked:
+    """Read a request; raises `GatewayError` for what is not passed on."""
+    fields = _object(body)
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise GatewayError(400, "The body names no model: set `model`; GET /v1/models lists them.", param="model")
+    for url in _urls(fields):
+        _check_url(url, media_hosts)
+    if path == "/v1/responses":
+        _check_stateless(fields)
+    return Asked(body, model, fields.get("stream") is True)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise GatewayError(400, f"The body is not JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise GatewayError(400, "The body must be a JSON object.")
+    return fields
+
+
+def _urls(fields: dict[str, Any]) -> Iterator[str]:
+    """Yield what stands under keys of URLs, however deep."""
+    waiting: list[Any] = [value for name, value in fields.items() if name not in _NO_CONTENT]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                if isinstance(inner, str):
+                    if key in _URL_KEYS:
+                        yield inner
+                else:
+                    waiting.append(inner)
+
+
+def _check_url(url: str, media_hosts: Collection[str]) -> None:
+    """Raise `GatewayError` where an engine would fetch something that it may not."""
+    if url[:5].lower() == "data:":
+        return
+    try:
+        parts = urlsplit(url)
+        is_allowed = parts.scheme in ("http", "https") and (parts.hostname or "") in media_hosts
+    except ValueError:
+        is_allowed = False
+    if not is_allowed:
+        raise GatewayError(
+            400,
+            "The body has a URL that the engine would fetch, which gateway.media_hosts does not allow. "
+            "Send the content itself, as a data: URL.",
+            code="invalid_url",
+        )
+
+
+def _check_stateless(fields: dict[str, Any]) -> None:
+    """Refuse what would be kept in one replica's memory: the next request may go to another, and anybody's."""
+    kept = [name for name in _STATEFUL if fields.get(name)]
+    if fields.get("store") is True:
+        kept.append("store")
+    if kept:
+        raise GatewayError(
+            400,
+            f"`{kept[0]}` keeps a conversation in the engine, which this server does not: "
+            "leave it out, and send the whole conversation as `input`.",
+            param=kept[0],
+            code="unsupported_parameter",
+        )

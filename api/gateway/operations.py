@@ -1,0 +1,37 @@
+"""What may be asked of an engine: a list for each kind. Administrative paths are on none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from api.gateway.refusals import Form
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One path that is passed on, as POST with a JSON body that names a model."""
+
+    path: str
+    form: Form = Form.OPENAI
+
+
+_OPERATIONS = (
+    Operation("/v1/chat/completions"),
+    Operation("/v1/completions"),
+    Operation("/v1/embeddings"),
+    Operation("/v1/responses"),
+    Operation("/v1/messages", Form.ANTHROPIC),
+    Operation("/v1/messages/count_tokens", Form.ANTHROPIC),
+    Operation("/v1/rerank"),
+    Operation("/v1/score"),
+    Operation("/tokenize"),
+    Operation("/detokenize"),
+)
+OPERATIONS: Mapping[str, Operation] = {operation.path: operation for operation in _OPERATIONS}
+"""vLLM's, by path (docs.vllm.ai, OpenAI-compatible server)."""
+
+
+def form_of(path: str) -> Form:
+    """Return whose errors a path speaks, known or not."""
+    return Form.ANTHROPIC if path.startswith("/v1/messages") else Form.OPENAI
