@@ -191,11 +191,6 @@ def reading_trouble(completed: Completed, *, empty: bool) -> Diagnosis | None:
     return diagnosis
 
 
-def remedy_of(reason: str) -> str:
-    """Return what to do about failures of this reason; "" where that is not known."""
-    return next((row.remedy for row in _TABLE if row.reason == reason), "")
-
-
 def send_outcome(diagnosis: Diagnosis) -> SendOutcome:
     """Return what a failed sbatch means for its submission: unknown, unless Slurm is known to have refused."""
     if diagnosis.trouble is Trouble.PERMANENT:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.cli.doctor.check import CheckFailedError, SkippedError
-from api.cli.doctor.slurm import Slurm, job, tiny_resources
+from api.cli.doctor.check import CheckFailedError
+from api.cli.doctor.slurm import ListedJob, Slurm, job, tiny_resources
 from api.contract.find_python import shell
 from api.contract.identity import new_id
 from api.contract.job.private import make_folder, require_private
 from api.contract.settings import Settings
-from controller.core.jobs import Job, JobEnd, JobPhase
 from controller.slurm.argv import submit_command
 from controller.slurm.errors import diagnose
 from controller.slurm.parse import parse_submission
@@ -132,7 +130,7 @@ class JobProbe:
         """Wait for the lines of the job's file. Raises `CheckFailedError` when they can't come, or not in time."""
         deadline = time.monotonic() + self._timeout
         gone_at: float | None = None
-        listed: Job | None = None
+        listed: ListedJob | None = None
         stuck = ""
         while time.monotonic() < deadline:
             _refresh(file.parent, name)
@@ -140,30 +138,30 @@ class JobProbe:
                 return file.read_text(errors="replace").splitlines()
             if gone_at is None:
                 listed = self._seen(name) or listed
-                if listed is not None and listed.phase is JobPhase.ENDED:
+                if listed is not None and listed.is_over:
                     gone_at = time.monotonic()
                     self._judge(listed, file)
-                elif listed is not None and listed.phase is JobPhase.PENDING and listed.reason not in _BUSY:
+                elif listed is not None and listed.is_pending and listed.reason not in _BUSY:
                     if stuck == listed.reason:  # seen twice: not what it was about to leave
                         break
                     stuck = listed.reason
             elif time.monotonic() > gone_at + APPEAR_SECONDS:
                 break
             time.sleep(POLL_SECONDS)
-        if listed is not None and listed.phase is JobPhase.ENDED:
+        if listed is not None and listed.is_over:
             raise self._never_seen(listed, file)
         raise self._not_run(listed, job_id)
 
-    def _seen(self, name: str) -> Job | None:
+    def _seen(self, name: str) -> ListedJob | None:
         """Return the job as Slurm lists it; `None` while it does not say."""
         with contextlib.suppress(CheckFailedError):
-            return next(iter(self._slurm.jobs(name)), None)
+            return next(iter(self._slurm.listed(name)), None)
         return None
 
-    def _judge(self, listed: Job, file: Path) -> None:
+    def _judge(self, listed: ListedJob, file: Path) -> None:
         """Raise `CheckFailedError` where how the job ended tells why its file will not come."""
         run_dir, where = self._settings.run_dir, listed.node or "its node"
-        code = self._exit_code(listed)
+        code = self._slurm.exit_code(listed)
         shared = "See that run_dir is one and the same shared folder, writable there too."
         for known, what in (
             (NO_FOLDER, f"there is no {run_dir} on {where}"),
@@ -172,7 +170,7 @@ class JobProbe:
         ):
             if code == known:
                 raise CheckFailedError(what, shared)
-        if listed.end is JobEnd.COMPLETED and code in (0, None):
+        if listed.is_completed and code in (0, None):
             return
         ending = f"exit code {code}" if code is not None else "no exit code"
         how = f"job {listed.job_id} ended as {listed.state} with {ending} on {where}"
@@ -182,17 +180,6 @@ class JobProbe:
             f"{how} before it began", f"Ask the site about it; scontrol show job {listed.job_id} may say more."
         )
 
-    def _exit_code(self, listed: Job) -> int | None:
-        """Ask slurmctld, which knows it at once; accounting where scontrol is not there."""
-        if self._slurm.where("scontrol") is not None:
-            shown = self._slurm.read("scontrol", "--oneliner", "show", "job", str(listed.job_id)).stdout
-            if match := re.search(r"\bExitCode=(\d+):", shown):
-                return int(match[1])
-        with contextlib.suppress(CheckFailedError, SkippedError):
-            ended = self._slurm.ended(listed.token, listed.job_id)
-            return ended.exit_code if ended is not None else None
-        return None
-
     def _cut_short(self, how: str) -> CheckFailedError:
         return CheckFailedError(
             f"slurm.prologue did not come to its end: {how}",
@@ -200,7 +187,7 @@ class JobProbe:
             f"{self._settings.slurm.prologue}",
         )
 
-    def _never_seen(self, listed: Job, file: Path) -> CheckFailedError:
+    def _never_seen(self, listed: ListedJob, file: Path) -> CheckFailedError:
         how = f"job {listed.job_id} ended as {listed.state} on {listed.node or 'a node'}"
         if file.with_suffix(".begun").exists():
             return self._cut_short(how)
@@ -209,15 +196,15 @@ class JobProbe:
             f"See that {file.parent.parent} is one and the same shared folder, writable there too.",
         )
 
-    def _not_run(self, listed: Job | None, job_id: int | None) -> CheckFailedError:
-        if listed is not None and listed.phase is JobPhase.PENDING and listed.reason not in _BUSY:
+    def _not_run(self, listed: ListedJob | None, job_id: int | None) -> CheckFailedError:
+        if listed is not None and listed.is_pending and listed.reason not in _BUSY:
             return CheckFailedError(
                 f"job {job_id} can't start ({listed.reason}), and was cancelled",
                 listed.advice or "squeue(1) explains this word (JOB REASON CODES); the site knows what is behind it.",
             )
         state = listed.state.lower() if listed is not None else "not listed"
         reason = (listed.reason if listed is not None else "") or "no reason given"
-        where = f"on {listed.node}" if listed is not None and listed.phase is not JobPhase.PENDING else f"({reason})"
+        where = f"on {listed.node}" if listed is not None and not listed.is_pending else f"({reason})"
         return CheckFailedError(
             f"job {job_id} is {state} {where} after {self._timeout:g} s and was cancelled",
             "Is the cluster busy? Wait longer: ai-factory doctor --timeout 600. Or without a job: --no-job",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
@@ -14,17 +17,33 @@ from api.cli.doctor.check import CheckFailedError, SkippedError
 from api.contract.launch import Resources, Submission
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
-from controller.core.jobs import Job
-from controller.ports import UnreadableError
-from controller.slurm.argv import make_mark, submit_options
+from controller.slurm.argv import accounting_command, address_command, list_command, make_mark, submit_options
 from controller.slurm.environment import reading_environment
-from controller.slurm.errors import Diagnosis, Trouble, diagnose, reading_trouble, remedy_of
+from controller.slurm.errors import Diagnosis, diagnose, is_without_accounting, reading_trouble
+from controller.slurm.parse import GarbledError, parse_accounting, parse_addresses, read_listing
 from controller.slurm.runner import Completed, NotStartedError, ProcessRunner
-from controller.slurm.scheduler import SlurmScheduler
 
 _Answer = TypeVar("_Answer")
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJob:
+    """One job, as Slurm lists it."""
+
+    job_id: int
+    token: str
+    """Its name."""
+    state: str
+    is_pending: bool
+    is_over: bool
+    is_completed: bool
+    """Whether it ended well."""
+    node: str
+    """Where its script runs; "": nowhere yet."""
+    reason: str
+    advice: str
 
 
 class Slurm:
@@ -48,20 +67,50 @@ class Slurm:
         """Return the path of a command."""
         return shutil.which(name, path=self._environment["PATH"])
 
-    def jobs(self, prefix: str) -> tuple[Job, ...]:
-        """Return this user's jobs of such names, as the controller lists them. Raises `CheckFailedError`."""
-        return self._reading(SlurmScheduler(self._runner, prefix).list_jobs()).jobs
+    def listed(self, name: str) -> list[ListedJob]:
+        """Return the jobs whose name begins so, as the controller reads them. Raises `CheckFailedError`."""
+        mark = new_mark()
+        rows = self._proved(list_command(mark), lambda text: read_listing(text, mark, name, before={}))
+        return [
+            ListedJob(
+                job_id=job.job_id,
+                token=job.token,
+                state=job.state,
+                is_pending=job.phase == "pending",
+                is_over=job.phase == "ended",
+                is_completed=job.end == "completed",
+                node=job.node or "",
+                reason=job.reason,
+                advice=job.advice,
+            )
+            for _, job in rows
+        ]
 
     def addresses(self) -> Mapping[str, str]:
-        """Return every node's address, as the controller asks for it. Raises `CheckFailedError`."""
-        return self._reading(SlurmScheduler(self._runner, "af-").addresses())
+        """Return every node's address, as the controller reads them. Raises `CheckFailedError`."""
+        mark = new_mark()
+        return self._proved(address_command(mark), lambda text: parse_addresses(text, mark))
 
-    def ended(self, prefix: str, job_id: int) -> Job | None:
-        """Return what accounting says of a job. Raises `CheckFailedError`, and `SkippedError` without accounting."""
-        found = self._reading(SlurmScheduler(self._runner, prefix).ended_jobs([job_id]))
-        if found is None:
+    def exit_code(self, job: ListedJob) -> int | None:
+        """Return how a job ended, of slurmctld, which knows it at once, or of accounting; `None` if neither says."""
+        if self.where("scontrol") is not None:
+            shown = self.read("scontrol", "--oneliner", "show", "job", str(job.job_id)).stdout
+            if match := re.search(r"\bExitCode=(\d+):", shown):
+                return int(match[1])
+        with contextlib.suppress(CheckFailedError, SkippedError):
+            return next(iter(self.accounted(job.token, job.job_id)), None)
+        return None
+
+    def accounted(self, name: str, job_id: int) -> list[int | None]:
+        """Return the exit code of a job, if accounting knows it, as the controller asks about ended jobs.
+
+        Raises `CheckFailedError`, and `SkippedError` without accounting.
+        """
+        mark = new_mark()
+        command = accounting_command([job_id], os.getuid(), mark)
+        if is_without_accounting(self.read(*command)):
             raise SkippedError("this cluster keeps none; how a job ended is then read from its own files")
-        return found.get(job_id)
+        return [job.exit_code for job in self._proved(command, lambda text: parse_accounting(text, mark, name))]
 
     @cached_property
     def config(self) -> Mapping[str, str]:
@@ -106,13 +155,16 @@ class Slurm:
         remedy = re.sub("`([a-z_]+)`", self._setting, remedy)
         return CheckFailedError(trouble.said, remedy[0].upper() + remedy[1:])
 
-    def _reading(self, asking: Coroutine[object, object, _Answer]) -> _Answer:
+    def _proved(self, argv: tuple[str, ...], parsed: Callable[[str], _Answer]) -> _Answer:
+        answer = self.read(*argv)
+        if trouble := reading_trouble(answer, empty=not answer.stdout.strip()):
+            raise self.failure(trouble)
         try:
-            return asyncio.run(asking)
-        except UnreadableError as error:
-            remedy = remedy_of(error.reason)
-            said = str(error).removesuffix(f": {remedy}")
-            raise self.failure(Diagnosis(Trouble.UNKNOWN, error.reason, said, remedy)) from error
+            return parsed(answer.stdout)
+        except GarbledError as error:
+            raise CheckFailedError(
+                f"the answer of {argv[0]} can't be read: {error}", f"Is {self.where(argv[0])} Slurm's own program?"
+            ) from error
 
     def _setting(self, key: re.Match[str]) -> str:
         return f"slurm.{key[1]}" if hasattr(self._settings, key[1]) else key[0]

@@ -68,11 +68,11 @@ class SlurmChecks:
     def _answers(self) -> str:
         """Read jobs and nodes as the controller does."""
         nodes = self._slurm.addresses()
-        self._slurm.jobs("af-")
+        self._slurm.listed("af-")
         return f"{len(nodes)} nodes"
 
     def _accounting(self) -> str:
-        self._slurm.ended("af-", 1)
+        self._slurm.accounted("af-", 1)
         return "sacct answers"
 
     def _tracking(self) -> str:
