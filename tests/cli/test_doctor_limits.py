@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.cli.doctor.limits import Limits, minutes, of_partition, of_quality
+from api.cli.doctor.limits import JobLimits, minutes, of_partition, of_quality
 from api.cli.doctor.partitions import Asker, Partition, out_of_service
 from api.contract.launch import Resources
 
@@ -71,7 +71,7 @@ def test_times(text: str, found: int | None) -> None:
     assert minutes(text) == found
 
 
-def excess(limits: Limits, **asked: Any) -> list[tuple[str, str]]:
+def excess(limits: JobLimits, **asked: Any) -> list[tuple[str, str]]:
     small: dict[str, Any] = {"cpu": 1, "memory_mb": 100, "time_limit": 5} | asked
     return [(one.key, one.most) for one in limits.exceeded_by(Resources(**small))]
 

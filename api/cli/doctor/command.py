@@ -11,7 +11,7 @@ from api.cli.doctor.job import JobProbe
 from api.cli.doctor.job_checks import JobChecks
 from api.cli.doctor.local import Local
 from api.cli.doctor.others import OtherInstallations
-from api.cli.doctor.partition_checks import Destination, PartitionChecks
+from api.cli.doctor.partition_checks import JobTarget, PartitionChecks
 from api.cli.doctor.recipe_checks import RecipeChecks
 from api.cli.doctor.recipe_files import RecipeFiles
 from api.cli.doctor.slurm import Slurm
@@ -56,7 +56,7 @@ def all_checks(context: Context) -> list[Check]:
     arguments, settings = context.arguments, context.settings
     local = Local(settings, arguments.server)
     slurm = Slurm(settings.slurm)
-    destination, files = Destination(slurm, settings), RecipeFiles(settings)
+    destination, files = JobTarget(slurm, settings), RecipeFiles(settings)
     checks = [
         *local.checks(),
         *SlurmChecks(slurm, settings).checks(),

@@ -13,7 +13,7 @@ _MEGABYTES = {"K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Excess:
+class Overrun:
     """One resource of which too much is asked."""
 
     key: str
@@ -27,7 +27,7 @@ class Excess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class JobLimits:
     """The most that one job may ask for; `None` is no limit."""
 
     of: str
@@ -43,7 +43,7 @@ class Limits:
     """Megabytes."""
     gpus: int | None = None
 
-    def exceeded_by(self, asked: Resources) -> Iterator[Excess]:
+    def exceeded_by(self, asked: Resources) -> Iterator[Overrun]:
         """Yield what is asked too much."""
         nodes = asked.nodes
         for key, wanted, most, unit, suffix in (
@@ -57,14 +57,14 @@ class Limits:
             ("gpu", asked.gpu * nodes, self.gpus, "GPUs", ""),
         ):
             if most is not None and wanted > most:
-                yield Excess(key=key, asked=f"{wanted}{suffix}", most=f"{most}{suffix}", unit=unit, of=self.of)
+                yield Overrun(key=key, asked=f"{wanted}{suffix}", most=f"{most}{suffix}", unit=unit, of=self.of)
 
 
-def of_partition(facts: Mapping[str, str], nodes: Sequence[Sequence[str]]) -> Limits:
+def of_partition(facts: Mapping[str, str], nodes: Sequence[Sequence[str]]) -> JobLimits:
     """Read them from a row of `scontrol --oneliner show partition`, and CPUs, memory and gres of its nodes (sinfo)."""
     cpus = [_number(cpu.rstrip("+")) for cpu, _, _ in nodes]
     memories = [_number(memory.rstrip("+")) for _, memory, _ in nodes]
-    return Limits(
+    return JobLimits(
         of=f"the partition {facts.get('PartitionName')}",
         minutes=minutes(facts.get("MaxTime", "")),
         nodes=_least(_number(facts.get("MaxNodes", "")), _number(facts.get("TotalNodes", ""))),
@@ -74,13 +74,13 @@ def of_partition(facts: Mapping[str, str], nodes: Sequence[Sequence[str]]) -> Li
     )
 
 
-def of_quality(name: str, longest: str, *traded: str) -> Limits:
+def of_quality(name: str, longest: str, *traded: str) -> JobLimits:
     """Read them from what sacctmgr shows of a QOS: MaxWall, and MaxTRES, MaxTRESPerUser and GrpTRES."""
     least: dict[str, int] = {}
     for text in traded:
         for kind, count in _tres(text).items():
             least[kind] = min(count, least.get(kind, count))
-    return Limits(
+    return JobLimits(
         of=f"the QOS {name}",
         minutes=minutes(longest),
         nodes=least.get("node"),

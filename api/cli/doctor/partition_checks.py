@@ -13,26 +13,26 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
-from api.cli.doctor.limits import Limits, of_partition, of_quality
+from api.cli.doctor.limits import JobLimits, of_partition, of_quality
 from api.cli.doctor.partitions import Asker, Partition, out_of_service
 from api.cli.doctor.slurm import Slurm, tiny_resources
-from api.cli.doctor.standing import Standing, read_standing
+from api.cli.doctor.standing import Membership, read_standing
 from api.contract.settings import Settings
 
 ACCOUNT, OPEN, SUBMIT = "account and QOS", "partition is open", "may submit"
 
 
-class Destination:
+class JobTarget:
     """Partitions, accounts and QOS, each asked for once."""
 
     def __init__(self, slurm: Slurm, settings: Settings) -> None:
         self.slurm = slurm
         self.settings = settings.slurm
-        self._limits: dict[str, Limits] = {}
-        self._limits_of_qos: dict[str, Limits] = {}
+        self._limits: dict[str, JobLimits] = {}
+        self._limits_of_qos: dict[str, JobLimits] = {}
 
     @cached_property
-    def standing(self) -> Standing:
+    def standing(self) -> Membership:
         """What accounting says of this user. Raises `SkippedError`, `CheckFailedError`."""
         return read_standing(self.slurm)
 
@@ -56,14 +56,14 @@ class Destination:
         groups = None if os.getuid() == 0 else _own_groups()
         return Asker(account=account, qos=qos, groups=groups, reservation=self.settings.reservation)
 
-    def limits(self, partition: Partition) -> Limits:
+    def limits(self, partition: Partition) -> JobLimits:
         """Return what a partition allows one job."""
         if partition.name not in self._limits:
             rows = self._sinfo(partition.name, "%c|%m|%G")
             self._limits[partition.name] = of_partition(partition.facts, rows)
         return self._limits[partition.name]
 
-    def quality(self, name: str) -> Limits:
+    def quality(self, name: str) -> JobLimits:
         """Return what a QOS allows one job; nothing where that can't be known."""
         if name not in self._limits_of_qos:
             self._limits_of_qos[name] = of_quality(name, *self._shown(name))
@@ -93,7 +93,7 @@ class Destination:
 class PartitionChecks:
     """The checks, over one set of settings."""
 
-    def __init__(self, destination: Destination) -> None:
+    def __init__(self, destination: JobTarget) -> None:
         self._to = destination
         self._slurm = destination.slurm
         self._settings = destination.settings

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
-from api.cli.doctor.limits import Limits
-from api.cli.doctor.partition_checks import SUBMIT, Destination
+from api.cli.doctor.limits import JobLimits
+from api.cli.doctor.partition_checks import SUBMIT, JobTarget
 from api.cli.doctor.recipe_files import RecipeFiles
 from api.contract.launch import Resources
 from api.contract.recipes.book import Library, Recipe
@@ -32,7 +32,7 @@ class _Finding:
 class RecipeChecks:
     """The checks, over one set of settings."""
 
-    def __init__(self, destination: Destination, settings: Settings, files: RecipeFiles) -> None:
+    def __init__(self, destination: JobTarget, settings: Settings, files: RecipeFiles) -> None:
         self._to = destination
         self._settings = settings
         self._files = files
@@ -96,7 +96,7 @@ class RecipeChecks:
             return _Finding(recipe=name, asked="", what=str(error), remedy=error.remedy)
         return None
 
-    def _limits(self, asked: Resources) -> Iterator[Limits]:
+    def _limits(self, asked: Resources) -> Iterator[JobLimits]:
         """Yield what holds for a job: of several partitions none, since one is enough."""
         try:
             chosen = self._to.chosen(asked.partition)

@@ -16,7 +16,7 @@ NORMAL = "normal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Membership:
     """One user's associations."""
 
     user: str
@@ -37,7 +37,7 @@ class Standing:
         return chosen or (self.default_qos.get(account) or NORMAL if self.enforced else "")
 
 
-def read_standing(slurm: Slurm) -> Standing:
+def read_standing(slurm: Slurm) -> Membership:
     """Ask sacctmgr. Raises `SkippedError` where it is not there or does not answer, `CheckFailedError`."""
     slurm.require("sacctmgr")
     try:
@@ -49,7 +49,7 @@ def read_standing(slurm: Slurm) -> Standing:
     accounts: dict[str, tuple[str, ...]] = {}
     for account, levels, _ in rows:
         accounts[account] = tuple(sorted({*accounts.get(account, ()), *filter(None, levels.split(","))}))
-    return Standing(
+    return Membership(
         user=user,
         default_account=defaults[0][0] if defaults else "",
         accounts=accounts,
