@@ -19,6 +19,8 @@ from controller.slurm.argv import submit_command
 from controller.slurm.errors import diagnose
 from controller.slurm.parse import parse_submission
 
+SCRIPT = Path(__file__).with_suffix(".sh")
+
 APPEAR_SECONDS = 15.0
 """How long a file of an ended job may take to be seen here (network file systems cache)."""
 POLL_SECONDS = 0.5
@@ -58,7 +60,7 @@ class JobProbe:
         """Have a job look around, and look for these files. Raises `CheckFailedError`; nothing of it is left."""
         folder, name = self._settings.run_dir / "doctor", f"af-doctor-{new_id()}"
         script = folder / f"{name}.sh"
-        text = Path(__file__).with_suffix(".sh").read_text(encoding="utf-8")
+        text = SCRIPT.read_text(encoding="utf-8")
         try:
             make_folder(folder)
             require_private(folder)
