@@ -307,21 +307,22 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     home = Path(environ.get("HOME") or Path.home())
     state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "ai-factory"
     values.setdefault("state_dir", str(state))
-    values["state_dir"] = _absolute(values["state_dir"])
-    values["run_dir"] = _absolute(values.get("run_dir", str(home / ".local/share/ai-factory")))
-    values["key_file"] = _absolute(values.get("key_file", str(Path(values["state_dir"]) / "installation.key")))
+    values["state_dir"] = _absolute("state_dir", values["state_dir"])
+    values["run_dir"] = _absolute("run_dir", values.get("run_dir", str(home / ".local/share/ai-factory")))
+    values["key_file"] = _absolute("key_file", values.get("key_file", f"{values['state_dir']}/installation.key"))
     recipes = values.get("recipes", [str(shared_folder("recipes"))])
     if isinstance(recipes, str):
         recipes = recipes.split(os.pathsep)
     if not isinstance(recipes, list):
         raise SettingsError(f"recipes must be a list of folders, not {recipes!r}.")
-    values["recipes"] = [_absolute(folder) for folder in recipes]
+    values["recipes"] = [_absolute("recipes", folder) for folder in recipes]
     values.setdefault("database_url", f"sqlite:///{Path(values['state_dir']) / 'ai-factory.db'}")
     try:
         settings = msgspec.convert(values, Settings, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise SettingsError(f"A setting has a bad value: {error}. `ai-factory config` shows them all.") from error
     _refuse_unknown(values, Settings, "")
+    _check_relative(settings)
     unsafe = set("\n\r\0,:\\\"'$`% ") & set(str(settings.run_dir))
     if unsafe:
         raise SettingsError(f"run_dir ({settings.run_dir}) may not contain {' '.join(map(repr, sorted(unsafe)))}.")
@@ -334,6 +335,19 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     if settings.api.require_key:
         _check_key_required(settings)
     return settings
+
+
+def _check_relative(settings: Settings) -> None:
+    """Raise `SettingsError` for a path that stays text, and is relative; a command's mere name is none."""
+    slurm, commands = (
+        settings.slurm,
+        {"slurm.python": settings.slurm.python, "apptainer.command": settings.apptainer.command},
+    )
+    paths = {"slurm.conf": slurm.conf, "slurm.bin_dir": slurm.bin_dir, "slurm.volumes": slurm.volumes}
+    paths |= {key: command for key, command in commands.items() if "/" in command}
+    for key, path in paths.items():
+        if path and not Path(path).is_absolute():
+            raise SettingsError(f"{key}: {_relative(path)}.")
 
 
 def _check_key_required(settings: Settings) -> None:
@@ -351,13 +365,22 @@ def _check_key_required(settings: Settings) -> None:
         )
 
 
-def _absolute(path: object) -> str:
+def _absolute(key: str, path: object) -> str:
+    """Return an absolute path, `~` filled in. A relative one would be another wherever a program is started."""
     if not isinstance(path, str) or not path:
-        raise SettingsError(f"{path!r} is no path: give one, or leave the setting out.")
+        raise SettingsError(f"{key}: {path!r} is no path: give one, or leave the setting out.")
     try:
-        return str(Path(path).expanduser().absolute())
+        full = Path(path).expanduser()
     except RuntimeError as error:
-        raise SettingsError(f"{path} is no path here: {error}.") from error
+        raise SettingsError(f"{key}: {path} is no path here: {error}.") from error
+    if not full.is_absolute():
+        raise SettingsError(f"{key}: {_relative(path)}.")
+    return str(full)
+
+
+def _relative(path: str) -> str:
+    whole = Path(path).expanduser().absolute()
+    return f"{path} is a relative path, which is another one wherever a program is started: write {whole}"
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
@@ -372,7 +395,10 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
-        return Path(str(value)).expanduser()
+        path = Path(str(value)).expanduser()
+        if not path.is_absolute():
+            raise ValueError(_relative(value))
+        return path
     raise NotImplementedError(f"no way to read {kind}")
 
 

@@ -27,7 +27,7 @@ COMPUTED = {
 
 
 def rows() -> dict[str, tuple[str, ...]]:
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    lines = [line for line in PAGE.read_text().splitlines() if re.match(r"\| `\w+(\.\w+)*` \| (`AI|\s*\|)", line)]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     found = {row[0].strip("`"): tuple(row[1:4]) for row in cells}
     assert len(found) == len(cells), "a setting is there twice"
