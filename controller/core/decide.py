@@ -8,6 +8,7 @@ from dataclasses import replace
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.drive import Driven, drive
+from controller.core.events import events
 from controller.core.evict import evict
 from controller.core.fold import Folded, fold, not_ahead
 from controller.core.limits import Limits
@@ -16,7 +17,7 @@ from controller.core.openings import Waits
 from controller.core.plan import Cancel, Plan
 from controller.core.published import Endpoint
 from controller.core.situation import Situation
-from controller.core.status import events, status
+from controller.core.status import status
 from controller.core.target import target
 
 
