@@ -62,7 +62,7 @@ class Part:
 
 
 PARTS = (
-    Part("unit", "test", "CPU", 3, "pure functions, parsers, the job's wrapper", ("tests/unit",)),
+    Part("unit", "test", "CPU", 3, "pure functions, parsers, the job's wrapper", ("tests/unit", *SHORT)),
     Part("simulation", "test", "CPU", 2, "schedules of faults, in virtual time", ("tests/simulation", *SHORT)),
     Part("contract", "test", "CPU", 3, "databases and Slurm, the real ones", ("tests/contract",)),
     Part("api", "test", "CPU", 3, "the REST contract", ("tests/api",)),
@@ -70,7 +70,14 @@ PARTS = (
     Part("local", "test", "machine", 2, "the scripts that set a machine up", ("tests/local",)),
     Part("cluster", "test", "Slurm", 2, "the whole system on a real Slurm", ("tests/cluster", *SHORT, *IN_ORDER)),
     Part("e2e", "test", "machine", 1, "real Slurm, real Apptainer, real vLLM", ("tests/e2e",)),
-    Part("search", "proof", "CPU", 2, "ten thousand schedules, each rule taken out", ("tests/simulation", *LONG)),
+    Part(
+        "search",
+        "proof",
+        "CPU",
+        2,
+        "ten thousand schedules, each rule taken out",
+        ("tests/simulation", "tests/unit", *LONG),
+    ),
     Part("properties", "proof", "CPU", 2, "ten times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
     Part("attackers", "attacks", "Slurm", 2, "another user of the same hosts", ("tests/attacks", *IN_ORDER)),
     Part("sites", "sites", "Slurm", 2, "clusters as real sites set them up", ("tests/sites", *IN_ORDER)),
