@@ -55,8 +55,8 @@ chaos: venv ## Kill the controller KILLS=200 times on a real Slurm while everyth
 bench: venv ## Measure, and print the tables
 	@$(PY) bench/run.py
 
-bench-scale: venv ## Measure 10,000 services of three replicas, which takes ten minutes
-	@$(PY) bench/run.py scale
+bench-scale: venv ## Measure 10,000 watches, and 10,000 services of three replicas, which takes twelve minutes
+	@$(PY) bench/run.py watches scale
 
 bench-streams: venv ## Follow logs and watch with 500 clients for MINUTES=10, while the API is restarted and killed
 	@MINUTES=$(MINUTES) $(PY) bench/run.py streams

@@ -1,7 +1,7 @@
 """`make bench`: measure, print the tables, write them to .local/bench/latest.md. Names choose some of the tables.
 
-`scale` and `streams`, which `make bench-scale` and `make bench-streams` measure, take long: they are left out unless
-they are named.
+`watches` and `scale`, which `make bench-scale` measures, and `streams` of `make bench-streams` take long: they are left
+out unless they are named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from bench import api_load, commit_to_sbatch, deciding, doors, replacement, scale, steady, streams  # noqa: E402
+from bench import api_load, commit_to_sbatch, deciding, doors, replacement, scale, steady, streams, watching  # noqa: E402
 from bench.figures import Table, load  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
@@ -33,7 +33,11 @@ ALONE: dict[str, Callable[[Path], Table]] = {
     "scale-1000": scale.measure_thousand,
     "api": api_load.measure,
 }
-ON_REQUEST: dict[str, Callable[[Path], Table]] = {"scale": scale.measure, "streams": streams.measure}
+ON_REQUEST: dict[str, Callable[[Path], Table]] = {
+    "watches": watching.measure,
+    "scale": scale.measure,
+    "streams": streams.measure,
+}
 REPORT = ROOT / ".local" / "bench" / "latest.md"
 
 

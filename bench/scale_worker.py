@@ -119,7 +119,7 @@ class Course:
 
     def _note(self, name: str, took: Moment) -> None:
         statements, commands, passes = (a - b for a, b in zip(self._counts(), self._counted, strict=True))
-        self.phases[name] = Phase(took.wall, took.cpu, statements, commands, passes, _memory("VmRSS"))
+        self.phases[name] = Phase(took.wall, took.cpu, statements, commands, passes, memory("VmRSS"))
         print(name, self.phases[name], file=sys.stderr, flush=True)
 
 
@@ -137,7 +137,7 @@ async def main(config: str, services: int, port: int) -> None:
         await course.change_all(services)
         await course.fail_nodes()
     phases = {name: asdict(phase) for name, phase in course.phases.items()}
-    print(json.dumps({"phases": phases, "ticks": ticks, "peak": _memory("VmHWM")}))
+    print(json.dumps({"phases": phases, "ticks": ticks, "peak": memory("VmHWM")}))
 
 
 def _execute(database: Path, statement: str) -> None:
@@ -146,7 +146,7 @@ def _execute(database: Path, statement: str) -> None:
         connection.commit()
 
 
-def _memory(kind: str) -> int:
+def memory(kind: str) -> int:
     """Return a figure of this process's memory in megabytes (proc(5), status)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
     return int(line.split()[1]) // 1024

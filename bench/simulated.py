@@ -35,6 +35,8 @@ from tests.slurm_cluster import SlurmCluster
 
 FIRST_JOB = 1000
 NODES = tuple(f"node{number}" for number in range(30))
+ADDRESSES = tuple((node, "127.0.0.1") for node in NODES)
+HEADER = "JOBID\0STATE\0EXEC_HOST\0START_TIME\0END_TIME\0NAME\0REASON\0\n"
 MIN_JOB_AGE = 300
 """Seconds for which an ended job is still listed: the default of slurm.conf(5)."""
 PATIENCE = 60.0
@@ -86,12 +88,12 @@ class SimulatedSlurm(ProcessRunner):
     def _squeue(self, argv: tuple[str, ...]) -> str:
         while self._ended and self._ended[0][0] < time.monotonic() - MIN_JOB_AGE:
             del self._lines[self._ended.popleft()[1]]
-        return "".join(self._lines.values()).replace("\0", _mark(argv))
+        return "".join((HEADER, *self._lines.values())).replace("\0", _mark(argv))
 
     @staticmethod
     def _sinfo(argv: tuple[str, ...]) -> str:
         mark = _mark(argv)
-        return "".join(f"{node}{mark}127.0.0.1{mark}\n" for node in NODES)
+        return "".join(f"{node}{mark}{address}{mark}\n" for node, address in (("NODELIST", "NODE_ADDR"), *ADDRESSES))
 
     def _sbatch(self, argv: tuple[str, ...]) -> str:
         token, number = _option(argv, "--job-name="), next(self._numbers)
@@ -144,13 +146,12 @@ def _mark(argv: tuple[str, ...]) -> str:
 @contextmanager
 def stub_engine() -> Iterator[int]:
     """Run the one engine that stands for all, in a process of its own; give its port."""
-    process = Popen([sys.executable, "-m", "bench.stub_engine"], stdout=PIPE, text=True, cwd=ROOT)
-    try:
-        assert process.stdout is not None
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait()
+    with Popen([sys.executable, "-m", "bench.stub_engine"], stdout=PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
 
 
 def installation_at_rest(
@@ -196,6 +197,7 @@ async def _lead_until_ready(installation: Installation, port: int, replicas: int
     await asyncio.sleep(1.0)
     ending.set()
     await task
+    await controller._installation.database.close()
 
 
 def _clone(folder: Path, connection: sqlite3.Connection, copies: int, port: int) -> None:

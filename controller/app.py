@@ -36,6 +36,7 @@ from controller.telemetry.health import Doctor
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.plans import PlanLog
 from controller.telemetry.server import serving
+from controller.untaken import UntakenParameters
 
 log = logging.getLogger(__name__)
 
@@ -146,9 +147,10 @@ class Controller:
         )
 
     def _sweeps(self, term: Term, clock: Clock) -> tuple[Sweep, ...]:
-        """Return what clears away what is old: rows with their job folders, unless all are kept, then images."""
+        """Return what clears away what is over: keys, rows with their job folders, unless all are kept, then images."""
         retention, images = self._retention(term, clock), self._images(clock)
-        return (*((retention.sweep,) if retention is not None else ()), lambda _: images.sweep())
+        untaken = UntakenParameters(self._installation.database, self._installation.jobs)
+        return (untaken.sweep, *((retention.sweep,) if retention is not None else ()), lambda _: images.sweep())
 
     def _retention(self, term: Term, clock: Clock) -> Retention | None:
         settings = self._settings

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.job_files import JobFiles
 from controller.core.jobs import JobPhase, Snapshot
 from controller.core.observed import Observed
 from controller.ports import Record, RunDirs
@@ -20,6 +24,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
     strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
     files = await cluster.run_dirs.read(record.desired.service_id, [a.token for a in live])
+    files = await _with_last_words(record, live, snapshot, files, cluster.run_dirs)
     found = {a.token: cluster.probes.latest(a.token) for a in live}
     sends = cluster.sends
     return Observed(
@@ -36,6 +41,24 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
         strays=strays,
         grant=cluster.admission.ask(record.desired.service_id),
     )
+
+
+async def _with_last_words(
+    record: Record,
+    live: Collection[Attempt],
+    snapshot: Snapshot | None,
+    files: Mapping[str, JobFiles],
+    run_dirs: RunDirs,
+) -> Mapping[str, JobFiles]:
+    """Add what jobs said at last that have ended and left no record of why."""
+    found = dict(files)
+    for attempt in live:
+        jobs = snapshot.jobs.get(attempt.token, ()) if snapshot is not None else ()
+        told = found.get(attempt.token, JobFiles())
+        if attempt.open and told.exit is None and any(job.phase is JobPhase.ENDED for job in jobs):
+            words = await run_dirs.last_words(record.desired.service_id, attempt.token)
+            found[attempt.token] = replace(told, last_words=words)
+    return found
 
 
 async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> ProbeSpec | None:

@@ -134,6 +134,10 @@ class RunDirs(Protocol):
         """
         ...
 
+    async def last_words(self, service_id: str, token: str) -> str:
+        """Return the last lines that a job which has ended left in its standard error; "" if there are none."""
+        ...
+
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it. Who has it is found by the next `read`."""
         ...

@@ -84,23 +84,25 @@ class Retention:
     async def _clear_folders(self, snapshot: Snapshot, before: float) -> int:
         """Remove the job folders of tokens that neither the database nor the cluster knows any more."""
         old = await asyncio.to_thread(lambda: list(_untouched_since(self._jobs, before)))
-        known = await self._known([folder.name for folder in old])
+        known = await among(self._database, [folder.name for folder in old])
         left = [folder for folder in old if folder.name not in known and folder.name not in snapshot.jobs]
         for folder in left:
             await asyncio.to_thread(_remove, folder)
         return len(left)
 
-    async def _known(self, tokens: Collection[str]) -> set[str]:
-        ordered = sorted(tokens)
 
-        def find(connection: Connection) -> set[str]:
-            found: set[str] = set()
-            for start in range(0, len(ordered), AT_ONCE):
-                query = select(AttemptRow.token).where(AttemptRow.token.in_(ordered[start : start + AT_ONCE]))
-                found.update(connection.execute(query).scalars())
-            return found
+async def among(database: Database, tokens: Collection[str], *which: ColumnElement[bool]) -> set[str]:
+    """Return those of the tokens whose attempts the database knows, and which are such ones."""
+    ordered = sorted(tokens)
 
-        return await self._database.read(find)
+    def find(connection: Connection) -> set[str]:
+        found: set[str] = set()
+        for start in range(0, len(ordered), AT_ONCE):
+            query = select(AttemptRow.token).where(AttemptRow.token.in_(ordered[start : start + AT_ONCE]), *which)
+            found.update(connection.execute(query).scalars())
+        return found
+
+    return await database.read(find)
 
 
 def _is_not_newest() -> ColumnElement[bool]:

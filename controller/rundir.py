@@ -26,6 +26,7 @@ from api.contract.job.folder import (
     PROBE,
     PROLOGUE,
     STATE,
+    STDERR,
     job_folder,
     jobs_folder,
     library,
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 LARGEST_FILE = 1_000_000
 
 LONGEST_DETAIL = 200
+LAST_LINES = 4
+LAST_BYTES = 2000
+"""Of what a job said at last."""
 """Characters of what a job says of its step."""
 
 
@@ -106,6 +110,10 @@ class SharedRunDirs:
         folder = self.folder(service_id, token)
         told = _health(_json(folder / STATE).get("health"))
         return replace(told, age=self._signs.oldest(service_id, token)) if told is not None else None
+
+    async def last_words(self, service_id: str, token: str) -> str:
+        """Return the last lines that a job which has ended left in its standard error; "" if there are none."""
+        return await asyncio.to_thread(_last_words, self.folder(service_id, token) / STDERR)
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
@@ -202,9 +210,24 @@ def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
         step=_text(state.get("step")) or None,
         detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
+        network_refusal=" ".join(_text(state.get("network_refusal")).split())[:LONGEST_DETAIL],
         exit=_exit(_json(folder / EXIT)),
     )
     return files, changed if "sign_interval" in state else None
+
+
+def _last_words(path: Path) -> str:
+    """Return the last lines of a text that another may have written, fit for a message."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - LAST_BYTES, 0))
+            lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()
+    except OSError as error:
+        if is_own_trouble(error):
+            raise
+        return ""
+    words = (" ".join("".join(c if c.isprintable() else " " for c in line).split()) for line in lines)
+    return "\n".join([line for line in words if line][-LAST_LINES:])
 
 
 def _changed(path: Path) -> Sign | None:

@@ -34,7 +34,8 @@ def build() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {program_version()}")
-    parser.set_defaults(config=None, server=None, output="table", color=True, formats=("table",), flags={}, run=None)
+    parser.set_defaults(is_local=False)
+    parser.set_defaults(config=None, server=None, output="table", color=True, formats=("table",), run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     programs.add(commands)
     services.add_services(commands)

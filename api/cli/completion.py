@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from argparse import SUPPRESS, Action, _SubParsersAction
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from api.cli.arguments import build
-from api.cli.context import Context, server_url
+from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.parser import Parser
-from api.cli.rest.client import Client, admin_key
+from api.cli.rest.client import connect
 from api.contract.exits import Exit
 
 NAMES_SECONDS = 1.0
@@ -176,15 +176,8 @@ def _inner(parser: Parser, word: str) -> Parser | None:
 
 def _names(context: Context, metavar: str) -> list[str]:
     """Ask the API, quickly; nothing where it does not answer."""
-    with contextlib.suppress(CliError), _quick(context) as client:
+    with contextlib.suppress(CliError), connect(context, NAMES_SECONDS) as client:
         if metavar == "RECIPE":
             return sorted(str(recipe["path"]) for recipe in client.recipes())
-        return sorted(str(service["name"]) for service in client.living())
+        return sorted({str(service["name"]) for service in client.services()})
     return []
-
-
-@contextlib.contextmanager
-def _quick(context: Context) -> Iterator[Client]:
-    key = admin_key(context.settings.api.admin_key_file)
-    with Client(server_url(context.settings), key, NAMES_SECONDS) as client:
-        yield client

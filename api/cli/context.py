@@ -23,7 +23,7 @@ class Context:
     """Settings given as flags: dotted key -> text."""
     console: Console
     output: str
-    """table, wide, json or name."""
+    """table, wide, json or name; YAML counts as JSON, which the console then writes as YAML."""
 
     def child_environment(self) -> dict[str, str]:
         """Return an environment in which a child program comes to the same settings as this one."""

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = _console(colour=True)
     try:
         arguments = _parse(argv)
-        console = _console(colour=arguments.color)
+        console = _console(colour=arguments.color, is_yaml=arguments.output == "yaml")
         return int(command_of(arguments.run)(_context(arguments, console)))
     except ExitError as error:
         console.error(str(error))
@@ -51,6 +51,12 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     if arguments.run is None:
         getattr(arguments, "group", parser).print_help(sys.stderr)
         raise CliError("Which command?", Exit.USAGE)
+    if arguments.server is not None and arguments.is_local:
+        raise CliError(
+            f"{arguments.parser.prog} works on the controller's host, with its settings: it asks no server. "
+            "Leave out --server, or type it there.",
+            Exit.USAGE,
+        )
     if arguments.output not in arguments.formats:
         formats = ", ".join(arguments.formats)
         raise CliError(f"This command can't write -o {arguments.output}. It knows: {formats}.", Exit.USAGE)
@@ -61,12 +67,15 @@ def _context(arguments: Namespace, console: Console) -> Context:
     given = {key.removeprefix(FLAG): value for key, value in vars(arguments).items() if key.startswith(FLAG)}
     flags = {path: str(value) for path, value in given.items() if value is not None}
     settings = load(flags, config=arguments.config)
-    return Context(arguments=arguments, settings=settings, flags=flags, console=console, output=arguments.output)
+    arguments.server = arguments.server or settings.server or None
+    output = "json" if arguments.output == "yaml" else arguments.output
+    return Context(arguments=arguments, settings=settings, flags=flags, console=console, output=output)
 
 
-def _console(*, colour: bool) -> Console:
+def _console(*, colour: bool, is_yaml: bool = False) -> Console:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
     environment = process_environment()
-    return Console(color=colour and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb")
+    color = colour and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    return Console(color=color, is_yaml=is_yaml)

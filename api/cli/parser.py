@@ -10,7 +10,7 @@ from typing import NoReturn, TypeAlias
 from api.cli.errors import CliError
 from api.contract.exits import Exit
 
-FORMATS = ("table", "wide", "json", "name")
+FORMATS = ("table", "wide", "json", "yaml", "name")
 PROGRAM = "ai-factory"
 WIDTH = 78
 """Columns of a help text."""
@@ -33,7 +33,12 @@ def global_flags() -> Parser:
     group = common.add_argument_group("global flags")
     group.add_argument("--config", metavar="FILE", default=SUPPRESS, help="the TOML file with the settings")
     group.add_argument("-o", "--output", choices=FORMATS, default=SUPPRESS, help="how results are written")
-    group.add_argument("--server", metavar="URL", default=SUPPRESS, help="the API's address; default: the settings'")
+    group.add_argument(
+        "--server",
+        metavar="URL",
+        default=SUPPRESS,
+        help="the API's address; else AI_FACTORY_SERVER",
+    )
     group.add_argument("--no-color", dest="color", action="store_false", default=SUPPRESS, help="as NO_COLOR does")
     return common
 
@@ -46,8 +51,11 @@ def command(
     *examples: str,
     formats: Sequence[str] = ("table",),
     more: str = "",
+    is_local: bool = True,
 ) -> Parser:
     """Add a command that `run`, `module:function`, carries out.
+
+    One that is local works with this host's settings, Slurm and database, and asks no API.
 
     `examples` are command lines without the program's name, each with what it is for after a `#`; `more` is a
     paragraph for the help.
@@ -61,7 +69,7 @@ def command(
         parents=[global_flags()],
         allow_abbrev=False,
     )
-    parser.set_defaults(run=f"api.cli.{run}", formats=formats)
+    parser.set_defaults(run=f"api.cli.{run}", formats=formats, is_local=is_local, parser=parser)
     return parser
 
 

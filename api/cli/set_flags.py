@@ -50,7 +50,7 @@ def assign(config: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     *groups, last = key.split(".")
     if not equals or not all([*groups, last]):
-        raise CliError(f"--set takes key=value, not {assignment!r}. Example: --set resources.gpu=1", Exit.USAGE)
+        raise CliError(f"{assignment!r} is no key=value. Example: resources.gpu=1", Exit.USAGE)
     for group in groups:
         inner = config.setdefault(group, {})
         if not isinstance(inner, dict):

@@ -156,6 +156,8 @@ class Reply:
             async with asyncio.timeout_at(self._ends if is_last else now + self._bounds.silence):
                 return await work
         except TimeoutError as error:
+            if error.errno is not None:
+                raise  # the kernel's word: its node is gone
             seconds = self._bounds.seconds if is_last else self._bounds.silence
             what = "no end of its answer" if self.status and is_last else "no answer"
             raise AskingError(f"{what} within {seconds:g} s") from error

@@ -152,9 +152,12 @@ def driver_url(url: str) -> URL:
 
 
 def cause(error: BaseException) -> str:
-    """Return the driver's own words for a database error, on one line."""
+    """Return the driver's own words for a database error, on one line; where a password fails, where it belongs."""
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(inner).split()) or type(inner).__name__
+    words = " ".join(str(inner).split()) or type(inner).__name__
+    if "no password supplied" in words or "password authentication failed" in words:
+        return f"{words} (a line HOST:PORT:DATABASE:USER:PASSWORD in ~/.pgpass, mode 0600, gives the password)"
+    return words
 
 
 def migration_config() -> Config:

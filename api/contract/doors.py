@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 
 from api.contract.certificates import Authority, ClientKind
+from api.contract.job.sockets import notice_death
 from api.contract.job.tls import HTTP, WATCH, client_context, server_name
 from api.contract.keyring import Keyring
 
@@ -68,7 +69,9 @@ class Way:
             writer.transport.abort()
 
     async def _open(self, context: ssl.SSLContext | None) -> Connection:
-        return await asyncio.open_connection(self.host, self.port, ssl=context, server_hostname=self.name)
+        reader, writer = await asyncio.open_connection(self.host, self.port, ssl=context, server_hostname=self.name)
+        notice_death(writer.get_extra_info("socket"))
+        return reader, writer
 
 
 class Doors:

@@ -15,7 +15,7 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line is wrong; nothing was done."""
     SETUP = 3
-    """Settings, key file or database schema are not as they should be."""
+    """Settings, key file or database schema are not as they should be; or a job can never start on this cluster."""
     UNREACHABLE = 4
     """The API can't be reached; or, for the API itself, its port can't be had."""
     NOT_FOUND = 5

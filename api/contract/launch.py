@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from api.contract.job.parameters import Image, Text, hold
+from api.contract.job.words import Network
 
 Access = Literal["door", "direct"]
 """How an engine is reached: through its job's door, to those who prove themselves, or on a port of its own."""
@@ -119,6 +120,7 @@ class LaunchSpec:
     """`None` where nothing listens (jobs that end by themselves)."""
     access: Access = "direct"
     """Those that were stored before there were doors are direct."""
+    network: Network = Network.HOST
     replicas: int = 1
     stop_grace: float = 30.0
     """Seconds between TERM and KILL."""
@@ -137,6 +139,8 @@ class LaunchSpec:
 
     @property
     def is_on_loopback(self) -> bool:
-        """Whether its engines listen on a port of loopback behind their doors: they take no socket."""
+        """Whether its engines listen on a port of their nodes' loopback behind their doors: they take no socket."""
+        if not self.has_door or self.network is Network.PRIVATE:
+            return False
         check = self.health.command if self.health is not None else ()
-        return self.has_door and not hold((*self.command, *self.environment.values(), *check), "socket")
+        return not hold((*self.command, *self.environment.values(), *check), "socket")

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from api.contract.exits import Exit, ExitError
+from api.contract.listeners import another_users
 
 BACKLOG = 2048
 """Connections that may wait to be accepted: one that finds no room is tried again by its client, a second later."""
@@ -27,6 +28,8 @@ def listen(host: str, port: int, *, who: str, remedy: str) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        if error.errno == errno.EADDRINUSE:
+            reason = another_users(host, port) or reason
         raise PortError(f"{who} can't listen on {host} port {port}: {reason}. {remedy}") from error
 
 

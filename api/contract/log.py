@@ -79,6 +79,11 @@ class TextLines(logging.Formatter):
         return " ".join([super().formatMessage(record), *(f"{k}={_text(v)}" for k, v in fields_of(record).items())])
 
 
+def formatter(log_format: str) -> logging.Formatter:
+    """Return what writes lines of this format: text or json."""
+    return JsonLines() if log_format == "json" else TextLines()
+
+
 @dataclass(slots=True)
 class _Window:
     began_at: float
@@ -159,7 +164,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
 def log_to_stderr(settings: Settings) -> None:
     """Log the controller's own lines at the level that is set, libraries' from warnings on."""
     handler = CountingHandler()
-    handler.setFormatter(JsonLines() if settings.controller.log_format == "json" else TextLines())
+    handler.setFormatter(formatter(settings.log_format))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("controller").setLevel(settings.log_level.upper())
 

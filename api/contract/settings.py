@@ -21,6 +21,8 @@ PREFIX = "AI_FACTORY_"
 Pause = Annotated[float, msgspec.Meta(gt=0, le=10**7)]
 Grace = Annotated[float, msgspec.Meta(ge=0, le=10**7)]
 """Seconds."""
+_OLD_NAMES = {"controller.log_format": "log_format"}
+"""Settings that had another name before."""
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -151,8 +153,6 @@ class ControllerSettings:
     """How long a mass vanishing is doubted for which no other source speaks."""
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 30.0
     """How long events, ended attempts with their job folders, and deleted services are kept; 0: for ever."""
-    log_format: Literal["text", "json"] = "text"
-    """Its log lines: text for people, or one JSON object each. The API's are always JSON."""
     plan_log: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
     """Megabytes of each of the two files in state_dir that hold every plan with its inputs; 0: none are kept."""
     metrics_host: str = "127.0.0.1"
@@ -192,7 +192,11 @@ class Settings:
     database_url: str
     key_file: Path
     """The installation's key: 32 random bytes, mode 0600, the same for API and controller."""
+    server: str = ""
+    """Where the command line finds the API, `http://HOST:PORT` or `unix:PATH`; empty: as `api` has it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    """The log lines of all programs: text for people, or one JSON object each."""
     api: ApiSettings = field(default_factory=ApiSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
@@ -223,6 +227,8 @@ def load(
     """
     environ = os.environ if environ is None else environ
     values = _from_file(_config_path(config, environ))
+    for old, new in _OLD_NAMES.items():
+        _rename(values, old, new, environ.get(_variable(old)))
     known = dict(_leaves(Settings))
     for key, (path, kind) in {_variable(path): (path, kind) for path, kind in known.items()}.items():
         if key in environ:
@@ -232,6 +238,12 @@ def load(
             raise SettingsError(f"There is no setting {path}. `ai-factory config` lists them all.")
         _put(values, path, _typed(text, known[path], f"the flag for {path}"))
     return _build(values, environ)
+
+
+def key_file_of_a_client(environ: Mapping[str, str]) -> Path | None:
+    """Return the file with the key for a server that the command line names: there the variable means that key."""
+    named = environ.get(_variable("key_file"))
+    return Path(named).expanduser() if named else None
 
 
 def process_environment() -> dict[str, str]:
@@ -349,6 +361,17 @@ def _leaves(kind: type, prefix: str = "") -> list[tuple[str, Any]]:
         elif item.name != "recipe":
             found.append((prefix + item.name, hint))
     return found
+
+
+def _rename(values: dict[str, Any], old: str, new: str, given: str | None) -> None:
+    """Have a setting's old name mean the new one, which is stronger where the file has both."""
+    table, _, key = old.rpartition(".")
+    inner = values.get(table)
+    found = inner.pop(key, None) if isinstance(inner, dict) else None
+    if given is not None:
+        values[new] = given
+    elif found is not None:
+        values.setdefault(new, found)
 
 
 def _variable(path: str) -> str:

@@ -17,7 +17,7 @@ class Truth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """A named truth about a service (Accepted, Ready, Available, Progressing, Observed)."""
+    """A named truth about a service (Accepted, Startable, Ready, Available, Progressing, Observed)."""
 
     type: str
     status: Truth

@@ -261,6 +261,8 @@ class AttemptRow(Base):
     gpus: Mapped[int] = mapped_column(server_default="0")
     """That its job asks for."""
     failures: Mapped[int]
+    faults: Mapped[int] = mapped_column(server_default="0")
+    """Those of the failures that speak against what was launched."""
     intent_at: Mapped[float]
     job_id: Mapped[int | None] = mapped_column(BigInteger)
     submitted_at: Mapped[float | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 MOST_TEXT = 2 * 1024 * 1024
 """Bytes of what one engine tells."""
 MOST_LINES = 20_000
+MOST_TEXT_OF_ALL = 16 * 1024 * 1024
+MOST_LINES_OF_ALL = 100_000
+"""Of all engines of a service: some 140 of vLLM's."""
+ENGINES_AT_ONCE = 16
+SERVICES_AT_ONCE = 4
+SECONDS = 10.0
+"""For all engines: Prometheus, left to itself, waits no longer (scrape_timeout)."""
 LONGEST_LINE = 4096
 """Characters. What parses a line takes time by the square of its length."""
 OWN = "ai_factory_service_"
@@ -44,18 +52,51 @@ class Exposition(Collector):
         return generate_latest(self)
 
 
+class ServiceFigures:
+    """Gathers the figures of some services at a time, and writes those of one."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self._gathering = asyncio.Semaphore(SERVICES_AT_ONCE)
+        self._writing = asyncio.Lock()
+
+    async def tell(self, row: Row[Any], replicas: Sequence[ReadyReplica]) -> bytes:
+        """Return what a service and its ready replicas have to tell."""
+        async with self._gathering:
+            texts = await engine_texts(self._engines, replicas)
+            async with self._writing:
+                return await asyncio.to_thread(exposition, row, texts)
+
+
 async def engine_texts(engines: Engines, replicas: Sequence[ReadyReplica]) -> dict[str, str | None]:
-    """Return what each replica's engine tells at /metrics; `None` of one that does not answer with figures."""
+    """Return what each replica's engine tells at /metrics; `None` of one that does not answer with figures in time.
 
-    async def ask(replica: ReadyReplica) -> tuple[str, str | None]:
-        try:
-            answer = await engines.get([replica], "/metrics", MOST_TEXT)
-        except UnreachableError as error:
-            log.warning("an engine's figures are left out", extra={"replica": replica.name, "reason": str(error)})
-            return replica.name, None
-        return replica.name, answer.body if answer.status == 200 and isinstance(answer.body, str) else None
+    `None` too where those before it have told as much as there is room for.
+    """
+    texts: dict[str, str | None] = dict.fromkeys(replica.name for replica in replicas)
+    left, free = MOST_TEXT_OF_ALL, asyncio.Semaphore(ENGINES_AT_ONCE)
 
-    return dict(await asyncio.gather(*map(ask, replicas)))
+    async def ask(replica: ReadyReplica) -> None:
+        nonlocal left
+        async with free:
+            text = await _text(engines, replica) if left > 0 else None
+            if text is not None and len(text) <= left:
+                texts[replica.name] = text
+            left -= len(text or "")
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(*map(ask, replicas))
+    return texts
+
+
+async def _text(engines: Engines, replica: ReadyReplica) -> str | None:
+    try:
+        answer = await engines.get([replica], "/metrics", MOST_TEXT)
+    except UnreachableError as error:
+        log.warning("an engine's figures are left out", extra={"replica": replica.name, "reason": str(error)})
+        return None
+    return answer.body if answer.status == 200 and isinstance(answer.body, str) else None
 
 
 def exposition(row: Row[Any], texts: Mapping[str, str | None]) -> bytes:
@@ -64,14 +105,17 @@ def exposition(row: Row[Any], texts: Mapping[str, str | None]) -> bytes:
     up = GaugeMetricFamily(
         f"{OWN}engine_up",
         "Whether the engine of a ready replica told its figures; 0 also where they are too many to be read: "
-        f"{MOST_TEXT >> 20} MiB or {MOST_LINES} lines.",
+        f"{MOST_TEXT >> 20} MiB or {MOST_LINES} lines, of all engines "
+        f"{MOST_TEXT_OF_ALL >> 20} MiB or {MOST_LINES_OF_ALL} lines.",
         None,
         ["replica"],
     )
     merged: dict[str, Metric] = {}
+    left = MOST_LINES_OF_ALL
     for name, text in texts.items():
         number = name.rpartition("-")[2]
-        told = None if text is None else _families(text, number)
+        told = None if text is None else _families(text, number, min(MOST_LINES, left))
+        left -= text.count("\n") if text is not None and told is not None else 0
         up.add_metric([number], float(told is not None))
         for family in told or ():
             known = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
@@ -100,10 +144,10 @@ def _gauge(name: str, text: str, values: Sequence[tuple[dict[str, str], float]],
     return family
 
 
-def _families(text: str, replica: str) -> list[Metric] | None:
+def _families(text: str, replica: str, most: int) -> list[Metric] | None:
     """Read what an engine told; `None` if it is not Prometheus's format, or too much. Our own names are ours alone."""
-    lines = text.split("\n", MOST_LINES)
-    if len(lines) > MOST_LINES or max(map(len, lines)) > LONGEST_LINE:
+    lines = text.split("\n", most)
+    if len(lines) > most or max(map(len, lines)) > LONGEST_LINE:
         return None
     try:
         families = [family for family in text_string_to_metric_families(text) if not family.name.startswith(OWN)]

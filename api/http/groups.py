@@ -11,16 +11,18 @@ from api.contract.database import Database
 from api.contract.recipes.book import Book
 from api.contract.tables import AttemptRow, Service, ServiceStatus
 from api.http.history import attempt_state
+from api.http.listing import IS_LEFT
 from api.http.services import VIEW, found
 from api.http.wire import is_wanted, iso, shown_config, status_of
 from api.web.transactions import reading
 
 _STATES = ("ready", "starting", "pending", "failed")
 _GROUPS = VIEW.where(
+    IS_LEFT,
     or_(
         func.coalesce(Service.replicas, ServiceStatus.wanted_replicas) > 1,
         func.coalesce(Service.replicas, ServiceStatus.wanted_replicas).is_(None),
-    )
+    ),
 ).order_by(Service.created_at, Service.id)
 _NEWEST = (
     select(AttemptRow.service_id, AttemptRow.replica, func.max(AttemptRow.incarnation).label("incarnation"))
@@ -36,7 +38,7 @@ class Groups:
         self._database = database
 
     async def list_all(self, book: Book) -> list[dict[str, Any]]:
-        """Return all groups; deleted ones are none."""
+        """Return all groups of which something is left."""
         shown, attempts = await reading(self._database, lambda connection: _living(connection, book))
         return [group_response(row, _size(row, book), [a for a in attempts if a.service_id == row.id]) for row in shown]
 
@@ -53,8 +55,8 @@ _Rows = Sequence[Row[Any]]
 
 
 def _living(connection: Connection, book: Book) -> tuple[_Rows, _Rows]:
-    """Read all groups that are not deleted, and their attempts."""
-    rows = connection.execute(_GROUPS.where(Service.deletion_requested_at.is_(None))).all()
+    """Read all groups of which something is left, and their attempts."""
+    rows = connection.execute(_GROUPS).all()
     shown = [row for row in rows if _size(row, book) > 1]
     return shown, connection.execute(_attempts([row.id for row in shown])).all() if shown else ()
 

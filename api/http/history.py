@@ -16,7 +16,7 @@ from api.web.query import Query
 from api.web.transactions import reading
 
 PAGE = 100
-TYPES = ("Accepted", "Ready", "Available", "Progressing", "Observed")
+TYPES = ("Accepted", "Startable", "Ready", "Available", "Progressing", "Observed")
 TRUTHS = ("True", "False", "Unknown")
 _EVENTS = union_all(
     select(

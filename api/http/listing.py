@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, column, or_, select, table
+from sqlalchemy import ColumnElement, Row, Select, column, exists, or_, select, table
 
-from api.contract.tables import Service
+from api.contract.tables import AttemptRow, Service
 from api.http.paging import MOST, beyond, encode_cursor, read_cursor
 from api.web.query import Query
 
@@ -20,6 +20,11 @@ _COLUMNS: dict[str, ColumnElement[Any]] = {
 ORDERS = (*_COLUMNS, *(f"-{name}" for name in _COLUMNS))
 PARAMETERS = ("status", "recipe", "name", "ready", "deleted", "sort", "limit", "after")
 _OVERVIEW = table("service_overview", column("id"), column("status"))
+IS_LEFT = or_(
+    Service.deletion_requested_at.is_(None),
+    exists().where(AttemptRow.service_id == Service.id, AttemptRow.gone_at.is_(None)),
+)
+"""Whether a service is wanted, or something of it may still be on the cluster: lists and names tell of no others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,7 @@ class ListQuery:
     """With `*` for any characters."""
     ready: bool | None = None
     deleted: bool | None = None
+    """`None`: the living ones, and of the deleted ones those of which something is left."""
     sort: str = "created_at"
     limit: int | None = None
     after: tuple[Any, ...] | None = None
@@ -46,9 +52,9 @@ class ListQuery:
             statement = statement.where(_of_recipe(self.recipe))
         if self.name is not None:
             statement = statement.where(Service.name.like(_pattern(self.name).replace("*", "%"), escape="\\"))
-        if self.deleted is not None:
-            gone = Service.deletion_requested_at
-            statement = statement.where(gone.is_not(None) if self.deleted else gone.is_(None))
+        deleted_at = Service.deletion_requested_at
+        chosen = {None: IS_LEFT, True: deleted_at.is_not(None), False: deleted_at.is_(None)}
+        statement = statement.where(chosen[self.deleted])
         descending = self.sort.startswith("-")
         columns = (_COLUMNS[self.sort.removeprefix("-")], Service.__table__.c.id)
         if self.after is not None:

@@ -77,18 +77,22 @@ class Prompts:
                 if answer.status != 200:
                     yield "done", _refused(answer)
                     return
-                text, usage, failure, has_choices = "", None, None, False
+                text, thought, finish, usage, failure, has_choices = "", "", None, None, None, False
                 async for chunk in _chunks(chunks):
                     usage, failure = chunk.get("usage") or usage, chunk.get("error") or failure
                     has_choices = has_choices or bool(chunk.get("choices"))
-                    if bit := _bit(chunk):
+                    choice = _first_choice(chunk)
+                    thought += _reasoning(choice.get("delta"))
+                    finish = choice.get("finish_reason") or finish
+                    if bit := _bit(choice):
                         text += bit
                         yield "delta", {"text": bit}
                 if failure is not None:
                     refusal = Answer(answer.replica, 500, failure)
                     yield "done", {**_refused(refusal), "response": text}
                     return
-                body = {"choices": [{"text": text}] if has_choices else [], "usage": usage}
+                whole = {"message": {"reasoning": thought, "content": text}, "finish_reason": finish}
+                body = {"choices": [whole] if has_choices else [], "usage": usage}
                 yield "done", _answered(service_id, kind, Answer(answer.replica, 200, body), len(replicas))
                 return
 
@@ -153,13 +157,24 @@ async def _chunks(stream: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]
                 yield found
 
 
-def _bit(chunk: Mapping[str, Any]) -> str:
-    """Return the text that a chunk adds, of a chat or of a completion."""
+def _first_choice(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a chunk adds; nothing where it has no choices."""
     choices = chunk.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _bit(choice: Mapping[str, Any]) -> str:
+    """Return the text that a chunk's choice adds, of a chat or of a completion."""
+    delta = choice.get("delta")
+    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _reasoning(message: Any) -> str:
+    """Return what a model reasoned before its answer: `reasoning`, in older releases of vLLM `reasoning_content`."""
+    if not isinstance(message, dict):
         return ""
-    delta = choices[0].get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else choices[0].get("text")
+    text = message.get("reasoning") or message.get("reasoning_content")
     return text if isinstance(text, str) else ""
 
 
@@ -184,15 +199,25 @@ def _answered(service_id: str, used: str, answer: Answer, replicas: int) -> dict
     counted = body.get("usage")
     usage = counted if isinstance(counted, dict) else {}
     routed = {"routed_to": answer.replica.name} if replicas > 1 else {}
+    text = _text(choices[0])
     return {
         "success": True,
-        "response": _text(choices[0]),
+        "response": text,
         "service_id": service_id,
         "endpoint": answer.replica.endpoint,
         "endpoint_used": used,
         "usage": {key: usage.get(key) or 0 for key in ("prompt_tokens", "completion_tokens", "total_tokens")},
         **routed,
+        **({} if text else _why_empty(choices[0])),
     }
+
+
+def _why_empty(choice: Any) -> dict[str, Any]:
+    """Return why an answer has no text: how it ended, and what the model reasoned instead."""
+    if not isinstance(choice, dict):
+        return {}
+    found = {"finish_reason": choice.get("finish_reason"), "reasoning": _reasoning(choice.get("message"))}
+    return {key: value for key, value in found.items() if value and isinstance(value, str)}
 
 
 def _text(choice: Any) -> str:

@@ -43,7 +43,7 @@ def main() -> None:
 
 def run(settings: Settings) -> int:
     """Serve until TERM or INT; return the exit code. What prevents the start is said on standard error."""
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings)
     raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

@@ -17,7 +17,7 @@ from api.contract.database import Database, cause
 from api.contract.identity import new_id
 from api.contract.tables import AttemptRow, EndpointRow, LeaseRow, Service, ServiceStatus, UserEvent
 from api.http.idempotency import Once, answered, remember
-from api.http.listing import ListQuery
+from api.http.listing import IS_LEFT, ListQuery
 from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse, new_service_response
 from api.web.errors import ApiError
@@ -92,15 +92,21 @@ def _living(statement: Select[Any]) -> Select[Any]:
     ).order_by(case((Service.id == _KEY, 0), else_=1))
 
 
-def _deleted(statement: Select[Any]) -> Select[Any]:
-    """Find by the name of a deleted service; the newest goes first."""
+def _ending(statement: Select[Any]) -> Select[Any]:
+    """Find by the name of a deleted service of which something is left; the newest goes first."""
+    return _once(statement).where(IS_LEFT)
+
+
+def _once(statement: Select[Any]) -> Select[Any]:
+    """Find by a name that a service had once; the newest goes first."""
     return statement.where(Service.name == _KEY).order_by(Service.created_at.desc(), Service.id)
 
 
-_LIST = VIEW.order_by(*_OLDEST_FIRST)
-_LIST_ENGINES = _ENGINE_VIEW.order_by(*_OLDEST_FIRST)
-_FIND = (_living(VIEW), _deleted(VIEW))
-_FIND_ROUTES = (_living(_ROUTES), _deleted(_ROUTES))
+_LIST = VIEW.where(IS_LEFT).order_by(*_OLDEST_FIRST)
+_LIST_ENGINES = _ENGINE_VIEW.where(IS_LEFT).order_by(*_OLDEST_FIRST)
+_FIND = (_living(VIEW), _ending(VIEW))
+_FIND_DELETED = (_living(VIEW), _once(VIEW))
+_FIND_ROUTES = (_living(_ROUTES), _ending(_ROUTES))
 
 _READY = (
     select(
@@ -148,7 +154,7 @@ class Services:
         self._database = database
 
     async def list_all(self) -> Sequence[Row[Any]]:
-        """Return all services, the newest last."""
+        """Return all services of which something is left, the newest last."""
         return await reading(self._database, lambda connection: connection.execute(_LIST).all())
 
     async def list_page(self, listing: ListQuery) -> tuple[Sequence[Row[Any]], str | None]:
@@ -159,12 +165,17 @@ class Services:
         return rows[: listing.limit], listing.cursor(rows[listing.limit - 1])
 
     async def list_with_spec(self) -> Sequence[Row[Any]]:
-        """Return all services with `spec`, what the controller resolved."""
+        """Return the same with `spec`, what the controller resolved."""
         return await reading(self._database, lambda connection: connection.execute(_LIST_ENGINES).all())
 
     async def find(self, key: str) -> Row[Any] | None:
-        """Return one service; a deleted one too, until it is purged."""
+        """Return one service; a deleted one too: by id until it is purged, by name while something of it is left."""
         rows = await reading(self._database, lambda connection: found(connection, key))
+        return rows[0] if rows else None
+
+    async def find_deletable(self, key: str) -> Row[Any] | None:
+        """Return one service, also by a name that it had until it was deleted: a deletion can be asked for again."""
+        rows = await reading(self._database, lambda connection: found(connection, key, _FIND_DELETED))
         return rows[0] if rows else None
 
     async def find_routes(self, key: str) -> Sequence[Row[Any]]:

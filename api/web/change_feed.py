@@ -28,6 +28,7 @@ class ChangeFeed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._recent: Recent[Change] = Recent()
+        self._beginning = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self.bell = Bell()
         """Rung when anything has changed, and when the feed is closed."""
@@ -43,9 +44,9 @@ class ChangeFeed:
 
         Raises `UnavailableError` if the database does not answer then.
         """
-        if self._reading is None:
-            now = await reading(self._database, read_position)
+        async with self._beginning:
             if self._reading is None:
+                now = await reading(self._database, read_position)
                 self._recent.begin(now.seq)
                 self._reading = asyncio.create_task(self._read_on())
         return self.position

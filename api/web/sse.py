@@ -14,6 +14,8 @@ HEARTBEAT = b": \n\n"
 """Says nothing: a connection that carries it is there."""
 LONGEST_LINE = 256 * 1024
 """Bytes of a line that an engine streams."""
+MOST_LINES = 500_000
+"""That an engine streams: more than `LARGEST_STREAM` holds of vLLM's. Each costs the event loop time, be it empty."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep or gather what is streamed."""
 
@@ -36,10 +38,13 @@ def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> 
 
 
 async def read_data(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the data of a stream's events line by line, as it comes; raises `AskingError` at a line without end."""
-    rest = b""
+    """Yield the data of a stream's events line by line, as it comes; raises `AskingError` at long or many lines."""
+    rest, left = b"", MOST_LINES
     async for received in stream:
         *lines, rest = (rest + received).split(b"\n")
+        left -= len(lines)
+        if left < 0:
+            raise AskingError(f"its answer has more than {MOST_LINES:,} lines")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line.removeprefix(b"data:")

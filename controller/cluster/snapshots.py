@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ WITHOUT_ACCOUNTING = 600.0
 """Seconds until a site that has no accounting is asked again whether it has."""
 
 
+HIDDEN_AGAIN = 600.0
+"""Seconds until a site that hides the addresses of its nodes (PrivateData) is asked for them again."""
+
+log = logging.getLogger(__name__)
+
+
 class SnapshotTaker:
     """Takes snapshots, one at a time, and keeps the latest and the latest failure.
 
@@ -38,6 +45,7 @@ class SnapshotTaker:
         self._clock = clock
         self._accounting = _Accounting()
         self._addresses: Mapping[str, str] = {}
+        self._addresses_again_at = float("-inf")
         self._placed: frozenset[tuple[int, str]] | None = None
         self._sorted_out: tuple[Snapshot, Mapping[str, Sequence[Token]]] | None = None
         self.latest: Snapshot | None = None
@@ -55,7 +63,7 @@ class SnapshotTaker:
         try:
             listing = await self._scheduler.list_jobs()
         except UnreadableError as error:
-            self.failure = self._failed(self.failure, error)
+            self.failure = _failed(self.failure, error, began_at)
             raise
         self.failure = None
         vanished = find_vanished(listing, tracked)
@@ -88,7 +96,7 @@ class SnapshotTaker:
         try:
             answers = await self._scheduler.ended_jobs({each.job_id for each in due})
         except UnreadableError as error:
-            self.accounting_failure = self._failed(self.accounting_failure, error)
+            self.accounting_failure = _failed(self.accounting_failure, error, now)
             answers = {}
         else:
             self.accounting_failure = None
@@ -99,15 +107,25 @@ class SnapshotTaker:
         if self._placed is not None and placed <= self._placed:
             self._placed = placed
             return
+        now = self._clock.now()
+        if now < self._addresses_again_at:
+            return
         try:
             self._addresses = await self._scheduler.addresses()
-        except UnreadableError:
-            return  # the old ones stand; the next take tries again
+        except UnreadableError as error:
+            # the old ones stand; of nodes without one the name is taken
+            if error.reason == "PermissionDenied":
+                self._addresses_again_at = now + HIDDEN_AGAIN
+                log.warning(
+                    "the site hides its nodes' addresses: they are called by name", extra={"said": error.message}
+                )
+            return
         self._placed = placed
 
-    def _failed(self, before: ReadingFailure | None, error: UnreadableError) -> ReadingFailure:
-        since = before.since if before else self._clock.now()
-        return ReadingFailure(since=since, reason=error.reason, message=error.message)
+
+def _failed(before: ReadingFailure | None, error: UnreadableError, began_at: float) -> ReadingFailure:
+    """Return a failure, which lasts since the first reading that met it began: a command may try for long itself."""
+    return ReadingFailure(since=before.since if before else began_at, reason=error.reason, message=error.message)
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ class Watches:
         """`heard` is called with the token, and whether the connection has closed."""
         self._heard = heard
         self._most = most
+        self._waiting: dict[str, Way] = {}
+        """Doors for which there is no room; who has waited longest is first."""
         self._ways: dict[str, Way] = {}
         self._held: dict[str, ssl.SSLSocket] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
@@ -50,23 +52,21 @@ class Watches:
         self._turns: asyncio.Task[None] | None = None
 
     def watch(self, token: str, way: Way) -> None:
-        """Hold a connection to an attempt's door from now on, if there are not too many; nothing happens if it is."""
-        if self._ways.get(token) == way:
+        """Hold a connection to an attempt's door from now on, or once there is room; nothing happens if it is."""
+        if way in (self._ways.get(token), self._waiting.get(token)):
             return
         self.forget(token)
-        if len(self._ways) >= self._most:
-            return
-        self._ways[token] = way
-        self._queue.add(token)
-        if self._turns is None:
-            self._turns = asyncio.create_task(self._take_turns())
+        self._waiting[token] = way
+        self._take_in()
 
     def forget(self, token: str) -> None:
-        """Let go of a door."""
+        """Let go of a door; another takes its place."""
+        self._waiting.pop(token, None)
         self._ways.pop(token, None)
         if token in self._opening:
             self._opening[token].cancel()
         self._drop(token)
+        self._take_in()
 
     @property
     def held(self) -> int:
@@ -76,11 +76,21 @@ class Watches:
     async def close(self) -> None:
         """Let go of all."""
         tasks = [*self._opening.values(), *([self._turns] if self._turns is not None else [])]
+        self._waiting.clear()
         for token in list(self._ways):
             self.forget(token)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take_in(self) -> None:
+        """Have doors opened for which there is room."""
+        while self._waiting and len(self._ways) < self._most:
+            token = next(iter(self._waiting))
+            self._ways[token] = self._waiting.pop(token)
+            self._queue.add(token)
+            if self._turns is None:
+                self._turns = asyncio.create_task(self._take_turns())
 
     async def _take_turns(self) -> None:
         while (token := await self._queue.get()) is not None:

@@ -28,7 +28,9 @@ class Attempt:
     gpus: int = 0
     """That its job asks for."""
     failures: int = 0
-    """Failures in a row of this replica before this attempt."""
+    """Failures in a row of this replica before this attempt: the more, the longer it waited."""
+    faults: int = 0
+    """Those of them that speak against what was launched: too many, and it is given up."""
     intent_at: float
     job_id: int | None = None
     submitted_at: float | None = None
@@ -54,6 +56,7 @@ class Attempt:
     outcome: str | None = None
     """Why it was closed: one CamelCase word."""
     message: str = ""
+    """Why it was closed, for people. Of an open one: what sbatch said, if that leaves open whether there is a job."""
     exit_code: int | None = None
     gone_at: float | None = None
     """Closed, and nothing of it is left on the cluster nor can come."""
@@ -89,6 +92,9 @@ class Sent:
     """Taken from the snapshots' counter when sbatch returned."""
     job_id: int | None = None
     message: str = ""
+    """What sbatch said."""
+    is_refusal: bool = False
+    """Whether that is a no in the site's own words: once looking has proved that no job came, it counts as refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

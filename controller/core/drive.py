@@ -8,7 +8,7 @@ from api.contract.job.token import Token
 from controller.core.attempt import Attempt
 from controller.core.closings import closing
 from controller.core.fold import close
-from controller.core.openings import Hold, Opening, Waits, failures_before, hold, opening
+from controller.core.openings import Hold, Opening, Waits, before, hold, opening
 from controller.core.plan import Submit
 from controller.core.situation import Replica, Situation
 
@@ -69,6 +69,7 @@ def drive(situation: Situation) -> Driven:
 
 def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> Attempt:
     desired = situation.desired
+    behind = before(replica, wanted.lane, situation)
     incarnation = replica.newest.incarnation + 1 if replica.newest is not None else 1
     return Attempt(
         token=str(Token(desired.installation, desired.service_id, replica.number, incarnation)),
@@ -81,6 +82,7 @@ def _next_attempt(replica: Replica, wanted: Opening, situation: Situation) -> At
         generation=desired.generation,
         digest=desired.digest,
         gpus=situation.gpus_needed,
-        failures=failures_before(replica, wanted.lane, situation),
+        failures=behind.failures,
+        faults=behind.faults,
         intent_at=situation.now,
     )

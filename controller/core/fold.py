@@ -77,12 +77,21 @@ def _absent(
         revoke = not is_listed and evidence.missed_for(attempt, seen) >= patience
         return Folded(attempt=attempt, actions=(Revoke(token=attempt.token),) if revoke else ())
     if isinstance(files.claim, Revoked):
-        return Folded(attempt=close(attempt, now, Outcome.NEVER_STARTED, "Its job never came, or left before it ran."))
+        return Folded(attempt=_never_started(attempt, seen, now))
     if not evidence.is_over(attempt, None, files, seen, limits):
         return Folded(attempt=_as_heard(attempt, seen, now))
     job_id = files.claim.job_id if isinstance(files.claim, Held) else attempt.job_id or ""
     message = f"The job {job_id} left the cluster without a trace."
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
+
+
+def _never_started(attempt: Attempt, seen: Observed, now: float) -> Attempt:
+    """Close an attempt that no job can claim any more. What sbatch said is why, where it said anything."""
+    sent = seen.sent.get(attempt.token)
+    if sent is not None and sent.is_refusal:
+        return close(attempt, now, Outcome.SUBMIT_REJECTED, sent.message)
+    said = f" {attempt.message}" if attempt.message else ""
+    return close(attempt, now, Outcome.NEVER_STARTED, f"Its job never came, or left before it ran.{said}")
 
 
 def not_ahead(attempt: Attempt, now: float) -> Attempt:
@@ -93,7 +102,7 @@ def not_ahead(attempt: Attempt, now: float) -> Attempt:
 
 
 def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
-    """Take in what sbatch answered in this term. Unknown changes nothing: it is settled by looking."""
+    """Take in what sbatch answered in this term. Unknown changes nothing but its words: it is settled by looking."""
     sent = seen.sent.get(attempt.token)
     if sent is None:
         return attempt
@@ -103,7 +112,7 @@ def _sent(attempt: Attempt, seen: Observed, now: float) -> Attempt:
         return close(attempt, now, Outcome.SUBMIT_DEFERRED, sent.message)
     if sent.outcome is SendOutcome.ACCEPTED and attempt.job_id is None:
         return replace(attempt, job_id=sent.job_id, submitted_at=now)
-    return attempt
+    return replace(attempt, message=sent.message) if sent.message and attempt.job_id is None else attempt
 
 
 def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
@@ -111,7 +120,7 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     files = seen.files.get(attempt.token, JobFiles())
     attempt = _of_this_job(attempt, job)
     has_begun = evidence.has_begun(attempt, files, seen)
-    attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now)
+    attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now, message="")
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
@@ -149,7 +158,7 @@ def _ended(
     if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
         # A probe that fails wakes us sooner.
         return Folded(attempt=_as_heard(missed, seen, now), look_again_at=now + limits.absence_grace)
-    return Folded(attempt=close(attempt, now, *of_job(job, files.exit, ends_by_itself=ends_by_itself)))
+    return Folded(attempt=close(attempt, now, *of_job(job, files, ends_by_itself=ends_by_itself)))
 
 
 def _as_heard(attempt: Attempt, seen: Observed, now: float) -> Attempt:

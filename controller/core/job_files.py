@@ -57,6 +57,10 @@ class JobFiles:
     detail: str = ""
     """What there is to say of that step: how far the engine's start is, in its own words, or what is waited for."""
     port: int | None = None
+    network_refusal: str = ""
+    """Why its node gives it no network of its own; empty: it does, or was not asked for one."""
     exit: JobExit | None = None
+    last_words: str = ""
+    """The end of its standard error, read once its job has ended without an exit record."""
     quiet_for: float | None = None
     """Seconds for which this controller has seen no new sign of life of the wrapper; `None`: it gives none."""

@@ -34,6 +34,17 @@ class JobEnd(StrEnum):
     OUT_OF_MEMORY = "out of memory"
 
 
+class Bar(StrEnum):
+    """Why a queued job never starts as things are."""
+
+    OVER_LIMIT = "OverLimit"
+    """It asks for more, or less, than one job may."""
+    NOT_PERMITTED = "NotPermitted"
+    """Whose it is may not run there."""
+    UNSATISFIABLE = "Unsatisfiable"
+    """What it asks for is not there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One Slurm job under one of our tokens, as squeue or sacct shows it."""
@@ -49,6 +60,8 @@ class Job:
     """Why it is pending, or why it ended, in the cluster's words, for people."""
     advice: str = ""
     """What to do about a job that does not run."""
+    bar: Bar | None = None
+    """Why it never starts by itself; `None`: it may."""
     is_kept_back: bool = False
     """Whether it waits for another job to end."""
     node: str | None = None

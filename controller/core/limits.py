@@ -25,8 +25,8 @@ class Limits:
     """An attempt that was ready this long clears the count of failures."""
     cancel_again: float = 10.0
     """How long a cancelled job may take before it is cancelled again."""
-    silence: float = 20.0
-    """How long readings may fail before services say so."""
+    silence: float = 10.0
+    """How long readings may fail before services say so, since the first began: squeue itself tries for 10 s."""
     soon: float = 0.2
     """How long to wait until what was sent or revoked is looked at. What was cancelled only the next reading shows."""
     glance: float = 1.0

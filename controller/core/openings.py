@@ -14,7 +14,7 @@ from api.contract.launch import LaunchSpec
 from controller.core import evidence
 from controller.core.attempt import Attempt
 from controller.core.quota import excess
-from controller.core.retries import failures_after, final_word, retry_at
+from controller.core.retries import InARow, after, final_word, retry_at
 from controller.core.situation import Replica, Situation
 
 
@@ -102,7 +102,7 @@ def backing_off(replica: Replica, opening: Opening, situation: Situation) -> Hol
     if last.closed_at > situation.now + evidence.CLOCKS_APART:
         # Another clock closed it in our future: how long ago that is nobody can tell.
         return None
-    until = retry_at(last, _failures(last, situation), situation.limits)
+    until = retry_at(last, _after(last, situation).failures, situation.limits)
     return Hold(waits=Waits.BACK_OFF, until=until) if situation.now < until else None
 
 
@@ -165,10 +165,10 @@ def hold(replica: Replica, wanted: Opening, situation: Situation) -> Hold | None
     return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
-def failures_before(replica: Replica, lane: Lane, situation: Situation) -> int:
-    """Return how many failures in a row stand behind the next attempt in a lane."""
+def before(replica: Replica, lane: Lane, situation: Situation) -> InARow:
+    """Return what failed in a row before the next attempt in a lane."""
     last = replica.newest_in(lane)
-    return _failures(last, situation) if last is not None else 0
+    return _after(last, situation) if last is not None else InARow()
 
 
 def _may_overlap(spec: LaunchSpec | None) -> bool:
@@ -176,6 +176,6 @@ def _may_overlap(spec: LaunchSpec | None) -> bool:
     return spec is not None and not spec.volumes and spec.update_strategy == "rolling"
 
 
-def _failures(last: Attempt, situation: Situation) -> int:
+def _after(last: Attempt, situation: Situation) -> InARow:
     """Count failures of what is wanted now; what was launched otherwise says nothing of it."""
-    return failures_after(last, situation.limits) if last.digest == situation.desired.digest else 0
+    return after(last, situation.limits) if last.digest == situation.desired.digest else InARow()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from api.contract.job.words import ExitReason
 from controller.core.attempt import Attempt
-from controller.core.job_files import JobExit
+from controller.core.job_files import JobExit, JobFiles
 from controller.core.jobs import Job, JobEnd
 
 
@@ -48,6 +49,12 @@ _BY_CLUSTER = {
     ),
 }
 
+CANCELLED_EARLY = (
+    "The job was cancelled on {node} before its script began: by hand, or by Slurm because the node's prolog failed "
+    "(`sinfo -R --nodes={node}` says so; then tell the site)."
+)
+"""So ends a job that may not be requeued where a prolog fails; nothing but the node's drain tells (measured)."""
+
 WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED, Outcome.QUOTA_EXCEEDED})
 """Ends that we brought about: people want something else now, have adopted something else, or set a ceiling."""
 
@@ -66,19 +73,48 @@ NOT_A_FAULT = WISHED | {
 """Ends that say nothing against what was launched: they alone never make a service count as failed."""
 
 
-def of_job(job: Job, told: JobExit | None, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
-    """Return outcome, message and exit code of a job that ended, by what the cluster and its wrapper say of it."""
+_NOT_EXECUTABLE = (126, 127)
+"""Exit codes of a shell for a command that can't be run, or that there is not (POSIX, 2.8.2)."""
+
+_MISTAKE: dict[str, re.Pattern[str]] = {
+    ExitReason.ENGINE_EXITED: re.compile(
+        # Apptainer and shells: there is no such command
+        "executable file not found|command not found"
+        # huggingface_hub, transformers and vLLM: there is no such model, or not for this token
+        "|Repo id must be|Repository Not Found|RepositoryNotFoundError|GatedRepoError|404 Client Error"
+        "|is not a valid model identifier|Invalid repository ID or local directory"
+        # argparse: there is no such option
+        "|error: (unrecognized arguments|argument |the following arguments are required)"
+    ),
+    ExitReason.IMAGE_FAILED: re.compile("No such file or directory|manifest unknown|unauthorized"),
+}
+"""What the message of such an end says of a mistake that trying again does not mend."""
+
+
+def of_job(job: Job, files: JobFiles, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
+    """Return outcome, message and exit code of a job that ended, by what the cluster and the job itself say of it."""
+    if job.end is JobEnd.CANCELLED and job.node is not None and files.claim is None:
+        return Outcome.CANCELLED, _in_full(CANCELLED_EARLY.format(node=job.node), job, files), job.exit_code
     if job.end in _BY_CLUSTER:
         outcome, message = _BY_CLUSTER[job.end]
-        return outcome, message, told.code if told else job.exit_code
-    if told is not None:
-        return of_exit(told, ends_by_itself=ends_by_itself)
+        return outcome, _in_full(message, job, files), files.exit.code if files.exit else job.exit_code
+    if files.exit is not None:
+        return of_exit(files.exit, ends_by_itself=ends_by_itself)
     if job.end is JobEnd.COMPLETED and ends_by_itself:
         return Outcome.COMPLETED, "The job completed.", job.exit_code
     if job.end is JobEnd.COMPLETED:
-        return Outcome.EXITED, "The job ended without leaving a record of why.", job.exit_code
-    how = f"signal {job.signal}" if job.signal else f"exit code {job.exit_code}"
-    return Outcome.FAILED, f"The job ended as {job.state} with {how}. Its logs may say why.", job.exit_code
+        message = "The job ended without leaving a record of why."
+        return Outcome.EXITED, _in_full(message, job, files), job.exit_code
+    code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
+    how = f" with signal {job.signal}" if job.signal else code
+    return Outcome.FAILED, _in_full(f"The job ended as {job.state}{how}.", job, files), job.exit_code
+
+
+def _in_full(message: str, job: Job, files: JobFiles) -> str:
+    """Add what Slurm gives as the reason of an end, what it means, and what the job said at last."""
+    reason = f" Slurm says: {job.reason}." if job.reason not in ("", "NonZeroExitCode") else ""
+    words = f" Its last words:\n{files.last_words}" if files.last_words and files.exit is None else ""
+    return f"{message}{reason} {job.advice}".rstrip() + words
 
 
 def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
@@ -93,3 +129,13 @@ def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
 def is_fault(attempt: Attempt) -> bool:
     """Whether this attempt's end speaks against what was launched."""
     return attempt.outcome is not None and attempt.outcome not in NOT_A_FAULT
+
+
+def is_mistake(attempt: Attempt) -> bool:
+    """Whether its end tells of what trying again does not mend: no such image, command, model, option or Python."""
+    if attempt.outcome == ExitReason.PYTHON_MISSING:
+        return True
+    if attempt.outcome == ExitReason.ENGINE_EXITED and attempt.exit_code in _NOT_EXECUTABLE:
+        return True
+    pattern = _MISTAKE.get(attempt.outcome or "")
+    return pattern is not None and pattern.search(attempt.message) is not None

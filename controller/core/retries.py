@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 from api.contract.job.words import ExitReason
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.limits import Limits
-from controller.core.outcomes import WISHED, Outcome, is_fault
+from controller.core.outcomes import WISHED, Outcome, is_fault, is_mistake
+
+TRIES_OF_A_MISTAKE = 2
+"""How often what trying again does not mend is tried: the second time is for another node, or a file that was late."""
 
 
-def failures_after(last: Attempt, limits: Limits) -> int:
-    """Return how many failures in a row stand behind a replica whose newest attempt is `last`, closed."""
+@dataclass(frozen=True, slots=True)
+class InARow:
+    """What failed in a row."""
+
+    failures: int = 0
+    """All that ended too soon, whatever ended it: they make the next attempt wait."""
+    faults: int = 0
+    """Those that speak against what was launched: they alone count towards giving up."""
+
+
+def after(last: Attempt, limits: Limits) -> InARow:
+    """Return what stands behind a replica whose newest attempt is `last`, closed."""
     if last.outcome in WISHED or last.closed_at is None:
-        return 0
-    before = 0 if _was_steady(last, limits) else last.failures
+        return InARow()
+    before = InARow() if _was_steady(last, limits) else InARow(last.failures, last.faults)
+    if is_fault(last):
+        return InARow(before.failures + 1, before.faults + 1)
     began = last.started_at if last.started_at is not None else last.closed_at
-    if is_fault(last) or last.closed_at - began < limits.quick_end:
-        return before + 1
-    return 0
+    is_quick = last.closed_at - began < limits.quick_end
+    return InARow(before.failures + 1, before.faults) if is_quick else InARow()
 
 
 def retry_at(last: Attempt, failures: int, limits: Limits) -> float:
@@ -47,8 +62,12 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
     if last.outcome == ExitReason.VOLUME_IN_USE:
         return f"It may not start: {last.message}"
     never_ready = last.ready_at is None or desired.spec.kind == "job"
-    if is_fault(last) and never_ready and failures_after(last, limits) >= desired.spec.max_failures:
-        return f"It failed {failures_after(last, limits)} times in a row. The last time: {last.outcome}: {last.message}"
+    faults = after(last, limits).faults
+    most = desired.spec.max_failures
+    tries = min(most, TRIES_OF_A_MISTAKE) if is_mistake(last) else most
+    if is_fault(last) and never_ready and faults >= tries:
+        often = f"{faults} times in a row. The last time: " if faults > 1 else ""
+        return f"It failed {often}{last.outcome}: {last.message}"
     return None
 
 

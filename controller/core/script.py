@@ -44,6 +44,7 @@ def parameters(
         volumes=tuple(_mount(volume, attempt, site) for volume in spec.volumes),
         files=spec.files,
         nv=spec.resources.gpu > 0,
+        network=spec.network,
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,
         secret_variable=spec.secret_variable,

@@ -30,12 +30,19 @@ ON_LOOPBACK = (
 )
 
 
+ON_HOST_NETWORK = (
+    "Its recipe asks for a network of its own, which {node} does not give it: {why}. So its engine has the node's, and "
+    "if it listens on a port of loopback, all users of the node reach it there. See: ai-factory doctor."
+)
+
+
 def status(situation: Situation, standings: Sequence[Standing]) -> Status:
     """Return the status of a service after this pass; conditions keep their time while their truth stays."""
     desired, seen, target = situation.desired, situation.seen, situation.target
     ready = situation.ready_replicas
     drafts: list[Draft] = [
-        _accepted(desired),
+        _accepted(situation),
+        _startable(situation),
         _observed(situation),
         _ready(desired, target, ready),
         _available(desired, ready),
@@ -55,19 +62,33 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
     """Tell what changed, in the past tense, from the records before and after."""
     known = {a.token: a for a in before}
     told = [event for attempt in after for event in _attempt_events(known.get(attempt.token), attempt)]
-    for kind in ("Accepted", "Progressing", "Observed"):
-        event = _condition_event(_find(old, kind), _find(new, kind))
+    for condition in new.conditions:
+        event = _condition_event(_find(old, condition.type), condition)
         if event is not None:
             told.append(event)
     return tuple(told)
 
 
-def _accepted(desired: Desired) -> Draft:
+def _accepted(situation: Situation) -> Draft:
+    desired, files = situation.desired, situation.seen.files
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
     if desired.spec is not None and desired.spec.is_on_loopback:
         return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
+    for attempt in situation.attempts:
+        if attempt.token in files and files[attempt.token].network_refusal:
+            message = ON_HOST_NETWORK.format(node=attempt.node, why=files[attempt.token].network_refusal)
+            return "Accepted", Truth.TRUE, "ValidOnHostNetwork", message
     return "Accepted", Truth.TRUE, "Valid", ""
+
+
+def _startable(situation: Situation) -> Draft:
+    """Say whether a job of it can never start as things are, so that waiting for it is in vain."""
+    queued = [a for a in situation.attempts if a.open and a.started_at is None and a.replica < situation.target]
+    barred = next((job for a in queued if (job := _pending(a, situation.seen)) and job.bar is not None), None)
+    if barred is None or barred.bar is None:
+        return "Startable", Truth.TRUE, "NothingAgainst", ""
+    return "Startable", Truth.FALSE, barred.bar, _why_queued(barred)
 
 
 def _observed(situation: Situation) -> Draft:
@@ -129,8 +150,8 @@ def _progressing(situation: Situation, standings: Sequence[Standing]) -> Draft:
         return "Progressing", Truth.FALSE, Progress.COMPLETED, "It completed."
     failed = next((word for word in given_up if word != Outcome.COMPLETED), None)
     if failed is not None:
-        remedy = "Change the service to have it tried again."
-        return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed} {remedy}"
+        remedy = "To have it tried again: ai-factory services restart, or change the service."
+        return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed.rstrip('.')}. {remedy}"
     if situation.ready_replicas + len(given_up) >= situation.target:
         return "Progressing", Truth.FALSE, Progress.AS_WANTED, ""
     waiting = [s for s in standings if s.given_up is None and not s.replica.is_ready]
@@ -142,6 +163,8 @@ def _progressing(situation: Situation, standings: Sequence[Standing]) -> Draft:
 class Rank(IntEnum):
     """How far a replica is on its way to be ready."""
 
+    BARRED = -1
+    """Its job never starts as things are."""
     HELD = 0
     """Nothing of it is there."""
     ENDING = 1
@@ -200,30 +223,45 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
 
 
 def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
-    jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
-    return next((j for j in jobs if j.job_id == attempt.job_id and j.phase is JobPhase.SUSPENDED), None)
+    suspended = (j for j in _jobs(attempt, seen) if j.phase is JobPhase.SUSPENDED)
+    return next((j for j in suspended if j.job_id == attempt.job_id), None)
 
 
 def _between(attempt: Attempt) -> Stage:
     if attempt.gone_at is None:
         message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
         return Stage(Rank.ENDING, Progress.SUBMITTING, message)
-    fault = f" {attempt.message}" if is_fault(attempt) or attempt.outcome == Outcome.SUBMIT_DEFERRED else ""
-    return Stage(Rank.ENDING, Progress.BACK_OFF, f"It will be tried again after {attempt.outcome}.{fault}")
+    message = f"It will be tried again after {attempt.outcome}. {attempt.message}".rstrip()
+    return Stage(Rank.ENDING, Progress.BACK_OFF, message)
 
 
 def _queued(attempt: Attempt, seen: Observed) -> Stage:
-    jobs = seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
-    job = next((j for j in jobs if j.phase is JobPhase.PENDING), None)
+    job = _pending(attempt, seen)
     if job is None:
         if attempt.job_id is None:
-            return Stage(Rank.HELD, Progress.SUBMITTING, "It is being submitted.")
+            open_ = f" Whether Slurm has its job is not known yet: {attempt.message}" if attempt.message else ""
+            return Stage(Rank.HELD, Progress.SUBMITTING, f"It is being submitted.{open_}")
         return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {attempt.job_id} is queued.")
-    if job.is_kept_back and len(jobs) == 1:  # an earlier job of its name, for which it waits too, is listed
+    if (
+        job.is_kept_back and len(_jobs(attempt, seen)) == 1
+    ):  # an earlier job of its name, for which it waits too, is listed
         message = f"The job {job.job_id} waits for another one, which makes its image."
         return Stage(Rank.QUEUED, Progress.BUILDING_IMAGE, message)
+    return Stage(Rank.QUEUED if job.bar is None else Rank.BARRED, Progress.QUEUED, _why_queued(job))
+
+
+def _why_queued(job: Job) -> str:
     reason = f" ({job.reason})" if job.reason else ""
-    return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {job.job_id} is queued{reason}. {job.advice}".rstrip())
+    is_barred = " and can't start as things are" if job.bar is not None else ""
+    return f"The job {job.job_id} is queued{is_barred}{reason}. {job.advice}".rstrip()
+
+
+def _pending(attempt: Attempt, seen: Observed) -> Job | None:
+    return next((j for j in _jobs(attempt, seen) if j.phase is JobPhase.PENDING), None)
+
+
+def _jobs(attempt: Attempt, seen: Observed) -> tuple[Job, ...]:
+    return seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
 
 
 def _condition(draft: Draft, before: Condition | None, generation: int, now: float) -> Condition:
@@ -242,6 +280,8 @@ def _attempt_events(old: Attempt | None, new: Attempt) -> list[Event]:
     name = f"Replica {new.replica}"
     if old is None:
         told.append(Event(reason="Submitting", message=f"{name}: attempt {new.incarnation} was opened."))
+    if new.open and new.message and (old is None or old.message != new.message):
+        told.append(Event(reason="SubmitUnknown", message=f"{name}: {new.message}", warning=True))
     if new.job_id is not None and (old is None or old.job_id != new.job_id):
         told.append(Event(reason="Submitted", message=f"{name}: it is job {new.job_id}."))
     if new.started_at is not None and (old is None or old.started_at is None):
@@ -266,9 +306,9 @@ _WARNINGS = (Progress.FAILED, Progress.QUOTA_EXCEEDED)
 _TOLD = (*_WARNINGS, Progress.COMPLETED, Progress.STOPPED)
 
 
-def _condition_event(old: Condition | None, new: Condition | None) -> Event | None:
+def _condition_event(old: Condition | None, new: Condition) -> Event | None:
     """Tell of refusals, of giving up and of silence; what attempts tell themselves is not told twice."""
-    if new is None or (old is not None and (old.status, old.reason) == (new.status, new.reason)):
+    if old is not None and (old.status, old.reason) == (new.status, new.reason):
         return None
     if new.type == "Observed" and new.reason != "NotYet":
         if new.status is Truth.TRUE and (old is None or old.reason == "NotYet"):
@@ -276,7 +316,7 @@ def _condition_event(old: Condition | None, new: Condition | None) -> Event | No
         return Event(
             reason=new.reason, message=new.message or "The cluster answers.", warning=new.status is not Truth.TRUE
         )
-    if new.type == "Accepted" and new.status is Truth.FALSE:
+    if new.type in ("Accepted", "Startable") and new.status is Truth.FALSE:
         return Event(reason=new.reason, message=new.message, warning=True)
     if new.type == "Progressing" and new.reason in _TOLD:
         return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)

@@ -39,10 +39,12 @@ def make_mark(word: str) -> str:
 def list_command(mark: str) -> tuple[str, ...]:
     """Return the one listing of this user's jobs in every state that squeue still holds.
 
-    `--all` shows jobs in hidden partitions too; `--local` keeps other clusters of a federation out.
+    `--all` shows jobs in hidden partitions too; `--local` keeps other clusters of a federation out. The header is
+    asked for, here as in the other listings: squeue writes it once slurmctld has answered, so it tells a listing
+    without jobs from no listing at all.
     """
     fields = "".join(field + mark for field in LIST_FIELDS)
-    return ("squeue", "--me", "--noheader", "--all", "--local", "--states=all", f"--format={fields}")
+    return ("squeue", "--me", "--all", "--local", "--states=all", f"--format={fields}")
 
 
 def accounting_command(job_ids: Collection[int], uid: int, mark: str) -> tuple[str, ...]:
@@ -53,7 +55,7 @@ def accounting_command(job_ids: Collection[int], uid: int, mark: str) -> tuple[s
     """
     ids = ",".join(str(job_id) for job_id in sorted(job_ids))
     return (
-        "sacct", "--noheader", "--parsable", "--allocations", "--local", f"--user={uid}", f"--jobs={ids}",
+        "sacct", "--parsable", "--allocations", "--local", f"--user={uid}", f"--jobs={ids}",
         f"--delimiter={mark}", f"--format={','.join(ACCOUNTING_FIELDS)}",
     )  # fmt: skip
 
@@ -61,7 +63,7 @@ def accounting_command(job_ids: Collection[int], uid: int, mark: str) -> tuple[s
 def address_command(mark: str) -> tuple[str, ...]:
     """Return the question for every node's address; a node shows once for each of its partitions."""
     fields = "".join(field + mark for field in ADDRESS_FIELDS)
-    return ("sinfo", "--noheader", "--all", "--local", "--Node", f"--format={fields}")
+    return ("sinfo", "--all", "--local", "--Node", f"--format={fields}")
 
 
 def cancel_command(token: str, job_id: int) -> tuple[str, ...]:

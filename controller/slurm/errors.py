@@ -26,6 +26,8 @@ class Trouble(StrEnum):
     """Slurm said not now; nothing was created."""
     PERMANENT = "permanent"
     """Slurm said no to what was asked."""
+    REFUSED = "refused"
+    """A plugin of the site said no in words of its own. That no job comes of it, looking has to settle."""
     UNKNOWN = "unknown"
 
 
@@ -150,12 +152,24 @@ _TABLE = (
         Trouble.RETRY_LATER, "ScriptUnreadable", "the batch script of this installation can't be read on this host",
     ),
     _Row(
+        "I/O error writing script/environment", Trouble.RETRY_LATER, "SlurmDiskFull",
+        "slurmctld can't write to its StateSaveLocation: is that disk full? The submission is tried again",
+    ),
+    _Row(
+        "cli_filter plugin terminated", Trouble.PERMANENT, "RefusedBySite",
+        "a submit filter of the site (cli_filter) refuses it: change what it names, or ask the site",
+    ),
+    _Row(
         "Access/permission denied|Requested operation not supported|Requested operation is presently disabled",
         Trouble.PERMANENT, "PermissionDenied", "ask the site whether this user may submit and cancel jobs",
     ),
+    _Row(
+        "Unspecified error", Trouble.REFUSED, "RefusedBySite",
+        "a submit filter of the site (job_submit) refuses it: change what it names, or ask the site",
+    ),
 )  # fmt: skip
 
-_REFUSALS = frozenset({Trouble.RETRY_LATER, Trouble.PERMANENT})
+_REFUSALS = frozenset({Trouble.RETRY_LATER, Trouble.PERMANENT, Trouble.REFUSED})
 """What only a command that ended by itself can report: one that was killed was trying again."""
 
 _GONE = re.compile("Invalid job id specified|already completing or completed|Job has already finished", re.IGNORECASE)
@@ -180,15 +194,14 @@ def diagnose(completed: Completed) -> Diagnosis:
 def reading_trouble(completed: Completed, *, empty: bool) -> Diagnosis | None:
     """Return what makes the answer of a reading command worthless, `None` if it can be used.
 
-    An exit code of 0 is not enough: a known failure on standard error counts all the same, and so does any error at
-    all if the answer is empty. (22.05's `squeue --json` ends so while slurmctld is down; its text form does not.)
+    Beside an answer and an exit code of 0, errors are noise: a configuration's odd line, partitions that the site
+    hides (PrivateData). Another exit code counts whatever was printed, since a header stands there before its rows:
+    only the 0 says that they are all there. Where no answer proves itself (`empty`), any error counts. (22.05's
+    `squeue --json` ends so while slurmctld is down; its text form does not.)
     """
-    if completed.exit_code == 0 and not _ERROR.search(completed.stderr):
+    if completed.exit_code == 0 and not (empty and _ERROR.search(completed.stderr)):
         return None
-    diagnosis = diagnose(completed)
-    if completed.exit_code == 0 and diagnosis.trouble is Trouble.UNKNOWN and not empty:
-        return None
-    return diagnosis
+    return diagnose(completed)
 
 
 def send_outcome(diagnosis: Diagnosis) -> SendOutcome:

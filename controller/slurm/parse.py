@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from controller.core.jobs import Job, JobPhase
 from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
 from controller.slurm.hostlist import first_host
-from controller.slurm.reasons import KEPT_BACK, advice
+from controller.slurm.reasons import KEPT_BACK, advice, meaning
 from controller.slurm.states import end_of, phase_of, state_word
 
 Record = tuple[str, ...]
@@ -26,13 +26,22 @@ class GarbledError(Exception):
 
 
 def records(text: str, mark: str, width: int) -> list[Record]:
-    """Split a text in which every field is followed by the mark, and every record by a newline.
+    """Split a listing in which every field is followed by the mark, and every record by a newline.
 
-    Raises GarbledError if a record is incomplete.
+    The first record is the listing's header, which proves that it is one, and is left out. Raises GarbledError if
+    there is none, or if a record is incomplete.
     """
+    header, *rows = _split(text, mark, width) or [()]
+    if not header or any(map(str.isdigit, header[0])):
+        msg = f"it begins without a header{f': {_excerpt(text)}' if text.strip() else ', and says nothing'}"
+        raise GarbledError(msg)
+    return rows
+
+
+def _split(text: str, mark: str, width: int) -> list[Record]:
     *fields, rest = text.split(mark)
     if rest.strip("\n") or len(fields) % width:
-        msg = f"the text ends in the middle of a record ({len(fields)} fields of {width} a record)"
+        msg = f"it ends in the middle of a record ({len(fields)} fields of {width} a record): {_excerpt(rest)}"
         raise GarbledError(msg)
     return [
         (fields[at].removeprefix("\n"), *fields[at + 1 : at + width])  # the newline is what ended the record before
@@ -63,6 +72,7 @@ def _listed(record: Record) -> Job:
         end=end_of(word),
         reason="" if reason == "None" else reason,
         advice=advice(phase, reason, job_id),
+        bar=meaning(reason).bar if phase is JobPhase.PENDING else None,
         is_kept_back=reason == KEPT_BACK,
         node=node,
         # of jobs without a node these are forecasts, or the times of an earlier run
@@ -123,6 +133,10 @@ def read_time(text: str) -> float | None:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+
+
+def _excerpt(text: str) -> str:
+    return repr(text.strip()[:80])
 
 
 def _number(text: str) -> int:

@@ -9,23 +9,29 @@ from pathlib import Path
 
 from controller.wrapper.process import Child
 from controller.wrapper.report import HealthVerdict
+from controller.wrapper.signals import Signals
 
 STARTING = 1.0
 """Seconds between two checks of an engine that is not well, unless its interval is shorter."""
 
 READ = 64 * 1024
+"""Bytes that are kept of what a check writes, the last ones: as many as a pipe holds."""
 SAID = 400
 """Characters of what a failed check has written that are told on, the last ones."""
 
 
 class HealthCheck:
-    """One command, never run twice at a time. It looks at nothing but its exit code, and is killed when it hangs."""
+    """One command, never run twice at a time. It looks at nothing but its exit code, and is killed when it hangs.
+
+    What it writes is read as it comes, and is in no file.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
         folder: Path,
+        signals: Signals,
         *,
         interval: float,
         timeout: float,
@@ -34,7 +40,9 @@ class HealthCheck:
         self._command = command
         self._environment = environment
         self._folder = folder
-        self._output = folder / "check.log"
+        self._signals = signals
+        self._output = -1
+        self._written = b""
         self._interval = interval
         self._timeout = timeout
         self._redact = redact
@@ -65,16 +73,35 @@ class HealthCheck:
         if self._running is not None:
             self._running.cut()
             self._running = None
+            self._signals.readers.pop(self._output, None)
+            os.close(self._output)
 
     def _start(self) -> None:
         try:
-            output = os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            read, write = os.pipe()
             try:
-                self._running = Child(self._command, self._environment, self._folder, output)
+                self._running = Child(self._command, self._environment, self._folder, write)
+            except OSError:
+                os.close(read)
+                raise
             finally:
-                os.close(output)
+                os.close(write)
         except OSError as error:
             self._judge(f"cannot be started: {error.strerror or error}")
+            return
+        os.set_blocking(read, False)
+        self._output, self._written = read, b""
+        self._signals.readers[read] = self._read
+
+    def _read(self) -> None:
+        """Take what it has written, so that it need not wait."""
+        try:
+            text = os.read(self._output, READ)
+        except BlockingIOError:
+            return
+        self._written = (self._written + text)[-READ:]
+        if not text:
+            self._signals.readers.pop(self._output, None)
 
     def _judge(self, trouble: str) -> None:
         self.close()
@@ -84,9 +111,5 @@ class HealthCheck:
         self._due = time.monotonic() + (min(self._interval, STARTING) if trouble else self._interval)
 
     def _said(self) -> str:
-        try:
-            with self._output.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - READ))
-                return self._redact(file.read(READ).decode("utf-8", errors="replace")).strip()[-SAID:]
-        except OSError:
-            return ""
+        self._read()
+        return self._redact(self._written.decode("utf-8", errors="replace")).strip()[-SAID:]

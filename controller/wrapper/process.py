@@ -129,7 +129,7 @@ def _guard() -> tuple[int, int, int]:
         if told := os.read(watched, 32):
             os.read(watched, 1)
             child = int(told)
-            doomed = {child, *descendants(child)}
+            doomed = {child, *descendants(child), *_session(child)}
             _kill_group(child)
             for pid in doomed:
                 _kill(pid)
@@ -202,8 +202,19 @@ def descendants(ancestor: int) -> set[int]:
 
 def parent(pid: int) -> int | None:
     """Return the parent of a process; `None`: it has gone."""
+    return _figure(pid, 1)
+
+
+def _session(leader: int) -> set[int]:
+    """Return all processes of a session: whose parents have ended before us are no descendants any more."""
+    pids = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208
+    return {pid for pid in pids if _figure(pid, 3) == leader}
+
+
+def _figure(pid: int, index: int) -> int | None:
+    """Return a number of a process's `stat`, counted from its state (proc(5)); `None`: it has gone."""
     try:
         stat = Path("/proc", str(pid), "stat").read_text(encoding="utf-8", errors="replace")
-        return int(stat.rpartition(")")[2].split()[1])
+        return int(stat.rpartition(")")[2].split()[index])
     except (OSError, ValueError, IndexError):
         return None

@@ -66,6 +66,8 @@ class Report:
         """Under which of the installation's keys its door was made; `ai-factory adopt` reads it back."""
         self.image: str | None = None
         """The key of its image in the cache; empty: it uses none of those."""
+        self.network_refusal: str | None = None
+        """Why its node gives it no network of its own, where it is to have one."""
         self._detail = ""
         self._health: HealthVerdict | None = None
         self._written: tuple[Step | None, int | None, str, HealthVerdict | None] | None = None
@@ -125,6 +127,8 @@ class Report:
             content["door"] = self.door
         if self.image is not None:
             content["image"] = self.image
+        if self.network_refusal is not None:
+            content["network_refusal"] = self.network_refusal
         if self._health is not None:
             told = {"ok": self._health.ok, "failures": self._health.failures, "message": clean(self._health.message)}
             content["health"] = told

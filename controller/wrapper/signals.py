@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -23,6 +24,8 @@ class Signals:
         """USR1 came: the time limit is near."""
         self.before_waiting: Callable[[], None] = lambda: None
         """Done whenever the job has nothing else to do for a while, which is every few seconds."""
+        self.readers: dict[int, Callable[[], None]] = {}
+        """By descriptor: what is done while we wait, whenever there is something to read."""
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(write, False)
@@ -35,8 +38,16 @@ class Signals:
     def wait(self, seconds: float) -> None:
         """Pause until something happens, or the time is up."""
         self.before_waiting()
-        if select.select([self._wake], [], [], max(0.0, seconds))[0]:
-            os.read(self._wake, 4096)
+        deadline = time.monotonic() + seconds
+        while True:
+            ready, _, _ = select.select([self._wake, *self.readers], [], [], max(0.0, deadline - time.monotonic()))
+            if self._wake in ready:
+                os.read(self._wake, 4096)
+                return
+            if not ready:
+                return
+            for file in ready:
+                self.readers[file]()
 
     def check(self) -> None:
         """Raise `StoppedError` if we were told to stop."""

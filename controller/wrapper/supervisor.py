@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from api.contract.job import network
 from api.contract.job.folder import RECIPE_FILES
 from api.contract.job.parameters import Parameters
-from api.contract.job.words import ExitReason, Step
+from api.contract.job.words import ExitReason, Network, Step
 from controller.wrapper import ports
 from controller.wrapper.address import EngineAddress, asks_for
 from controller.wrapper.check import HealthCheck
@@ -107,6 +108,8 @@ class Supervisor:
     def _try_addresses(self, image: Path | None, files: Path, lost: Lost) -> Ending:
         tried: set[int] = set()
         with self._premises() as premises:
+            if self._parameters.network is Network.PRIVATE:
+                self._report.network_refusal = network.leave()
             while len(tried) < PORT_TRIES:
                 address = self._address(premises, tried)
                 ending = self._run_engine(image, files, address, premises, lost)
@@ -189,6 +192,7 @@ class Supervisor:
             place.arguments(asked.command),
             place.environment(),
             place.folder,
+            self._signals,
             interval=asked.interval,
             timeout=asked.timeout,
             redact=self._redact,

@@ -103,7 +103,7 @@ async def test_the_declaration_is_what_was_declared(anywhere: World) -> None:
     shown = (await world.get(f"{SERVICES}/{service}/declaration")).json()
     assert (shown["replicas"], shown["desired_state"], shown["config"]) == (2, "stopped", {"environment": {"X": None}})
     await world.delete(f"{SERVICES}/mine")
-    assert (await world.get(f"{SERVICES}/mine/declaration")).json()["deleted_at"]
+    assert (await world.get(f"{SERVICES}/{service}/declaration")).json()["deleted_at"]
     assert (await world.get(f"{SERVICES}/nobody/declaration")).status_code == 404
 
 
@@ -194,7 +194,7 @@ async def test_cancelled_and_started_again(anywhere: World) -> None:
     started = (await world.patch(path, {"desired_state": "running"})).json()
     assert (started["status"], started["generation"]) == ("pending", 3)
     await world.delete(path)
-    assert (await world.post(f"{path}/status", {"status": "cancelled"})).status_code == 200
+    assert (await world.post(f"{SERVICES}/{service}/status", {"status": "cancelled"})).status_code == 200
 
 
 async def test_another_word_than_cancelled(world: World) -> None:

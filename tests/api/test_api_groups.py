@@ -26,9 +26,9 @@ async def test_a_service_of_several_replicas_is_a_group(anywhere: World) -> None
     world = anywhere
     await world.create(name="alone")
     service = await world.create(name="many", config={"replicas": 3})
-    await world.attempt(service, 0, 1, closed_at=1.0, outcome="Failed", job_id=6)
-    await world.attempt(service, 0, 2, job_id=7, started_at=1.0, ready_at=2.0, port=8000, node="n1")
-    await world.attempt(service, 1, 1, job_id=8, started_at=1.0)
+    await world.attempt(service, 0, 1, closed_at=1.0, gone_at=1.0, outcome="Failed", job_id=6)
+    first = await world.attempt(service, 0, 2, job_id=7, started_at=1.0, ready_at=2.0, port=8000, node="n1")
+    jobs = [first, await world.attempt(service, 1, 1, job_id=8, started_at=1.0)]
     groups = (await world.get(GROUPS)).json()
     assert [group["name"] for group in groups] == ["many"]
     group = (await world.get(f"{GROUPS}/many")).json()
@@ -67,7 +67,11 @@ async def test_a_service_of_several_replicas_is_a_group(anywhere: World) -> None
     assert (await world.get(f"{SERVICES}/many/status")).json() == {"status": "cancelled"}
     again = (await world.delete(f"{GROUPS}/{service}")).json()
     assert (again["success"], again["jobs_cancelled"]) == (True, [])
+    assert [group["status"] for group in (await world.get(GROUPS)).json()] == ["cancelled"]
+    for token in jobs:
+        await world.end(token)
     assert (await world.get(GROUPS)).json() == []
+    assert (await world.get(f"{GROUPS}/{service}")).json()["status"] == "cancelled"
 
 
 def job(service: str, number: int, job_id: str | None, node: str | None, port: int | None, status: str) -> Any:

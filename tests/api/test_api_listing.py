@@ -41,6 +41,7 @@ async def test_filters(anywhere: World) -> None:
     await world.create("hello-world", name="hello-2")
     await world.observe(ids["chat-a"], available=True, reason="AsWanted")
     await world.observe(ids["chat-b"], reason="Starting")
+    token = await world.attempt(ids["other"])
     await world.delete(f"{SERVICES}/other")
     for query, names in (
         ("status=running", ["chat-a"]),
@@ -61,6 +62,13 @@ async def test_filters(anywhere: World) -> None:
         ("sort=-created_at&limit=1", ["hello-2"]),
         ("sort=-updated_at&limit=1", ["other"]),
         ("unheard=of", ["chat-a", "chat-b", "other", "hello", "hello-2"]),
+    ):
+        assert await listed(world, query) == names, query
+    await world.end(token)
+    for query, names in (
+        ("status=cancelled", []),
+        ("status=cancelled&deleted=true", ["other"]),
+        ("recipe=hello", ["hello"]),
     ):
         assert await listed(world, query) == names, query
 

@@ -27,6 +27,15 @@ async def test_root_outside_of_slurm(live) -> None:  # type: ignore[no-untyped-d
     assert (about["node"], about["job_id"]) == ("unknown", "unknown")
 
 
+async def test_head_is_answered_where_get_is(world: World) -> None:
+    """Load balancers ask so."""
+    for path in ("/", "/health", "/openapi.json", "/openapi.extended.json", "/docs", "/docs/extended"):
+        answer = await world.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+    world.uid = OWN_UID + 1
+    assert [(await world.client.head(path)).status_code for path in ("/", "/health")] == [401, 200]
+
+
 async def test_health_while_no_controller_ever_ran(world: World) -> None:
     answer = await world.get("/health")
     assert answer.status_code == 200

@@ -49,6 +49,14 @@ async def test_the_bits_make_the_answer(world: World, engine: StartEngine, flags
     assert (name, last) == ("done", whole)
 
 
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+async def test_a_stream_that_is_all_reasoning_says_so(world: World, key: str) -> None:
+    bits = [{"choices": [{"delta": {key: bit}, "finish_reason": end}]} for bit, end in (("H", None), ("m.", "length"))]
+    async with upstream(chunked(*bits)) as engine:
+        ((name, data),) = await stream(world, await ready_service(world, engine))
+    assert (name, data["response"], data["finish_reason"], data["reasoning"]) == ("done", "", "length", "Hm.")
+
+
 async def test_what_is_refused_is_told_at_the_end(world: World, engine: StartEngine) -> None:
     async with upstream(respond(400, {"error": "no"})) as refusing:
         service = await ready_service(world, refusing)
@@ -134,3 +142,13 @@ async def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
             assert (await listener.next()).name == "delta"
         async with asyncio.timeout(60):
             await left.wait()
+
+
+async def test_a_stream_of_nothing_but_lines_breaks_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.web.sse.MOST_LINES", 100)
+    bit = {"choices": [{"delta": {"content": "a"}}]}
+    async with upstream(chunked(*[bit] * 10, b"\n" * 90)) as flooding:
+        service = await ready_service(world, flooding)
+        *_, (name, last) = await stream(world, service)
+    assert (name, last["success"]) == ("done", False)
+    assert "its answer has more than 100 lines" in last["technical_details"]

@@ -140,12 +140,22 @@ def test_ends_in_time_while_streams_are_listened_to(folder: Path) -> None:
     assert "Cancel" not in server.errors.read_text()
 
 
-def test_every_line_of_the_log_is_json(live: LiveServer) -> None:
+def test_every_line_of_the_log_is_json_where_that_is_set(folder: Path) -> None:
+    live = start_server(folder, log_format="json")
     answer = httpx.post(f"{live.url}/api/v1/services", json={"recipe_name": "engine"}, trust_env=False)
     lines = [json.loads(line) for line in live.errors.read_text().splitlines()]
     created = next(line for line in lines if answer.json()["id"] in line["message"])
     assert created["request_id"] == answer.headers["x-request-id"]
     assert created["level"] == "info"
+    live.process.terminate()
+    assert live.process.wait(60) == 0
+
+
+def test_the_log_is_text_for_people_by_itself_as_the_controllers_is(live: LiveServer) -> None:
+    answer = httpx.post(f"{live.url}/api/v1/services", json={"recipe_name": "engine"}, trust_env=False)
+    line = next(line for line in live.errors.read_text().splitlines() if answer.json()["id"] in line)
+    assert line.endswith(f"created request_id={answer.headers['x-request-id']}")
+    assert " INFO    api.http.routes.services service " in line
 
 
 def test_answers_while_another_program_writes(live: LiveServer) -> None:

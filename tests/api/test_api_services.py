@@ -91,7 +91,27 @@ async def test_delete(world: World) -> None:
     shown = (await world.get(f"{SERVICES}/{service}")).json()
     assert shown["status"] == "cancelled"
     assert shown["deleted_at"] is not None
-    assert [s["status"] for s in (await world.get(SERVICES)).json()] == ["cancelled"]
+
+
+async def test_a_deleted_service_leaves_lists_and_names_when_nothing_of_it_is_left(anywhere: World) -> None:
+    world = anywhere
+    service = await world.create(name="chat")
+    token = await world.attempt(service, job_id=7)
+    await world.delete(f"{SERVICES}/chat")
+    for _ in range(2):
+        assert [(s["id"], s["status"]) for s in (await world.get(SERVICES)).json()] == [(service, "cancelled")]
+        assert (await world.get(f"{SERVICES}/chat")).json()["id"] == service
+    before = (await world.get(f"{SERVICES}/{service}")).json()
+    await world.end(token)
+    assert (await world.get(SERVICES)).json() == []
+    assert (await world.get(f"{SERVICES}/chat")).json() == {"detail": "Service not found"}
+    assert (await world.get(f"{SERVICES}/chat/status")).json() == {"status": "unknown"}
+    assert (await world.get(f"{SERVICES}/{service}")).json() == before
+    assert [s["id"] for s in (await world.get(f"{SERVICES}?deleted=true")).json()] == [service]
+    assert (await world.delete(f"{SERVICES}/chat")).json() == {"message": "Service chat stopped successfully"}
+    again = await world.create(name="chat")
+    assert [s["id"] for s in (await world.get(SERVICES)).json()] == [again]
+    assert (await world.get(f"{SERVICES}/chat")).json()["id"] == again
 
 
 async def test_delete_keeps_the_first_time_and_one_generation(world: World) -> None:
@@ -128,11 +148,12 @@ async def test_wherever_an_id_stands_the_name_does_too(world: World) -> None:
     assert (await world.get(f"{SERVICES}/{service}")).json()["status"] == "cancelled"
 
 
-async def test_a_name_means_the_living_one_then_the_newest_deleted(world: World) -> None:
+async def test_a_name_means_the_living_one_then_the_newest_that_is_ending(world: World) -> None:
     made = []
     for _ in range(3):
         made.append(await world.create(name="again"))
         assert (await world.get(f"{SERVICES}/again")).json()["id"] == made[-1]
+        await world.attempt(made[-1])
         await world.delete(f"{SERVICES}/again")
         assert (await world.get(f"{SERVICES}/again")).json()["id"] == made[-1]
         await asyncio.sleep(0.002)

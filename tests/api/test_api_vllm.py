@@ -99,9 +99,12 @@ async def test_list_shows_no_endpoint_of_what_is_stopped(world: World) -> None:
     service = await world.create()
     await world.observe(service, available=True)
     await world.endpoint(service, "n1", 8000, token="af-x-y-0-1")
+    token = await world.attempt(service, job_id=7)
     await world.delete(f"/api/v1/services/{service}")
     shown = (await world.get(f"{VLLM}/services")).json()["vllm_services"]
     assert [(one["endpoint"], one["status"]) for one in shown] == [(None, "cancelled")]
+    await world.end(token)
+    assert (await world.get(f"{VLLM}/services")).json() == {"vllm_services": []}
 
 
 # GET /api/v1/vllm/{id}/models
@@ -334,6 +337,21 @@ async def test_answers_of_another_shape_have_no_choices(world: World, content: A
         answer = await ask(world, await ready_service(world, engine))
     assert answer["error"] == "No response generated"
     assert isinstance(answer["raw_response"], dict)
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("text", [None, "Paris."])
+async def test_an_answer_that_is_all_reasoning_says_so(world: World, key: str, text: str | None) -> None:
+    """The words are the contract's, to the byte; what is more stands only where there is no text."""
+    choice = {"message": {"role": "assistant", "content": text, key: "Hm."}, "finish_reason": "length"}
+    async with upstream(respond(200, {"choices": [choice]})) as engine:
+        answer = await ask(world, await ready_service(world, engine))
+    assert (answer["success"], answer["response"]) == (True, text or "")
+    more = {key: answer[key] for key in set(answer) - CONTRACT_KEYS}
+    assert more == ({} if text else {"finish_reason": "length", "reasoning": "Hm."})
+
+
+CONTRACT_KEYS = {"success", "response", "service_id", "endpoint", "endpoint_used", "usage"}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from cli_tools import FakeApi, LiveApi, Run, service
+from cli_tools import FakeApi, Following, LiveApi, Run, service
 
 from api.contract.exits import Exit
 
@@ -103,13 +104,54 @@ def test_wait_for_the_end(ask: Run, live: LiveApi, chat: str) -> None:
     assert ask("services", "wait", "chat", "--for", "completed").code == 0
     assert "--for completed" in ask("services", "wait", "chat").err
     assert ask("services", "wait", "chat", "--for", "deleted", "--timeout", "0.05").code == Exit.TIMED_OUT
+    live.attempt(chat)
     assert ask("services", "delete", "chat").code == 0
     live.observe(chat, "Stopping")
     late = ask("services", "wait", "chat", "--for", "deleted", "--timeout", "0.05")
     assert (late.code, "ai-factory doctor" in late.err) == (Exit.TIMED_OUT, True)
+    assert ask("services", "list", "-o", "name").out == "chat\n"
+    assert ask("services", "list", "--status", "stopping", "-o", "name").out == "chat\n"
     live.observe(chat, "Stopped")
+    live.sql("UPDATE attempts SET closed_at = 1, gone_at = 1, outcome = 'Stopped'")
+    assert ask("services", "list", "-o", "name").out == ""
+    assert ask("services", "get", "chat").code == Exit.NOT_FOUND
+    assert ask("services", "get", chat).out.splitlines()[1].split()[3] == "deleted"
+    assert ask("services", "list", "--all").out.splitlines()[1].split()[:4] == [chat, "chat", RECIPE, "deleted"]
     assert ask("services", "wait", "chat", "--for", "deleted").code == 0
     assert ask("services", "wait", "nobody", "--for", "deleted").code == 0
+
+
+def test_ctrl_c_while_waiting_says_that_it_goes_on(live: LiveApi, chat: str) -> None:
+    live.observe(chat, "Starting", message="Its engine is starting.")
+    waiting = Following("services", "wait", "chat", "--server", live.url)
+    try:
+        waiting.until("Its engine is starting.")
+        assert waiting.end() == Exit.INTERRUPTED
+    finally:
+        waiting.kill()
+    assert "chat goes on; nothing was undone. To wait again: ai-factory services wait chat\n" in waiting.text
+
+
+def test_without_a_terminal_and_an_editor_nothing_is_edited(
+    ask: Run, chat: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VISUAL", "EDITOR"):
+        monkeypatch.delenv(name, raising=False)
+    ran = ask("services", "edit", "chat")
+    assert (ran.code, "There is no terminal" in ran.err, ran.err.count("\n")) == (Exit.USAGE, True, 1)
+
+
+def test_what_the_api_calls_a_request_is_told_as_the_command(ask: Run, live: LiveApi, chat: str) -> None:
+    live.attempt(chat)
+    unknown = [
+        ask("services", "create", "nope"), ask("logs", "chat", "--attempt", "7"), ask("services", "get", "nope"),
+        ask("services", "restart", "nope"),
+    ]  # fmt: skip
+    for ran in unknown:
+        assert not re.search(r"\b(GET|POST|PATCH|DELETE) [/…]", ran.out + ran.err), ran
+    assert "ai-factory recipes list" in unknown[0].err
+    assert unknown[1].out == "There is no such attempt. See: ai-factory services history\n"
+    assert unknown[2].err == "ai-factory: There is no such service. See: ai-factory services list\n"
 
 
 def test_the_stages_of_an_engine_are_told(ask: Run, live: LiveApi, chat: str) -> None:

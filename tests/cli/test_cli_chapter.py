@@ -19,8 +19,8 @@ from api.contract.exits import Exit
 
 CHAPTER = (ROOT / "docs/cli.md").read_text()
 ENDLESS = re.compile(r"^ai-factory (watch|services events .* -f|logs .* -f)")
-NOT_HERE = re.compile(r"^ai-factory (explain|up|api|controller|backup|restore|adopt|key|gateway|recipes render)")
-"""They need the controller's host, and have tests of their own."""
+NOT_HERE = re.compile(r"^ai-factory (chat|explain|up|api|controller|backup|restore|adopt|key|gateway|recipes render)")
+"""They need the controller or its host, and have tests of their own."""
 CODES = {"ai-factory diff -f services.yaml": {1}, "ai-factory doctor --no-job": {0, 1}}
 
 

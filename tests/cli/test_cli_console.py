@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cli_tools import LiveApi
@@ -38,13 +39,27 @@ def test_long_cells_are_shortened_and_the_last_columns_dropped() -> None:
     assert layout(COLUMNS, [row], 4) == ["ID", "k3x…"]
 
 
+def test_a_message_stands_below_its_row_where_there_is_no_room_beside_it() -> None:
+    columns = (*COLUMNS[:3], Column("MESSAGE", flexible=True, below=True))
+    row = ["k3x9q2ab", "a-rather-long-name-of-a-service", "pending", "The job 4711 is queued (Resources). It waits."]
+    other = ["k3x9q2ac", "chat", "running", ""]
+    assert layout(columns, [row, other], 60) == [
+        "ID        NAME                             STATUS",
+        "k3x9q2ab  a-rather-long-name-of-a-service  pending",
+        "  The job 4711 is queued (Resources). It waits.",
+        "k3x9q2ac  chat                             running",
+    ]
+    assert layout(columns, [row], 40)[2:] == ["  The job 4711 is queued (Resources). It", "  waits."]
+    assert layout(columns, [row], 72)[1] == "k3x9q2ab  a-rather-long-name-of-a-service  pending  The job 4711 is que…"
+
+
 cells = st.text(max_size=40)
 
 
-@given(st.lists(st.tuples(cells, cells, cells, cells), max_size=4), st.integers(1, 100))
-def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], width: int) -> None:
-    lines = layout(COLUMNS, rows, width)
-    assert len(lines) == len(rows) + 1
+@given(st.lists(st.tuples(cells, cells, cells, cells), max_size=4), st.integers(1, 100), st.booleans())
+def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], width: int, below: bool) -> None:
+    lines = layout((*COLUMNS[:3], replace(COLUMNS[3], below=below)), rows, width)
+    assert below or len(lines) == len(rows) + 1
     for line in lines:
         assert wide(line) <= width
         assert line == line.rstrip()

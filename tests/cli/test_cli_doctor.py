@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import sqlite3
 import stat
 import sys
@@ -20,6 +21,7 @@ from cli_tools import FakeApi, Run
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, State, results
 from api.contract.traces import PLANS
+from tests.networks import REFUSED, require_networks
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
 SBATCH = """\
@@ -38,6 +40,8 @@ import pathlib, re, sys
 calls = pathlib.Path({calls!r})
 names = re.findall(r"--job-name=(\\S+)", calls.read_text()) if calls.exists() else []
 format = next(word for word in sys.argv if word.startswith("--format=")).removeprefix("--format=")
+if "--noheader" not in sys.argv:
+    print(format.replace("%", "HEADER_"))
 for row in {rows!r}:
     known = {{"j": names[-1] if names else "", **row}}
     if all(letter in known for letter in re.findall("%([a-zA-Z])", format)):
@@ -160,6 +164,26 @@ def test_for_people_each_check_is_a_line_and_each_failure_has_a_remedy(site: Sit
     assert "→ Is slurmctld running" in lines[failed[0] + 1]
     assert lines[-1].startswith("1 of ")
     assert "af-doctor" not in site.calls.read_text()
+
+
+def test_the_very_listing_that_the_controller_reads_proves_itself(site: Site, ask: Any) -> None:
+    for name in ("squeue", "sinfo"):
+        site.command(f"{name}.real", "")
+        (site.bin / name).rename(site.bin / f"{name}.real")
+        site.command(name, f"echo '{name}: error: Ignoring ControlMachine' >&2; exec {site.bin}/{name}.real \"$@\"")
+    assert ask("--no-job")[1]["Slurm answers"]["state"] == "ok"
+    site.command("squeue", "echo 'squeue: error: Ignoring ControlMachine' >&2")
+    found = ask("--no-job")[1]["Slurm answers"]
+    assert (found["state"], "Ignoring ControlMachine" in found["message"]) == ("failed", True)
+    site.command("squeue", "true")
+    assert "begins without a header" in ask("--no-job")[1]["Slurm answers"]["message"]
+
+
+def test_a_site_that_hides_its_nodes(site: Site, ask: Any) -> None:
+    site.command("sinfo", "echo 'slurm_load_partitions: Access/permission denied' >&2; exit 1")
+    found = ask("--no-job")[1]["Slurm answers"]
+    assert (found["state"], "hides the addresses" in found["message"]) == ("warning", True)
+    assert "getent hosts" in found["remedy"]
 
 
 def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +311,17 @@ def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pyt
     site.command("apptainer", f'[ "$1" = buildcfg ] && echo {site.bin}/libexec || echo apptainer version 1.4.0')
     _, found = ask("--timeout", "60")
     assert "setuid" in found["user namespaces in jobs"]["message"]
+
+
+def test_a_node_that_gives_jobs_no_network_of_their_own(site: Site, ask: Any) -> None:
+    require_networks()
+    assert ask("--timeout", "60")[1]["networks of jobs"]["message"] == "a job may have one of its own"
+    script = site.bin / "sbatch"
+    script.write_text(script.read_text().replace('bash "$@"', f'{shlex.join(REFUSED)} bash "$@"'))
+    code, found = ask("--timeout", "60")
+    assert (code, found["networks of jobs"]["state"]) == (0, "warning")
+    assert "its limit of namespaces is reached" in found["networks of jobs"]["message"]
+    assert "user.max_net_namespaces" in found["networks of jobs"]["remedy"]
 
 
 def test_a_firewall_before_the_nodes(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -80,7 +81,9 @@ def test_no_line_of_a_help_is_wider_than_a_terminal_but_examples(monkeypatch: py
         ("services",),
         ("nonsense",),
         ("services", "list", "--nonsense"),
-        ("services", "list", "-o", "yaml"),
+        ("services", "list", "--status", "nonsense"),
+        ("services", "list", "-l", "team"),
+        ("services", "events", "x", "-o", "yaml"),
         ("logs", "x", "-o", "wide"),
         ("--conf", "x", "config"),
         ("up", "--port", "http"),
@@ -92,6 +95,20 @@ def test_a_wrong_command_line_exits_2_with_one_line(run: Run, argv: tuple[str, .
     assert ran.code == 2
     assert ran.out == ""
     assert ran.err.splitlines()[-1].startswith("ai-factory: ")
+
+
+def test_commands_that_ask_no_server_refuse_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {path: parser for path, parser in commands(build()) if parser.get_default("run") and path != "complete"}
+    local = {path for path, parser in found.items() if parser.get_default("is_local")}
+    assert {"explain", "images list", "recipes list", "up", "backup", "key rotate"} <= local
+    for path, parser in found.items():
+        source = Path(inspect.getsourcefile(command_of(parser.get_default("run"))) or "").read_text()
+        asks = path == "doctor" or re.search(r"with connect\(", source) is not None
+        assert (path not in local) == (asks and path != "key rotate"), path
+    ran = run("explain", "chat", "--server", "http://127.0.0.1:9")
+    assert (ran.code, "ai-factory explain works on the controller's host" in ran.err) == (2, True)
+    monkeypatch.setenv("AI_FACTORY_SERVER", "http://127.0.0.1:9")
+    assert run("config").code == 0
 
 
 def test_global_flags_stand_before_or_after_the_command(run: Run) -> None:

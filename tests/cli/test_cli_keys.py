@@ -29,7 +29,9 @@ def key_file(live: LiveApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path, commands = tmp_path / "keys" / "installation.key", tmp_path / "bin"
     write_keys(path, KEY)
     commands.mkdir()
-    (commands / "squeue").write_text("#!/bin/sh\n")
+    (commands / "squeue").write_text(
+        '#!/bin/sh\nfor word; do case $word in --format=*) echo "${word#*=}" ;; esac; done\n'
+    )
     (commands / "squeue").chmod(0o755)
     given = {
         "STATE_DIR": live.folder / "state", "RUN_DIR": live.folder / "run", "KEY_FILE": path,

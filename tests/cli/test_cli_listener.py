@@ -67,8 +67,8 @@ def test_another_user_in_the_apis_place_is_told_nothing(run: Run, key: str, monk
         monkeypatch.setenv("AI_FACTORY_API_PORT", port)
         for words in (["services", "list"], ["prompt", "chat", "a prompt"], ["logs", "chat", "--follow"]):
             ran = run(*words)
-            assert (ran.code, f"user {UID} listens" in ran.err) == (Exit.UNREACHABLE, True), ran
-        assert f"user {UID} listens" in run("doctor", "--no-job").out
+            assert (ran.code, f"server (uid {UID})" in ran.err) == (Exit.UNREACHABLE, True), ran
+        assert f"server (uid {UID})" in run("doctor", "--no-job").out
         assert heard(his, 4) == [NOTHING] * 4
         assert run("services", "list", "--server", f"http://127.0.0.1:{port}").code == Exit.UNREACHABLE
         assert key in heard(his, 5)[4], "who names an address trusts it"
@@ -82,7 +82,7 @@ def test_nor_is_one_at_the_apis_socket(run: Run, key: str, monkeypatch: pytest.M
         with Neighbour(LISTENS, f"{folder}/api.sock") as his:
             assert place(his) == f"{folder}/api.sock"
             ran = run("services", "list")
-            assert (ran.code, f"user {UID} listens" in ran.err) == (Exit.UNREACHABLE, True), ran
+            assert (ran.code, f"server (uid {UID})" in ran.err) == (Exit.UNREACHABLE, True), ran
             assert heard(his, 1) == [NOTHING]
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from cli_tools import FakeApi, Run
+from cli_tools import FakeApi, Run, service
 
 PROMPT = "/api/v1/vllm/chat/prompt"
 
@@ -44,8 +44,44 @@ def test_a_dash_reads_standard_input(call: Run, api: FakeApi, monkeypatch: pytes
 )  # fmt: skip
 def test_failed_prompts_go_to_standard_error(call: Run, api: FakeApi, answer: tuple[int, Any], said: str) -> None:
     api.answer("POST", PROMPT, answer)
+    api.answer("GET", "/api/v1/services/chat", (200, service()))
     ran = call("prompt", "chat", "Hi")
     assert (ran.code, ran.out, ran.err) == (1, "", said)
+
+
+@pytest.mark.parametrize("flags", [(), ("--stream",)])
+def test_a_service_that_there_is_not_exits_5(call: Run, api: FakeApi, flags: tuple[str, ...]) -> None:
+    unknown = (500, {"detail": "VLLM service nope not found or not running"})
+    api.answer("POST", "/api/v1/vllm/nope/prompt", unknown)
+    api.answer("POST", "/api/v1/vllm/nope/prompt?stream=true", unknown)
+    api.answer("GET", "/api/v1/services/nope", (404, {"detail": "Service not found"}))
+    ran = call("prompt", "nope", "Hi", *flags)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (5, "", 1)
+    assert "services list" in ran.err
+
+
+SPENT = "all of its 150 tokens on reasoning, and did not come to an answer. Give it more: --max-tokens N"
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ({"finish_reason": "length", "reasoning": "Hm.", "usage": {"completion_tokens": 150}}, SPENT),
+        ({"finish_reason": "length"}, "all of its tokens without a word of an answer. Give it more: --max-tokens N"),
+        ({"finish_reason": "stop", "reasoning": "Hm."}, "The model reasoned, and gave no answer."),
+        ({"finish_reason": "tool_calls"}, "The model's answer is empty (tool_calls)."),
+        ({}, "The model's answer is empty."),
+    ],
+)
+def test_an_answer_without_a_word_says_why(call: Run, api: FakeApi, why: dict[str, Any], said: str) -> None:
+    answer = {"success": True, "response": "", **why}
+    api.answer("POST", PROMPT, (200, answer))
+    ran = call("prompt", "chat", "Hi")
+    assert (ran.code, ran.out, said in ran.err) == (1, "", True), ran.err
+    assert call("prompt", "chat", "Hi", "-o", "json").code == 1
+    api.answer("POST", f"{PROMPT}?stream=true", (200, events(("done", answer))))
+    ran = call("prompt", "chat", "Hi", "--stream")
+    assert (ran.code, ran.out, said in ran.err) == (1, "", True), ran.err
 
 
 def test_a_failed_prompt_as_json(call: Run, api: FakeApi) -> None:
@@ -65,7 +101,9 @@ def events(*found: tuple[str, Any]) -> bytes:
 
 
 def test_a_streamed_prompt_prints_bit_by_bit(call: Run, api: FakeApi) -> None:
-    answer = events(("delta", {"text": "Hel"}), ("delta", {"text": "lo"}), ("done", {"success": True}))
+    answer = events(
+        ("delta", {"text": "Hel"}), ("delta", {"text": "lo"}), ("done", {"success": True, "response": "Hello"})
+    )
     api.answer("POST", STREAM, (200, answer))
     ran = call("prompt", "chat", "Hi", "--stream")
     assert (ran.code, ran.out, ran.err) == (0, "Hello\n", "")

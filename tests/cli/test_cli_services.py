@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cli_tools import FakeApi, Run, service
+from ruamel.yaml import YAML
 
 from api.contract.exits import Exit
 
@@ -36,6 +37,41 @@ def test_list_in_every_format(call: Run, api: FakeApi) -> None:
     assert "CREATED" in call("services", "list", "-o", "wide").out
     assert call("services", "list", "-o", "name").out == "chat\nhello\n"
     assert json.loads(call("services", "list", "-o", "json").out) == [service(), other]
+
+
+def test_list_chooses(call: Run, api: FakeApi) -> None:
+    gone = {"deleted_at": "2026-01-02T03:04:05+00:00", "status": "cancelled"}
+    ending = service(id="b", name="ending", conditions=[{"type": "Progressing", "reason": "Stopping"}], **gone)
+    ours = service(id="c", name="ours", status="failed", config={"applied_as": "team-a", "resources": {"gpu": 1}})
+    over = service(id="d", name="over", conditions=[{"type": "Progressing", "reason": "Stopped"}], **gone)
+    api.answer("GET", SERVICES, (200, [service(), ending, ours]))
+    api.answer("GET", f"{SERVICES}?deleted=true", (200, [ending, over]))
+    api.answer("GET", f"{SERVICES}?recipe=hello", (200, []))
+    shown = [line.split()[3] for line in call("services", "list", "--all").out.splitlines()[1:]]
+    assert shown == ["running", "stopping", "failed", "deleted"]
+    for argv, names in (
+        (("--status", "failed"), "ours\n"),
+        (("--status", "failed,running"), "chat\nours\n"),
+        (("--all", "--status", "stopping", "--status", "deleted"), "ending\nover\n"),
+        (("-l", "applied_as=team-a"), "ours\n"),
+        (("-l", "resources.gpu=1"), "ours\n"),
+        (("-l", "resources.gpu=true"), ""),
+        (("-l", "resources.gpu=1", "-l", "applied_as=b"), ""),
+        (("--recipe", "hello"), ""),
+    ):
+        assert call("services", "list", *argv, "-o", "name").out == names, argv
+    nothing = call("services", "list", "--recipe", "hello")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "There is no such service.\n")
+
+
+def test_yaml_says_the_same_as_json(call: Run, api: FakeApi) -> None:
+    whole = service(message="a: 'b'\n- c", config={"nodes": 1, "x": [None, "1", 1.0, {}]})
+    api.answer("GET", SERVICES, (200, [whole]))
+    api.answer("GET", f"{SERVICES}/chat", (200, whole))
+    assert YAML(typ="safe", pure=True).load(call("services", "list", "-o", "yaml").out) == [whole]
+    text = call("services", "get", "chat", "-o", "yaml").out
+    assert YAML(typ="safe", pure=True).load(text) == whole
+    assert text.startswith("id: k3x9q2ab\nname: chat\n")
 
 
 def test_an_empty_list_says_what_to_do(call: Run, api: FakeApi) -> None:
@@ -104,13 +140,43 @@ def test_wait_for_a_service_that_fails_vanishes_or_lasts(call: Run, api: FakeApi
     assert (late.code, "describe k3x9q2ab" in late.err) == (Exit.TIMED_OUT, True)
 
 
+@pytest.mark.parametrize("what", ["ready", "completed"])
+def test_what_can_never_start_is_not_waited_for(call: Run, api: FakeApi, what: str) -> None:
+    message = "The job 7 is queued and can't start as things are (PartitionTimeLimit). Lower it."
+    against = [{"type": "Startable", "status": "False", "reason": "OverLimit", "message": message}]
+    barred = service(status="pending", conditions=against)
+    api.answer("POST", SERVICES, (200, barred))
+    api.answer("GET", ONE, (200, barred))
+    api.answer("GET", f"{SERVICES}/chat", (200, barred))
+    for command in (("create", "inference/vllm", "--wait"), ("wait", "chat", "--for", what)):
+        ran = call("services", *command)
+        assert (ran.code, message.rstrip(".") in ran.err) == (Exit.SETUP, True)
+    before = barred | {"generation": 2, "observed_generation": 1}
+    api.answer("GET", f"{SERVICES}/chat", (200, before))
+    api.answer("GET", ONE, (200, before))
+    api.answer("POST", SERVICES, (200, before))
+    for command in (("create", "inference/vllm", "--wait"), ("wait", "chat", "--for", what)):
+        assert call("services", *command, "--timeout", "0.1").code == Exit.TIMED_OUT
+
+
 def test_delete_all_and_name_the_missing(call: Run, api: FakeApi) -> None:
     api.answer("GET", f"{SERVICES}/chat", (200, service()))
     api.answer("DELETE", ONE, (200, {"message": "stopped"}))
     ran = call("services", "delete", "nobody", "chat")
-    assert (ran.code, ran.out) == (Exit.NOT_FOUND, "chat stopped\n")
+    assert (ran.code, ran.out) == (Exit.NOT_FOUND, "chat is being stopped\n")
     assert "nobody" in ran.err
     assert ("DELETE", ONE, None) in api.asked
+
+
+def test_delete_what_a_file_names(call: Run, api: FakeApi, tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text("{name: chat, recipe_name: x}\n---\n{name: nobody, recipe_name: x}\n")
+    api.answer("GET", f"{SERVICES}/chat", (200, service()))
+    api.answer("DELETE", ONE, (200, {"message": "stopped"}))
+    ran = call("services", "delete", "-f", str(file), "-o", "name")
+    assert (ran.code, ran.out, "nobody" in ran.err) == (Exit.NOT_FOUND, "chat\n", True)
+    assert call("services", "delete").code == Exit.USAGE
+    assert call("services", "delete", "-f", str(tmp_path / "none")).code == Exit.USAGE
 
 
 def test_delete_waits_until_the_jobs_have_ended(call: Run, api: FakeApi) -> None:
@@ -166,6 +232,38 @@ def test_the_administrators_key_is_sent(
     assert api.headers[-1]["Authorization"] == "Bearer s3cret"
     key.write_text("two\nlines")
     assert call("services", "list").code == Exit.SETUP
+
+
+def test_server_and_key_are_remembered_by_the_environment(
+    run: Run, api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("s3cret\n")
+    api.answer("GET", SERVICES, (200, []))
+    monkeypatch.setenv("AI_FACTORY_SERVER", api.url)
+    assert run("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1]
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(key))
+    assert run("services", "list").code == 0
+    assert api.headers[-1]["Authorization"] == "Bearer s3cret"
+    key.write_bytes(bytes(range(200, 232)))
+    assert run("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1], "an installation's own key is nobody's business"
+    monkeypatch.setenv("AI_FACTORY_KEY_FILE", str(tmp_path / "none"))
+    missing = run("services", "list")
+    assert (missing.code, "AI_FACTORY_KEY_FILE" in missing.err) == (Exit.SETUP, True)
+    assert run("services", "list", "--server", "http://127.0.0.1:9").code == Exit.SETUP
+
+
+def test_an_installations_key_is_sent_to_nobody(call: Run, api: FakeApi, home: Path) -> None:
+    """The file that the settings name by default is not the key for a server."""
+    file = home / ".local/state/ai-factory/installation.key"
+    file.parent.mkdir(parents=True)
+    file.write_text("printable")
+    api.answer("GET", SERVICES, (200, []))
+    assert call("services", "list").code == 0
+    assert "Authorization" not in api.headers[-1]
 
 
 def test_nothing_listens(run: Run) -> None:

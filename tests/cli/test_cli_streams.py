@@ -112,6 +112,8 @@ def test_a_watch_tells_of_changes_over_a_restart(own: LiveApi, run: Run, started
     own.start()
     follower.until("chat  running  1/1")
     ask("services", "delete", "chat")
+    follower.until("chat  stopping")
+    own.observe(service, "Stopped")
     follower.until("chat  deleted")
     assert follower.end() == Exit.INTERRUPTED
     assert "before" not in follower.text

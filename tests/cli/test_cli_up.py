@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import sqlite3
@@ -18,6 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 from cli_tools import Run
+
+from api.contract.exits import Exit
+from tests.another_user import UID, server_of_another_user
 
 UP = """
 import sys
@@ -107,9 +111,9 @@ def test_a_first_day(up: Up, run: Run, port: int, home: Path) -> None:
     assert run("logs", "nonsense").code == 5
     assert run("services", "create", "hello", "--wait", "--timeout", "0.5").code == 6
 
-    assert run("services", "delete", "hi").out == "hi stopped\n"
-    assert run("services", "get", service["id"]).out.splitlines()[1].split()[3] == "cancelled"
-    assert run("services", "delete", "hi").code == 0  # repeatable
+    assert run("services", "delete", "hi").out == "hi is being stopped\n"
+    assert run("services", "get", service["id"]).out.splitlines()[1].split()[3] == "deleted"
+    assert run("services", "delete", service["id"]).code == 0  # repeatable
     assert run("services", "delete", "nonsense").code == 5
     doctor = json.loads(run("doctor", "--no-job", "-o", "json").out)
     assert {result["name"]: result["state"] for result in doctor}["API"] == "ok"
@@ -179,6 +183,69 @@ def test_a_port_that_is_taken_exits_4(run: Run, port: int) -> None:
     assert (ran.code, ran.err.count("\n")) == (4, 1)
     assert f"{port}" in ran.err
     assert "--port" in ran.err
+
+
+def test_a_port_of_another_users_server_is_named_as_that(
+    run: Run, port: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server_of_another_user() as taken:
+        monkeypatch.setenv("AI_FACTORY_API_PORT", str(taken))
+        whose = f"ort {taken} is taken by another user's server (uid {UID})"
+        ran = run("up")
+        assert (ran.code, ran.err.count("\n"), whose in ran.err, "api.port" in ran.err) == (4, 1, True, True)
+        asked = run("services", "list")
+        assert (asked.code, whose in asked.err, "api.port" in asked.err) == (4, True, True)
+        assert "key" not in asked.err
+        meant = run("services", "list", "--server", f"http://127.0.0.1:{taken}")
+        assert (meant.code, "Who goes. Set api.admin_key_file, or AI_FACTORY_KEY_FILE" in meant.err) == (1, True)
+
+
+@pytest.mark.parametrize("setting", ["state_dir", "run_dir"])
+def test_a_folder_that_cant_be_written_exits_3_and_starts_nothing(
+    run: Run, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "folder"
+    monkeypatch.setenv(f"AI_FACTORY_{setting.upper()}", str(folder))
+    for command in ("up", "controller"):
+        ran = run(command)
+        assert (ran.code, ran.err.count("\n")) == (3, 1), ran.err
+        assert ran.err.startswith(f"ai-factory: {setting} ({folder}) can't be written: Not a directory")
+
+
+def test_a_folder_that_is_read_only_is_told(run: Run, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_RUN_DIR", "/proc/self")
+    assert "run_dir (/proc/self) can't be written: " in run("up").err
+
+
+def test_what_the_banner_says_reaches_the_server(up: Up, run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed in another terminal, where nothing is known of the flags."""
+    config = home / "my config.toml"
+    config.write_text(f'log_level = "error"\nstate_dir = "{home}/state"\n')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = str(probe.getsockname()[1])
+    monkeypatch.delenv("AI_FACTORY_API_PORT")
+    monkeypatch.delenv("AI_FACTORY_RECIPES")
+    text = banner(up("--config", str(config), "--port", free))
+    exports = dict(shlex.split(line)[1].split("=", 1) for line in text.splitlines() if "export " in line)
+    assert exports == {"AI_FACTORY_CONFIG": str(config), "AI_FACTORY_SERVER": f"http://127.0.0.1:{free}"}
+    assert run("services", "list").code == Exit.UNREACHABLE
+    for name, value in exports.items():
+        monkeypatch.setenv(name, value)
+    assert run("services", "list").code == 0
+    assert f"{home}/state" in run("config").out
+    assert "inference/vllm_dummy" in run("complete", "--", "services", "create", "inference/vllm_d").out
+
+
+def test_the_banner_exports_nothing_where_that_is_not_needed(
+    up: Up, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = home / ".config/ai-factory/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"[api]\nport = {os.environ['AI_FACTORY_API_PORT']}\n")
+    monkeypatch.delenv("AI_FACTORY_API_PORT")
+    assert "    export " not in banner(up())
 
 
 def test_an_unsafe_set_up_ends_at_once_with_the_apis_own_words(up: Up, run: Run, home: Path) -> None:

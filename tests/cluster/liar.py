@@ -55,7 +55,9 @@ def told(lie: str, command: str, said: str, mark: str) -> str:
     if lie == "cut in mid-line":
         lines = said.splitlines(keepends=True)
         return "".join(lines[: len(lines) // 2]) + "".join(line[:9] for line in lines[len(lines) // 2 :][:1])
-    return "" if lie == "empty" else said
+    if lie == "empty":
+        return "".join(line for line in said.splitlines(keepends=True)[:1] if mark in line)
+    return "" if lie == "no word" else said
 
 
 def call(argv: list[str], pause: float) -> tuple[int, str, str]:

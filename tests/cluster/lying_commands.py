@@ -17,12 +17,13 @@ from tests.cluster.system import System
 LIAR = Path(__file__).with_name("liar.py")
 
 IN_READING = (
-    "old", "half of the lines", "cut in mid-line", "empty", "done, but exit 1", "late, then done", "done, then late",
+    "old", "half of the lines", "cut in mid-line", "empty", "no word", "done, but exit 1", "late, then done",
+    "done, then late",
 )  # fmt: skip
 LIES = {
     "squeue": IN_READING,
     "sacct": IN_READING,
-    "sbatch": ("old", "empty", "done, but exit 1", "late, then done", "done, then late"),
+    "sbatch": ("old", "no word", "done, but exit 1", "late, then done", "done, then late"),
     "scancel": ("nothing done", "done, but exit 1", "late, then done", "done, then late"),
 }
 """By command, what `liar.py` does in place of telling the truth."""

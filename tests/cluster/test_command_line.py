@@ -50,8 +50,8 @@ def test_all_is_well_with_a_cluster_as_it_should_be(system: System) -> None:
     found = doctor(system)
     assert {name: result["message"] for name, result in found.items() if result["state"] == "failed"} == {}
     for name in ("Slurm's version", "partition is open", "run_dir seen by jobs", "clock of the node", "Python in jobs",
-                 "Apptainer in jobs", "user namespaces in jobs", "room for temporary files", "ports of the nodes",
-                 "API", "controller"):  # fmt: skip
+                 "Apptainer in jobs", "user namespaces in jobs", "networks of jobs", "room for temporary files",
+                 "ports of the nodes", "API", "controller"):  # fmt: skip
         assert found[name]["state"] == "ok", found[name]
 
 

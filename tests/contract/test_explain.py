@@ -28,7 +28,9 @@ command: ["x"]
 """
 SQUEUE = """#!/bin/sh
 [ ! -e "$(dirname "$0")/silent" ] || { echo "error: Unable to contact slurm controller" >&2; exit 1; }
+for word; do case $word in --format=*) echo "${word#*=}" ;; esac; done
 """
+"""Its header is the format itself."""
 TABLES = ("attempts", "endpoints", "service_status", "events", "leases", "services")
 
 

@@ -10,10 +10,12 @@ import pytest
 from backends import Backend
 
 from api.contract.database import Database
+from api.contract.job.folder import PARAMETERS
 from controller import retention
 from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import DeposedError, Term
 from controller.retention import Retention
+from controller.untaken import UntakenParameters
 
 NOW, KEEP = 1_000_000.0, 1000.0
 OLD, NEW = NOW - KEEP - 1, NOW - KEEP + 1
@@ -39,6 +41,9 @@ class Site:
 
     def retention(self, *, keep_month: bool = False) -> Retention:
         return Retention(TERM, self._database, self.jobs, KEEP, Clock(), keep_month=keep_month)
+
+    def untaken(self) -> UntakenParameters:
+        return UntakenParameters(self._database, self.jobs)
 
     async def service(self, key: str, deleted_at: float | None = None) -> None:
         await self.backend.run(f"INSERT INTO services (id, recipe_name) VALUES ('{key}', 'simple/hello')")
@@ -172,3 +177,17 @@ async def test_only_the_leader_clears_away(site: Site) -> None:
     with pytest.raises(DeposedError):
         await site.sweep()
     assert len(await site.of("id", "events")) == 1
+
+
+@pytest.mark.parametrize("gone_at", [None, NEW], ids=["lives", "gone"])
+async def test_a_key_that_no_job_has_taken_goes_with_its_attempt(site: Site, gone_at: float | None) -> None:
+    """The controller was killed between recording that the attempt is gone, and acting on it."""
+    await site.service("a")
+    attempt, stranger = site.folder(await site.attempt("a", 1, gone_at), NEW), site.folder("af-i-b-0-1", NEW)
+    for folder in (attempt, stranger):
+        (folder / PARAMETERS).write_text("{}")
+    for _ in range(2):
+        await site.untaken().sweep(None)
+    assert (attempt / PARAMETERS).exists() == (gone_at is None)
+    assert (stranger / PARAMETERS).exists(), "of whom the database knows nothing: an older one may have been put back"
+    assert (attempt / "stdout.log").exists()

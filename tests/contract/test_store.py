@@ -45,6 +45,7 @@ FULL = attempt(
     digest="0123456789abcdef",
     gpus=4,
     failures=3,
+    faults=2,
     intent_at=1700000000.123456,
     job_id=2**40,
     submitted_at=1700000001.1,

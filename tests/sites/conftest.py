@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.system import System, running
+from tests.cluster.system import PATIENCE, System, running
 from tests.slurm_cluster import SlurmCluster, bring_up
 
 
@@ -31,6 +33,13 @@ def site(apptainer: str, *, more: str = "", etc: Mapping[str, str] | None = None
             yield system
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def command_line(system: System, *words: str) -> tuple[int, str]:
+    """Run `ai-factory` as people do; return its exit code, and what it says."""
+    argv = [sys.executable, "-m", "api.cli", "--config", str(system.config), *words]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=PATIENCE, cwd=system.folder)
+    return done.returncode, done.stdout + done.stderr
 
 
 @contextmanager

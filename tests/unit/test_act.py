@@ -98,6 +98,10 @@ class World:
         self.holds = self.holds_after_awaiting
         return self.awaited_job
 
+    async def last_words(self, service_id: str, token: str) -> str:
+        self._do("last words", service_id, token)
+        return ""
+
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
 

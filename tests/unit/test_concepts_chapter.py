@@ -6,6 +6,7 @@ import ast
 import re
 
 from api.contract.status import Progress
+from controller.core.jobs import Bar
 from tests.pages import ROOT
 
 TEXT = (ROOT / "docs" / "concepts.md").read_text()
@@ -31,6 +32,7 @@ def told() -> dict[str, set[str]]:
     wanted = (ROOT / "controller" / "wanted.py").read_text()
     found["Accepted"] |= set(re.findall(r'"(Bad\w+)"', wanted))
     found["Progressing"] = {str(reason) for reason in Progress}
+    found["Startable"] |= {str(bar) for bar in Bar}
     return found
 
 
@@ -43,7 +45,9 @@ def test_the_status_words() -> None:
 def test_the_conditions_and_their_reasons() -> None:
     code = told()
     conditions = rows("condition | True means")
-    assert conditions.keys() == code.keys() == {"Accepted", "Observed", "Ready", "Available", "Progressing"}
+    assert (
+        conditions.keys() == code.keys() == {"Accepted", "Startable", "Observed", "Ready", "Available", "Progressing"}
+    )
     for kind, row in conditions.items():
         named = set(re.findall(r"`([A-Z][A-Za-z]+)`", row)) - {kind, "False", "SlurmUnreachable"}
         assert named == code[kind], kind

@@ -76,7 +76,8 @@ def test_an_old_answer_bears_the_mark_of_the_new_question(squeue: Stage) -> None
     [
         ("half of the lines", 0, [line(1, "a"), line(2, "a")]),
         ("cut in mid-line", 0, [line(1, "a"), line(2, "a"), line(3, "a")[:9]]),
-        ("empty", 0, []),
+        ("empty", 0, [line(1, "a")]),
+        ("no word", 0, []),
         ("done, but exit 1", 1, [line(n, "a") for n in (1, 2, 3, 4)]),
     ],
 )

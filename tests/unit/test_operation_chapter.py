@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from ruamel.yaml import YAML
+
 from api.contract.job.words import ExitReason
 from api.contract.status import Progress
+from controller.core.jobs import Bar
 from controller.core.outcomes import Outcome
 from controller.slurm.errors import _REFUSALS, _TABLE, Trouble
 from controller.telemetry.metrics import Metrics
@@ -34,9 +37,10 @@ def test_each_reason_of_a_condition_is_explained() -> None:
     readings |= set(re.findall(r'UnreadableError\("(\w+)"', CODE)) | {"SlurmFailed"}
     assert f'Diagnosis(Trouble.{Trouble.UNKNOWN.name}, "SlurmFailed"' in CODE
     progress = set(Progress) - {Progress.AS_WANTED, Progress.STOPPED, Progress.COMPLETED}
-    conditions = {"Accepted", "Observed", "Progressing"}
-    expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe", "ValidOnLoopback"} | conditions
-    expected |= {"MassVanishing", "EngineOutlivesJob"}
+    conditions = {"Accepted", "Startable", "Observed", "Progressing"}
+    expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe"} | conditions
+    expected |= {"ValidOnLoopback", "ValidOnHostNetwork", "MassVanishing", "EngineOutlivesJob"}
+    expected |= {str(bar) for bar in Bar}
     assert named("### A service is not running") == expected
 
 
@@ -55,3 +59,20 @@ def test_the_alarms_ask_for_metrics_that_there_are() -> None:
     asked = re.findall(r"ai_factory_\w+", TEXT[TEXT.index("Four alarms") :].split("\n##")[0])
     assert len(asked) == 4
     assert all(re.search(rf"^{name}\b", known, re.MULTILINE) for name in asked)
+    folder = ROOT / "deploy" / "prometheus"
+    (group,) = YAML(typ="safe", pure=True).load((folder / "ai-factory.rules.yml").read_text())["groups"]
+    ruled = [re.findall(r"ai_factory_\w+", rule["expr"])[0] for rule in group["rules"]]
+    assert ruled == asked
+    assert all(set(rule) >= {"alert", "expr", "labels", "annotations"} for rule in group["rules"])
+
+
+def test_what_is_scraped_is_there() -> None:
+    text = (ROOT / "deploy" / "prometheus" / "scrape.yml").read_text()
+    jobs = YAML(typ="safe", pure=True).load(text)["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == [
+        "ai-factory-controller", "ai-factory-engines", "ai-factory-service",
+    ]  # fmt: skip
+    paths = re.findall(r"/api/v1/\S+", text)
+    assert len(paths) == 2
+    for path in paths:
+        assert f'"{path.replace("/chat/", "/{service_id:str}/")}"' in CODE

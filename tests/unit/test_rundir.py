@@ -219,15 +219,34 @@ class TestReading:
 
     async def test_all_that_a_job_tells(self, run_dirs: SharedRunDirs, folder: Path) -> None:
         claim.take(folder, 42)
-        (folder / "state.json").write_text('{"step": "serving", "detail": "KV cache\\nsize: 9 tokens", "port": 8123}')
+        told = {
+            "step": "serving",
+            "detail": "KV cache\nsize: 9 tokens",
+            "port": 8123,
+            "network_refusal": "Not\npermitted",
+        }
+        (folder / "state.json").write_text(json.dumps(told))
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
         assert await read(run_dirs) == JobFiles(
             claim=Held(job_id=42),
             step="serving",
             detail="KV cache size: 9 tokens",
             port=8123,
+            network_refusal="Not permitted",
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )
+
+    async def test_the_last_words_of_a_job_are_few_and_fit_for_a_message(
+        self, run_dirs: SharedRunDirs, folder: Path
+    ) -> None:
+        assert await run_dirs.last_words("one", TOKEN) == ""
+        (folder / "stderr.log").write_text(
+            "x" * 5000 + "\n\n" + "\n".join(f"line\t{n} \x1b[1m" for n in range(9)) + "\n"
+        )
+        assert await run_dirs.last_words("one", TOKEN) == "\n".join(f"line {n} [1m" for n in range(5, 9))
+        (folder / "stderr.log").unlink()
+        os.mkfifo(folder / "stderr.log")
+        assert await run_dirs.last_words("one", TOKEN) == ""
 
     @pytest.mark.parametrize(
         "content",

@@ -8,15 +8,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.cli.doctor.check import Check, CheckFailedError, SkippedError
-from api.cli.doctor.slurm import Slurm, new_mark, tiny_job
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
+from api.cli.doctor.slurm import Slurm, tiny_job
 from api.contract.find_python import OLDEST, shell
 from api.contract.identity import new_id
+from api.contract.job import network
 from api.contract.job.private import make_folder, require_private
 from api.contract.settings import Settings
-from controller.slurm.argv import address_command, list_command, submit_command
+from controller.slurm.argv import submit_command
 from controller.slurm.errors import diagnose
-from controller.slurm.parse import GarbledError, parse_addresses, parse_submission, read_listing
+from controller.slurm.parse import parse_submission
 
 CLOCK_SECONDS = 5.0
 """By how much a node's clock may differ."""
@@ -72,6 +73,8 @@ for _ in {1..50}; do [ -e "$2.port" ] && break; kill -0 $listener 2>/dev/null ||
   echo "apptainer=$(tail -n 1 <<<"${apptainer##*slurm_script: line *: }")"
   unshare --user --map-root-user true 2>/dev/null; echo "namespaces_exit=$?"
   suid=$("$4" buildcfg LIBEXECDIR 2>/dev/null)/apptainer/bin/starter-suid; [ -u "$suid" ]; echo "setuid_exit=$?"
+  network=$("$af_found" -I "$2.py" 2>&1); echo "network_exit=$?"
+  echo "network=$(tail -n 1 <<<"$network")"
   echo "tmp=${TMPDIR:-/tmp}"
   echo "tmp_free=$(df -Pm "${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR == 2 {print $4}')"
   echo "port=$(cat "$2.port" 2>/dev/null)"
@@ -111,17 +114,20 @@ class JobProbe:
             Check("Python in jobs", self._python, needs=needs),
             Check("Apptainer in jobs", self._apptainer, needs=needs),
             Check("user namespaces in jobs", self._namespaces, needs=("Apptainer in jobs",)),
+            Check("networks of jobs", self._networks, needs=("Python in jobs",)),
             Check("room for temporary files", self._room, needs=needs),
             Check("ports of the nodes", self._ports, needs=needs),
         ]
 
     def _run(self) -> str:
         folder, name = self._settings.run_dir / "doctor", f"af-doctor-{new_id()}"
-        here, script = folder / f"{name}.here", folder / f"{name}.sh"
+        script, own = folder / f"{name}.sh", Path(network.__file__).read_text(encoding="utf-8")
+        texts = {".here": name, ".sh": SCRIPT.replace("# include find_python\n", shell()), ".py": own}
         try:
             make_folder(folder)
             require_private(folder)
-            for path, text in ((here, name), (script, SCRIPT.replace("# include find_python\n", shell()))):
+            for suffix, text in texts.items():
+                path = script.with_suffix(suffix)
                 path.touch(mode=0o600)
                 path.write_text(text)
             self._report = self._submit(folder, name, script)
@@ -171,11 +177,11 @@ class JobProbe:
         return None
 
     def _address(self, said: dict[str, str]) -> str:
-        """Return the node's address, as the controller learns it (NodeAddr)."""
-        mark, addresses = new_mark(), dict[str, str]()
-        with contextlib.suppress(CheckFailedError, GarbledError):
-            addresses = parse_addresses(self._slurm.ask(*address_command(mark)), mark)
-        return addresses.get(said.get("node", ""), said.get("host", ""))
+        """Return the node's address, as the controller learns it: NodeAddr, or else the node's name."""
+        node, addresses = said.get("node") or said.get("host", ""), dict[str, str]()
+        with contextlib.suppress(CheckFailedError):
+            addresses = self._slurm.addresses()
+        return addresses.get(node, node)
 
     def _wait(self, file: Path, name: str, job_id: int | None) -> dict[str, str]:
         """Wait for the job's file. Raises `CheckFailedError` when the job ends without it, or does not run in time."""
@@ -206,10 +212,9 @@ class JobProbe:
 
     def _state(self, name: str) -> tuple[str, str, str]:
         """Return the job's state, node and reason; empty texts while Slurm does not say."""
-        mark = new_mark()
-        with contextlib.suppress(CheckFailedError, GarbledError):
-            for _, job in read_listing(self._slurm.ask(*list_command(mark)), mark, name, before={}):
-                return job.state, job.node or "", job.reason
+        with contextlib.suppress(CheckFailedError):
+            for listed in self._slurm.listed(name):
+                return listed
         return "", "", ""
 
     def _clock(self) -> str:
@@ -263,6 +268,18 @@ class JobProbe:
             "neither may a user make them on the node, nor is Apptainer installed setuid: no container starts",
             "Ask an administrator for: sysctl user.max_user_namespaces=15000 (on Ubuntu also "
             "kernel.apparmor_restrict_unprivileged_userns=0), or for the package apptainer-suid.",
+        )
+
+    def _networks(self) -> str:
+        said = self._said().said
+        if said.get("network_exit") == "0":
+            return "a job may have one of its own"
+        raise WarnedError(
+            f"a job gets none of its own on the node: {said.get('network')}. What a recipe with network: private runs, "
+            "as Chroma or Qdrant, all users of the node reach on its loopback",
+            "Ask an administrator for: sysctl user.max_user_namespaces=15000 user.max_net_namespaces=15000 (on Ubuntu "
+            "also kernel.apparmor_restrict_unprivileged_userns=0). Or give such services nodes for themselves: "
+            "--exclusive in their resources.extra_options.",
         )
 
     def _room(self) -> str:

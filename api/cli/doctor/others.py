@@ -56,7 +56,7 @@ class OtherInstallations:
         """Return this user's jobs that have a token and are not over, by installation."""
         mark = new_mark()
         fields = "".join(field + mark for field in _FIELDS)
-        answer = self._slurm.ask("squeue", "--noheader", "--me", "--all", "--local", f"--format={fields}")
+        answer = self._slurm.ask("squeue", "--me", "--all", "--local", f"--format={fields}")
         found: dict[str, list[_ListedJob]] = {}
         for job_id, state, name, comment in records(answer, mark, len(_FIELDS)):
             token = parse_token(name)

@@ -6,19 +6,28 @@ import asyncio
 import re
 import secrets
 import shutil
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from api.cli.doctor.check import CheckFailedError
+from api.cli.doctor.check import CheckFailedError, WarnedError
 from api.contract.launch import Resources, Submission
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
-from controller.slurm.argv import make_mark
+from controller.slurm.argv import address_command, list_command, make_mark
 from controller.slurm.environment import reading_environment
 from controller.slurm.errors import Diagnosis, reading_trouble
+from controller.slurm.parse import GarbledError, parse_addresses, read_listing
 from controller.slurm.runner import Completed, NotStartedError, ProcessRunner
 
+_Answer = TypeVar("_Answer")
+
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "sinfo")
+
+HIDDEN = (
+    "the site hides the addresses of its nodes (PrivateData), so they are called by their names",
+    "See that this host can resolve the nodes' names (getent hosts NODE), or ask the site to show its nodes and "
+    "partitions to you.",
+)
 
 
 class Slurm:
@@ -56,6 +65,34 @@ class Slurm:
         if trouble := reading_trouble(completed, empty=not completed.stdout.strip()):
             raise self.failure(trouble)
         return completed.stdout
+
+    def listed(self, name: str) -> list[tuple[str, str, str]]:
+        """Return state, node and reason of the jobs whose name begins so, out of the listing that the controller reads.
+
+        Raises `CheckFailedError`, with a remedy.
+        """
+        mark = new_mark()
+        rows = self._proved(list_command(mark), lambda text: read_listing(text, mark, name, before={}))
+        return [(job.state, job.node or "", job.reason) for _, job in rows]
+
+    def addresses(self) -> dict[str, str]:
+        """Return every node's address, as the controller reads them. Raises `CheckFailedError`, with a remedy."""
+        mark = new_mark()
+        return self._proved(address_command(mark), lambda text: parse_addresses(text, mark))
+
+    def _proved(self, argv: tuple[str, ...], parsed: Callable[[str], _Answer]) -> _Answer:
+        answer = self.read(*argv)
+        if trouble := reading_trouble(answer, empty=False):
+            is_hidden = argv[0] == "sinfo" and trouble.reason == "PermissionDenied"
+            raise WarnedError(*HIDDEN) if is_hidden else self.failure(trouble)
+        try:
+            return parsed(answer.stdout)
+        except GarbledError as error:
+            if trouble := reading_trouble(answer, empty=True):
+                raise self.failure(trouble) from error
+            raise CheckFailedError(
+                f"the answer of {argv[0]} can't be read: {error}", f"Is {self.where(argv[0])} Slurm's own program?"
+            ) from error
 
     def failure(self, trouble: Diagnosis) -> CheckFailedError:
         """Turn a diagnosis into a failed check. Its remedy names keys of a recipe: here they are the settings'."""

@@ -70,9 +70,8 @@ class SlurmChecks:
         return said
 
     def _answers(self) -> str:
-        nodes = self._slurm.ask("sinfo", "--noheader", "--all", "--Node", "--format=%N").split()
-        self._slurm.ask("squeue", "--noheader", "--me", "--format=%i")
-        return f"{len(set(nodes))} nodes"
+        self._slurm.listed("")
+        return f"{len(self._slurm.addresses())} nodes"
 
     def _partition(self) -> str:
         names = self._slurm.ask("sinfo", "--noheader", "--all", "--format=%P").split()

@@ -17,11 +17,13 @@ from api.cli.errors import CliError
 from api.cli.rest.listener import OwnListener
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
+from api.contract.settings import key_file_of_a_client, process_environment
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0
 """After which a stream counts as broken: the API says something every 15 s."""
+NO_ATTEMPT = "There is no such attempt."
 MOST_LINES = 1000
 """Of a history, in one answer."""
 KEYS = "/api/v1/keys"
@@ -66,9 +68,9 @@ class Client:
         """Return how the API itself is."""
         return _object(self._call("GET", "/health"))
 
-    def services(self) -> list[dict[str, Any]]:
-        """Return all services."""
-        return _objects(self._call("GET", "/api/v1/services"))
+    def services(self, query: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return the services of which something is left, unless a query (the API's) asks for others."""
+        return _objects(self._call("GET", "/api/v1/services", query=query or None))
 
     def service(self, name: str) -> dict[str, Any]:
         """Return one service, by id or name."""
@@ -76,7 +78,7 @@ class Client:
 
     def living(self) -> list[dict[str, Any]]:
         """Return all services that are not deleted."""
-        return _objects(self._call("GET", "/api/v1/services", query={"deleted": "false"}))
+        return self.services({"deleted": "false"})
 
     def declaration(self, name: str) -> dict[str, Any]:
         """Return what is wanted of a service, exactly as it was declared."""
@@ -125,7 +127,8 @@ class Client:
 
     def logs(self, name: str, query: Mapping[str, Any]) -> str:
         """Return what a service's jobs wrote; `query` is the API's."""
-        return str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
+        text = str(_object(self._call("GET", f"{path_of(name)}/logs", query=query)).get("logs", ""))
+        return for_people(text) if text.startswith(NO_ATTEMPT) else text  # what jobs wrote stays as it is
 
     def prompt(self, name: str, body: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Ask a service's model; waits for the answer for `timeout` seconds."""
@@ -201,28 +204,52 @@ class Client:
             raise CliError(f"The connection to {self.url} broke ({error}). Try again.", Exit.UNREACHABLE) from error
 
 
-def connect(context: Context) -> Client:
+def connect(context: Context, seconds: float = ANSWER_SECONDS) -> Client:
     """Return a client for the server that the command line or the settings name."""
-    chosen = context.arguments.server
-    key = admin_key(context.settings.api.admin_key_file)
-    return Client(chosen or server_url(context.settings), key, is_chosen=bool(chosen))
+    named, settings = context.arguments.server, context.settings
+    if named is None:
+        return Client(server_url(settings), admin_key(settings.api.admin_key_file), seconds)
+    if settings.api.admin_key_file is None and (file := key_file_of_a_client(process_environment())) is not None:
+        return Client(named, _key_in(file, "AI_FACTORY_KEY_FILE") or None, seconds, is_chosen=True)
+    return Client(named, admin_key(settings.api.admin_key_file), seconds, is_chosen=True)
 
 
 def admin_key(path: Path | None) -> str | None:
     """Read the administrator's key, if there is one. Raises `CliError` (set-up)."""
     if path is None:
         return None
-    try:
-        with open_regular(path) as file:
-            mode, key = os.fstat(file.fileno()).st_mode, file.read().decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise CliError(f"api.admin_key_file ({path}) can't be read: {reason}.", Exit.SETUP) from error
-    if mode & 0o077:
-        raise CliError(f"api.admin_key_file ({path}) can be read by others. Run: chmod 600 {path}", Exit.SETUP)
-    if not key or not key.isascii() or not key.isprintable():
+    key = _key_in(path, "api.admin_key_file")
+    if not key:
         raise CliError(f"api.admin_key_file ({path}) holds no key of printable ASCII characters.", Exit.SETUP)
     return key
+
+
+def _key_in(path: Path, what: str) -> str:
+    """Return the key that a file holds; "" for what is none, such as an installation's own. Raises `CliError`."""
+    try:
+        with open_regular(path) as file:
+            mode, content = os.fstat(file.fileno()).st_mode, file.read()
+    except OSError as error:
+        raise CliError(f"{what} ({path}) can't be read: {error.strerror}.", Exit.SETUP) from error
+    if mode & 0o077:
+        raise CliError(f"{what} ({path}) can be read by others. Run: chmod 600 {path}", Exit.SETUP)
+    key = content.decode("ascii", errors="replace").strip()
+    return key if key.isascii() and key.isprintable() else ""
+
+
+_COMMANDS = {
+    "GET /api/v1/recipes lists those that there are.": "See: ai-factory recipes list",
+    "GET …/attempts lists those that there are.": "See: ai-factory services history",
+    "Service not found": "There is no such service. See: ai-factory services list",
+}
+"""The command for what the API names a request for."""
+
+
+def for_people(text: str) -> str:
+    """Return what the API says in the words of the command line."""
+    for said, command in _COMMANDS.items():
+        text = text.replace(said, command)
+    return text
 
 
 def refusal(status: int, content: Any) -> str:
@@ -231,9 +258,9 @@ def refusal(status: int, content: Any) -> str:
     if isinstance(detail, list):
         text = "; ".join(_invalid(item) for item in detail)
     else:
-        text = str(detail or f"The API answered {status}: {content}")
+        text = for_people(str(detail or f"The API answered {status}: {content}"))
     if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        text = f"{text.rstrip('.')}. Set api.admin_key_file to the file with the key."
+        text = f"{text.rstrip('.')}. Set api.admin_key_file, or AI_FACTORY_KEY_FILE, to the file with the key."
     return text
 
 

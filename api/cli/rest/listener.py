@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -55,10 +54,16 @@ def require_ours(connection: socket.socket) -> None:
         raise CliError("Something listens there, but does not accept connections.", Exit.UNREACHABLE)
     if not is_trusted(user):
         raise CliError(
-            f"A program of user {user} listens where the API should, and was told nothing: this user is {os.getuid()}. "
-            "Start the API on another port (api.port). If that program may be trusted, give its address: --server",
+            f"{_place(connection)} is taken by another user's server (uid {user}), which was told nothing. If "
+            "that is the one you want, name it: --server, or AI_FACTORY_SERVER. If not, set api.port to another port, "
+            "for yours: ai-factory config",
             Exit.UNREACHABLE,
         )
+
+
+def _place(connection: socket.socket) -> str:
+    address = connection.getpeername()
+    return f"The socket {address}" if connection.family == socket.AF_UNIX else f"Port {address[1]}"
 
 
 def _listener(peers: Peers, connection: socket.socket) -> int | None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
-from api.cli.services.declarations import MARK, ServiceDeclaration, difference, of_api, patch, read, same, write_all
+from api.cli.services.declarations import (
+    MARK,
+    ServiceDeclaration,
+    difference,
+    of_api,
+    patch,
+    read,
+    same,
+    text_of,
+    write_all,
+)
 from api.contract.exits import Exit
 
 _COLOURS = {"+": "green", "-": "red", "@": "dim"}
@@ -99,7 +108,7 @@ def _wanted(context: Context) -> list[ServiceDeclaration]:
     found: dict[str, str] = {}
     wanted: list[ServiceDeclaration] = []
     for file in arguments.files:
-        for declaration in read(_text(file), file):
+        for declaration in read(text_of(file), file):
             if declaration.name in found:
                 where = f"{found[declaration.name]} and {file}"
                 raise CliError(f"The service {declaration.name} is declared twice, in {where}.", Exit.USAGE)
@@ -110,13 +119,6 @@ def _wanted(context: Context) -> list[ServiceDeclaration]:
     if arguments.applied_as:
         return [replace(one, config={**one.config, MARK: arguments.applied_as}) for one in wanted]
     return wanted
-
-
-def _text(file: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"{file} can't be read: {error}.", Exit.USAGE) from error
 
 
 def _changes(context: Context, client: Client, wanted: Sequence[ServiceDeclaration]) -> list[PlannedChange]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import connect
+from api.cli.services.declarations import read, text_of
 from api.cli.services.rows import show
 from api.cli.services.wait import wait_deleted, wait_running
 from api.cli.set_flags import config_from
@@ -30,9 +31,13 @@ def create(context: Context) -> Exit:
 
 def delete(context: Context) -> Exit:
     """Stop services for good; one that is not there does not keep the others from being stopped."""
+    arguments = context.arguments
     missing: list[str] = []
+    names = [*arguments.services, *(one.name for file in arguments.files for one in read(text_of(file), file))]
+    if not names:
+        raise CliError("Which services? Name them, or the files that do: -f FILE", Exit.USAGE)
     with connect(context) as client:
-        for name in context.arguments.services:
+        for name in names:
             try:
                 service = client.service(name)
                 client.delete(str(service["id"]))
@@ -41,9 +46,10 @@ def delete(context: Context) -> Exit:
                     raise
                 missing.append(name)
                 continue
-            if context.arguments.wait:
-                wait_deleted(context, client, str(service["id"]), context.arguments.timeout)
-            context.console.line(str(service["name"]) if context.output == "name" else f"{name} stopped")
+            if arguments.wait:
+                wait_deleted(context, client, str(service["id"]), arguments.timeout)
+            done = "deleted" if arguments.wait else "is being stopped"
+            context.console.line(str(service["name"]) if context.output == "name" else f"{name} {done}")
     if missing:
         raise CliError(f"There is no service {', '.join(missing)}. See: ai-factory services list", Exit.NOT_FOUND)
     return Exit.OK

@@ -10,11 +10,11 @@ config:
 from __future__ import annotations
 
 import difflib
-import io
 import json
-import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -22,11 +22,11 @@ from ruamel.yaml.error import YAMLError
 
 from api.cli.errors import CliError
 from api.cli.set_flags import complaint
+from api.cli.terminal.yaml_text import same_json, yaml_text
 from api.contract.exits import Exit
 
 KEYS = ("name", "recipe_name", "replicas", "desired_state", "config")
 STATES = ("running", "stopped")
-_UNPRINTABLE = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 MARK = "applied_as"
 """The key of the config that says to which set of applied services one belongs. To the job it means nothing."""
 
@@ -129,15 +129,17 @@ def read(text: str, where: str) -> list[ServiceDeclaration]:
     return found
 
 
+def text_of(file: str) -> str:
+    """Read a file, or standard input; raises `CliError` (usage)."""
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} can't be read: {error}.", Exit.USAGE) from error
+
+
 def write(declaration: ServiceDeclaration) -> str:
     """Return the YAML of a declaration; what `read` makes of it is the same."""
-    document = declaration.document()
-    text = _yaml(document)
-    if _reads_as(text, document):
-        return text
-    # YAML's writer and reader do not agree on every text; JSON is YAML too, once control characters are escaped.
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return yaml_text(declaration.document())
 
 
 def write_all(declarations: Sequence[ServiceDeclaration]) -> str:
@@ -145,32 +147,9 @@ def write_all(declarations: Sequence[ServiceDeclaration]) -> str:
     return "---\n".join(map(write, declarations))
 
 
-def _yaml(document: Mapping[str, Any]) -> str:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
-    yaml.width = 4096
-    stream = io.StringIO()
-    yaml.dump(document, stream)
-    return stream.getvalue()
-
-
-def _reads_as(text: str, document: Mapping[str, Any]) -> bool:
-    try:
-        return _same(YAML(typ="safe", pure=True).load(text), document)
-    except (YAMLError, ValueError):
-        return False
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values are the same as JSON: 1 is neither 1.0 nor true."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
 def same(one: ServiceDeclaration, other: ServiceDeclaration) -> bool:
     """Whether two declarations of one name want the same."""
-    return _same_recipe(one, other) and _same(
+    return _same_recipe(one, other) and same_json(
         {**one.document(), "recipe_name": ""}, {**other.document(), "recipe_name": ""}
     )
 
@@ -193,7 +172,7 @@ def patch(before: ServiceDeclaration, after: ServiceDeclaration) -> dict[str, An
             "Delete it first, or choose another name."
         )
     asked: dict[str, Any] = {}
-    if not _same(before.config, after.config):
+    if not same_json(before.config, after.config):
         asked["config"] = _merge_patch(before.config, after.config, "config")
     if before.replicas != after.replicas:
         asked["replicas"] = after.replicas
@@ -206,7 +185,7 @@ def _merge_patch(before: Mapping[str, Any], after: Mapping[str, Any], where: str
     """Return the merge patch (RFC 7396) that makes the one of the other; null removes, and so can't be a value."""
     found: dict[str, Any] = dict.fromkeys(key for key in before if key not in after)
     for key, value in after.items():
-        if key in before and _same(before[key], value):
+        if key in before and same_json(before[key], value):
             continue
         inner = before.get(key)
         if isinstance(value, dict) and isinstance(inner, dict):

@@ -11,7 +11,7 @@ from typing import Any
 
 from api.cli.context import Context
 from api.cli.rest.client import RefusedError, connect
-from api.cli.services.rows import Service, age, ready, status_colour
+from api.cli.services.rows import Service, age, ready, status_colour, status_of
 from api.cli.terminal.console import Console, entries
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration
@@ -25,7 +25,7 @@ _CONDITION = (
     Column("STATUS", colour=lambda s: {"True": "green", "False": "red"}.get(s, "yellow")),
     Column("REASON"),
     Column("SINCE"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 _ATTEMPT = (
     Column("REPLICA"),
@@ -35,14 +35,14 @@ _ATTEMPT = (
     Column("STATE", colour=status_colour),
     Column("NODE", flexible=True),
     Column("PORT"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 _EVENT = (
     Column("LAST"),
     Column("TIMES"),
     Column("TYPE", colour=lambda s: "yellow" if s == "Warning" else ""),
     Column("REASON"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 
 
@@ -75,7 +75,7 @@ def _facts(service: Service, now: float) -> dict[str, str]:
         "Name": str(service.get("name") or ""),
         "Id": str(service.get("id") or ""),
         "Recipe": str(service.get("recipe_name") or ""),
-        "Status": str(service.get("status") or ""),
+        "Status": status_of(service),
         "Ready": ready(service),
         "Endpoint": str(service.get("endpoint") or ""),
         "Generation": f"{service.get('generation') or ''}{' (not looked at yet)' if unseen else ''}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from textwrap import fill
@@ -28,6 +29,7 @@ HEAD = """\
 
 def edit(context: Context) -> Exit:
     """Let a service's declaration be edited, until it is taken, or given up."""
+    chosen_editor()
     with connect(context) as client:
         declared = client.declaration(context.arguments.service)
         if declared["deleted_at"] is not None:
@@ -120,9 +122,21 @@ def _read(file: Path) -> str:
         raise CliError(f"The text is not UTF-8 any more. It is kept in {file}.", Exit.USAGE) from error
 
 
-def _open_editor(file: Path) -> None:
+def chosen_editor() -> str:
+    """Return the editor's command; raises `CliError` (usage) where none is set, and vi would find no terminal."""
     environment = process_environment()
-    command = environment.get("VISUAL") or environment.get("EDITOR") or "vi"
+    command = environment.get("VISUAL") or environment.get("EDITOR")
+    if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CliError(
+            "There is no terminal to edit in. Set EDITOR to a program that changes the file it is given, or use: "
+            "ai-factory export, and apply",
+            Exit.USAGE,
+        )
+    return command or "vi"
+
+
+def _open_editor(file: Path) -> None:
+    command = chosen_editor()
     try:
         ended = subprocess.run([*shlex.split(command), str(file)], check=False)
     except (OSError, ValueError) as error:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from api.cli.parser import (
     FORMATS,
     Commands,
     Parser,
-    command,
     config_flags,
     group,
     service_argument,
     timeout_flag,
     wait_flags,
 )
+from api.cli.parser import command as local_command
+from api.cli.services.rows import STATUSES
+
+command = partial(local_command, is_local=False)
 
 READY_SECONDS = 1800.0
 STOPPED_SECONDS = 300.0
@@ -32,12 +37,24 @@ def add_services(commands: Commands) -> None:
 
 
 def _seen(services: Commands) -> None:
-    command(
-        services, "list", "services.list:list_", "list all services",
+    list_ = command(
+        services, "list", "services.list:list_", "list the services",
         "services list",
         "services list -o wide  # nothing shortened, with endpoints",
-        "services list -o name",
+        "services list --status starting,failed --recipe inference/vllm -o name",
+        "services list -l applied_as=team-a  # by what stands in the config",
         formats=FORMATS,
+        more="A deleted service is shown as stopping until nothing of it is left on the cluster.",
+    )  # fmt: skip
+    list_.add_argument("--all", action="store_true", help="deleted ones too, as long as they are remembered")
+    list_.add_argument(
+        "--status", dest="statuses", metavar="WORD", action="append", default=[],
+        help=f"only with this status, or one of several with commas between: {', '.join(STATUSES)}",
+    )  # fmt: skip
+    list_.add_argument("--recipe", metavar="RECIPE", help="only of this recipe, by its path or its stem")
+    list_.add_argument(
+        "-l", "--selector", dest="selectors", metavar="KEY=VALUE", action="append", default=[],
+        help="only with this value in the config; dots lead into inner keys: resources.gpu=1",
     )  # fmt: skip
     get = command(
         services, "get", "services.list:get", "show one service",
@@ -48,7 +65,7 @@ def _seen(services: Commands) -> None:
     describe = command(
         services, "describe", "services.describe:describe", "tell all about one service",
         "services describe chat",
-        formats=("table", "json"),
+        formats=("table", "json", "yaml"),
     )  # fmt: skip
     service_argument(describe)
     events = command(
@@ -102,9 +119,14 @@ def _declared(services: Commands) -> None:
     delete = command(
         services, "delete", "services.create:delete", "stop services for good",
         "services delete chat", "services delete chat search --wait  # until their jobs have ended",
+        "services delete -f services.yaml",
         formats=("table", "name"),
     )  # fmt: skip
-    service_argument(delete, nargs="+")
+    service_argument(delete, nargs="*")
+    delete.add_argument(
+        "-f", "--file", dest="files", metavar="FILE", nargs="+", action="extend", default=[],
+        help="those that a file for apply names; - reads standard input",
+    )  # fmt: skip
     wait_flags(delete, "until their jobs have ended", STOPPED_SECONDS)
 
 
@@ -192,7 +214,7 @@ def _file_flags(parser: Parser) -> None:
 
 def add_models(commands: Commands) -> None:
     """Add explain, logs, watch, prompt and chat."""
-    explain = command(
+    explain = local_command(
         commands, "explain", "services.explain:explain",
         "tell what is wanted and seen of a service, what would be done now, and why",
         "explain chat", "explain chat -o json",

@@ -24,7 +24,7 @@ _EVENTS = (
     Column("TYPE", colour=lambda word: "yellow" if word == "Warning" else "dim"),
     Column("REASON"),
     Column("TIMES"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 _ATTEMPTS = (
     Column("REPLICA"),
@@ -35,7 +35,7 @@ _ATTEMPTS = (
     Column("BEGAN"),
     Column("LASTED"),
     Column("OUTCOME"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 _WIDE = (
     *_ATTEMPTS[:5],

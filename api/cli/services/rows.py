@@ -13,12 +13,37 @@ from api.cli.terminal.text import duration
 
 Service = dict[str, Any]
 
-_WORDS = {"running": "green", "completed": "green", "failed": "red", "cancelled": "dim", "unknown": "red"}
+STATUSES = ("pending", "building", "starting", "running", "completed", "failed", "cancelled", "stopping", "deleted")
+"""What STATUS may say: the API's words, and for deleted services whether something of them is left on the cluster."""
+ENDED = ("Stopped", "Completed", "Failed")
+"""Reasons of the condition Progressing while nothing of a service runs."""
+_COLOURS = {
+    "running": "green",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "dim",
+    "deleted": "dim",
+    "unknown": "red",
+}
+
+
+def status_of(service: Service) -> str:
+    """Return one of `STATUSES`. A deleted service that the controller has not looked at had nothing on the cluster."""
+    if not service.get("deleted_at"):
+        return str(service.get("status") or "")
+    reason = progress(service)
+    return "deleted" if reason is None or reason in ENDED else "stopping"
+
+
+def progress(service: Service) -> str | None:
+    """Return the reason of the condition Progressing; `None` until the controller has looked."""
+    conditions = service.get("conditions") or ()
+    return next((str(c.get("reason")) for c in conditions if c.get("type") == "Progressing"), None)
 
 
 def status_colour(word: str) -> str:
     """Return the colour of a status word."""
-    return _WORDS.get(word, "yellow")
+    return _COLOURS.get(word, "yellow")
 
 
 COLUMNS = (
@@ -28,7 +53,7 @@ COLUMNS = (
     Column("STATUS", colour=status_colour),
     Column("READY"),
     Column("AGE"),
-    Column("MESSAGE", flexible=True),
+    Column("MESSAGE", flexible=True, below=True),
 )
 WIDE = (*COLUMNS[:-1], Column("CREATED"), Column("ENDPOINT"), COLUMNS[-1])
 
@@ -67,8 +92,8 @@ def age(service: Service, now: float) -> str:
 
 def row(service: Service, now: float, *, wide: bool) -> list[str]:
     """Return a service's cells, of `COLUMNS` or `WIDE`."""
-    cells = [str(service.get(key) or "") for key in ("id", "name", "recipe_name", "status")]
-    cells += [ready(service), age(service, now)]
+    cells = [str(service.get(key) or "") for key in ("id", "name", "recipe_name")]
+    cells += [status_of(service), ready(service), age(service, now)]
     if wide:
         cells += [str(service.get("created_at") or ""), str(service.get("endpoint") or "")]
     return [*cells, str(service.get("message") or "")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, connect
-from api.cli.services.rows import Service, show
+from api.cli.services.rows import ENDED, Service, progress, show
 from api.cli.terminal.progress import LiveProgress
 from api.contract.exits import Exit
 
@@ -44,7 +45,10 @@ def wait_running(context: Context, client: Client, name: str, seconds: float) ->
     def judge(service: Service | None) -> bool:
         living = _living(service, name)
         _raise_if(living, ("failed", "cancelled"))
-        return living["status"] in ("running", "completed")
+        if living["status"] in ("running", "completed"):
+            return True
+        _raise_if_barred(living)
+        return False
 
     return _living(_wait(context, client, name, judge, seconds), name)
 
@@ -61,6 +65,7 @@ def wait_ready(context: Context, client: Client, name: str, seconds: float) -> S
         if living.get("replicas") == 0:
             raise CliError(f"{living['name']} is scaled to 0. See: ai-factory services scale {name} 1")
         _raise_if(living, ("failed", "cancelled"))
+        _raise_if_barred(living)
         return living["status"] == "running" and _all_ready(living)
 
     return _living(_wait(context, client, name, judge, seconds), name)
@@ -73,6 +78,7 @@ def wait_completed(context: Context, client: Client, name: str, seconds: float) 
         living = _living(service, name)
         if _is_seen(living):
             _raise_if(living, ("failed", "cancelled"))
+            _raise_if_barred(living)
         return _is_seen(living) and living["status"] == "completed"
 
     return _living(_wait(context, client, name, judge, seconds), name)
@@ -112,6 +118,10 @@ def _wait(context: Context, client: Client, name: str, judge: Judge, seconds: fl
             _rest(progress, min(time.monotonic() + pause, deadline))
             pause = min(pause * 1.5, POLL_MOST)
             service = _look(client, service, deadline)
+    except KeyboardInterrupt:
+        progress.over()
+        context.console.note(f"{name} goes on; nothing was undone. To wait again: ai-factory services wait {name}")
+        raise
     finally:
         progress.over()
 
@@ -165,6 +175,17 @@ def _raise_if(service: Service, words: tuple[str, ...]) -> None:
         raise CliError(f"{what}. See: ai-factory services describe {service['id']}")
 
 
+def _raise_if_barred(service: Service) -> None:
+    """Raise `CliError` if a job of what is wanted now can never start as things are."""
+    against: Mapping[str, Any] = next((c for c in service.get("conditions") or () if c.get("type") == "Startable"), {})
+    if _is_seen(service) and against.get("status") == "False":
+        raise CliError(
+            f"{service['name']} can't start ({against.get('reason')}): {str(against.get('message')).rstrip('.')}. "
+            f"It stays queued. See: ai-factory services describe {service['id']}",
+            Exit.SETUP,
+        )
+
+
 def _late(service: Service | None, name: str, seconds: float) -> CliError:
     if service is not None and _is_deleted(service):
         return CliError(
@@ -200,5 +221,4 @@ def _is_stopped(service: Service) -> bool:
     """Say whether nothing of a service runs any more; an API without conditions can only say `cancelled`."""
     if "conditions" not in service:
         return True
-    reasons = [c.get("reason") for c in service["conditions"] or () if c.get("type") == "Progressing"]
-    return any(reason in ("Stopped", "Completed", "Failed") for reason in reasons)
+    return progress(service) in ENDED

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 
 from api.cli.context import Context
 from api.cli.rest.client import connect
 from api.cli.rest.streams import ServerEvent, follow
-from api.cli.services.rows import COLUMNS, Service, row, status_colour
+from api.cli.services.rows import COLUMNS, Service, row, status_colour, status_of
 from api.cli.terminal.console import Console
 from api.cli.terminal.table import layout
 from api.contract.exits import Exit
+
+_COLUMNS = (*COLUMNS[:-1], replace(COLUMNS[-1], below=False))
+"""Each service takes one line: as many are shown as the terminal has."""
 
 
 def watch(context: Context) -> Exit:
@@ -37,7 +41,7 @@ def watch(context: Context) -> Exit:
             elif live:
                 _draw(context.console, known)
             else:
-                context.console.line(_line(context.console, event, change))
+                context.console.line(_line(context.console, change))
     return Exit.OK
 
 
@@ -47,16 +51,16 @@ def taken(known: dict[str, Service], event: ServerEvent) -> Service | None:
         known.clear()
         return None
     service: Service = json.loads(event.data)
-    if event.name == "deleted":
+    if event.name == "deleted" and status_of(service) == "deleted":
         return service if known.pop(service["id"], None) is not None else None
     known[service["id"]] = service
     return service
 
 
-def _line(console: Console, event: ServerEvent, service: Service) -> str:
+def _line(console: Console, service: Service) -> str:
     at = time.strftime("%H:%M:%S")
     ready = f"{service.get('ready_replicas') or 0}/{'?' if service.get('replicas') is None else service['replicas']}"
-    word = "deleted" if event.name == "deleted" else str(service["status"])
+    word = status_of(service)
     said = (
         f"{at}  {service['name']}  {console.paint(word, status_colour(word))}  {ready}  {service.get('message') or ''}"
     )
@@ -67,7 +71,7 @@ def _draw(console: Console, known: dict[str, Service]) -> None:
     """Draw the table in the place of the one before; rows that the terminal has no room for are counted."""
     room = max(1, shutil.get_terminal_size().lines - 4)
     rows = [row(service, time.time(), wide=False) for service in known.values()]
-    table = layout(COLUMNS, rows[:room], console.width, console.paint)
+    table = layout(_COLUMNS, rows[:room], console.width, console.paint)
     more = [f"… and {len(rows) - room} more"] if len(rows) > room else []
     title = console.paint(f"{time.strftime('%H:%M:%S')}  {len(rows)} services. Ctrl-C ends this.", "dim")
     console.picture([title, *table, *more])

@@ -17,6 +17,7 @@ def add(commands: Commands) -> None:
         "doctor --timeout 600  # where a job waits for long",
         "doctor --no-job -o json",
         formats=("table", "json"),
+        is_local=False,
     )  # fmt: skip
     doctor.add_argument("--no-job", dest="job", action="store_false", help="submit no job")
     doctor.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for the job (%(default)g)")

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from api.cli.terminal.table import Column, layout
 from api.cli.terminal.text import fitted, one_line, printable, visible
+from api.cli.terminal.yaml_text import yaml_text
 
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 
@@ -22,9 +23,12 @@ class Console:
     file or another program it is written as it is, as `kubectl logs` does: what it says is their business.
     """
 
-    def __init__(self, *, color: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, *, color: bool, is_yaml: bool = False, out: TextIO | None = None, err: TextIO | None = None
+    ) -> None:
         self._out = out or sys.stdout
         self._err = err or sys.stderr
+        self._is_yaml = is_yaml
         self._color_out = color and self._out.isatty()
         self._color_err = color and self._err.isatty()
         self.width = shutil.get_terminal_size().columns if self._out.isatty() else None
@@ -84,8 +88,9 @@ class Console:
         self.note(f"{self._painted('ai-factory:', 'red', self._color_err)} {one_line(message)}")
 
     def json(self, value: Any) -> None:
-        """Write a value for programs."""
-        self.text(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        """Write a value for programs: as JSON, or as YAML where that is wanted."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        self.text(yaml_text(json.loads(text)) if self._is_yaml else text)
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, full: bool = False) -> None:
         """Write a table; `full` shortens nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from api.cli.terminal.text import fitted, printable, wide
+from api.cli.terminal.text import fitted, printable, wide, wrapped
 
 _GAP = "  "
 _NARROWEST = 8
@@ -21,6 +21,8 @@ class Column:
     title: str
     flexible: bool = False
     """May be shortened, with an ellipsis, where the terminal is narrow."""
+    below: bool = False
+    """Where the terminal is narrow, its text stands on lines of its own below the row. Only of the last column."""
     colour: Callable[[str], str] | None = None
     """The name of the colour for a cell's text; "" for none."""
 
@@ -31,9 +33,16 @@ def layout(
     width: int | None,
     paint: Callable[[str, str], str] = lambda text, _: text,
 ) -> list[str]:
-    """Lay a table out in lines of at most `width` columns: shorten flexible cells, then leave out the last columns."""
+    """Lay a table out in lines of at most `width` columns.
+
+    Where there is no room, the last column goes below its row if it may; flexible cells are shortened; the last columns
+    are left out.
+    """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([wide(c.title), *(wide(row[i]) for row in cells)]) for i, c in enumerate(columns)]
+    is_below = columns[-1].below and width is not None and width >= _READABLE and not _has_room(widths, width)
+    if is_below:
+        widths.pop()
     if width is not None:
         _fit(columns, widths, width)
     shown = columns[: len(widths)]
@@ -47,7 +56,17 @@ def layout(
             parts.append(paint(text, colour) + blank)
         return _GAP.join(parts).rstrip()
 
-    return [line([c.title for c in columns], title=True), *(line(row, title=False) for row in cells)]
+    lines = [line([c.title for c in columns], title=True)]
+    for row in cells:
+        lines.append(line(row, title=False))
+        if is_below and width is not None:
+            lines += [f"{_GAP}{part}" for part in wrapped(row[-1], width - len(_GAP))]
+    return lines
+
+
+def _has_room(widths: Sequence[int], width: int) -> bool:
+    """Whether the last column can be read beside the others as they are."""
+    return sum(widths[:-1]) + len(_GAP) * (len(widths) - 1) + min(widths[-1], _READABLE) <= width
 
 
 def _fit(columns: Sequence[Column], widths: list[int], width: int) -> None:

@@ -21,6 +21,17 @@ def fitted(text: str, room: int) -> str:
     return text.rstrip() + "…"
 
 
+def wrapped(text: str, room: int) -> list[str]:
+    """Return a text in lines of so many columns; a word that is longer than a line is shortened."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and wide(lines[-1]) + 1 + wide(word) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(fitted(word, room))
+    return lines
+
+
 def wide(text: str) -> int:
     """Return how many columns a text takes on a terminal."""
     if text.isascii():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Optional, Union
 
-from api.contract.job.words import Lane
+from api.contract.job.words import Lane, Network
 
 VERSION = 1
 """The newest version of the file that is understood here. What is added and may be ignored does not change it."""
@@ -165,6 +165,7 @@ class Parameters:
     volumes: tuple[VolumeMount, ...] = ()
     files: Mapping[FileName, str] = field(default_factory=dict)
     nv: bool = False
+    network: Network = Network.HOST
     listens: bool = True
     host: str = "0.0.0.0"  # noqa: S104
     """Engines are reached from the controller's and the API's hosts."""

@@ -19,6 +19,15 @@ class Lane(Word):
     B = "b"
 
 
+class Network(Word):
+    """Whose network an engine has."""
+
+    HOST = "host"
+    """The node's."""
+    PRIVATE = "private"
+    """Its own, where the kernel allows that: a loopback, and nothing else."""
+
+
 class Step(Word):
     """How far a job's wrapper is: `state.json`."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 import regex
 
 from api.contract.job.parameters import RUNTIME_VALUES
+from api.contract.job.words import Network
 from api.contract.recipes import volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
 
@@ -91,6 +92,8 @@ def _address(content: RecipeFile) -> Iterator[Problem]:
     at = ["command"]
     if content.access == "direct" and "socket" in told | asked:
         yield at, "{socket} is behind a door: give {port}, or leave access out"
+    if content.access == "direct" and content.ports and content.network is Network.PRIVATE:
+        yield ["network"], "nobody reaches a port in there but a door: leave it out, or access"
     if content.access == "door" and {"socket", "port"} <= told | asked:
         yield at, "behind a door an engine listens on {socket} or on {port}: give one of them"
     if content.access == "door" and content.ports and not told & {"socket", "port"}:

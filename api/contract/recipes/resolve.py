@@ -41,6 +41,7 @@ FIXED_BY_RECIPE = frozenset(
         "kind",
         "engine",
         "access",
+        "network",
     }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
@@ -75,6 +76,7 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         update_strategy=content.update.strategy,
         secret_variable=secret_variable(content) if access == "direct" else None,
         access=access,
+        network=content.network,
         restarted_at=_restarted_at(content, config),
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.contract.job.words import Network
 from api.contract.launch import Access, UpdateStrategy
 
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
@@ -112,6 +113,9 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     access: Access = "door"
     """`door`: only this installation's programs reach it, by mutual TLS; it listens on `{socket}`, or on `{port}` of
     loopback. `direct`: it listens on `{port}` of its node, for whoever speaks its protocol."""
+    network: Network = Network.HOST
+    """`private`: a loopback of its own and nothing else, where the kernel allows it; nobody but its door reaches it
+    there, and it reaches nobody."""
     environment: dict[str, str | int | float | bool] = {}
     environment_from: dict[str, str] = {}
     binds: list[str] = []

@@ -29,6 +29,8 @@ def _leave_out_later(value: dict[str, Any]) -> None:
         del value["restarted_at"]
     if value["access"] == "direct":
         del value["access"]
+    if value["network"] == "host":
+        del value["network"]
 
 
 def encode_spec(spec: LaunchSpec) -> bytes:

@@ -7,6 +7,7 @@ who comes back is sent the next line: none again, and none left out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from api.web.errors import InvalidError, Problem, UnavailableError
 from api.web.query import bad_header
 from api.web.transactions import reading
 
+BEGINNING_AT_ONCE = 8
+"""Followers: of hundreds who come at once the others wait, and cost whoever asks for something else no time."""
 MOST_FILES = 64
 """That one client follows."""
 LOOK_SECONDS = 1.0
@@ -104,6 +107,8 @@ class Following:
         self._run_dir = run_dir
         self._known: dict[str, KnownAttempts] = {}
         self._looking = asyncio.Lock()
+        self.beginning = asyncio.Semaphore(BEGINNING_AT_ONCE)
+        """Held by who begins to follow, for what that takes."""
         self.tails = Tails(run_dir)
 
     async def look(self, service_id: str) -> KnownAttempts:
@@ -176,7 +181,8 @@ class _One:
             except UnavailableError:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
-            await self._take_up(known.attempts, is_first=is_first)
+            async with self._shared.beginning if is_first else contextlib.nullcontext():
+                await self._take_up(known.attempts, is_first=is_first)
             if is_first:
                 yield sse.head("following", self._marks())
                 is_first = False

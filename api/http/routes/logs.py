@@ -35,14 +35,16 @@ def log_routes(services: Services, following: Following, run_dir: Path) -> list[
         replica, attempt = query.number("replica", 0, 1000), query.number("attempt", 1, 10**9)
         is_followed, seconds = query.flag("follow"), query.seconds("timeout", MOST_SECONDS)
         query.check()
-        row = await services.find(service_id)
         if is_followed:
-            if row is None:
-                raise ApiError(404, "Service not found")
             marks = read_marks(request.headers.get("last-event-id"))
             wanted = WantedLogs(replica=replica, attempt=attempt, lines=lines, marks=marks)
-            check_number((await following.look(row.id)).attempts, wanted)
+            async with following.beginning:
+                row = await services.find(service_id)
+                if row is None:
+                    raise ApiError(404, "Service not found")
+                check_number((await following.look(row.id)).attempts, wanted)
             return event_stream(following.follow(row.id, wanted), seconds)
+        row = await services.find(service_id)
         if row is None:
             return _logs(f"Service {service_id} not found: there are no logs.")
         attempts = await services.attempts(row.id)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response, get, head
 from litestar.handlers import HTTPRouteHandler
 
 from api.contract import descriptors
@@ -82,7 +82,15 @@ def meta_routes(
     async def docs_extended() -> Response[str]:
         return extended_page
 
-    return [root, health, openapi_json, openapi_extended_json, docs, docs_extended]
+    @head("/")
+    async def only_headers_of_root() -> None:
+        """Whether anybody answers."""
+
+    @head(["/health", "/openapi.json", "/openapi.extended.json", "/docs", "/docs/extended"], opt=OPEN)
+    async def only_headers() -> None:
+        """Load balancers ask so whether anybody answers."""
+
+    return [only_headers_of_root, only_headers, root, health, openapi_json, openapi_extended_json, docs, docs_extended]
 
 
 async def _known(services: Services, lease_seconds: float) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.http.exposition import MEDIA_TYPE, engine_texts, exposition
+from api.http.exposition import MEDIA_TYPE, ServiceFigures
 from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
@@ -19,6 +18,7 @@ from api.web.errors import ApiError
 
 def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:
     """Make the handlers."""
+    figures = ServiceFigures(engines)
 
     @get("/api/v1/services/targets", opt=EXTENDED)
     async def list_service_targets() -> list[dict[str, Any]]:
@@ -55,8 +55,7 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
             for one in rows
             if one.host is not None
         ]
-        texts = await engine_texts(engines, replicas)
-        return Response(await asyncio.to_thread(exposition, row, texts), media_type=MEDIA_TYPE)
+        return Response(await figures.tell(row, replicas), media_type=MEDIA_TYPE)
 
     return [list_service_targets, get_service_metrics]
 

@@ -69,7 +69,7 @@ def service_routes(
 
     @delete("/api/v1/services/{service_id:str}", status_code=200)
     async def stop_service(service_id: FromPath[str]) -> dict[str, str]:
-        row = await services.find(service_id)
+        row = await services.find_deletable(service_id)
         if row is None:
             raise ApiError(404, "Service not found or failed to stop")
         if row.deletion_requested_at is None and await services.delete(row.id, row.name):
@@ -129,7 +129,12 @@ DESCRIBED = Described(
                 query("recipe", "Only of this recipe, by its path or its stem.", type="string"),
                 query("name", "Only with this name; * stands for any characters.", type="string"),
                 query("ready", "Only those that answer now, or that don't.", type="boolean"),
-                query("deleted", "Only deleted ones, or living ones.", type="boolean"),
+                query(
+                    "deleted",
+                    "Only deleted ones, or living ones; unless told: living ones, and those of which something is left "
+                    "on the cluster.",
+                    type="boolean",
+                ),
                 query("sort", "The order; a hyphen turns it round.", type="string", enum=[*ORDERS]),
                 *PAGING,
             ),

@@ -20,7 +20,7 @@ INSERT INTO service_status (service_id, observed_generation, wanted_replicas, re
                             updated_at) VALUES ('one', 1, 2, 0, '[]', '{}', 'd1', 101.0);
 INSERT INTO attempts (token, service_id, replica, incarnation, lane, generation, digest, failures, intent_at, message,
                       gpus, door)
-VALUES ('af-x-one-0-1', 'one', 0, 1, 'main', 1, 'd1', 0, 102.0, '', 4, '00112233aabbccdd');
+VALUES ('af-x-one-0-1', 'one', 0, 1, 'main', 1, 'd1', 0, 102.0, '', 4, 'k1');
 INSERT INTO attempts (token, service_id, replica, incarnation, lane, beside, generation, digest, failures, intent_at,
                       message, gpus)
 VALUES ('af-x-one-0-2', 'one', 0, 2, 'b', 'HandOver', 1, 'd1', 0, 102.5, '', 4);
@@ -32,8 +32,8 @@ VALUES ('af-x-one-1-1', 'one', 1, 1, 'main', 1, 'd1', 0, 102.0, 8, NULL, NULL, N
 UPDATE attempts SET job_id = 7, submitted_at = 103.0 WHERE token = 'af-x-one-0-1' AND job_id IS NULL;
 UPDATE attempts SET claimed_at = 104.0, started_at = 104.0, node = 'n1', host = '10.0.0.1', launched_at = 104.5,
                     port = 8000, serving_at = 105.0, ready_at = 106.0, ends_at = 900.0 WHERE token = 'af-x-one-0-1';
-INSERT INTO endpoints (token, service_id, replica, models, host, port, state, door)
-VALUES ('af-x-one-0-1', 'one', 0, '["chat"]', '10.0.0.1', 8000, 'ready', '00112233aabbccdd');
+INSERT INTO endpoints (token, service_id, replica, models, host, port, door, state)
+VALUES ('af-x-one-0-1', 'one', 0, '["chat"]', '10.0.0.1', 8000, 'k1', 'ready');
 UPDATE endpoints SET state = 'unready' WHERE token = 'af-x-one-0-1';
 UPDATE endpoints SET state = 'ready', host = '10.0.0.2' WHERE token = 'af-x-one-0-1';
 UPDATE service_status SET target = 2, ready_replicas = 1, conditions = '[{"type": "Ready"}]', updated_at = 106.0
@@ -42,11 +42,10 @@ INSERT INTO events (service_id, type, reason, message, count, first_at, last_at)
 VALUES ('one', 'Normal', 'Ready', 'it is ready', 1, 106.0, 106.0);
 UPDATE events SET count = count + 1, last_at = 107.0
 WHERE id = (SELECT max(id) FROM events WHERE service_id = 'one') AND reason = 'Ready';
-SELECT token, lane, beside, job_id, port, ready_at, closed_at, gone_at, gpus FROM attempts WHERE gone_at IS NULL
-ORDER BY token;
+SELECT token, lane, beside, job_id, port, ready_at, closed_at, gone_at, gpus, door FROM attempts
+WHERE gone_at IS NULL ORDER BY token;
 SELECT target FROM service_status WHERE service_id = 'one';
-SELECT token, host, port, state, door FROM endpoints WHERE service_id = 'one';
-SELECT token, door FROM attempts WHERE door IS NOT NULL AND gone_at IS NULL ORDER BY token;
+SELECT token, host, port, door, state FROM endpoints WHERE service_id = 'one';
 
 -- API and people: change, stop, delete.
 UPDATE services SET replicas = 1 WHERE id = 'one' AND version = 1 AND deletion_requested_at IS NULL;

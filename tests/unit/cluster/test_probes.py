@@ -656,3 +656,17 @@ async def test_through_a_door_the_model_is_asked_for_until_it_was_there(watch: W
             while len(engine.heads) < before + 3:
                 await asyncio.sleep(0.01)
         assert len([head for head in engine.heads if "/v1/models" in head]) == asked == 1
+
+
+async def test_what_is_not_watched_yet_is_as_ready_as_its_engine_says(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("controller.cluster.watches._connect", never)
+    engine = Engine()
+    async with listening(engine.unguarded, door_context(TOKEN)) as port:
+        watch.probes.watch(doored(port), ProbeSpec.of(spec()))
+        probe = await watch.until(ready=True)
+    assert (probe.failures, watch.probes.watches.held, watch.ends) == (0, 0, 0)

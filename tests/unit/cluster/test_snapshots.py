@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from api.contract.job.token import Token
 from api.contract.launch import Submission
 from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
-from controller.cluster.snapshots import ASK_AGAIN_MOST, WITHOUT_ACCOUNTING, SnapshotTaker
+from controller.cluster.snapshots import ASK_AGAIN_MOST, HIDDEN_AGAIN, WITHOUT_ACCOUNTING, SnapshotTaker
 from controller.core.attempt import Sent
 from controller.core.jobs import Job, JobPhase, Snapshot
 from controller.ports import Listing, Tracked, UnreadableError
@@ -120,7 +120,8 @@ class World:
         self.rows: list[Tracked] = []
         self.accounting: Mapping[int, Job] | UnreadableError | None = {}
         self.listing_fails: UnreadableError | None = None
-        self.addresses_fail = False
+        self.addresses_fail = ""
+        self.listing_takes = 0.0
         self.calls: list[object] = []
         self._sequence = 0
         self.snapshots = SnapshotTaker(self, self.tracked, self)
@@ -134,6 +135,7 @@ class World:
 
     async def list_jobs(self) -> Listing:
         self.calls.append("squeue")
+        self.time += self.listing_takes
         if self.listing_fails:
             raise self.listing_fails
         return listing(*self.jobs)
@@ -147,7 +149,7 @@ class World:
     async def addresses(self) -> Mapping[str, str]:
         self.calls.append("sinfo")
         if self.addresses_fail:
-            raise UnreadableError("SlurmTimeout", "no answer")
+            raise UnreadableError(self.addresses_fail, "no answer")
         return {"n1": f"10.0.0.{self.calls.count('sinfo')}"}
 
     async def submit(self, submission: Submission) -> Sent:
@@ -195,9 +197,9 @@ async def test_a_quiet_take_is_one_squeue() -> None:
 
 async def test_addresses_are_read_again_when_a_job_gets_a_node_and_after_a_failure() -> None:
     world = World()
-    world.addresses_fail = True
+    world.addresses_fail = "SlurmTimeout"
     assert (await world.take())[0].addresses == {}
-    world.addresses_fail = False
+    world.addresses_fail = ""
     assert (await world.take())[0].addresses == {"n1": "10.0.0.1"}
     world.jobs = [job(1, "a", JobPhase.PENDING, node=None)]
     assert (await world.take())[1] == ["squeue"]
@@ -273,6 +275,27 @@ async def test_a_mass_vanishing_is_in_doubt_until_accounting_speaks() -> None:
     snapshot, _ = await world.take(2)
     assert snapshot.in_doubt == frozenset()
     assert len(snapshot.jobs) == 6
+
+
+async def test_a_site_that_hides_its_nodes_is_not_asked_at_each_reading() -> None:
+    world = World()
+    world.jobs = [job(1, "t1")]
+    world.addresses_fail = "PermissionDenied"
+    assert (await world.take())[1] == ["squeue", "sinfo"]
+    for _ in range(5):
+        snapshot, calls = await world.take(2)
+        assert (snapshot.addresses, calls) == ({}, ["squeue"])
+    assert (await world.take(HIDDEN_AGAIN))[1] == ["squeue", "sinfo"]
+
+
+async def test_a_failure_lasts_since_the_reading_began_that_met_it() -> None:
+    world = World()
+    world.listing_fails = UnreadableError("SlurmUnreachable", "down")
+    world.listing_takes = 10.0
+    with pytest.raises(UnreadableError):
+        await world.take(5)
+    assert world.snapshots.failure is not None
+    assert world.snapshots.failure.since == 1005.0
 
 
 async def test_a_failed_reading_is_no_snapshot() -> None:

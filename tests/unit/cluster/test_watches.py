@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
@@ -137,3 +138,72 @@ async def test_no_more_are_held_than_there_is_room_for(keeper: Doorkeeper) -> No
     watcher.watches.watch(TOKEN, await keeper.open())
     assert watcher.watches._turns is None
     await watcher.watches.close()
+
+
+async def test_a_door_beyond_the_budget_is_held_once_another_has_gone(keeper: Doorkeeper) -> None:
+    watcher = Watcher(most=2)
+    door = await keeper.open()
+    for token in "abcd":
+        watcher.watches.watch(token, door)
+    await until(lambda: watcher.watches.held == 2)
+    assert list(watcher.watches._held) == ["a", "b"]
+    watcher.watches.watch("c", door)  # told again, as every pass does: it keeps its place
+    watcher.watches.forget("a")
+    await until(lambda: watcher.watches.held == 2)
+    assert list(watcher.watches._held) == ["b", "c"]
+    watcher.watches.forget("d")
+    watcher.watches.forget("b")
+    await until(lambda: not watcher.watches._opening and len(keeper.watchers) == 3)
+    assert list(watcher.watches._held) == ["c"], "who has gone while it waited is not opened"
+    await watcher.watches.close()
+
+
+async def test_closing_opens_none_of_those_that_wait(keeper: Doorkeeper) -> None:
+    watcher = Watcher(most=1)
+    door = await keeper.open()
+    for token in "ab":
+        watcher.watches.watch(token, door)
+    await until(lambda: watcher.watches.held == 1)
+    await watcher.watches.close()
+    assert (watcher.watches.held, watcher.watches._ways) == (0, {})
+
+
+async def test_doors_are_opened_one_by_one_and_all_else_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The renewal of a lease waits for one handshake at most, however many doors a new leader finds."""
+    turns, opened_after = 0, []
+
+    async def renew() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def connect(_: Way) -> None:
+        opened_after.append(turns)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(watches_module, "_connect", connect)
+    watcher, doors = Watcher(most=100), watches_module.AT_ONCE
+    renewing = asyncio.create_task(renew())
+    began = asyncio.get_running_loop().time()
+    for number in range(doors):
+        watcher.watches.watch(str(number), Way(host="h", port=number, name="n", watch=CONTEXT))
+    await until(lambda: len(opened_after) == doors)
+    took = asyncio.get_running_loop().time() - began
+    renewing.cancel()
+    await watcher.watches.close()
+    assert len(set(opened_after)) == doors, "two were opened with nothing between them"
+    assert took > (doors - 1) / watches_module.PER_SECOND
+
+
+async def test_doors_that_do_not_answer_hold_up_only_so_many_openings(watcher: Watcher) -> None:
+    watcher = Watcher(most=100)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as mute:
+        way = Way(host="127.0.0.1", port=mute.getsockname()[1], name=server_name(TOKEN), watch=CONTEXT)
+        for number in range(watches_module.AT_ONCE + 5):
+            watcher.watches.watch(str(number), way)
+        await until(lambda: len(watcher.watches._opening) == watches_module.AT_ONCE)
+        await asyncio.sleep(5 / watches_module.PER_SECOND)
+        assert len(watcher.watches._opening) == watches_module.AT_ONCE
+        await watcher.watches.close()
+    assert watcher.heard == []

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +21,8 @@ from api.contract.asking import (
     Question,
     asked,
 )
-from api.contract.doors import Way
-from tests.doors import listening
+from api.contract.doors import Doors, Way
+from tests.doors import KEY, door_context, key_id, keyring_of, listening
 
 BOUNDS = Bounds(seconds=20, silence=20, size=100_000)
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -160,3 +164,34 @@ async def test_who_has_heard_enough_is_heard() -> None:
         question = Question(way=Way(host="127.0.0.1", port=port), path="/", content=b"x" * 10_000_000)
         async with asked(question, BOUNDS) as reply:
             assert (reply.status, await reply.read()) == (413, b"no")
+
+
+@pytest.mark.parametrize("door", [None, door_context("af-x-one-0-1")], ids=["plain", "door"])
+async def test_the_kernel_notices_a_dead_node_within_ten_seconds_and_bears_with_a_slow_one(
+    door: ssl.SSLContext | None, tmp_path: Path
+) -> None:
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    doors = Doors(keyring_of(tmp_path / "key", KEY), "api")
+    async with listening(wait, door) as port:
+        way = doors.way("127.0.0.1", port, "af-x-one-0-1", None if door is None else key_id())
+        _, writer = await way.open()
+        connection = writer.get_extra_info("socket")
+
+        def told(option: int) -> int:
+            return int(connection.getsockopt(socket.IPPROTO_TCP, option))
+
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert told(socket.TCP_KEEPIDLE) + told(socket.TCP_KEEPINTVL) * told(socket.TCP_KEEPCNT) == 10
+        assert told(socket.TCP_USER_TIMEOUT) == 0, "it would count the seconds in which a live engine reads nothing"
+        writer.transport.abort()
+
+
+async def test_what_the_kernel_says_of_a_dead_node_is_no_answer_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(*_: object) -> bytes:
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(asyncio.StreamReader, "read", dies)
+    with pytest.raises(AskingError, match=r"broke off \(TimeoutError\)"):
+        await answer(OK, stays=True)

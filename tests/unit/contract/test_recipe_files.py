@@ -71,6 +71,11 @@ def test_a_pipe_in_place_of_a_recipe_holds_nothing_up(write: Write, name: str) -
         ("health_check:\n  endpoint: http://x/\nports: [1]\n", "6: health_check.endpoint: Expected"),
         ("health_check: {kind: ping}\nports: [1]\n", "5: health_check.kind: Invalid enum value"),
         ("access: window\n", "5: access: Invalid enum value"),
+        ("network: bridge\n", "5: network: Invalid enum value"),
+        (
+            "command: ['{port}']\nports: [1]\naccess: direct\nnetwork: private\n",
+            "8: network: nobody reaches a port in there but a door: leave it out, or access.",
+        ),
         (
             "command: [x]\nports: [1]\n",
             "5: command: nothing says where to listen: give {socket}, or {port} to what can't listen on Unix sockets.",

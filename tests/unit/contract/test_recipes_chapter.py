@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from enum import Enum
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -92,6 +93,8 @@ def type_word(hint: Any) -> str:
         return "word"
     if get_origin(hint) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(hint))
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return ", ".join(f"`{word}`" for word in hint)
     if get_origin(hint) is Annotated:
         kind, bounds = get_args(hint)
         if bounds.gt is not None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.contract.job.parameters import Image
+from api.contract.job.words import Network
 from api.contract.launch import Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe, read_recipe
 from api.contract.recipes.errors import ConfigError
@@ -654,6 +655,19 @@ def test_a_spec_is_read_back_as_it_was_written(launch: Launch, value: str) -> No
     assert encode_spec(again) == encode_spec(spec)
     assert digest(again) == digest(spec)
     assert (again.command[2], again.environment["A"], again.resources) == (value, value, spec.resources)
+
+
+def test_whose_network_an_engine_has_is_its_recipes_to_say(launch: Launch) -> None:
+    assert launch(LISTENS).network is Network.HOST
+    assert launch(f"{LISTENS}network: private\n").network is Network.PRIVATE
+
+
+def test_the_nodes_network_is_what_was_before_there_were_others(launch: Launch) -> None:
+    spec = launch(PARAMETERS, {})
+    stored = json.loads(encode_spec(spec))
+    del stored["network"]
+    assert decode_spec(json.dumps(stored)) == spec
+    assert digest(replace(spec, network=Network.PRIVATE)) != digest(spec)
 
 
 def test_direct_access_is_what_was_before_there_were_doors(launch: Launch) -> None:

@@ -172,6 +172,12 @@ def test_without_a_file_there_are_defaults(tmp_path: Path) -> None:
     assert load(environ={"HOME": "/home/u", "XDG_CONFIG_HOME": str(tmp_path)}).api.port == 8001
 
 
+def test_an_older_name_is_understood(read: Load) -> None:
+    assert read('[controller]\nlog_format = "json"\n').log_format == "json"
+    assert read('log_format = "text"\n[controller]\nlog_format = "json"\n').log_format == "text"
+    assert read(environ={"CONTROLLER_LOG_FORMAT": "json"}).log_format == "json"
+
+
 def test_the_environment_of_other_programs_is_no_setting(read: Load) -> None:
     assert read(environ={"SOMETHING_ELSE": "x", "RECIPE": "x"}) == read()
 

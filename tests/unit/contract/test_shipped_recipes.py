@@ -86,7 +86,8 @@ def test_how_they_are_reached(shipped: Book, recipe: str, access: str) -> None:
     needed = {n: "/x" for n, p in shipped.recipes[recipe].content.parameters.items() if p.required}
     spec = launch(shipped, recipe, needed)
     assert spec.access == access
-    assert spec.is_on_loopback == recipe.startswith("vector-db/"), "these can't listen on a socket"
+    assert not spec.is_on_loopback
+    assert (spec.network == "private") == recipe.startswith("vector-db/"), "these can't listen on a socket"
 
 
 def test_vllm_with_everything(shipped: Book) -> None:

@@ -121,7 +121,7 @@ def test_what_is_scaled_away_does_not_count_as_serving_in_a_roll_out() -> None:
 
 
 def test_a_roll_out_that_fails_stops_at_the_first_replica() -> None:
-    failed = gone(started(0, 2, digest="d2", generation=2, failures=99), "EngineExited")
+    failed = gone(started(0, 2, digest="d2", generation=2, faults=99), "EngineExited")
     seen = see_running(failed, ready(1), ready(2))
     result = plan(desired(replicas=3, **CHANGED), seen)
     assert (result.attempts, result.actions) == ((), ())

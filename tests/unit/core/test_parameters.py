@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from api.contract.job.parameters import VERSION, Door, Image
+from api.contract.job.words import Network
 from api.contract.launch import Health, LaunchSpec, Resources, Volume
 from controller.core.attempt import Attempt
 from controller.core.script import Site, parameters
@@ -55,6 +56,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "volumes": [],
         "files": {"a.py": "print()"},
         "nv": True,
+        "network": "host",
         "listens": True,
         "host": "0.0.0.0",
         "secret": "hush",
@@ -76,6 +78,7 @@ def test_all_that_the_wrapper_needs() -> None:
         (JOB_SPEC, "listens", False),
         (spec(health=HEALTH), "listens", True),
         (spec(image=None), "image", None),
+        (spec(network=Network.PRIVATE), "network", "private"),
         (
             spec(image=Image(definition="Bootstrap: scratch")),
             "image",

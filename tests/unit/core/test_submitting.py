@@ -16,14 +16,17 @@ from .builders import (
     DIGEST,
     EMPTY,
     INSTALLATION,
+    JOB,
     JOB_SPEC,
     NOW,
+    PENDING,
     RUNNING,
     SERVICE,
     SILENT,
     actions,
     after,
     closed,
+    condition,
     desired,
     gone,
     intended,
@@ -33,6 +36,7 @@ from .builders import (
     ready,
     record,
     refused,
+    revoked,
     see,
     see_running,
     sent,
@@ -198,6 +202,47 @@ def test_what_is_recorded_is_sent_before_anything_is_cancelled() -> None:
     surplus = closed(started(1))
     seen = see(surplus, snapshot=snapshot(job(surplus, RUNNING)))
     assert [type(action) for action in plan(desired(), seen).actions] == [Submit, Cancel]
+
+
+WORDS = "sbatch: GPU jobs must go to partition boost; Batch job submission failed: Unspecified error"
+
+
+class TestWordsOfAnOpenSubmission:
+    """What sbatch said is shown, kept, and told again; it settles nothing."""
+
+    def said(self, *, is_refusal: bool) -> Observed:
+        words = sent(intended(), SendOutcome.UNKNOWN, message=WORDS, is_refusal=is_refusal)
+        return see(intended(), sent=words, files=revoked(intended()))
+
+    @pytest.mark.parametrize("is_refusal", [False, True])
+    def test_they_are_shown_at_once_and_the_outcome_stays_open(self, is_refusal: bool) -> None:
+        result = plan(desired(), replace(self.said(is_refusal=is_refusal), files={}))
+        assert WORDS in condition(result.status, "Progressing").message
+        (attempt,) = result.attempts
+        assert (attempt.open, attempt.message) == (True, WORDS)
+        assert [e.reason for e in result.events if WORDS in e.message] == ["SubmitUnknown"]
+        assert result.actions == ()
+
+    def test_they_outlive_the_term_that_heard_them(self) -> None:
+        attempt = intended(message=WORDS)
+        (ended,) = plan(desired(), see(attempt, files=revoked(attempt))).attempts
+        assert (ended.outcome, ended.message) == ("NeverStarted", f"Its job never came, or left before it ran. {WORDS}")
+
+    def test_they_are_forgotten_when_the_job_is_seen(self) -> None:
+        attempt = intended(message=WORDS)
+        (found,) = plan(desired(), see(attempt, snapshot=snapshot(job(attempt, PENDING)))).attempts
+        assert (found.message, found.job_id) == ("", JOB)
+
+    def test_a_refusal_in_the_site_s_words_counts_once_it_is_known_that_no_job_came(self) -> None:
+        (ended,) = plan(desired(), self.said(is_refusal=True)).attempts
+        assert (ended.outcome, ended.message) == ("SubmitRejected", WORDS)
+        again = see(replace(ended, gone_at=NOW))
+        assert actions(again, now=NOW + 10_000) == ()
+        assert "refused the job: sbatch: GPU jobs" in condition(plan(desired(), again).status, "Progressing").message
+
+    def test_other_words_are_no_refusal(self) -> None:
+        (ended,) = plan(desired(), self.said(is_refusal=False)).attempts
+        assert (ended.outcome, WORDS in ended.message) == ("NeverStarted", True)
 
 
 class TestPace:

@@ -9,9 +9,10 @@ import pytest
 
 from api.contract.job.parameters import Text
 from api.contract.job.token import Token
+from api.contract.job.words import Network
 from api.contract.status import Condition, Truth
 from controller.core.attempt import SendOutcome
-from controller.core.jobs import ReadingFailure
+from controller.core.jobs import Bar, ReadingFailure
 from controller.core.limits import Limits
 from controller.core.observed import Observed
 from controller.core.published import Status
@@ -67,7 +68,14 @@ def told(seen: Observed, now: float = NOW, **changes: Any) -> list[str]:
 def test_every_service_has_these_conditions_of_this_generation() -> None:
     status = plan(desired(generation=4), see()).status
     assert status is not None
-    assert [c.type for c in status.conditions] == ["Accepted", "Observed", "Ready", "Available", "Progressing"]
+    assert [c.type for c in status.conditions] == [
+        "Accepted",
+        "Startable",
+        "Observed",
+        "Ready",
+        "Available",
+        "Progressing",
+    ]
     assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
 
 
@@ -89,6 +97,23 @@ PORT: Text = ({"runtime": "port"},)
 def test_an_engine_behind_a_loopback_port_is_told(changes: dict[str, Any], reason: str) -> None:
     found = said(see(), "Accepted", spec=spec(**changes))
     assert (found.status, found.reason, found.message != "") == (Truth.TRUE, reason, reason == "ValidOnLoopback")
+
+
+PRIVATE = spec(access="door", command=("engine", PORT), network=Network.PRIVATE)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        pytest.param({"network_refusal": "Operation not permitted"}, "ValidOnHostNetwork", id="refused"),
+        pytest.param({}, "Valid", id="given"),
+    ],
+)
+def test_an_engine_that_gets_no_network_of_its_own_is_told(files: dict[str, Any], reason: str) -> None:
+    attempt = ready()
+    found = said(see_running(attempt, files=claim(attempt, **files)), "Accepted", spec=PRIVATE)
+    assert (found.status, found.reason) == (Truth.TRUE, reason)
+    assert ("n1" in found.message, "Operation not permitted" in found.message) == (bool(files), bool(files))
 
 
 MISSED = ready(absent_since=NOW - 60)
@@ -168,6 +193,19 @@ def test_available_is_one_that_answers() -> None:
     assert said(see_running(ready(), probes=fails(ready(), 2)), "Available").status is Truth.FALSE
 
 
+def test_a_job_that_never_starts_as_things_are() -> None:
+    barred = job(queued(1), PENDING, reason="PartitionTimeLimit", advice="Lower it.", bar=Bar.OVER_LIMIT)
+    seen = see(queued(0), queued(1), snapshot=snapshot(job(queued(0), PENDING, reason="Resources"), barred))
+    against = said(seen, "Startable", replicas=2)
+    assert (against.status, against.reason) == (Truth.FALSE, "OverLimit")
+    assert "can't start as things are (PartitionTimeLimit). Lower it." in against.message
+    assert said(seen, "Progressing", replicas=2).message == f"Replica 1: {against.message}"
+    (event,) = [e for e in plan(desired(replicas=2), seen).events if e.reason == "OverLimit"]
+    assert (event.warning, event.message) == (True, against.message)
+    assert said(see(queued(0), snapshot=snapshot(job(queued(0), PENDING))), "Startable").status is Truth.TRUE
+    assert said(seen, "Startable", replicas=1).status is Truth.TRUE, "what is too many is not waited for"
+
+
 TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, reason="Resources", job_id=JOB + 1))
 
 
@@ -209,7 +247,7 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
         (see_running(ready()), "AsWanted", ""),
         (see(closed(started(), "NodeFailed"), snapshot=None), "Submitting", "is being ended: NodeFailed"),
         (see(gone(started(), "EngineExited", closed_at=NOW)), "BackOff", "tried again after EngineExited"),
-        (see(gone(started(failures=99), "EngineExited")), "Failed", "Change the service"),
+        (see(gone(started(faults=99), "EngineExited")), "Failed", "ai-factory services restart"),
     ],
 )
 def test_progressing(seen: Observed, reason: str, words: str) -> None:
@@ -241,7 +279,9 @@ def test_progressing_speaks_of_the_replica_that_is_least_far() -> None:
 def test_of_two_that_are_equally_far_the_first_speaks() -> None:
     seen = see_running(gone(started(0), "NodeFailed"), gone(started(1), "Preempted"))
     held = replace(seen, reading_failure=ReadingFailure(since=NOW - 1, reason="SlurmSilent", message="No answer."))
-    assert said(held, "Progressing", replicas=2).message == "Replica 0: It will be tried again after NodeFailed."
+    assert (
+        said(held, "Progressing", replicas=2).message == "Replica 0: It will be tried again after NodeFailed. It ended."
+    )
 
 
 def test_replicas_that_completed_are_not_waited_for() -> None:
@@ -328,7 +368,7 @@ def test_a_step_is_told_once(seen: Observed, reasons: list[str]) -> None:
 @pytest.mark.parametrize(
     ("seen", "changes", "reason"),
     [
-        (see(gone(started(failures=99), "EngineExited")), {}, "Failed"),
+        (see(gone(started(faults=99), "EngineExited")), {}, "Failed"),
         (see(gone(started(), "Completed")), {"spec": JOB_SPEC}, "Completed"),
         (see(gone(ready(), "Stopped")), {"running": False}, "Stopped"),
         (see(ready(), snapshot=snapshot(in_doubt=frozenset({ready().token}))), {}, "MassVanishing"),

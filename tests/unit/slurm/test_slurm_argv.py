@@ -103,7 +103,7 @@ def test_a_cancellation_names_the_job_twice() -> None:
 def test_reading_commands() -> None:
     mark = argv.make_mark("abc")
     listing = argv.list_command(mark)
-    assert listing[:-1] == ("squeue", "--me", "--noheader", "--all", "--local", "--states=all")
+    assert listing[:-1] == ("squeue", "--me", "--all", "--local", "--states=all")
     assert listing[-1].count(mark) == len(argv.LIST_FIELDS)
     assert "--jobs=3,20" in argv.accounting_command({20, 3}, 1000, mark)
     assert "--user=1000" in argv.accounting_command({20, 3}, 1000, mark)

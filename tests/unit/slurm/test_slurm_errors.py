@@ -53,6 +53,9 @@ SENT = [
     (1, POLICY, SendOutcome.DEFERRED, "PolicyLimit"),
     (1, FAILED + "Required partition not available (inactive or drain)", SendOutcome.DEFERRED, "NotAvailableNow"),
     (1, "sbatch: error: Unable to open file /x/job.sh", SendOutcome.DEFERRED, "ScriptUnreadable"),
+    (1, FAILED + "I/O error writing script/environment to file", SendOutcome.DEFERRED, "SlurmDiskFull"),
+    (1, "sbatch: error: say a project\nsbatch: error: cli_filter plugin terminated with error",
+     SendOutcome.REJECTED, "RefusedBySite"),
     (1, FAILED + "Unable to contact slurm controller (connect failure)", SendOutcome.UNKNOWN, "SlurmUnreachable"),
     (1, FAILED + "Socket timed out on send/recv operation", SendOutcome.UNKNOWN, "SlurmTimeout"),
     (1, FAILED + "Zero Bytes were transmitted or received", SendOutcome.UNKNOWN, "SlurmTimeout"),
@@ -60,7 +63,7 @@ SENT = [
     (1, MUNGE, SendOutcome.UNKNOWN, "MungeDown"),
     (1, NO_CONF, SendOutcome.UNKNOWN, "SlurmNotConfigured"),
     (1, "sbatch: fatal: Could not establish a configuration source", SendOutcome.UNKNOWN, "SlurmNotConfigured"),
-    (1, "sbatch: error: please name a project\n" + FAILED + "Unspecified error", SendOutcome.UNKNOWN, "SlurmFailed"),
+    (1, "sbatch: error: please name a project\n" + FAILED + "Unspecified error", SendOutcome.UNKNOWN, "RefusedBySite"),
     (1, "", SendOutcome.UNKNOWN, "SlurmFailed"),
     (-9, "", SendOutcome.UNKNOWN, "SlurmFailed"),
     (None, "", SendOutcome.UNKNOWN, "SlurmTimeout"),
@@ -134,8 +137,7 @@ def test_an_error_makes_an_empty_answer_worthless_in_spite_of_exit_code_0() -> N
     strange = failed("squeue", 0, "squeue: error: a plugin of the site complains")
     assert reading_trouble(strange, empty=True) is not None
     assert reading_trouble(strange, empty=False) is None
-    known = failed("squeue", 0, "squeue: error: Unable to contact slurm controller (connect failure)")
-    assert reading_trouble(known, empty=False) is not None
+    assert reading_trouble(failed("squeue", 1, ""), empty=False) is not None
 
 
 @pytest.mark.parametrize("text", ["Invalid job id specified", "Job/step already completing or completed"])

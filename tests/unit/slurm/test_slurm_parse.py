@@ -19,9 +19,12 @@ def recorded(name: str) -> str:
     return (RECORDED / f"ours-{name}.txt").read_bytes().decode()
 
 
+HEADER = ("JOBID", "STATE", "EXEC_HOST", "START_TIME", "END_TIME", "NAME", "REASON")
+
+
 def printed(rows: Iterable[Iterable[str]], mark: str = MARK) -> str:
     """What squeue prints for a format that puts the mark behind every field."""
-    return "".join("".join(field + mark for field in row) + "\n" for row in rows)
+    return "".join("".join(field + mark for field in row) + "\n" for row in (HEADER, *rows))
 
 
 def jobs_of(listing: str) -> tuple[Job, ...]:
@@ -101,14 +104,17 @@ def test_a_record_that_was_there_before_gives_the_same_job() -> None:
     assert tuple(after.values()) == jobs_of(changed)
 
 
-def test_no_jobs_is_an_empty_listing() -> None:
-    assert jobs_of("") == ()
+def test_no_jobs_is_a_header_without_rows() -> None:
+    assert jobs_of(printed([])) == ()
 
 
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "\n",
         "slurm_load_jobs error: Unable to contact slurm controller\n",
+        printed([("7", "RUNNING", "n1", "1", "2", PREFIX + "a-0-1", "None")]).partition("\n")[2],
         f"1{MARK}RUNNING{MARK}node1{MARK}\n",
         "7|RUNNING|node1|1|2|af-k3x9q2-a-0-1|None\n",
     ],

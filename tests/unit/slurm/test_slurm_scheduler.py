@@ -1,12 +1,14 @@
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from api.contract.launch import Resources, Submission
 from controller.core.attempt import SendOutcome
-from controller.core.jobs import JobPhase
+from controller.core.jobs import Bar, JobPhase
 from controller.ports import UnreadableError
 from controller.slurm.runner import Completed, NotStartedError
 from controller.slurm.scheduler import IDS_AT_ONCE, SlurmScheduler
@@ -36,14 +38,15 @@ def ended(exit_code: int | None = 0, stdout: str = "", stderr: str = "") -> Answ
     return lambda argv: Completed(argv=argv, exit_code=exit_code, stdout=stdout, stderr=stderr)
 
 
-def rows(*fields: tuple[str, ...]) -> Answer:
-    """Print the rows with the mark that was asked for."""
+def rows(*fields: tuple[str, ...], stderr: str = "", exit_code: int = 0) -> Answer:
+    """Print a header and the rows with the mark that was asked for."""
 
     def answer(argv: tuple[str, ...]) -> Completed:
+        header = ("NAME",) * {"squeue": 7, "sacct": 8, "sinfo": 2}[argv[0]]
         asked = argv[-1] if argv[0] != "sacct" else next(a for a in argv if a.startswith("--delimiter="))
         mark = "\x1f" + asked.split("\x1f")[1] + "\x1f"
-        text = "".join("".join(field + mark for field in row) + "\n" for row in fields)
-        return Completed(argv=argv, exit_code=0, stdout=text, stderr="")
+        text = "".join("".join(field + mark for field in row) + "\n" for row in (header, *fields))
+        return Completed(argv=argv, exit_code=exit_code, stdout=text, stderr=stderr)
 
     return answer
 
@@ -73,6 +76,48 @@ async def test_listing() -> None:
     assert runner.asked[0] != runner.asked[1]  # the mark is drawn afresh
 
 
+RECORDED = Path(__file__).parent / "samples" / "22.05"
+
+
+def with_limits(*listed: tuple[str, ...], hidden: bool = False) -> Answer:
+    """Answer squeue with these rows, and scontrol as it was recorded."""
+
+    def answer(argv: tuple[str, ...]) -> Completed:
+        if argv[0] == "squeue":
+            return rows(*listed)(argv)
+        name = "job-QOSMaxGRESPerUser" if "job" in argv else "limits-gpu1"
+        return ended(1 if hidden else 0, "" if hidden else (RECORDED / f"scontrol-{name}.txt").read_text())(argv)
+
+    return answer
+
+
+def waiting(number: str, reason: str) -> tuple[str, ...]:
+    return (number, "PENDING", "n/a", "N/A", "N/A", f"{PREFIX}a-0-{number}", reason)
+
+
+async def test_a_job_above_a_limit_on_many_is_told_from_one_that_waits_for_others() -> None:
+    slurm, runner = scheduler(with_limits(waiting("5", "QOSMaxGRESPerUser"), waiting("6", "Resources")))
+    (barred, free) = (await slurm.list_jobs()).jobs
+    assert (barred.bar, free.bar) == (Bar.OVER_LIMIT, None)
+    assert barred.advice.startswith("It asks for gres/gpu=2, and the QOS gpu1 may have gres/gpu=1 in all: lower")
+    assert [argv[0] for argv in runner.asked] == ["squeue", "scontrol", "scontrol"]
+    assert (await slurm.list_jobs()).jobs == (barred, free)
+    assert len(runner.asked) == 4, "each job is asked about once"
+
+
+async def test_one_job_a_reading_is_asked_about() -> None:
+    slurm, runner = scheduler(with_limits(*(waiting(str(number), "AssocGrpGRES") for number in range(5)), hidden=True))
+    for _ in range(8):
+        assert {job.bar for job in (await slurm.list_jobs()).jobs} == {None}
+    assert Counter(argv[0] for argv in runner.asked) == {"squeue": 8, "scontrol": 5}
+
+
+async def test_a_host_without_scontrol_reads_all_the_same() -> None:
+    listing = with_limits(waiting("5", "AssocGrpGRES"))
+    slurm, _ = scheduler(lambda argv: missing(argv) if argv[0] == "scontrol" else listing(argv))
+    assert [job.bar for job in (await slurm.list_jobs()).jobs] == [None]
+
+
 def test_the_prefix_must_say_something() -> None:
     with pytest.raises(ValueError, match="every job"):
         SlurmScheduler(PlayedRunner(ended()), "")
@@ -88,6 +133,9 @@ def test_the_prefix_must_say_something() -> None:
         (ended(0, "", "squeue: error: something"), "SlurmFailed"),
         (ended(None), "SlurmTimeout"),
         (ended(0, "garbage"), "SlurmGarbled"),
+        (ended(0, ""), "SlurmGarbled"),
+        (ended(0, "", "slurm_load_partitions: Access/permission denied\n"), "PermissionDenied"),
+        (rows(exit_code=1), "SlurmFailed"),
         (missing, "SlurmMissing"),
     ],
 )
@@ -97,6 +145,33 @@ async def test_what_can_not_be_read_is_never_an_empty_listing(answer: Answer, re
         with pytest.raises(UnreadableError) as raised:
             await reading
         assert raised.value.reason == reason
+
+
+NOISE = """squeue: error: Ignoring ControlMachine since SlurmctldHost is set.
+slurm_load_partitions: Access/permission denied
+"""
+
+
+async def test_a_header_proves_a_listing_whatever_is_complained_of_beside_it() -> None:
+    slurm, _ = scheduler(rows(stderr=NOISE))
+    assert (await slurm.list_jobs()).jobs == ()
+    assert await slurm.addresses() == {}
+    assert await slurm.ended_jobs([1]) == {}
+
+
+async def test_what_is_complained_of_is_written_down_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    slurm, _ = scheduler(rows(stderr=NOISE))
+    for _ in range(3):
+        await slurm.list_jobs()
+    assert [record.said for record in caplog.records] == [NOISE.strip()]  # type: ignore[attr-defined]
+
+
+async def test_what_is_complained_of_says_why_an_answer_can_not_be_read() -> None:
+    slurm, _ = scheduler(ended(0, "", "squeue: error: Unable to contact slurm controller (connect failure)"))
+    with pytest.raises(UnreadableError, match=r"slurmctld running.*begins without a header") as raised:
+        await slurm.list_jobs()
+    assert raised.value.reason == "SlurmUnreachable"
 
 
 async def test_accounting_asks_in_bites_for_this_user_only() -> None:

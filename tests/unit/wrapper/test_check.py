@@ -6,12 +6,14 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from controller.wrapper import check as module
 from controller.wrapper.check import HealthCheck
+from controller.wrapper.signals import Signals
 
 from .jobs import ENGINE, Job, alive, until
 
@@ -121,12 +123,26 @@ def test_one_that_is_not_there_is_a_failure(job: Job) -> None:
 def test_while_not_well_it_is_made_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STARTING", 0.05)
     sign = tmp_path / "sign"
-    check = HealthCheck(["test", "-e", str(sign)], dict(os.environ), tmp_path, interval=3600, timeout=20, redact=str)
+    signals = cast(Signals, SimpleNamespace(readers={}))
+    command = ["test", "-e", str(sign)]
+    check = HealthCheck(command, dict(os.environ), tmp_path, signals, interval=3600, timeout=20, redact=str)
     until(lambda: (found := check.tend()) is not None and found.failures >= 3)
     sign.touch()
     assert until(lambda: (found := check.tend()) is not None and found.ok)
     assert check.pause() > 3000
     check.close()
+    assert signals.readers == {}
+
+
+def test_what_it_writes_without_end_is_kept_nowhere_and_never_stops_it(job: Job, tmp_path: Path) -> None:
+    """A hundred times what a pipe holds; and one that has closed its output goes on without it."""
+    body = 'head -c 6400000 /dev/zero; exec >&- 2>&-; echo $$ > "$1"; test -e "$2"'
+    begin(job, "sh", "-c", body, "sh", str(tmp_path / "written"), str(tmp_path / "sign"))
+    until(lambda: verdict(job).get("failures", 0) >= 2)
+    (tmp_path / "sign").touch()
+    until(lambda: verdict(job)["ok"])
+    sizes = [path.stat().st_size for path in job.temporary.rglob("*") if path.is_file()]
+    assert sum(sizes) < 64_000
 
 
 def test_an_engine_that_is_started_anew_has_no_verdict_yet(job: Job, python: str, tmp_path: Path) -> None:

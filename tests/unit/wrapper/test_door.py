@@ -403,6 +403,15 @@ class TestEnds:
         start(port_range=[low, low + 3])
         assert low <= job.until_step("serving")["port"] <= low + 3
 
+    def test_what_has_left_the_engines_group_ends_with_the_wrapper(self, start: Start) -> None:
+        """As what mounts a plain user's image for Apptainer."""
+        apart = "import subprocess\nprint(subprocess.Popen(['sleep', '60'], process_group=0).pid, flush=True)\n"
+        job = start(script=apart + ENGINE)
+        job.until_step("serving")
+        pids = [int(job.stdout.split()[index]) for index in (0, 1)]
+        job.kill()
+        until(lambda: not any(map(alive, pids)), 5.0)
+
     @pytest.mark.parametrize("at", [SOCKET, PORT])
     def test_killed_at_one_blow_nothing_is_left(self, start: Start, at: object) -> None:
         """Wrapper, guards and door: whatever might end the engine. What it started ends with it."""

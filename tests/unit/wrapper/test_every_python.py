@@ -142,12 +142,16 @@ def test_what_the_wrapper_leaves_behind_when_it_is_killed(
     assert not job.exit
 
 
-@pytest.mark.parametrize("at", [SOCKET, PORT], ids=["socket", "loopback"])
+@pytest.mark.parametrize(
+    ("at", "network"),
+    [(SOCKET, "host"), (PORT, "host"), (PORT, "private")],
+    ids=["socket", "loopback", "loopback of its own"],
+)
 def test_a_door_lets_in_who_may_and_tells_who_watches(
-    job: Job, any_python: str, launch: Callable[..., None], at: object
+    job: Job, any_python: str, launch: Callable[..., None], at: object, network: str
 ) -> None:
     token = job.parameters["token"]
-    job.write(command=[any_python, "-c", DOOR_ENGINE, [at]], listens=True, door=door(token))
+    job.write(command=[any_python, "-c", DOOR_ENGINE, [at]], listens=True, door=door(token), network=network)
     launch(job)
     with knock(job, context(protocol=WATCH)) as watcher:
         assert watcher.receive(1) == b"1"

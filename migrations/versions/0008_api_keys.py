@@ -3,8 +3,8 @@
 The API writes them, and reads them into memory. `change_seq` is the feed's number of a key's last change, so that a
 revocation is heard at once. Of a secret there is its SHA-256 alone.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0008
+Revises: 0007
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
