@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         "api-keys create laptop --owner alice  # asks every model, for 90 days",
         "api-keys create notebooks --owner course-7 --model qwen --expires 30d >notebooks.key",
         "api-keys create dashboard --scope read --expires never",
-        formats=("table", "json"),
+        formats=("table", "json"), is_local=False,
         more="Scopes: infer asks models; read looks at services; write changes them, which means running containers as "
         "the operator; admin is for keys, and all else.",
     )  # fmt: skip
@@ -36,18 +36,18 @@ def add(commands: Commands) -> None:
         keys, "list", "api_keys.list:list_", "list the keys, the newest last",
         "api-keys list",
         "api-keys list -o json",
-        formats=("table", "wide", "json", "name"),
+        formats=("table", "wide", "json", "name"), is_local=False,
     )  # fmt: skip
     revoke = command(
         keys, "revoke", "api_keys.revoke:revoke", "have a key open nothing any more; what is served under it ends",
-        "api-keys revoke k3x9q2ab",
+        "api-keys revoke k3x9q2ab", is_local=False,
     )  # fmt: skip
     _id(revoke)
     rotate = command(
         keys, "rotate", "api_keys.make:rotate", "make a key in a key's place, good for as long, and write its secret",
         "api-keys rotate k3x9q2ab",
         "api-keys rotate k3x9q2ab --grace 2h  # the old one goes on for two hours",
-        formats=("table", "json"),
+        formats=("table", "json"), is_local=False,
     )  # fmt: skip
     _id(rotate)
     rotate.add_argument("--grace", type=_duration, default=0.0, metavar="FOR",
