@@ -3,20 +3,27 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.complete
 
-.PHONY: help venv demo demo-down clean test proof attacks sites lint mutants soak chaos bench bench-scale bench-streams
+.PHONY: help install venv demo demo-down clean test proof attacks sites lint mutants soak chaos bench bench-scale bench-streams
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-venv: $(STAMP) ## Make .venv with the project in it
+install: $(INSTALLED) ## Make .venv with the programs in it: all that a host needs that runs them
 
-$(STAMP): requirements.lock pyproject.toml deploy/local/make-venv
+$(INSTALLED): requirements.lock pyproject.toml deploy/local/make-venv
 	@deploy/local/make-venv $(VENV)
 	@touch $@
 
-demo: venv ## Set up a private Slurm, Apptainer and vLLM, serve a small model, ask it something
+venv: $(STAMP) ## Make .venv with what linting and testing need too
+
+$(STAMP): requirements.lock requirements-dev.lock pyproject.toml deploy/local/make-venv
+	@deploy/local/make-venv $(VENV) dev
+	@touch $@ $(INSTALLED)
+
+demo: install ## Set up a private Slurm, Apptainer and vLLM, serve a small model, ask it something
 	@$(PY) deploy/demo/demo.py up
 
 demo-down: ## Stop everything that `make demo` started

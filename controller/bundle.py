@@ -6,8 +6,8 @@ import io
 import zipfile
 from pathlib import Path
 
-from api.contract.find_python import shell
 from api.contract.job.folder import name_of
+from api.contract.job_shell import complete
 
 ROOT = Path(__file__).parents[1]
 WRAPPER = ROOT / "controller" / "wrapper"
@@ -45,8 +45,7 @@ def file_name(content: bytes) -> str:
 
 def launch_script() -> str:
     """Return the batch script: fixed text, called with JOB_FOLDER, the bundle's path and the Python to run it."""
-    text = (WRAPPER / "launch.sh").read_text(encoding="utf-8")
-    return text.replace("# include find_python\n", shell())
+    return complete((WRAPPER / "launch.sh").read_text(encoding="utf-8"))
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.evidence import is_alive, only_tears_down
 from controller.core.job_files import JobFiles
 from controller.core.jobs import JobPhase, Snapshot
 from controller.core.observed import Observed
@@ -23,7 +24,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
     snapshot, failure = cluster.snapshots.latest, cluster.snapshots.failure
     strays = _strays(record, snapshot, cluster)
     live = [a for a in record.attempts if a.gone_at is None]
-    files = await cluster.run_dirs.read(record.desired.service_id, [a.token for a in live])
+    files = await cluster.run_dirs.read(record.desired.service_id, [*(a.token for a in live), *map(str, strays)])
     files = await _with_last_words(record, live, snapshot, files, cluster.run_dirs)
     found = {a.token: cluster.probes.latest(a.token) for a in live}
     sends = cluster.sends
@@ -38,7 +39,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
         term_began_at=term_began_at,
-        strays=strays,
+        strays=tuple(token for token in strays if not _only_ends(str(token), snapshot, files)),
         grant=cluster.admission.ask(record.desired.service_id),
     )
 
@@ -72,6 +73,11 @@ async def probe_spec(record: Record, attempt: Attempt, run_dirs: RunDirs) -> Pro
     return await run_dirs.launched(attempt.service_id, attempt.token)
 
 
+def _only_ends(token: str, snapshot: Snapshot | None, files: Mapping[str, JobFiles]) -> bool:
+    """Whether nothing but its node's work at its end is left of a job: that of an attempt that is gone."""
+    return snapshot is not None and token in files and only_tears_down(snapshot.jobs[token], files[token])
+
+
 def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[Token, ...]:
     """Find live jobs of this service that its record does not know. Only who may open an attempt needs to know."""
     desired = record.desired
@@ -81,5 +87,5 @@ def _strays(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tupl
     return tuple(
         token
         for token in cluster.snapshots.tokens_of(desired.service_id)
-        if str(token) not in known and any(j.phase is not JobPhase.ENDED for j in snapshot.jobs[str(token)])
+        if str(token) not in known and any(is_alive(job) for job in snapshot.jobs[str(token)])
     )

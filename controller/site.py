@@ -18,6 +18,8 @@ def site(settings: Settings) -> Site:
         volumes=settings.slurm.volumes or str(settings.run_dir / "volumes"),
         python=settings.slurm.python,
         secret_files=SecretFiles(roots=settings.slurm.secret_roots, never=_own_places(settings)),
+        model_folders=settings.models.folders,
+        model_cache=settings.model_cache,
         log_megabytes=settings.slurm.log_megabytes,
     )
 

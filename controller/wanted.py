@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from api.contract.identity import SERVICE_NAME
+from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Library
-from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.errors import ConfigError, printable
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import decode_spec, digest
 from api.contract.settings import SlurmSettings
@@ -51,7 +53,7 @@ class Wanted:
         """
         refusal = None
         try:
-            spec = decode_spec(row.stored_spec) if row.stored_spec is not None else self._resolve(row)
+            spec = self._resolve(row) if row.stored_spec is None else self._warned(row, decode_spec(row.stored_spec))
         except ConfigError as error:
             spec, refusal = None, Refusal(reason="BadConfig" if error.key else "BadRecipe", message=str(error))
         return Desired(
@@ -67,11 +69,28 @@ class Wanted:
             door=self._newest_key(),
         )
 
-    def _resolve(self, row: ServiceRow) -> Any:
+    def _warned(self, row: ServiceRow, spec: LaunchSpec) -> LaunchSpec:
+        """Return a stored spec with what is to be said about its config, where an older release has not looked."""
+        if spec.warnings is not None:
+            return spec
+        try:
+            return replace(spec, warnings=self._resolve(row).warnings)
+        except ConfigError:
+            return replace(spec, warnings=())
+
+    def _resolve(self, row: ServiceRow) -> LaunchSpec:
         book = self._library.book()
         recipe = book.find(row.recipe_name)
         if recipe is None:
             problem = book.problem(row.recipe_name)
-            known = ", ".join(sorted(book.recipes))
-            raise ConfigError("", problem or f"There is no recipe {row.recipe_name!r}. There are: {known}.")
-        return resolve(recipe, row.config, replicas=row.replicas, site=self._site)
+            raise ConfigError("", problem or f"There is no recipe {row.recipe_name!r}.{book.similar(row.recipe_name)}")
+        spec = resolve(recipe, row.config, replicas=row.replicas, site=self._site)
+        return replace(spec, warnings=(*(spec.warnings or ()), *_of_its_name(row)))
+
+
+def _of_its_name(row: ServiceRow) -> tuple[str, ...]:
+    """Warn of a name that only SQL gives, unless it is the one that a service without a name gets."""
+    if SERVICE_NAME.fullmatch(row.name) or row.name.endswith(f"-{row.id}"):
+        return ()
+    what = f"name: {printable(row.name, 160)} is not 1 to 63 lower-case letters, digits and hyphens"
+    return (f"{what}: `ai-factory apply` and the API make no service of this name. Give it another one.",)

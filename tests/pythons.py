@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.contract.find_python import OLDEST
+from api.contract.job_shell import OLDEST
 
 ASK = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
 

@@ -27,9 +27,10 @@ SLOWEST = 10
 
 PREPARATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
-        "Slurm and PostgreSQL",
-        ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd", "openssl"),
+        "Slurm, PostgreSQL and Lmod",
+        ("install-packages", str(REPORTS / "apt.log"), *SLURM, "postgresql", "systemd", "openssl", "lmod"),
     ),
+    ("Environment Modules", ("unpack-package", "environment-modules", str(TOOLS / "environment-modules"))),
     ("Apptainer", ("install-apptainer", str(TOOLS / "apptainer"))),
     ("vLLM for CPU", ("install-vllm", str(TOOLS / "vllm"))),
     ("a tiny model", ("make-model", "tiny", str(TOOLS / "models" / "tiny"), str(TOOLS / "vllm"))),

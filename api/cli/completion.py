@@ -13,8 +13,10 @@ from api.cli.arguments import build
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.parser import Parser
+from api.cli.recipes.list import book_of
 from api.cli.rest.client import connect
 from api.contract.exits import Exit
+from api.contract.recipes.keys import settable
 
 NAMES_SECONDS = 1.0
 """So long the API may take to name services."""
@@ -22,7 +24,7 @@ FILES = ":files"
 """Stands for: whatever files there are."""
 
 Names = Callable[[str], Sequence[str]]
-"""Returns what there is for a metavar: ID or RECIPE."""
+"""Returns what there is for a metavar: ID, RECIPE or KEY=VALUE."""
 
 _SCRIPTS = {
     "bash": """\
@@ -82,7 +84,7 @@ def complete(context: Context) -> Exit:
     """Print the candidates for the last of some words, each with what it is, after a tab."""
     words = context.arguments.words
     words = words[1:] if words[:1] == ["--"] else words
-    for candidate, about in candidates(build(), words or [""], lambda metavar: _names(context, metavar)):
+    for candidate, about in candidates(build(), words or [""], lambda metavar: _names(context, metavar, words)):
         context.console.text(f"{candidate}\t{about}" if about else candidate)
     return Exit.OK
 
@@ -137,7 +139,7 @@ def _values(parser: Parser, action: Action, current: str, names: Names) -> list[
         return [(str(choice), "") for choice in choices or action.choices if str(choice).startswith(current)]
     if action.metavar == "FILE":
         return [(FILES, "")]
-    if action.metavar in ("ID", "RECIPE"):
+    if action.metavar in ("ID", "RECIPE", "KEY=VALUE"):
         return [(name, "") for name in names(action.metavar) if name.startswith(current)]
     return []
 
@@ -174,8 +176,12 @@ def _inner(parser: Parser, word: str) -> Parser | None:
     return None
 
 
-def _names(context: Context, metavar: str) -> list[str]:
-    """Ask the API, quickly; nothing where it does not answer."""
+def _names(context: Context, metavar: str, words: Sequence[str]) -> list[str]:
+    """Ask the API, quickly; nothing where it does not answer. The keys of a config are those of the recipe."""
+    if metavar == "KEY=VALUE":
+        book = book_of(context)
+        recipe = next(filter(None, map(book.find, words)), None)
+        return [] if recipe is None else [f"{key}=" for key in settable(recipe.content)]
     with contextlib.suppress(CliError), connect(context, NAMES_SECONDS) as client:
         if metavar == "RECIPE":
             return sorted(str(recipe["path"]) for recipe in client.recipes())

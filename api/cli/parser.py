@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Sequence
 from textwrap import fill
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from api.cli.errors import CliError
 from api.contract.exits import Exit
+from api.contract.spelling import did_you_mean
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 PROGRAM = "ai-factory"
@@ -22,6 +23,13 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a `CliError` of usage."""
         raise CliError(f"{message}. See: {self.prog} --help", Exit.USAGE)
+
+    def _check_value(self, action: Action, value: Any) -> None:
+        """Refuse a command that there is not, and name those that it is like instead of all."""
+        if isinstance(action, _SubParsersAction) and value not in action.choices:
+            meant = did_you_mean(str(value), action.choices)
+            raise CliError(f"There is no command {value}.{meant} See: {self.prog} --help", Exit.USAGE)
+        super()._check_value(action, value)
 
 
 Commands: TypeAlias = "_SubParsersAction[Parser]"

@@ -8,8 +8,8 @@ from typing import Any
 
 DEEPEST = 64
 """Levels of arrays and objects."""
-LONGEST_NUMBER = 1000
-"""Digits."""
+LONGEST_NUMBER = 4300
+"""Digits: Python reads no longer ones (sys.int_info)."""
 
 
 class TooDeep(dict[str, Any]):

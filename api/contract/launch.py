@@ -12,6 +12,9 @@ from api.contract.job.words import Network
 Access = Literal["door", "direct"]
 """How an engine is reached: through its job's door, to those who prove themselves, or on a port of its own."""
 
+GpuVendor = Literal["nvidia", "amd", "intel"]
+"""Whose GPUs an engine is for."""
+
 UpdateStrategy = Literal["rolling", "recreate"]
 """How a change reaches what runs: one replica after another, or all ended before the first new one starts."""
 
@@ -21,11 +24,12 @@ class Resources:
     """What the job asks of Slurm; the names are sbatch's (sbatch(1)). `None` leaves it to the site's default."""
 
     nodes: int = 1
-    cpu: int = 1
-    memory_mb: int = 1024
+    cpu: int | None = 1
+    memory_mb: int | None = 1024
     gpu: int = 0
+    """On each node; 0 where `gres` or an option asks for them (`api.contract.gpus`)."""
     gpu_type: str | None = None
-    time_limit: int = 60
+    time_limit: int | None = 60
     """Minutes."""
     partition: str | None = None
     account: str | None = None
@@ -129,8 +133,14 @@ class LaunchSpec:
     update_strategy: UpdateStrategy = "rolling"
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret; `None` behind a door."""
+    gpu_vendor: GpuVendor | None = None
+    """Whose GPUs the engine is for; `None`: the job looks what its node has."""
     restarted_at: str | None = None
     """Changes nothing but the digest: a new value has every replica launched anew (kubectl has `restartedAt`)."""
+    paths: tuple[str, ...] = ()
+    """Files and folders that the engine is told to read, and so has to see; part of its command."""
+    warnings: tuple[str, ...] | None = None
+    """What is to be said about the config; `None`: nobody has looked. To the job it means nothing."""
 
     @property
     def has_door(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 
 from api.contract.exits import Exit, ExitError
+from api.contract.job.parameters import is_plain_folder
 from api.contract.job.sockets import LONGEST_PATH
 
 PREFIX = "AI_FACTORY_"
@@ -45,6 +46,10 @@ class ApiSettings:
     """Over TCP the operator's own connections need the key too; the command line comes by a Unix socket."""
 
 
+LeftOut = Literal["cpu", "memory", "time_limit"]
+"""What of a job's resources Slurm can choose by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmSettings:
     """How jobs are submitted on this site. Empty strings mean: Slurm's own default."""
@@ -61,6 +66,10 @@ class SlurmSettings:
     gres: str = ""
     extra_options: tuple[str, ...] = ()
     """Further sbatch options for every job, from the allow-list, e.g. `["--exclusive"]`."""
+    leave_out: tuple[LeftOut, ...] = ()
+    """What no job asks for, whoever says how much: Slurm chooses. Some sites refuse `--mem`."""
+    gpu_vendor: Literal["auto", "nvidia", "amd", "intel"] = "auto"
+    """Whose GPUs the nodes have; `auto`: each job looks."""
     prologue: str = ""
     """Shell text run in the job before anything else, e.g. `module load apptainer`. The site's own, trusted."""
     python: str = "python3"
@@ -86,6 +95,16 @@ class ApptainerSettings:
     """The container runtime on the compute nodes."""
 
     command: str = "apptainer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsSettings:
+    """Where models lie on the compute nodes."""
+
+    folders: tuple[str, ...] = ()
+    """Folders that every container sees at the same path, read-only."""
+    cache: str = ""
+    """Folder into which engines download models, each once (HF_HOME); empty: `models` in run_dir."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +219,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     apptainer: ApptainerSettings = field(default_factory=ApptainerSettings)
+    models: ModelsSettings = field(default_factory=ModelsSettings)
     images: ImagesSettings = field(default_factory=ImagesSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     controller: ControllerSettings = field(default_factory=ControllerSettings)
@@ -211,6 +231,11 @@ class Settings:
     def api_socket(self) -> Path:
         """Where the API serves the command line with `api.require_key`."""
         return self.state_dir / "api.sock"
+
+    @property
+    def model_cache(self) -> str:
+        """Where engines keep the models that they download."""
+        return self.models.cache or str(self.run_dir / "models")
 
 
 def load(
@@ -284,30 +309,47 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     home = Path(environ.get("HOME") or Path.home())
     state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "ai-factory"
     values.setdefault("state_dir", str(state))
-    values["state_dir"] = _absolute(values["state_dir"])
-    values["run_dir"] = _absolute(values.get("run_dir", str(home / ".local/share/ai-factory")))
-    values["key_file"] = _absolute(values.get("key_file", str(Path(values["state_dir"]) / "installation.key")))
+    values["state_dir"] = _absolute("state_dir", values["state_dir"])
+    values["run_dir"] = _absolute("run_dir", values.get("run_dir", str(home / ".local/share/ai-factory")))
+    values["key_file"] = _absolute("key_file", values.get("key_file", f"{values['state_dir']}/installation.key"))
     recipes = values.get("recipes", [str(shared_folder("recipes"))])
     if isinstance(recipes, str):
         recipes = recipes.split(os.pathsep)
     if not isinstance(recipes, list):
         raise SettingsError(f"recipes must be a list of folders, not {recipes!r}.")
-    values["recipes"] = [_absolute(folder) for folder in recipes]
+    values["recipes"] = [_absolute("recipes", folder) for folder in recipes]
     values.setdefault("database_url", f"sqlite:///{Path(values['state_dir']) / 'ai-factory.db'}")
     try:
         settings = msgspec.convert(values, Settings, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise SettingsError(f"A setting has a bad value: {error}. `ai-factory config` shows them all.") from error
     _refuse_unknown(values, Settings, "")
+    _check_relative(settings)
     unsafe = set("\n\r\0,:\\\"'$`% ") & set(str(settings.run_dir))
     if unsafe:
         raise SettingsError(f"run_dir ({settings.run_dir}) may not contain {' '.join(map(repr, sorted(unsafe)))}.")
     ports = settings.slurm.port_range
     if ports is not None and ports[0] > ports[1]:
         raise SettingsError(f"slurm.port_range must run from low to high, not {ports[0]} to {ports[1]}.")
+    for folder in filter(None, (*settings.models.folders, settings.models.cache)):
+        if not is_plain_folder(folder):
+            raise SettingsError(f"models: {folder} must be a plain absolute path on the compute nodes, without `..`.")
     if settings.api.require_key:
         _check_key_required(settings)
     return settings
+
+
+def _check_relative(settings: Settings) -> None:
+    """Raise `SettingsError` for a path that stays text, and is relative; a command's mere name is none."""
+    slurm, commands = (
+        settings.slurm,
+        {"slurm.python": settings.slurm.python, "apptainer.command": settings.apptainer.command},
+    )
+    paths = {"slurm.conf": slurm.conf, "slurm.bin_dir": slurm.bin_dir, "slurm.volumes": slurm.volumes}
+    paths |= {key: command for key, command in commands.items() if "/" in command}
+    for key, path in paths.items():
+        if path and not Path(path).is_absolute():
+            raise SettingsError(f"{key}: {_relative(path)}.")
 
 
 def _check_key_required(settings: Settings) -> None:
@@ -325,13 +367,22 @@ def _check_key_required(settings: Settings) -> None:
         )
 
 
-def _absolute(path: object) -> str:
+def _absolute(key: str, path: object) -> str:
+    """Return an absolute path, `~` filled in. A relative one would be another wherever a program is started."""
     if not isinstance(path, str) or not path:
-        raise SettingsError(f"{path!r} is no path: give one, or leave the setting out.")
+        raise SettingsError(f"{key}: {path!r} is no path: give one, or leave the setting out.")
     try:
-        return str(Path(path).expanduser().absolute())
+        full = Path(path).expanduser()
     except RuntimeError as error:
-        raise SettingsError(f"{path} is no path here: {error}.") from error
+        raise SettingsError(f"{key}: {path} is no path here: {error}.") from error
+    if not full.is_absolute():
+        raise SettingsError(f"{key}: {_relative(path)}.")
+    return str(full)
+
+
+def _relative(path: str) -> str:
+    whole = Path(path).expanduser().absolute()
+    return f"{path} is a relative path, which is another one wherever a program is started: write {whole}"
 
 
 def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
@@ -346,7 +397,10 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
-        return Path(str(value)).expanduser()
+        path = Path(str(value)).expanduser()
+        if not path.is_absolute():
+            raise ValueError(_relative(value))
+        return path
     raise NotImplementedError(f"no way to read {kind}")
 
 
@@ -383,7 +437,7 @@ def _typed(text: str, kind: Any, source: str) -> Any:
         return text or (None if kind == Path | None else "")
     if kind == tuple[Path, ...]:
         return text.split(os.pathsep)
-    if kind in (tuple[str, ...], tuple[int, int] | None):
+    if kind in (tuple[str, ...], tuple[LeftOut, ...], tuple[int, int] | None):
         items: list[Any] = [part.strip() for part in text.split(",") if part.strip()]
         return [int(item) for item in items] if kind != tuple[str, ...] and all(map(str.isdecimal, items)) else items
     try:

@@ -20,6 +20,7 @@ from api.http.changes import Changes
 from api.http.groups import Groups
 from api.http.history import History
 from api.http.keys import KeyTable
+from api.http.launchable import Launchable
 from api.http.logs.following import Following
 from api.http.recipes import Recipes
 from api.http.routes.changes import change_routes
@@ -62,6 +63,7 @@ def create_app(
     gateway = Gateway(RoutingTableReader(database, feed), doors, settings.gateway)
     key_reader = KeyReader(database, feed, guard.keys)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
+    launchable = Launchable(recipes, settings)
 
     async def end_streams() -> None:
         await watches.close()
@@ -89,9 +91,9 @@ def create_app(
                 extended=documents.extended(),
             ),
             *recipe_routes(recipes),
-            *service_routes(services, recipes, feed, settings.slurm),
+            *service_routes(services, launchable, feed),
             *log_routes(services, following, settings.run_dir),
-            *change_routes(services, Changes(database), recipes, settings.slurm),
+            *change_routes(services, Changes(database), recipes, launchable),
             *history_routes(services, History(database)),
             *watch_routes(services, watches),
             *group_routes(services, Groups(database), recipes),

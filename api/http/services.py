@@ -6,7 +6,8 @@ Few statements a request: each costs more than the whole framework (measured).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Row, Select, and_, bindparam, case, func, insert, or_, select, update
@@ -144,6 +145,33 @@ _LEADER = select(LeaseRow.epoch, LeaseRow.holder, LeaseRow.host, LeaseRow.renewe
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewService:
+    """A service that is asked for, found to be launchable."""
+
+    request: ServiceRequest
+    recipe: str
+    """The name that its recipe gives itself."""
+    replicas: int | None
+    """`None`: as many as the recipe says."""
+    warnings: Sequence[str] = ()
+
+    def row(self) -> dict[str, Any]:
+        """Return it as its table holds it, under a new id."""
+        service_id = new_id()
+        return {
+            "id": service_id,
+            "name": self.request.name or f"{self.recipe}-{service_id}",
+            "recipe_name": self.request.recipe_name,
+            "config": self.request.config,
+            "replicas": self.replicas,
+        }
+
+    def answer(self, row: Mapping[str, Any], created_at: float) -> ServiceResponse:
+        """Return what is answered to who asked for it."""
+        return new_service_response(row, created_at, self.warnings)
+
+
 class Services:
     """Reads and writes services. Wherever a key is asked for, an id or a name will do.
 
@@ -195,30 +223,21 @@ class Services:
         """Return what was answered to this request before; raises `InvalidError` if its key is another's."""
         return await reading(self._database, lambda connection: answered(connection, once, time.time()))
 
-    async def create(
-        self, request: ServiceRequest, recipe: str, replicas: int | None, once: Once | None = None
-    ) -> tuple[ServiceResponse, bool]:
-        """Add a service of a recipe; return what is answered, and whether it is new (a request may be done `once`).
+    async def create(self, wish: NewService, once: Once | None = None) -> tuple[ServiceResponse, bool]:
+        """Add a service; return what is answered, and whether it is new (a request may be done `once`).
 
         Raises `ApiError`: 409 if the name is taken, 422 if a constraint of the table refuses the row.
         """
-        service_id = new_id()
-        name = request.name or f"{recipe}-{service_id}"
-        row = {
-            "id": service_id,
-            "name": name,
-            "recipe_name": request.recipe_name,
-            "config": request.config,
-            "replicas": replicas,
-        }
-        event = user_event(service_id, "create", f"{name} was created from {request.recipe_name}.")
+        row = wish.row()
+        service_id, name = row["id"], row["name"]
+        event = user_event(service_id, "create", f"{name} was created from {wish.request.recipe_name}.")
         try:
             async with writing(self._database) as connection:
                 if once is not None and (before := await connection.run_sync(answered, once, time.time())) is not None:
                     return before, False
                 await connection.execute(_ADD, row)
                 created_at = (await connection.execute(_ADD_FIRST_EVENT, {**event, "created": service_id})).scalar_one()
-                answer = new_service_response(row, created_at)
+                answer = wish.answer(row, created_at)
                 if once is not None:
                     await remember(connection, once, answer, time.time())
         except IntegrityError as error:

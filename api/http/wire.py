@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import Row
 
 from api.contract.doors import base_url
@@ -48,6 +48,8 @@ class ServiceResponse(Struct, frozen=True, kw_only=True):
     deleted_at: str | None = None
     version: int = 1
     """Counts the changes of what is wanted; in quotes it is the ETag."""
+    warnings: Sequence[str] | UnsetType = UNSET
+    """What is probably not meant in the config; left out where there is nothing to say."""
 
 
 class Declaration(Struct, frozen=True, kw_only=True):
@@ -76,8 +78,8 @@ def recipe_response(recipe: Recipe) -> RecipeResponse:
     )
 
 
-def service_response(row: Row[Any]) -> ServiceResponse:
-    """Show a row of `services.VIEW`."""
+def service_response(row: Row[Any], warnings: Sequence[str] | UnsetType = UNSET) -> ServiceResponse:
+    """Show a row of `services.VIEW`; with `warnings` to who has just written it."""
     conditions = conditions_of(row)
     return ServiceResponse(
         id=row.id,
@@ -95,6 +97,7 @@ def service_response(row: Row[Any]) -> ServiceResponse:
         endpoint=endpoint_of(row),
         deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
         version=row.version,
+        warnings=warnings or UNSET,
     )
 
 
@@ -112,7 +115,7 @@ def declaration(row: Row[Any]) -> Declaration:
     )
 
 
-def new_service_response(row: Mapping[str, Any], created_at: float) -> ServiceResponse:
+def new_service_response(row: Mapping[str, Any], created_at: float, warnings: Sequence[str] = ()) -> ServiceResponse:
     """Show a service that was just made, of its row."""
     return ServiceResponse(
         id=row["id"],
@@ -122,6 +125,7 @@ def new_service_response(row: Mapping[str, Any], created_at: float) -> ServiceRe
         config=shown_config(row["config"]),
         created_at=iso(created_at),
         replicas=row["replicas"],
+        warnings=warnings or UNSET,
     )
 
 

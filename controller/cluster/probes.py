@@ -26,6 +26,7 @@ from api.contract.asking import AskingError, Bounds, Question, asked
 from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
+from controller.cluster.reach import Trouble, is_reached, without_a_way
 from controller.cluster.watches import Watches
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
@@ -166,7 +167,7 @@ class HttpProbes:
         """Probe this attempt now, and remember nothing; `None` if there is nothing to probe, or no way to."""
         try:
             target = self._target(attempt, spec)
-            return await self._look(target, 0) if target is not None else None
+            return await self._look(target, None) if target is not None else None
         except UnknownKeyError as error:
             return self._unable(error)
         except OSError:
@@ -235,8 +236,7 @@ class HttpProbes:
     async def _probe(self, watched: _Watched) -> float:
         """Ask an engine; return in how many seconds it is to be asked again."""
         target, before = watched.target, watched.latest
-        failures = before.failures if before is not None else 0
-        watched.latest = await self._look(target, failures, missed=watched.missed, served=watched.ever_ready)
+        watched.latest = await self._look(target, before, missed=watched.missed, served=watched.ever_ready)
         ready = watched.latest.ready
         if watched.known != ready or (watched.ever_ready and not ready):
             self._wake(watched.service_id)
@@ -251,10 +251,10 @@ class HttpProbes:
     async def _outlives_its_checks(self, target: Target, told: Verdict) -> bool:
         """Whether something accepts connections there though whoever checked it has not been heard of for long."""
         is_old = told.age is None or told.age >= OLD_VERDICT
-        return is_old and await _connect(target) is None
+        return is_old and await _connect(target, served=True) is None
 
-    async def _look(self, target: Target, failures: int, *, missed: bool = False, served: bool = False) -> Probe:
-        """Probe once, after so many failures in a row.
+    async def _look(self, target: Target, before: Probe | None, *, missed: bool = False, served: bool = False) -> Probe:
+        """Probe once, after what was found before.
 
         `missed`: its job is, on the cluster. `served`: it has been ready, and so was known to serve its model.
 
@@ -268,37 +268,44 @@ class HttpProbes:
                 if missed and await self._outlives_its_checks(target, told):
                     return Probe(at=self._clock.now(), ready=True, failures=0, is_own=target.way.has_door)
                 return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message, is_own=True)
-            trouble: str | None = "its job has made no health check yet"
+            trouble: Trouble | None = Trouble(message="its job has made no health check yet")
         elif target.health.kind == "tcp":
-            trouble = await _connect(target)
+            trouble = await _connect(target, served=served)
         else:
             trouble = await self._ask(target, served=served)
         ready = trouble is None
+        failures, unreached_since = (before.failures, before.unreached_since) if before is not None else (0, None)
         return Probe(
             at=self._clock.now(),
             ready=ready,
-            failures=0 if ready else failures + 1,
-            message=trouble or "",
+            failures=failures + 1 if trouble is not None and trouble.counts else 0,
+            message=trouble.message if trouble is not None else "",
+            unreached_since=None if trouble is None or trouble.reached else unreached_since or self._clock.now(),
             is_own=ready and (target.way.has_door or target.model is not None),
         )
 
-    async def _ask(self, target: Target, *, served: bool) -> str | None:
+    async def _ask(self, target: Target, *, served: bool) -> Trouble | None:
         """Ask over HTTP; return what is wrong, `None` if all is well. Raises `OSError` if this host could not ask."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
-                return f"{target.health.path} answered {status}"
+                return Trouble(message=f"{target.health.path} answered {status}")
             if target.model is None or (served and target.way.has_door):
                 return None  # behind one door there is one engine all the while
             status, body = await self._get(target, "/v1/models")
         except AskingError as error:
+            url = target.way.base_url
             if is_own_trouble(error):
-                raise OSError(f"{target.way.base_url} was not asked: {error}") from error
-            return _impostor(target, error) or f"{target.way.base_url} does not answer ({error})"
+                if not served and (trouble := without_a_way(error, url)) is not None:
+                    return trouble
+                raise OSError(f"{url} was not asked: {error}") from error
+            message = _impostor(target, error) or f"{url} does not answer ({error})"
+            return Trouble(message=message, reached=is_reached(error))
         if status != 200:
             doubt = "" if target.way.has_door else ": another program may be listening there"
-            return f"/v1/models answered {status}{doubt}"
-        return None if target.model in _models(body) else f"the model {target.model!r} is not served there"
+            return Trouble(message=f"/v1/models answered {status}{doubt}")
+        is_served = target.model in _models(body)
+        return None if is_served else Trouble(message=f"the model {target.model!r} is not served there")
 
     @staticmethod
     async def _get(target: Target, path: str) -> tuple[int, bytes]:
@@ -309,7 +316,7 @@ class HttpProbes:
             return reply.status, await reply.read()
 
 
-async def _connect(target: Target) -> str | None:
+async def _connect(target: Target, *, served: bool) -> Trouble | None:
     """Open a connection and close it; return what is wrong, `None` if all is well.
 
     Raises `OSError` if this host could not try.
@@ -319,10 +326,15 @@ async def _connect(target: Target) -> str | None:
         async with asyncio.timeout(target.health.timeout):
             await way.knock()
     except (OSError, ValueError) as error:  # TimeoutError is one
+        where = f"{way.host}:{way.port}"
         if is_own_trouble(error):
+            if not served and (trouble := without_a_way(error, where)) is not None:
+                return trouble
             raise
-        nobody = f"nothing accepts connections at {way.host}:{way.port} ({type(error).__name__})"
-        return _impostor(target, error) or nobody
+        nobody = f"nothing accepts connections at {where} ({type(error).__name__})"
+        # a door is silent until its engine serves
+        reached = way.has_door if isinstance(error, TimeoutError) else is_reached(error)
+        return Trouble(message=_impostor(target, error) or nobody, reached=reached)
     return None
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import insert, update
 
 from api.contract.database import Database
 from api.contract.exits import ExitError
+from api.contract.gpus import gpus_asked
 from api.contract.job.folder import CLAIM, PARAMETERS, STATE, read_object
 from api.contract.job.token import Token, parse_token
 from api.contract.job.words import Lane
@@ -25,7 +26,6 @@ from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.jobs import Job, JobPhase
 from controller.core.outcomes import Outcome
-from controller.core.quota import gpus_asked
 from controller.installation import Installation
 from controller.lease import is_dead, leader
 

@@ -13,6 +13,7 @@ from api.contract.job.parameters import Door
 from api.contract.job.token import Token
 from api.contract.recipes.book import Library
 from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.keys import check_spelling
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import digest
 from api.contract.settings import Settings
@@ -37,7 +38,8 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
     book = Library(settings.recipes, settings.recipe).book()
     recipe = book.find(name)
     if recipe is None:
-        raise ConfigError("", book.problem(name) or f"There is no recipe {name!r}. There are: {_names(book.recipes)}.")
+        raise ConfigError("", book.problem(name) or f"There is no recipe {name!r}.{book.similar(name)}")
+    check_spelling(recipe, book, config)
     spec = resolve(recipe, config, replicas=None, site=settings.slurm)
     prologue = settings.slurm.prologue
     folder = SharedRunDirs(settings.run_dir, "INSTALLATION", prologue).job_folder("SERVICE", TOKEN)
@@ -60,7 +62,3 @@ def render(settings: Settings, name: str, config: dict[str, Any]) -> str:
         (f"{PARAMETERS} (mode 0600)", json.dumps(asdict(told), indent=2, ensure_ascii=False)),
     )
     return "\n\n".join(f"# --- {title}\n{text}" for title, text in parts)
-
-
-def _names(recipes: Any) -> str:
-    return ", ".join(sorted(recipes))

@@ -35,7 +35,7 @@ class Attempt:
     job_id: int | None = None
     submitted_at: float | None = None
     absent_since: float | None = None
-    """Since when the snapshots that count lack its job."""
+    """Since when the snapshots that count lack its job, or show only its node tearing it down."""
     claimed_at: float | None = None
     """When its claim was first read."""
     started_at: float | None = None
@@ -109,6 +109,8 @@ class Probe:
     """Whether what answered proved to be the attempt\'s own engine. Elsewhere another may listen by now."""
     asked: bool = True
     """False: nobody can ask it, so that it says nothing of its engine."""
+    unreached_since: float | None = None
+    """Since when no connection came about: its name is not known here, refused, filtered, no way to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

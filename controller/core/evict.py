@@ -24,12 +24,23 @@ def evict(attempt: Attempt, seen: Observed, now: float, limits: Limits) -> Folde
         return Folded(attempt=attempt)
     alive = [j for j in snapshot.jobs.get(attempt.token, ()) if j.phase is not JobPhase.ENDED]
     if alive:
+        files = seen.files.get(attempt.token, JobFiles())
+        if evidence.only_tears_down(snapshot.jobs[attempt.token], files):
+            attempt = replace(attempt, absent_since=evidence.absent_since(attempt, snapshot, seen))
+            over = evidence.is_torn_down(attempt, seen, limits)
+            if over:
+                return Folded(attempt=replace(attempt, gone_at=now))
+            return Folded(attempt=attempt, look_again_at=now + limits.teardown_look)
         last = seen.cancelled.get(attempt.token)
         due = now if last is None else last + limits.cancel_again
         cancels = tuple(
             Cancel(token=attempt.token, job_id=j.job_id) for j in alive if j.phase is not JobPhase.COMPLETING
         )
-        return Folded(attempt=replace(attempt, absent_since=None), actions=cancels if now >= due else ())
+        return Folded(
+            attempt=replace(attempt, absent_since=None),
+            actions=cancels if now >= due else (),
+            look_again_at=None if cancels else now + limits.teardown_look,
+        )
     return _settle(attempt, seen, now, limits)
 
 

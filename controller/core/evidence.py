@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from api.contract.job.words import Step
 from controller.core.attempt import Attempt
 from controller.core.job_files import Held, JobFiles, Revoked
 from controller.core.jobs import Job, JobEnd, JobPhase, Snapshot
@@ -83,8 +84,28 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     return waited >= (limits.doubt_grace if is_doubted(attempt, seen) else limits.accounting_grace)
 
 
+def only_tears_down(jobs: tuple[Job, ...], files: JobFiles) -> bool:
+    """Whether all that is left of an attempt is a job that its node tears down, and that has recorded its engine's end.
+
+    Who holds the claim writes its record last, when all that it started has ended. What follows are the site's epilog
+    and Slurm's own work, which may take minutes, and start no engine: the next attempt's job has another name, so that
+    the singleton does not hold it back.
+    """
+    alive = [job for job in jobs if is_alive(job)]
+    return (
+        files.exit is not None
+        and isinstance(files.claim, Held)
+        and all(job.phase is JobPhase.COMPLETING and job.job_id == files.claim.job_id for job in alive)
+    )
+
+
+def is_torn_down(attempt: Attempt, seen: Observed, limits: Limits) -> bool:
+    """Whether a job of which only that is left has been waited for long enough; its engine must not answer."""
+    return missed_for(attempt, seen) >= limits.teardown_grace and not answers_as_itself(attempt, seen)
+
+
 def missed_for(attempt: Attempt, seen: Observed) -> float:
-    """Return for how many seconds no snapshot that counts has shown its job alive; by the snapshots' own time."""
+    """Return for how many seconds no snapshot that counts has shown its job at work; by the snapshots' own time."""
     if seen.snapshot is None or attempt.absent_since is None:
         return 0.0
     return seen.snapshot.began_at - attempt.absent_since
@@ -119,6 +140,17 @@ def is_silent(attempt: Attempt, seen: Observed) -> bool:
 def shows_no_life(files: JobFiles, limits: Limits) -> bool:
     """Whether the wrapper gives signs of life, and has not for so long that it must have ended or been stopped."""
     return files.quiet_for is not None and files.quiet_for >= limits.sign_grace
+
+
+def is_out_of_reach(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
+    """Whether something listens, as its job says, and this host gets no connection to it, nor ever got an answer.
+
+    A door listens from before its engine's start on.
+    """
+    probe = seen.probes.get(attempt.token)
+    if probe is None or probe.unreached_since is None or attempt.ready_at is not None:
+        return False
+    return files.step == Step.SERVING or (attempt.door is not None and files.step in (Step.STARTING, Step.LOADING))
 
 
 def can_be_heard(attempt: Attempt) -> bool:

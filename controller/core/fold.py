@@ -8,7 +8,7 @@ from typing import Any
 from api.contract.job.words import ExitReason, Step
 from api.contract.launch import Health, LaunchSpec
 from controller.core import evidence
-from controller.core.attempt import Attempt, SendOutcome
+from controller.core.attempt import Attempt, Probe, SendOutcome
 from controller.core.evidence import CLOCKS_APART
 from controller.core.job_files import Held, JobFiles, Revoked
 from controller.core.jobs import Job, JobPhase
@@ -19,6 +19,10 @@ from controller.core.plan import Action, Cancel, Revoke
 
 _ENGINE_RUNS = (Step.STARTING, Step.LOADING, Step.SERVING)
 _IMAGE_IS_THERE = (Step.SLOT, Step.VOLUME, *_ENGINE_RUNS)
+REACH = (
+    "See that this host knows the node by that name or address (scontrol show node), and that no firewall is between"
+    " (slurm.port_range): ai-factory doctor."
+)
 _TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
 
 
@@ -124,6 +128,8 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
         return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
+    if job.phase is JobPhase.COMPLETING and evidence.only_tears_down((job,), files):
+        return _torn_down(attempt, files, seen, now, limits, ends_by_itself=ends_by_itself)
     attempt = replace(attempt, absent_since=None)
     if job.phase is JobPhase.PENDING and has_begun:
         message = f"The job {job.job_id} was requeued after it had begun."
@@ -136,9 +142,22 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     if job.phase is JobPhase.PENDING:
         return Folded(attempt=attempt)
     attempt = _started(attempt, job, files, seen, now)
+    if job.phase is JobPhase.COMPLETING:
+        return Folded(attempt=_unready(attempt, now), look_again_at=now + limits.teardown_look)
     if job.phase is not JobPhase.RUNNING:
         return Folded(attempt=_unready(attempt, now))
     return _running(attempt, files, seen, spec, now, limits)
+
+
+def _torn_down(
+    attempt: Attempt, files: JobFiles, seen: Observed, now: float, limits: Limits, *, ends_by_itself: bool
+) -> Folded:
+    """Take the job's own word for its end. Of who has told it to end Slurm may know more, once it shows the end."""
+    assert seen.snapshot is not None and files.exit is not None
+    missed = replace(attempt, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
+    if files.exit.reason == ExitReason.TERMINATED and not evidence.is_torn_down(missed, seen, limits):
+        return Folded(attempt=_unready(missed, now), look_again_at=now + limits.teardown_look)
+    return Folded(attempt=close(missed, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
 
 
 def _of_this_job(attempt: Attempt, job: Job) -> Attempt:
@@ -176,7 +195,7 @@ def _started(attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: f
         started_at=attempt.started_at or _start_of(attempt, job, now),
         ends_at=job.ends_at,
         node=job.node,
-        host=addresses.get(job.node, job.node) if job.node else attempt.host,
+        host=(addresses.get(job.node) or job.node) if job.node else attempt.host,
     )
 
 
@@ -225,7 +244,21 @@ def _running(
             message = f"It failed {failures} health checks in a row: {probe.message if probe else ''}"
             return Folded(attempt=close(attempt, now, Outcome.UNHEALTHY, message))
         return Folded(attempt=_unready(attempt, now) if failures >= evidence.UNREADY_AFTER else attempt)
+    if probe is not None and evidence.is_out_of_reach(attempt, files, seen):
+        return _out_of_reach(attempt, files, probe, patience, now, limits)
     return _starting(attempt, files, patience, now, limits)
+
+
+def _out_of_reach(
+    attempt: Attempt, files: JobFiles, probe: Probe, health: Health | None, now: float, limits: Limits
+) -> Folded:
+    """What can't be reached is not waited for as long as what starts. What this host lacks itself counts no failure."""
+    listens_since = (attempt.launched_at if attempt.door is not None else attempt.serving_at) or now
+    until = max(listens_since, probe.unreached_since or now) + limits.unreachable_grace
+    if health is None or probe.failures < health.retries or now < until:
+        return _starting(attempt, files, health, now, limits)
+    message = f"Its engine can't be reached from the controller's host: {probe.message}. {REACH}"
+    return Folded(attempt=close(attempt, now, Outcome.UNREACHABLE, message))
 
 
 def _starting(attempt: Attempt, files: JobFiles, health: Health | None, now: float, limits: Limits) -> Folded:

@@ -13,6 +13,12 @@ class Limits:
     """How long a job must be absent from snapshots before it counts as never created, or as vanished."""
     accounting_grace: float = 60.0
     """How long accounting may take to know a job that vanished, before absence itself decides."""
+    teardown_grace: float = 10.0
+    """How long a job whose engine has surely ended may be torn down before it is not waited for."""
+    teardown_look: float = 3.0
+    """How often the record of a job is looked for that is torn down: Slurm tells no news of it until its end."""
+    unreachable_grace: float = 120.0
+    """How long what listens may be out of the controller's reach, before it has ever been ready."""
     doubt_grace: float = 600.0
     """How long a mass vanishing is taken for a broken reading where no second source says a word."""
     sign_grace: float = 20.0

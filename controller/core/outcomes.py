@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     FAILED = "Failed"
     OUT_OF_MEMORY = "OutOfMemory"
     STARTUP_TIMEOUT = "StartupTimeout"
+    UNREACHABLE = "Unreachable"
     UNHEALTHY = "Unhealthy"
     SUBMIT_REJECTED = "SubmitRejected"
     SUBMIT_DEFERRED = "SubmitDeferred"
@@ -133,7 +134,7 @@ def is_fault(attempt: Attempt) -> bool:
 
 def is_mistake(attempt: Attempt) -> bool:
     """Whether its end tells of what trying again does not mend: no such image, command, model, option or Python."""
-    if attempt.outcome == ExitReason.PYTHON_MISSING:
+    if attempt.outcome in (ExitReason.PYTHON_MISSING, ExitReason.PATH_UNSEEN):
         return True
     if attempt.outcome == ExitReason.ENGINE_EXITED and attempt.exit_code in _NOT_EXECUTABLE:
         return True

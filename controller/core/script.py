@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Door, HealthCommand, Parameters, SecretFiles, VolumeMount
 from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
 from controller.core.attempt import Attempt
@@ -21,6 +22,10 @@ class Site:
     python: str
     """The Python on the nodes that runs the wrapper."""
     secret_files: SecretFiles = field(default_factory=SecretFiles)
+    model_folders: tuple[str, ...] = ()
+    """Folders on the nodes that every container sees, read-only."""
+    model_cache: str | None = None
+    """The one into which engines download models."""
     log_megabytes: int = 0
     """How long each log of a job may grow before it is rotated; 0: for ever."""
 
@@ -43,7 +48,11 @@ def parameters(
         binds=spec.binds,
         volumes=tuple(_mount(volume, attempt, site) for volume in spec.volumes),
         files=spec.files,
-        nv=spec.resources.gpu > 0,
+        model_folders=site.model_folders,
+        model_cache=site.model_cache,
+        paths=spec.paths,
+        nv=has_gpus(spec.resources),
+        gpu_vendor=spec.gpu_vendor,
         network=spec.network,
         listens=spec.health is not None,
         secret=secret if spec.secret_variable else None,

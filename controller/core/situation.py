@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from api.contract.gpus import gpus_asked
 from api.contract.job.words import Lane
 from controller.core import evidence
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.limits import Limits
 from controller.core.observed import Observed
-from controller.core.quota import gpus_asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from controller.core import evidence
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.drive import Standing
+from controller.core.fold import REACH
 from controller.core.job_files import JobFiles
 from controller.core.jobs import Job, JobPhase
 from controller.core.limits import Limits
@@ -70,9 +71,18 @@ def events(before: Sequence[Attempt], after: Sequence[Attempt], old: Status, new
 
 
 def _accepted(situation: Situation) -> Draft:
-    desired, files = situation.desired, situation.seen.files
+    desired = situation.desired
     if desired.refusal is not None:
         return "Accepted", Truth.FALSE, desired.refusal.reason, desired.refusal.message
+    exposed = _exposed(situation)
+    if desired.spec is not None and desired.spec.warnings:
+        return "Accepted", Truth.TRUE, "ValidWithWarnings", " ".join((*desired.spec.warnings, exposed[3])).rstrip()
+    return exposed
+
+
+def _exposed(situation: Situation) -> Draft:
+    """Say whether others of its node reach an engine beside its door."""
+    desired, files = situation.desired, situation.seen.files
     if desired.spec is not None and desired.spec.is_on_loopback:
         return "Accepted", Truth.TRUE, "ValidOnLoopback", ON_LOOPBACK
     for attempt in situation.attempts:
@@ -196,7 +206,7 @@ def _stage(standing: Standing, seen: Observed) -> Stage:
     if attempt is None:
         return Stage(Rank.HELD, Progress.SUBMITTING, "It is about to be submitted.")
     if not attempt.open:
-        return _between(attempt)
+        return _between(attempt, seen)
     if attempt.started_at is None:
         return _queued(attempt, seen)
     return _running(attempt, seen)
@@ -208,6 +218,8 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     if suspended is not None:
         message = f"The job {attempt.job_id} is suspended on {attempt.node}: its engine goes on when Slurm resumes it."
         return Stage(Rank.STARTING, Progress.STARTING, f"{message} {suspended.advice}".rstrip())
+    if _is_torn_down(attempt, seen):
+        return Stage(Rank.ENDING, Progress.STARTING, _teardown(attempt, attempt.unready_since))
     where = f"The job {attempt.job_id} runs on {attempt.node}"
     if files.step == Step.IMAGE:
         detail = f": {files.detail}" if files.detail else ""
@@ -215,6 +227,9 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     probe = seen.probes.get(attempt.token)
     if probe is not None and not probe.asked:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine can't be asked: {probe.message}.")
+    if probe is not None and evidence.is_out_of_reach(attempt, files, seen):
+        message = f"{where} and listens, but can't be reached from the controller's host: {probe.message}. {REACH}"
+        return Stage(Rank.UNANSWERED, Progress.STARTING, message)
     if attempt.ready_at is not None:
         return Stage(Rank.UNANSWERED, Progress.STARTING, f"{where}, but its engine does not answer.")
     if files.detail:
@@ -223,11 +238,34 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
 
 
 def _suspended(attempt: Attempt, seen: Observed) -> Job | None:
-    suspended = (j for j in _jobs(attempt, seen) if j.phase is JobPhase.SUSPENDED)
-    return next((j for j in suspended if j.job_id == attempt.job_id), None)
+    job = _job(attempt, seen)
+    return job if job is not None and job.phase is JobPhase.SUSPENDED else None
 
 
-def _between(attempt: Attempt) -> Stage:
+def _is_torn_down(attempt: Attempt, seen: Observed) -> bool:
+    job = _job(attempt, seen)
+    return job is not None and job.phase is JobPhase.COMPLETING
+
+
+def _job(attempt: Attempt, seen: Observed) -> Job | None:
+    return next((j for j in _jobs(attempt, seen) if j.job_id == attempt.job_id), None)
+
+
+def _teardown(attempt: Attempt, since: float | None) -> str:
+    """Say that a node still works at a job's end; a time of day, which stays the same from pass to pass."""
+    when = f" since {_time_of_day(since)}" if since is not None else ""
+    return f"The job {attempt.job_id} is being torn down on {attempt.node}{when} (Slurm: COMPLETING)."
+
+
+def _time_of_day(at: float) -> str:
+    minutes, seconds = divmod(int(at) % 86_400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
+
+
+def _between(attempt: Attempt, seen: Observed) -> Stage:
+    if attempt.gone_at is None and _is_torn_down(attempt, seen):
+        message = f"{_teardown(attempt, attempt.closed_at)} It ended as {attempt.outcome}, and is replaced after that."
+        return Stage(Rank.ENDING, Progress.SUBMITTING, message)
     if attempt.gone_at is None:
         message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
         return Stage(Rank.ENDING, Progress.SUBMITTING, message)
@@ -316,7 +354,7 @@ def _condition_event(old: Condition | None, new: Condition) -> Event | None:
         return Event(
             reason=new.reason, message=new.message or "The cluster answers.", warning=new.status is not Truth.TRUE
         )
-    if new.type in ("Accepted", "Startable") and new.status is Truth.FALSE:
+    if new.type in ("Accepted", "Startable") and (new.status is Truth.FALSE or new.reason == "ValidWithWarnings"):
         return Event(reason=new.reason, message=new.message, warning=True)
     if new.type == "Progressing" and new.reason in _TOLD:
         return Event(reason=new.reason, message=new.message, warning=new.reason in _WARNINGS)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from api.contract.identity import new_id
 from api.contract.job.parameters import Image, Parameters
 from api.contract.launch import Resources
+from api.contract.recipes.resources import leave_out
 from api.contract.recipes.units import memory_mb
 from api.contract.sbatch_options import check_extra_options, check_value
 from api.contract.settings import Settings
@@ -132,7 +133,7 @@ def resources(settings: Settings) -> Resources:
         return check_value(name, value) if value else None
 
     try:
-        return Resources(
+        asked = Resources(
             cpu=own.cpu,
             memory_mb=memory_mb(own.memory),
             time_limit=own.time_limit,
@@ -141,5 +142,6 @@ def resources(settings: Settings) -> Resources:
             qos=place("qos"),
             extra_options=check_extra_options(own.extra_options),
         )
+        return leave_out(asked, site)
     except ValueError as error:
         raise ResourcesError(f"A setting of `images` has a bad value: {error}. See: ai-factory config") from error

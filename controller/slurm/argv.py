@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from api.contract.gpus import name_of
 from api.contract.job.folder import STDERR, STDOUT
 from api.contract.launch import Resources, Submission
 
@@ -19,6 +20,10 @@ ACCOUNTING_FIELDS = ("JobIDRaw", "State", "ExitCode", "Reason", "NodeList", "Sta
 
 ADDRESS_FIELDS = ("%N", "%o")
 """Node name and address (sinfo(1))."""
+
+LIMITS = "--propagate=NONE"
+"""Limits are the node's. sbatch's default hands on those of the process that submits (slurm.conf(5),
+PropagateResourceLimits), and a daemon's differ from a login shell's: 8 MB of locked memory, where RDMA needs more."""
 
 COMMENT_LENGTH = 200
 """Characters of a comment that are sent; Slurm refuses comments above 1,024 bytes."""
@@ -87,15 +92,19 @@ def submit_options(job: Submission) -> tuple[str, ...]:
 
 
 def _asked_for(resources: Resources) -> list[str]:
-    """Return the resources, extra options first. `None` leaves a thing to the site."""
-    extra = {option.partition("=")[0] for option in resources.extra_options}
-    options = [
-        *resources.extra_options,
-        f"--nodes={resources.nodes}",
-        f"--cpus-per-task={resources.cpu}",
-        f"--time={resources.time_limit}",
-    ]
-    if not extra & {"--mem-per-cpu", "--mem-per-gpu"}:  # sbatch refuses more than one of the three
+    """Return the resources, extra options first. `None` leaves a thing to Slurm.
+
+    sbatch refuses `--cpus-per-task` beside `--cpus-per-gpu`, and more than one of the three that ask for memory.
+    """
+    extra = {name_of(option) for option in resources.extra_options}
+    options = [*resources.extra_options, f"--nodes={resources.nodes}"]
+    if "--propagate" not in extra:
+        options.append(LIMITS)
+    if resources.cpu is not None and "--cpus-per-gpu" not in extra:
+        options.append(f"--cpus-per-task={resources.cpu}")
+    if resources.time_limit is not None:
+        options.append(f"--time={resources.time_limit}")
+    if resources.memory_mb is not None and not extra & {"--mem-per-cpu", "--mem-per-gpu"}:
         options.append(f"--mem={resources.memory_mb}M")
     gres = [value for value in (_gpus(resources), resources.gres) if value]
     if gres:

@@ -6,6 +6,7 @@ sacct(1), sinfo(1), scancel(1)): what happens to be set where the controller was
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 FAMILIES = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_", "SALLOC_", "SRUN_", "SLURM_", "SLURMD_")
@@ -22,6 +23,14 @@ FOR_JOBS = frozenset(
 """What of the given environment a job gets. All else stays behind: the environment of a batch job is kept in
 Slurm's own files, and the controller's may hold a database's password."""
 
+FOR_MODULES = re.compile(
+    r"BASH_ENV|BASH_FUNC_(module|ml|_module_raw|scl)(%%|\(\))"
+    r"|MODULEPATH|MODULEPATH_ROOT|MODULESHOME|MODULERCFILE|(LMOD|MODULES)_\w+"
+)
+"""Besides, what a prologue needs for `module`, where a login shell has made it: its functions, as bash exports them,
+and where modules lie (Lmod; Environment Modules 4 and 5). Which of them are loaded is no part: a job begins with none.
+"""
+
 
 def reading_environment(base: Mapping[str, str], slurm_conf: str = "", bin_dir: str = "") -> dict[str, str]:
     """Return the environment for the commands that read or cancel. Empty strings: as inherited.
@@ -34,7 +43,8 @@ def reading_environment(base: Mapping[str, str], slurm_conf: str = "", bin_dir: 
 
 def submitting_environment(base: Mapping[str, str], slurm_conf: str = "", bin_dir: str = "") -> dict[str, str]:
     """Return the environment for sbatch, which is the job's too (`--export=ALL`)."""
-    return {name: value for name, value in base.items() if name in FOR_JOBS} | _common(base, slurm_conf, bin_dir)
+    given = {name: value for name, value in base.items() if name in FOR_JOBS or FOR_MODULES.fullmatch(name)}
+    return given | _common(base, slurm_conf, bin_dir)
 
 
 def _common(base: Mapping[str, str], slurm_conf: str, bin_dir: str) -> dict[str, str]:

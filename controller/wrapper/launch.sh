@@ -1,6 +1,6 @@
 #!/bin/bash
 # launch.sh JOB_FOLDER WRAPPER PYTHON: the batch script of every job. Fixed text: what varies is in JOB_FOLDER's files.
-# Slurm runs a copy of it from a spool folder, with nothing but its own variables set.
+# Slurm runs a copy of it from a spool folder, with its own variables and few others set (controller.slurm.environment).
 
 # an administrator's requeue runs the script again: that attempt is over
 [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || { echo "launch: this job was requeued: its attempt is over" >&2; exit 0; }
@@ -67,6 +67,7 @@ af_give_up() {
 if [ -e "$af_job/prologue.sh" ]; then
   trap 'af_begin "$?"' EXIT
   trap 'trap - EXIT; exit 143' TERM INT HUP
+  # include login_profile
   # shellcheck source=/dev/null
   . "$af_job/prologue.sh"
   af_begin "$?"

@@ -31,6 +31,7 @@ from controller.wrapper.process import Child
 from controller.wrapper.redaction import Redaction
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.sandbox import environment
+from controller.wrapper.sandbox.paths import require_paths
 from controller.wrapper.sandbox.place import Place
 from controller.wrapper.sandbox.scratch import SOCKET, socket_folder
 from controller.wrapper.signals import Signals
@@ -162,6 +163,7 @@ class Supervisor:
         place = Place(
             self._parameters, image, files=files, scratch=self._scratch, address=address, secrets=self._secrets
         )
+        require_paths(place, self._parameters, self._signals)
         with contextlib.ExitStack() as ends:
             door = None
             if premises is not None:

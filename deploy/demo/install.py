@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.demo.places import SCRIPTS, Demo, Tools
-from deploy.demo.progress import Board
+from deploy.demo.progress import Board, last_line
 from deploy.demo.trouble import Trouble
 
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -114,6 +114,10 @@ class _Stopped(Exception):  # noqa: N818
     pass
 
 
+def _silent(step: Step, code: int) -> Trouble:
+    return Trouble(f"{step.command[0]} ended with {code}", last_line(step.log), step.log, "read the log")
+
+
 def _run_chain(chain: list[Step], board: Board, stop: threading.Event, started: list[subprocess.Popen[bytes]]) -> None:
     for step in chain:
         if stop.is_set():
@@ -132,5 +136,5 @@ def _run_chain(chain: list[Step], board: Board, stop: threading.Event, started: 
             if stop.is_set() and process.returncode:
                 raise _Stopped
             if process.returncode:
-                text = stderr.decode(errors="replace").strip() or f"{step.command[0]} ended with {process.returncode}"
-                raise Trouble(text)
+                text = stderr.decode(errors="replace").strip()
+                raise Trouble(text) if text else _silent(step, process.returncode)

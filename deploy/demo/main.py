@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from api.cli.terminal.text import visible
@@ -43,10 +44,28 @@ def main(arguments: list[str]) -> int:
         return commands[arguments[0]](choices())
     except Trouble as trouble:
         print(f"\n{visible(trouble.text)}", file=sys.stderr)
+        _tell_what_runs()
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
+        _tell_what_runs()
         return 130
+
+
+def _tell_what_runs() -> None:
+    """Say what goes on though the demo has ended, and how to stop it."""
+    left = sorted({path.stem.partition("-")[0] for path in (Demo.slurm / "run").glob("*.pid") if _lives(path)})
+    left += ["API and controller"] if server.find() else []
+    left += ["its job on Slurm"] if Demo.existing and (Demo.state / "ai-factory.db").exists() else []
+    if left:
+        print(f"  left: {', '.join(left)}, which may still run; `make demo-down` stops them", file=sys.stderr)
+
+
+def _lives(pid_file: Path) -> bool:
+    try:
+        return Path("/proc", pid_file.read_text().strip() or "none").exists()
+    except OSError:
+        return False
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

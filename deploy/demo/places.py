@@ -107,7 +107,7 @@ def check_place() -> None:
             advice="move the checkout to a folder with a plain name",
         )
     if not PROGRAM.exists():
-        raise Trouble(f"there is no {PROGRAM}", advice="make venv")
+        raise Trouble(f"there is no {PROGRAM}", advice="make install")
 
 
 def write_config(wanted: Choices) -> None:

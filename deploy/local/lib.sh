@@ -15,6 +15,11 @@ die() {
   exit 1
 }
 
+# telling LOG: the line of a log that says what went wrong: the last that speaks of an error, else the last
+telling() {
+  grep -iE 'error|fatal|cause|certificate|×|╰' "$1" 2>/dev/null | tail -n 1 | grep . || tail -n 1 "$1" 2>/dev/null || true
+}
+
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
@@ -66,4 +71,34 @@ ROOT
   ) || rc=$?
   [ $rc != 126 ] || die "cannot install ${need[*]}" "neither root nor sudo" "" "ask for: apt-get install ${need[*]}"
   [ $rc = 0 ] || die "apt-get install failed for: ${need[*]}" "$(tail -n 1 "$log")" "$log" "run apt-get update and look at the log"
+}
+
+# uv_like_pip [PYTHON...]: have uv use what pip is configured with, by files (pip.conf) and variables (PIP_...), which it
+# does not read itself: package index, certificates, proxy. What is set for uv stays. The first PYTHON with pip is asked.
+uv_like_pip() {
+  local python config='' cert
+  for python in "$@" python3 /usr/bin/python3; do
+    config=$("$python" -m pip config list 2>/dev/null) && break
+  done
+  pip_setting() { # NAME: variables are stronger than files, and pip install's own settings than those of all commands
+    local part value variable=${1^^}
+    variable=PIP_${variable//-/_}
+    if [ -n "${!variable:-}" ]; then echo "${!variable}"; return; fi
+    for part in install global; do
+      value=$(sed -n "s/^$part\\.$1='\\(.*\\)'\$/\\1/p" <<<"$config")
+      [ -z "$value" ] || { echo "${value//\\n/ }" | xargs; return; }
+    done
+  }
+  for_uv() { [ -n "${!1:-}" ] || [ -z "$2" ] || export "$1=$2"; }
+  for_uv UV_DEFAULT_INDEX "$(pip_setting index-url)"
+  for_uv UV_INDEX "$(pip_setting extra-index-url)"
+  [ -z "${UV_INDEX:-}" ] || for_uv UV_INDEX_STRATEGY unsafe-best-match # as pip takes them
+  for_uv UV_FIND_LINKS "$(pip_setting find-links | tr ' ' ,)"
+  for_uv UV_INSECURE_HOST "$(pip_setting trusted-host)"
+  for_uv ALL_PROXY "$(pip_setting proxy)"
+  for_uv SSL_CLIENT_CERT "$(pip_setting client-cert)"
+  for_uv UV_HTTP_TIMEOUT "$(pip_setting default-timeout)"
+  cert=$(pip_setting cert)
+  for_uv SSL_CERT_FILE "${cert:-${REQUESTS_CA_BUNDLE:-${CURL_CA_BUNDLE:-}}}"
+  [ -n "${SSL_CERT_FILE:-}" ] || for_uv UV_NATIVE_TLS true # the system's certificates
 }

@@ -28,6 +28,7 @@ async def test_a_change_is_merged_and_counted(anywhere: World) -> None:
     changed = answer.json()
     assert changed["config"] == {"note": {"a": 1, "b": [2], "c": {"e": 1}}, "environment": {"X": "1"}, "nodes": 3}
     assert (changed["generation"], changed["version"], answer.headers["etag"]) == (2, 2, '"2"')
+    assert [text.partition(":")[0] for text in changed.pop("warnings")] == ["note"]
     assert (await world.get(f"{SERVICES}/{service}")).json() == changed
 
 

@@ -93,8 +93,8 @@ async def test_a_removal_that_can_not_be_told_means_looking_anew(anywhere: World
 async def test_who_watches_is_told_of_such_a_removal_at_once(anywhere: World) -> None:
     world = anywhere
     await world.create(name="goes")
-    async with world.listen(WATCH) as listener:
-        await listener.until(lambda: listener.last_id != "")
+    async with world.listen(f"{WATCH}?after=0") as listener:
+        assert (await listener.next()).name == "created"
         async with world.database.write() as connection:
             await connection.execute(text("UPDATE services SET purge = 1"))
             await connection.execute(text("DELETE FROM services"))

@@ -26,7 +26,9 @@ def test_only_documentation_and_health_are_open() -> None:
     routes = [line for file in (ROOT / "api").rglob("*.py") for line in file.read_text().splitlines()]
     opened = {match[1] for line in routes if (match := re.search(r'@\w+\("([^"]+)".*opt=OPEN', line))}
     assert opened == {"/health", "/openapi.json", "/openapi.extended.json", "/docs", "/docs/extended"}
-    assert sum("opt=OPEN" in line for line in routes) == len(opened)
+    heads = [line for line in routes if "@head(" in line and "opt=OPEN" in line]
+    assert {path for line in heads for path in re.findall(r'"([^"]+)"', line)} == opened
+    assert sum("opt=OPEN" in line for line in routes) == len(opened) + len(heads)
 
 
 def test_each_row_of_claims_names_a_test() -> None:

@@ -149,7 +149,7 @@ def test_what_the_api_calls_a_request_is_told_as_the_command(ask: Run, live: Liv
     ]  # fmt: skip
     for ran in unknown:
         assert not re.search(r"\b(GET|POST|PATCH|DELETE) [/…]", ran.out + ran.err), ran
-    assert "ai-factory recipes list" in unknown[0].err
+    assert "There are: inference/vllm" in unknown[0].err
     assert unknown[1].out == "There is no such attempt. See: ai-factory services history\n"
     assert unknown[2].err == "ai-factory: There is no such service. See: ai-factory services list\n"
 

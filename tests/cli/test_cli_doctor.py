@@ -48,6 +48,12 @@ for row in {rows!r}:
         print(re.sub("%([a-zA-Z])", lambda found: known[found[1]], format))
 """
 """What squeue and sinfo answer: a line for each row that has all fields which are asked for. `j` is the last job's."""
+ACCOUNTS_NOTHING = """for word; do case $word in
+  --format=*) fields=${word#*=} ;;
+  --delimiter=*) mark=${word#*=} ;;
+esac; done
+for field in ${fields//,/ }; do printf '%s%s' "$field" "$mark"; done; echo"""
+"""What sacct answers: the header alone."""
 NODES = ({"N": "n1", "o": "127.0.0.1"}, {"N": "n1", "o": "127.0.0.1"}, {"N": "n2", "o": "127.0.0.1"})
 PARTITIONS = ({"P": "main*"}, {"P": "gpu"})
 
@@ -68,12 +74,13 @@ class Site:
         self.run_dir = folder / "run"
         self.calls = folder / "calls"
         self.environment = folder / "environment"
+        self.enforced = "associations,limits,qos,safe"
         self.bin.mkdir()
         self.command("sbatch", SBATCH.format(calls=self.calls, environment=self.environment))
         self.listing("sinfo", *PARTITIONS, *NODES)
         self.jobs(job("7", "COMPLETED", node="n1"))
-        self.command("sacct", "true")
-        self.command("sacctmgr", "printf 'lab|normal,high\\nroot|normal\\n'")
+        self.command("sacct", ACCOUNTS_NOTHING)
+        self.accounts("lab|normal,high|normal\\nroot|normal|\\n", "lab")
         self.scontrol(PARTITION.format(groups="ALL", accounts="ALL", state="UP"))
         self.command("scancel", f'echo scancel "$@" >>{self.calls}')
         self.command("apptainer", "echo apptainer version 1.4.0")
@@ -84,8 +91,15 @@ class Site:
         file.chmod(0o755)
 
     def scontrol(self, partitions: str, tracking: str = "cgroup") -> None:
-        config = f"Configuration data as of today\nProctrackType           = proctrack/{tracking}\nReturnToService = 2"
+        facts = {"ProctrackType": f"proctrack/{tracking}", "AccountingStorageEnforce": self.enforced}
+        config = "\n".join(["Configuration data as of today", *(f"{key:<24} = {fact}" for key, fact in facts.items())])
         self.command("scontrol", f"case \"$*\" in *config) echo '{config}';; *) echo '{partitions}';; esac")
+
+    def accounts(self, associations: str, default: str) -> None:
+        self.command("sacctmgr", f"""case "$*" in
+          *associations*) printf '{associations}';;
+          *" user "*) echo '{default}';;
+        esac""")  # fmt: skip
 
     def listing(self, name: str, *rows: dict[str, str]) -> None:
         file = self.bin / name
@@ -141,7 +155,7 @@ def test_all_well(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert failed == []
     assert code == 0
     assert {name for name, result in found.items() if result["state"] == "skipped"} == {
-        "key file", "administrator's key", "controller",
+        "key file", "administrator's key", "controller", "prologue in jobs",
     }  # fmt: skip
     assert found["Apptainer in jobs"]["message"] == "apptainer version 1.4.0"
     assert site.left_behind() == []
@@ -220,7 +234,7 @@ def test_the_job_is_submitted_as_those_of_services_are(site: Site, ask: Any, mon
     monkeypatch.setenv("AI_FACTORY_SLURM_PARTITION", "gpu")
     monkeypatch.setenv("AI_FACTORY_SLURM_GRES", "gpu:1")
     ask("--timeout", "60")
-    tried, sent = (line for line in site.calls.read_text().splitlines() if "--job-name" in line)
+    tried, sent = (line for line in site.calls.read_text().splitlines() if "--mem=100M" in line)
     for option in ("--partition=gpu", "--gres=gpu:1", "--export=ALL", "--no-requeue", "--dependency=singleton"):
         assert option in tried.split(), tried
         assert option in sent.split(), sent
@@ -357,6 +371,7 @@ def test_slurms_version(site: Site, ask: Any, version: str, state: str) -> None:
 def test_a_partition_that_is_closed(
     site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], why: str
 ) -> None:
+    site.accounts("lab|normal|\\n", "lab")
     shown = PARTITION.format(**({"groups": "ALL", "accounts": "ALL", "state": "UP"} | facts))
     site.scontrol(f"{shown}\nPartitionName=gpu State=UP MaxTime=1-00:00:00")
     monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "lab")
@@ -370,7 +385,7 @@ def test_a_partition_of_a_group(site: Site, ask: Any, monkeypatch: pytest.Monkey
     shown = PARTITION.format(groups="nobodys", accounts="ALL", state="UP")
     site.scontrol(shown)
     monkeypatch.setattr("os.getuid", lambda: 65534)
-    monkeypatch.setattr("api.cli.doctor.slurm_checks._own_groups", lambda: {"users"})
+    monkeypatch.setattr("api.cli.doctor.partition_checks._own_groups", lambda: {"users"})
     assert "for the groups nobodys alone" in ask("--no-job")[1]["partition is open"]["message"]
 
 
@@ -417,8 +432,16 @@ def test_a_python_without_ssl_in_jobs(site: Site, ask: Any, monkeypatch: pytest.
 
 def test_a_user_whom_accounting_does_not_know(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     site.command("sacctmgr", "true")
-    monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "lab")
-    assert "sacctmgr add user" in ask("--no-job")[1]["account and QOS"]["remedy"]
+    for account, named in (("", "account=ACCOUNT"), ("lab", "account=lab")):
+        monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", account)
+        found = ask("--no-job")[1]
+        assert found["account and QOS"]["state"] == "failed"
+        assert "Ask the site for: sacctmgr add user" in found["account and QOS"]["remedy"]
+        assert named in found["account and QOS"]["remedy"]
+        assert found["may submit"]["state"] == "skipped", "one culprit"
+    site.enforced = "none"
+    site.scontrol(PARTITION.format(groups="ALL", accounts="ALL", state="UP"))
+    assert ask("--no-job")[1]["account and QOS"]["state"] == "ok"
 
 
 @pytest.mark.parametrize(("number", "why"), [(errno.EDQUOT, "quota is used up"), (errno.ENOSPC, "it is full")])
@@ -451,7 +474,7 @@ def test_folders_keys_and_database(
     code, found = ask("--no-job")
     assert code == 1
     for name, remedy in {
-        "key file": "chmod 600", "administrator's key": "chmod 600", "database": "ai-factory migrate",
+        "key file": "chmod 600", "administrator's key": "chmod 600",
         "run_dir": "Set run_dir", "recipes": "recipes validate",
     }.items():  # fmt: skip
         assert (found[name]["state"], remedy in found[name]["remedy"]) == ("failed", True), name

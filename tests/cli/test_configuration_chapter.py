@@ -27,7 +27,7 @@ COMPUTED = {
 
 
 def rows() -> dict[str, tuple[str, ...]]:
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    lines = [line for line in PAGE.read_text().splitlines() if re.match(r"\| `\w+(\.\w+)*` \| (`AI|\s*\|)", line)]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     found = {row[0].strip("`"): tuple(row[1:4]) for row in cells}
     assert len(found) == len(cells), "a setting is there twice"
@@ -59,6 +59,8 @@ def type_word(hint: Any) -> str:
         if bounds.gt is not None:
             return f"more than {bounds.gt}"
         return "0 or more" if bounds.ge == 0 and bounds.le >= 10**6 else f"{bounds.ge} to {bounds.le}"
+    if get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
+        return f"list of {type_word(get_args(hint)[0])}"
     words = {bool: "`true`, `false`", str: "text", Path: "path", Path | None: "path", tuple[Path, ...]: "list of paths"}
     return (words | {tuple[str, ...]: "list of texts"}).get(hint, "two numbers from 1 to 65535")
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from tests.cluster.processes import job, listening
@@ -113,6 +115,42 @@ def check_strangers(system: System, key: str) -> None:
             line.close()
 
 
+QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def check_openai(system: System) -> None:
+    """Ask as clients of OpenAI's API do, with its own library."""
+    with openai.OpenAI(base_url=f"{system.url}/v1", api_key="unused", max_retries=0, timeout=120) as client:
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        whole = client.chat.completions.create(model="tiny", messages=QUESTION, max_tokens=8, temperature=0)
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens > 0
+        stream = client.chat.completions.create(
+            model="tiny", messages=QUESTION, max_tokens=8, temperature=0, stream=True
+        )
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+        assert said == whole.choices[0].message.content
+        assert client.completions.create(model="tiny", prompt="Once", max_tokens=4).choices[0].text
+        response = client.responses.create(model="tiny", input="Hello", max_output_tokens=16)
+        assert response.usage is not None
+        with pytest.raises(openai.NotFoundError, match="nope"):
+            client.chat.completions.create(model="nope", messages=QUESTION)
+        with pytest.raises(openai.BadRequestError, match="context length"):
+            client.completions.create(model="tiny", prompt="word " * 1000)
+
+
+def check_anthropic(system: System) -> None:
+    """Ask as clients of Anthropic's API do, with its own library."""
+    with anthropic.Anthropic(base_url=system.url, api_key="unused", max_retries=0, timeout=120) as client:
+        message = client.messages.create(model="tiny", max_tokens=8, messages=QUESTION)
+        assert message.usage.output_tokens > 0
+        with client.messages.stream(model="tiny", max_tokens=8, messages=QUESTION) as stream:
+            assert stream.get_final_message().usage.output_tokens > 0
+        assert client.messages.count_tokens(model="tiny", messages=QUESTION).input_tokens > 0
+        with pytest.raises(anthropic.NotFoundError, match="nope"):
+            client.messages.create(model="nope", max_tokens=8, messages=QUESTION)
+
+
 def test_a_model_answers(system: System) -> None:
     key, seen = serve(system, "tiny")
     assert "starting" in seen
@@ -123,6 +161,8 @@ def test_a_model_answers(system: System) -> None:
     assert system.client.get(f"/api/v1/vllm/{key}/models").json()["models"] == ["tiny"]
     logs = system.client.get(f"/api/v1/services/{key}/logs").json()["logs"]
     assert "Application startup complete" in logs
+    check_openai(system)
+    check_anthropic(system)
     check_sockets(system, key)
     check_strangers(system, key)
     assert system.ask(key, "POST", "/tokenize", json={"prompt": "hello"}).status_code == 200, "it is there to be asked"

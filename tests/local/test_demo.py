@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from api.contract.settings import load
-from deploy.demo import main, places, server, service
+from deploy.demo import install, main, places, server, service
 from deploy.demo.progress import Board, last_line
 from deploy.demo.trouble import Trouble
 
@@ -51,6 +52,34 @@ def test_a_server_of_somebody_elses_is_left_alone(demo):
             assert server.find() is None
         finally:
             other.communicate(b"\n")
+
+
+def fail(_):
+    raise Trouble("vLLM can't be installed", "invalid peer certificate")
+
+
+def test_a_demo_that_fails_says_what_it_left_running(demo, monkeypatch, capsys):
+    monkeypatch.setattr(main, "up", fail)
+    run = demo.slurm / "run"
+    run.mkdir(parents=True)
+    assert main.main(["up"]) == 1
+    assert "left:" not in capsys.readouterr().err
+    for name in ("slurmctld", "slurmd-node1", "slurmd-node2"):
+        (run / f"{name}.pid").write_text(f"{os.getpid()}\n")
+    (run / "munged.pid").write_text("99999999\n")
+    assert main.main(["up"]) == 1
+    told = capsys.readouterr().err
+    assert "why:  invalid peer certificate" in told
+    assert "left: slurmctld, slurmd, which may still run; `make demo-down` stops them" in told
+
+
+def test_a_step_without_a_word_is_told_by_the_last_line_of_its_log(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("fetching\nno room on the disk\n\n")
+    chain = [install.Step("Slurm", ["false"], log)]
+    with pytest.raises(Trouble) as raised:
+        install._run_chain(chain, Board(io.StringIO()), threading.Event(), [])
+    assert "false ended with 1\n  why:  no room on the disk\n  log: " in raised.value.text
 
 
 def test_down_with_nothing_there(demo, capsys):

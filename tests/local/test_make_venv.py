@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ PYTHON = """#!/bin/bash
 case "$*" in
   "-m venv "*)
     mkdir -p "$3/bin"
-    own='case "$*" in *prefix*) exit 1;; *"pip install"*) exit $(cat {ends});; esac'
+    own='case "$*" in *prefix*) exit 1;; *"pip install"*) echo "$*" >>{ends}.installed; exit $(cat {ends});; esac'
     printf '#!/bin/bash\\n%s\\n' "$own" >"$3/bin/python3"
     chmod +x "$3/bin/python3"; cp "$3/bin/python3" "$3/bin/python";;
 esac
@@ -40,13 +42,16 @@ class Checkout:
         (self._bin / "python3").write_text(PYTHON.format(ends=self.ends))
         (self._bin / "python3").chmod(0o755)
 
-    def make(self, *first: Path) -> subprocess.CompletedProcess[str]:
+    def make(self, *first: Path, dev: bool = False) -> subprocess.CompletedProcess[str]:
         path = ":".join(map(str, [*first, self._bin, "/usr/bin", "/bin"]))
-        command = [str(self.folder / "deploy" / "local" / "make-venv"), ".venv"]
+        command = [str(self.folder / "deploy" / "local" / "make-venv"), ".venv", *(["dev"] if dev else [])]
         environment = os.environ | {"PATH": path}
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
         )
+
+    def installed(self) -> str:
+        return self.ends.with_suffix(".installed").read_text()
 
     def environments(self) -> int:
         return len(list((self.folder / ".venvs").iterdir()))
@@ -69,6 +74,33 @@ def test_a_new_one_takes_the_place_of_the_old_which_stays_for_what_runs(checkout
     assert not first.exists()
     assert second.exists()
     assert checkout.environments() == 2
+
+
+def test_linters_and_tests_come_only_where_they_are_asked_for(checkout: Checkout) -> None:
+    assert checkout.make().returncode == 0
+    assert "requirements.lock" in checkout.installed()
+    assert "requirements-dev.lock" not in checkout.installed()
+    assert checkout.make(dev=True).returncode == 0
+    assert "requirements.lock" in checkout.installed().splitlines()[-2]
+    assert "requirements-dev.lock" in checkout.installed().splitlines()[-2]
+
+
+def test_no_program_needs_what_is_only_locked_for_tests() -> None:
+    """What `make install` leaves out is what the project asks for in `dev` alone, and what that needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    left_out = {
+        line.partition("==")[0] for line in (ROOT / "requirements-dev.lock").read_text().splitlines() if "==" in line
+    }
+    kept = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    wanted = {re.split(r"[\[<>=]", one)[0].replace(".", "-") for one in project["dependencies"]} | {
+        "hatchling",
+        "editables",
+    }
+    assert wanted <= kept
+    assert not left_out & kept
+    tools = {re.split(r"[\[<>=]", one)[0] for one in project["optional-dependencies"]["dev"]}
+    assert tools - kept <= left_out
+    assert {"pytest", "mypy", "ruff", "schemathesis"} <= left_out
 
 
 def test_the_python_of_the_old_one_is_not_used_though_it_is_first_on_path(checkout: Checkout) -> None:

@@ -222,6 +222,11 @@ def absence_needs_no_sequence() -> Iterator[None]:
         yield
 
 
+def torn_down_without_a_record(jobs: tuple[Any, ...], files: JobFiles) -> bool:
+    """COMPLETING alone is taken for the engine's end, which may be draining for as long as its grace."""
+    return all(job.phase in (JobPhase.COMPLETING, JobPhase.ENDED) for job in jobs)
+
+
 def without_singleton(job: Submission) -> tuple[str, ...]:
     """sbatch is not told to hold twins back."""
     return tuple(word for word in submit_command(job) if not word.startswith("--dependency"))
@@ -419,6 +424,16 @@ MUTANTS = (
         "an answer that proves nothing holds too",
         patched("controller.core.evidence.is_over", silent_wrappers_are_believed),
         scenarios.engine_outlives_its_wrapper,
+    ),
+    Mutant(
+        "a job that is torn down holds nothing up",
+        patched("controller.core.evidence.only_tears_down", lambda *_: False),
+        scenarios.long_epilog,
+    ),
+    Mutant(
+        "it is torn down once its own record says so",
+        patched("controller.core.evidence.only_tears_down", torn_down_without_a_record),
+        scenarios.long_drain,
     ),
     Mutant("an engine that answers is not gone", patched("controller.core.evidence.still_answers", lambda *_: False)),
     Mutant(

@@ -57,6 +57,31 @@ def mass_vanishing() -> None:
         world.settle()
 
 
+def long_epilog() -> None:
+    """A ready job is cancelled, and its node's epilog takes 400 s: its replica is replaced long before, and alone."""
+    with calm_world(1, 1, has_accounting=False) as world:
+        world.slurm.epilogs = (400.0,)
+        go_on(world, lambda: any(j.stage == "ready" for j in world.slurm.jobs.values()))
+        (first,) = world.slurm.jobs.values()
+        world.slurm.cancel(first, world.now)
+        cancelled_at = world.now
+        go_on(world, lambda: any(j.stage == "ready" for j in world.slurm.jobs.values() if j is not first))
+        if first.state != "COMPLETING" or world.now - cancelled_at > 200:
+            raise ViolationError(f"its replica waited for the epilog: {world.now - cancelled_at:.0f} s")
+        world.settle()
+
+
+def long_drain() -> None:
+    """A service is changed, and its engine takes 60 s to end: while it does, its replica gets no other."""
+    with calm_world(1, 1, has_accounting=False) as world:
+        world.slurm.drains = (60.0,)
+        go_on(world, lambda: any(j.stage == "ready" for j in world.slurm.jobs.values()))
+        (first,) = world.slurm.jobs.values()
+        first.hangs = True  # it answers nobody any more, and holds its GPU
+        world.database.change(world.keys[0], version=2)
+        world.settle()
+
+
 def silence() -> None:
     """slurmctld says nothing while an engine is starting: it is not replaced."""
     with calm_world(1, 1, has_accounting=False) as world:
@@ -282,6 +307,8 @@ def clocks_apart() -> None:
 
 SCENARIOS: tuple[Callable[[], None], ...] = (
     mass_vanishing,
+    long_epilog,
+    long_drain,
     silence,
     all_jobs_forgotten,
     unanswered_job_waits,

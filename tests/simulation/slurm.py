@@ -18,6 +18,10 @@ PHASES = {
     "SUSPENDED": JobPhase.SUSPENDED,
     "COMPLETING": JobPhase.COMPLETING,
 }
+DRAINS = (0.0, 0.5, 3.0, 20.0)
+"""How long an engine may take to end that is told to."""
+EPILOGS = (0.0, 0.0, 0.0, 2.0, 30.0, 400.0)
+"""How long a node may take over a job whose script has ended."""
 NODES = {f"n{number}": f"10.0.0.{number + 1}" for number in range(3)}
 MODEL = "m"
 """What every service of the simulation is to serve."""
@@ -65,7 +69,8 @@ class SimJob:
     taken_for_queued_until: float = 0.0
     """It runs, and slurmctld, which lost that state, believes until then that it waits."""
     ends_at: float | None = None
-    """When what ends it has come to its end: until then it is COMPLETING, and its engine may go on."""
+    """When what ends it has come to its end: until then it is COMPLETING, and its engine may go on. Then its record
+    is there, and this is when its node has done with it: it is COMPLETING until then."""
     ends_as: str = ""
     hangs: bool = False
     """Its engine runs and does not answer."""
@@ -172,6 +177,8 @@ class SimSlurm:
     engines_prove_themselves: bool = True
     """Whether what an engine answers tells whose it is."""
     queue_waits: tuple[float, ...] = QUEUE_WAITS
+    drains: tuple[float, ...] = DRAINS
+    epilogs: tuple[float, ...] = EPILOGS
     slow_until: float = 0.0
     """Until then no engine comes to serve."""
     slots: dict[str, Slot] = field(default_factory=dict)
@@ -226,17 +233,29 @@ class SimSlurm:
         """Send TERM, later KILL: from now on it is COMPLETING, and while it is, singleton holds no twin of it back."""
         if job.alive and job.ends_at is None:
             job.state, job.ends_as = "COMPLETING", state
-            job.ends_at = now + self.rng.choice((0.0, 0.5, 3.0, 20.0))
+            job.ends_at = now + self.rng.choice(self.drains)
 
     def end(self, job: SimJob, state: str, now: float, code: int, reason: str | None = None) -> None:
         """End a job; its wrapper may leave a record."""
-        if reason is not None and job.stage not in ("none", "begun"):
-            folder = self.folder(job.name)
-            folder.exit, folder.written_at = (code, reason), now
-            self._give_back(job, now)
+        if reason is not None:
+            self._tell(job, now, code, reason)
         job.state, job.ended_at, job.exit_code, job.stage = state, now, code, "over"
         if self.has_accounting:
             self.accounting[job.job_id] = (now + self.rng.choice((0.1, 0.1, 2.0, 6.0)), replace(job))
+
+    def _tell(self, job: SimJob, now: float, code: int, reason: str) -> None:
+        if job.stage not in ("none", "begun", "over"):
+            folder = self.folder(job.name)
+            folder.exit, folder.written_at = (code, reason), now
+            self._give_back(job, now)
+
+    def _leave(self, job: SimJob, now: float) -> None:
+        """Its engine and its script have ended. Its node has its epilog to run, and may take long over it."""
+        if job.stage != "over":
+            self._tell(job, now, 143, "Terminated")
+            job.stage, job.ends_at = "over", now + self.rng.choice(self.epilogs)
+        if job.ends_at is not None and now >= job.ends_at:
+            self.end(job, job.ends_as, now, code=143)
 
     def place(self, job: SimJob) -> str:
         """Name the lane of the replica that a job is for: where its slot is."""
@@ -260,7 +279,7 @@ class SimSlurm:
             if job.taken_for_queued_until and now >= job.taken_for_queued_until and job.alive:
                 self.requeue(job, now)  # its node registers, and ends what slurmctld does not know to run
             elif job.ends_at is not None and now >= job.ends_at and job.alive:
-                self.end(job, job.ends_as, now, code=143, reason="Terminated")
+                self._leave(job, now)
             elif job.alive and self.rng.random() < 0.5:
                 self._progress(job, now)
             elif not job.alive and not job.lives_until and now - (job.ended_at or now) > MIN_JOB_AGE * 4:

@@ -54,7 +54,7 @@ def planted() -> Iterator[tuple[str, str]]:
     """Imports that are not there and must never be, as (who, whom)."""
     api = [name for name in OURS if name.startswith("api.")]
     job = ("api.contract.job.parameters", "api.contract.job.token", "api.contract.job.words")
-    pure = (*job, "api.contract.launch", "api.contract.status")
+    pure = (*job, "api.contract.gpus", "api.contract.launch", "api.contract.status")
     for name in (*CONTROLLER, *api, *IMPURE, *PACKAGES, *UNSEEN):
         if not lies_in(name, "controller.core", "msgspec", *pure):
             yield CORE, name

@@ -39,7 +39,7 @@ def test_each_reason_of_a_condition_is_explained() -> None:
     progress = set(Progress) - {Progress.AS_WANTED, Progress.STOPPED, Progress.COMPLETED}
     conditions = {"Accepted", "Startable", "Observed", "Progressing"}
     expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe"} | conditions
-    expected |= {"ValidOnLoopback", "ValidOnHostNetwork", "MassVanishing", "EngineOutlivesJob"}
+    expected |= {"ValidOnLoopback", "ValidOnHostNetwork", "ValidWithWarnings", "MassVanishing", "EngineOutlivesJob"}
     expected |= {str(bar) for bar in Bar}
     assert named("### A service is not running") == expected
 

@@ -41,6 +41,8 @@ class Check:
     ask: Callable[[], str]
     needs: tuple[str, ...] = ()
     """Checks, earlier ones, without which this one makes no sense."""
+    repeats: tuple[str, ...] = ()
+    """Checks, earlier ones, whose failure this one would only tell again, in other words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +59,18 @@ class Result:
 def results(checks: Sequence[Check]) -> Iterator[Result]:
     """Ask one after another; yield each answer as it comes."""
     well: set[str] = set()
+    failed: set[str] = set()
     for check in checks:
         missing = [name for name in check.needs if name not in well]
+        missing += [name for name in check.repeats if name in failed]
         if missing:
             yield Result(name=check.name, state=State.SKIPPED, message=f"needs: {', '.join(missing)}", seconds=0.0)
             continue
         result = _ask(check)
         if result.state in (State.OK, State.WARNING):
             well.add(check.name)
+        if result.state is State.FAILED:
+            failed.add(check.name)
         yield result
 
 

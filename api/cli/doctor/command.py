@@ -8,8 +8,12 @@ from api.cli.context import Context
 from api.cli.doctor.check import Check, Result, State, results
 from api.cli.doctor.doors import OpenEngines
 from api.cli.doctor.job import JobProbe
+from api.cli.doctor.job_checks import JobChecks
 from api.cli.doctor.local import Local
 from api.cli.doctor.others import OtherInstallations
+from api.cli.doctor.partition_checks import JobTarget, PartitionChecks
+from api.cli.doctor.recipe_checks import RecipeChecks
+from api.cli.doctor.recipe_files import RecipeFiles
 from api.cli.doctor.slurm import Slurm
 from api.cli.doctor.slurm_checks import SlurmChecks
 from api.cli.terminal.console import Console
@@ -52,9 +56,16 @@ def all_checks(context: Context) -> list[Check]:
     arguments, settings = context.arguments, context.settings
     local = Local(settings, arguments.server)
     slurm = Slurm(settings.slurm)
-    checks = [*local.checks(), *SlurmChecks(slurm, settings).checks(), *OtherInstallations(slurm, settings).checks()]
+    destination, files = JobTarget(slurm, settings), RecipeFiles(settings)
+    checks = [
+        *local.checks(),
+        *SlurmChecks(slurm, settings).checks(),
+        *PartitionChecks(destination).checks(),
+        *RecipeChecks(destination, settings, files).checks(),
+        *OtherInstallations(slurm, settings).checks(),
+    ]
     if arguments.job:
-        checks += JobProbe(slurm, settings, arguments.timeout).checks()
+        checks += JobChecks(JobProbe(slurm, settings, arguments.timeout), settings, files).checks()
     return [*checks, *OpenEngines(settings).checks(), *local.program_checks()]
 
 

@@ -124,6 +124,7 @@ class Local:
                 traces = find_traces(self._settings)
                 if traces.run_from_here:
                     raise CheckFailedError(*lost(traces, shown_url(url)))
+                raise SkippedError(f"{shown_url(url)} has no tables yet: the first `ai-factory up` makes them")
             await database.check()
         finally:
             await database.close()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
-from api.cli.doctor.check import CheckFailedError, WarnedError
+from api.cli.doctor.check import CheckFailedError, SkippedError, WarnedError
 from api.contract.launch import Resources, Submission
+from api.contract.recipes.resources import leave_out
 from api.contract.sbatch_options import check_extra_options
 from api.contract.settings import SlurmSettings, process_environment
-from controller.slurm.argv import address_command, list_command, make_mark
+from controller.slurm.argv import accounting_command, address_command, list_command, make_mark
 from controller.slurm.environment import reading_environment
-from controller.slurm.errors import Diagnosis, reading_trouble
-from controller.slurm.parse import GarbledError, parse_addresses, read_listing
+from controller.slurm.errors import Diagnosis, is_without_accounting, reading_trouble
+from controller.slurm.parse import GarbledError, parse_accounting, parse_addresses, read_listing
 from controller.slurm.runner import Completed, NotStartedError, ProcessRunner
+from controller.slurm.trial import read_trial, trial_command
 
 _Answer = TypeVar("_Answer")
 
@@ -28,6 +34,24 @@ HIDDEN = (
     "See that this host can resolve the nodes' names (getent hosts NODE), or ask the site to show its nodes and "
     "partitions to you.",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJob:
+    """One job, as Slurm lists it."""
+
+    job_id: int
+    token: str
+    """Its name."""
+    state: str
+    is_pending: bool
+    is_over: bool
+    is_completed: bool
+    """Whether it ended well."""
+    node: str
+    """Where its script runs; "": nowhere yet."""
+    reason: str
+    advice: str
 
 
 class Slurm:
@@ -51,6 +75,63 @@ class Slurm:
         """Return the path of a command."""
         return shutil.which(name, path=self._environment["PATH"])
 
+    def listed(self, name: str) -> list[ListedJob]:
+        """Return the jobs whose name begins so, as the controller reads them. Raises `CheckFailedError`."""
+        mark = new_mark()
+        rows = self._proved(list_command(mark), lambda text: read_listing(text, mark, name, before={}))
+        return [
+            ListedJob(
+                job_id=job.job_id,
+                token=job.token,
+                state=job.state,
+                is_pending=job.phase == "pending",
+                is_over=job.phase == "ended",
+                is_completed=job.end == "completed",
+                node=job.node or "",
+                reason=job.reason,
+                advice=job.advice,
+            )
+            for _, job in rows
+        ]
+
+    def addresses(self) -> Mapping[str, str]:
+        """Return every node's address, as the controller reads them. Raises `CheckFailedError`."""
+        mark = new_mark()
+        return self._proved(address_command(mark), lambda text: parse_addresses(text, mark))
+
+    def exit_code(self, job: ListedJob) -> int | None:
+        """Return how a job ended, of slurmctld, which knows it at once, or of accounting; `None` if neither says."""
+        if self.where("scontrol") is not None:
+            shown = self.read("scontrol", "--oneliner", "show", "job", str(job.job_id)).stdout
+            if match := re.search(r"\bExitCode=(\d+):", shown):
+                return int(match[1])
+        with contextlib.suppress(CheckFailedError, SkippedError):
+            return next(iter(self.accounted(job.token, job.job_id)), None)
+        return None
+
+    def accounted(self, name: str, job_id: int) -> list[int | None]:
+        """Return the exit code of a job, if accounting knows it, as the controller asks about ended jobs.
+
+        Raises `CheckFailedError`, and `SkippedError` without accounting.
+        """
+        mark = new_mark()
+        command = accounting_command([job_id], os.getuid(), mark)
+        if is_without_accounting(self.read(*command)):
+            raise SkippedError("this cluster keeps none; how a job ended is then read from its own files")
+        return [job.exit_code for job in self._proved(command, lambda text: parse_accounting(text, mark, name))]
+
+    @cached_property
+    def config(self) -> Mapping[str, str]:
+        """What `scontrol show config` prints. Raises `CheckFailedError`, and `SkippedError` without scontrol."""
+        self.require("scontrol")
+        lines = (line.partition("=") for line in self.ask("scontrol", "show", "config").splitlines())
+        return {key.strip(): value.strip() for key, equals, value in lines if equals}
+
+    def require(self, name: str) -> None:
+        """Raise `SkippedError` where a command that only informs is not on this host."""
+        if self.where(name) is None:
+            raise SkippedError(f"{name} is not on this host; see: may submit")
+
     def read(self, *argv: str) -> Completed:
         """Run a command that changes nothing; raises `CheckFailedError` where it can't be run at all."""
         return _completed(self._runner.read(argv))
@@ -66,19 +147,21 @@ class Slurm:
             raise self.failure(trouble)
         return completed.stdout
 
-    def listed(self, name: str) -> list[tuple[str, str, str]]:
-        """Return state, node and reason of the jobs whose name begins so, out of the listing that the controller reads.
+    def try_out(self, resources: Resources) -> str:
+        """Have sbatch say whether it would take a job (`--test-only`). Raises `CheckFailedError` where it would not."""
+        trial = read_trial(self.change(*trial_command(job("af-doctor", resources))))
+        if not trial.is_accepted:
+            raise self._refusal(trial.words, trial.remedy)
+        return trial.words
 
-        Raises `CheckFailedError`, with a remedy.
-        """
-        mark = new_mark()
-        rows = self._proved(list_command(mark), lambda text: read_listing(text, mark, name, before={}))
-        return [(job.state, job.node or "", job.reason) for _, job in rows]
+    def failure(self, trouble: Diagnosis) -> CheckFailedError:
+        """Turn a diagnosis into a failed check."""
+        return self._refusal(trouble.said, trouble.remedy)
 
-    def addresses(self) -> dict[str, str]:
-        """Return every node's address, as the controller reads them. Raises `CheckFailedError`, with a remedy."""
-        mark = new_mark()
-        return self._proved(address_command(mark), lambda text: parse_addresses(text, mark))
+    def _refusal(self, said: str, remedy: str) -> CheckFailedError:
+        """Turn Slurm's words into a failed check. Remedies name keys of a recipe: here they are the settings'."""
+        remedy = re.sub("`([a-z_]+)`", self._setting, remedy or f"try it by hand: {said.partition(':')[0]}")
+        return CheckFailedError(said, remedy[0].upper() + remedy[1:])
 
     def _proved(self, argv: tuple[str, ...], parsed: Callable[[str], _Answer]) -> _Answer:
         answer = self.read(*argv)
@@ -94,18 +177,11 @@ class Slurm:
                 f"the answer of {argv[0]} can't be read: {error}", f"Is {self.where(argv[0])} Slurm's own program?"
             ) from error
 
-    def failure(self, trouble: Diagnosis) -> CheckFailedError:
-        """Turn a diagnosis into a failed check. Its remedy names keys of a recipe: here they are the settings'."""
-        command = trouble.said.partition(":")[0]
-        remedy = trouble.remedy or f"try it by hand: {command}"
-        remedy = re.sub("`([a-z_]+)`", self._setting, remedy)
-        return CheckFailedError(trouble.said, remedy[0].upper() + remedy[1:])
-
     def _setting(self, key: re.Match[str]) -> str:
         return f"slurm.{key[1]}" if hasattr(self._settings, key[1]) else key[0]
 
 
-def _completed(running: Coroutine[Any, Any, Completed]) -> Completed:
+def _completed(running: Coroutine[object, object, Completed]) -> Completed:
     try:
         return asyncio.run(running)
     except NotStartedError as error:
@@ -118,10 +194,10 @@ def new_mark() -> str:
     return make_mark(secrets.token_hex(4))
 
 
-def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tuple[str, ...] = ()) -> Submission:
-    """Return a tiny job where this site's jobs run. Raises `CheckFailedError`."""
+def tiny_resources(settings: SlurmSettings) -> Resources:
+    """Return what a tiny job asks for where this site's jobs run. Raises `CheckFailedError`."""
     try:
-        resources = Resources(
+        tiny = Resources(
             memory_mb=100,
             time_limit=2,
             partition=settings.partition or None,
@@ -134,6 +210,11 @@ def tiny_job(settings: SlurmSettings, name: str, script: str = "", arguments: tu
         )
     except ValueError as error:
         raise CheckFailedError(str(error), "Change slurm.extra_options.") from error
+    return leave_out(tiny, settings)
+
+
+def job(name: str, resources: Resources, script: str = "", arguments: tuple[str, ...] = ()) -> Submission:
+    """Return a job of the doctor's."""
     return Submission(
         token=name,
         resources=resources,

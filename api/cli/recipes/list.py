@@ -98,7 +98,7 @@ def _find(book: Book, name: str) -> Recipe:
     problem = book.problem(name)
     if problem is not None:
         raise CliError(f"The recipe {name} can't be used: {problem}")
-    raise CliError(f"There is no recipe {name}. See: ai-factory recipes list", Exit.NOT_FOUND)
+    raise CliError(f"There is no recipe {name}.{book.similar(name)} See: ai-factory recipes list", Exit.NOT_FOUND)
 
 
 def _summary(recipe: Recipe) -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from api.cli.context import Context
 from api.cli.recipes.list import book_of
 from api.contract.exits import Exit
-from api.contract.recipes.book import RecipeError, read_recipe
+from api.contract.recipes.book import read_recipe
+from api.contract.recipes.located import RecipeError
 
 
 def validate(context: Context) -> Exit:

@@ -24,6 +24,7 @@ ANSWER_SECONDS = 30.0
 SILENCE_SECONDS = 45.0
 """After which a stream counts as broken: the API says something every 15 s."""
 NO_ATTEMPT = "There is no such attempt."
+DRY_RUN = "dry_run"
 MOST_LINES = 1000
 """Of a history, in one answer."""
 KEYS = "/api/v1/keys"
@@ -120,6 +121,13 @@ class Client:
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Declare a service."""
         return _object(self._call("POST", "/api/v1/services", body=request))
+
+    def try_create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `create` would; nothing is made. Raises `CliError` where the API is too old to only try."""
+        document = self._call("GET", "/openapi.extended.json")
+        if DRY_RUN not in str(document["paths"]["/api/v1/services"]["post"].get("parameters")):
+            raise CliError(f"The API at {self.url} is older than --dry-run, and would make the service.")
+        return _object(self._call("POST", "/api/v1/services", body=request, query={DRY_RUN: "true"}))
 
     def delete(self, name: str) -> None:
         """Stop a service for good."""
@@ -238,7 +246,7 @@ def _key_in(path: Path, what: str) -> str:
 
 
 _COMMANDS = {
-    "GET /api/v1/recipes lists those that there are.": "See: ai-factory recipes list",
+    "GET /v1/models lists those that there are.": "See: ai-factory services list",
     "GET …/attempts lists those that there are.": "See: ai-factory services history",
     "Service not found": "There is no such service. See: ai-factory services list",
 }

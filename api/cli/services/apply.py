@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from api.cli.context import Context
 from api.cli.errors import CliError
-from api.cli.rest.client import Client, connect
+from api.cli.rest.client import Client, RefusedError, connect
 from api.cli.services.declarations import (
     MARK,
     ServiceDeclaration,
@@ -20,8 +21,11 @@ from api.cli.services.declarations import (
     text_of,
     write_all,
 )
+from api.cli.services.rows import Service, tell_warnings
 from api.contract.exits import Exit
 
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Of the files that are taken from a folder."""
 _COLOURS = {"+": "green", "-": "red", "@": "dim"}
 
 
@@ -57,6 +61,8 @@ def apply(context: Context) -> Exit:
         changes = _changes(context, client, wanted)
         _show(context, changes)
         unchanged = len(wanted) - sum(change.after is not None for change in changes)
+        if arguments.dry_run:
+            _try(context, client, changes)
         if not changes or arguments.dry_run:
             console.note(_summary(changes, unchanged, "would be " if arguments.dry_run else ""))
             return Exit.OK
@@ -107,7 +113,7 @@ def _wanted(context: Context) -> list[ServiceDeclaration]:
         raise CliError("--prune needs --as SET: it deletes services of that set, and no others.", Exit.USAGE)
     found: dict[str, str] = {}
     wanted: list[ServiceDeclaration] = []
-    for file in arguments.files:
+    for file in _files(arguments.files):
         for declaration in read(text_of(file), file):
             if declaration.name in found:
                 where = f"{found[declaration.name]} and {file}"
@@ -119,6 +125,20 @@ def _wanted(context: Context) -> list[ServiceDeclaration]:
     if arguments.applied_as:
         return [replace(one, config={**one.config, MARK: arguments.applied_as}) for one in wanted]
     return wanted
+
+
+def _files(given: Sequence[str]) -> list[str]:
+    """Return the files, those of a folder in its place, by name; raises `CliError` (usage) for a folder without any."""
+    found: list[str] = []
+    for file in given:
+        if file == "-" or not Path(file).is_dir():
+            found.append(file)
+            continue
+        inside = sorted(str(path) for path in Path(file).iterdir() if path.suffix in SUFFIXES and path.is_file())
+        if not inside:
+            raise CliError(f"There is no file {', '.join(f'*{suffix}' for suffix in SUFFIXES)} in {file}.", Exit.USAGE)
+        found += inside
+    return found
 
 
 def _changes(context: Context, client: Client, wanted: Sequence[ServiceDeclaration]) -> list[PlannedChange]:
@@ -172,6 +192,16 @@ def _show(context: Context, changes: Sequence[PlannedChange]) -> None:
             context.console.line(context.console.paint(line, _COLOURS.get(line[:1], "")))
 
 
+def _try(context: Context, client: Client, changes: Sequence[PlannedChange]) -> None:
+    """Have the API look at what would be created; raises `CliError` for what it would refuse."""
+    for change in changes:
+        if change.before is None and change.after is not None:
+            try:
+                tell_warnings(context, client.try_create(change.after.request()), change.name)
+            except RefusedError as error:
+                raise CliError(f"{change.name}: {error}", error.code) from error
+
+
 def _summary(changes: Sequence[PlannedChange], unchanged: int, how: str) -> str:
     counts = {word: sum(change.done == word for change in changes) for word in ("created", "changed", "deleted")}
     parts = [f"{number} {how}{word}" for word, number in counts.items() if number]
@@ -189,17 +219,18 @@ def _ask(context: Context, summary: str) -> None:
 def _carried_out(context: Context, client: Client, change: PlannedChange) -> str:
     """Carry a change out and say so; return why it was refused, or "". One refusal does not hold up the others."""
     try:
-        _action(client, change)()
+        written = _action(client, change)()
     except CliError as error:
         if error.code not in (Exit.FAILED, Exit.NOT_FOUND):
             raise
         return f"{change.name}: {error}"
     if context.output != "json":
         context.console.line(f"{change.name} {change.done}")
+    tell_warnings(context, written or {}, change.name)
     return ""
 
 
-def _action(client: Client, change: PlannedChange) -> Callable[[], object]:
+def _action(client: Client, change: PlannedChange) -> Callable[[], Service | None]:
     before, after = change.before, change.after
     if after is None:
         return lambda: client.delete(change.key)
@@ -207,9 +238,10 @@ def _action(client: Client, change: PlannedChange) -> Callable[[], object]:
         asked = patch(before, after)
         return lambda: client.change(change.key, asked, change.version)
 
-    def create() -> None:
+    def create() -> Service:
         created = client.create(after.request())
         if after.desired_state != "running":
             client.change(str(created["id"]), {"desired_state": after.desired_state})
+        return created
 
     return create

@@ -6,7 +6,7 @@ from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import connect
 from api.cli.services.declarations import read, text_of
-from api.cli.services.rows import show
+from api.cli.services.rows import show, tell_warnings
 from api.cli.services.wait import wait_deleted, wait_running
 from api.cli.set_flags import config_from
 from api.contract.exits import Exit
@@ -22,8 +22,11 @@ def create(context: Context) -> Exit:
     if arguments.name is not None:
         request["name"] = arguments.name
     with connect(context) as client:
-        service = client.create(request)
-        if arguments.wait:
+        service = client.try_create(request) if arguments.dry_run else client.create(request)
+        tell_warnings(context, service)
+        if arguments.dry_run:
+            context.console.note("Nothing was created: this is what would be.")
+        elif arguments.wait:
             service = wait_running(context, client, str(service["id"]), arguments.timeout)
     show(context, [service], service)
     return Exit.OK

@@ -14,7 +14,7 @@ from api.cli.rest.client import RefusedError, connect
 from api.cli.services.rows import Service, age, ready, status_colour, status_of
 from api.cli.terminal.console import Console, entries
 from api.cli.terminal.table import Column
-from api.cli.terminal.text import duration
+from api.cli.terminal.text import duration, one_line
 from api.contract.exits import Exit
 
 MOST = 10
@@ -64,6 +64,7 @@ def write(console: Console, service: Service, now: float) -> None:
     """Write what there is; what the API does not say is left out."""
     entries(console, _facts(service, now))
     _section(console, "Config", [f"{key}: {_value(value)}" for key, value in (service.get("config") or {}).items()])
+    _section(console, "Warnings", _warnings(service))
     _table(console, "Conditions", _CONDITION, [_condition(c, now) for c in _items(service, "conditions")])
     _table(console, "Attempts", _ATTEMPT, [_attempt(a) for a in _items(service, "attempts")])
     _table(console, "Events", _EVENT, [_event(e, now) for e in _items(service, "events")])
@@ -83,6 +84,12 @@ def _facts(service: Service, now: float) -> dict[str, str]:
         "Message": str(service.get("message") or ""),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _warnings(service: Service) -> list[str]:
+    """Return what the controller finds to be probably not meant, in full: a table would cut it short."""
+    said = [c for c in _items(service, "conditions") if c.get("reason") == "ValidWithWarnings"]
+    return [one_line(str(c["message"])) for c in said if c.get("message")]
 
 
 def _condition(condition: Mapping[str, Any], now: float) -> list[str]:

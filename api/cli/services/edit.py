@@ -14,7 +14,7 @@ from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect
 from api.cli.services.declarations import ServiceDeclaration, of_api, patch, read, write
-from api.cli.services.rows import Service, show
+from api.cli.services.rows import Service, show, tell_warnings
 from api.contract.exits import Exit
 from api.contract.settings import process_environment
 
@@ -38,6 +38,7 @@ def edit(context: Context) -> Exit:
         if service is None:
             context.console.note(f"{declared['name']} is as it was: nothing was changed.")
             return Exit.OK
+    tell_warnings(context, service)
     show(context, [service], service)
     return Exit.OK
 

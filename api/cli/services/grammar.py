@@ -108,6 +108,7 @@ def _declared(services: Commands) -> None:
         services, "create", "services.create:create", "declare a service",
         "services create inference/vllm --set model=Qwen/Qwen2.5-7B-Instruct --set resources.gpu=1",
         "services create inference/vllm_dummy --name chat --replicas 2 --wait",
+        "services create inference/vllm --set extra_args='[\"--enforce-eager\"]' --dry-run  # checks it, makes nothing",
         "services create storage/postgres --name db --config-file db.yaml",
         formats=FORMATS,
     )  # fmt: skip
@@ -115,6 +116,7 @@ def _declared(services: Commands) -> None:
     create.add_argument("--name", help="a name of your own: lower-case letters, digits, hyphens")
     create.add_argument("--replicas", type=int, metavar="N", help="how many copies")
     config_flags(create)
+    create.add_argument("--dry-run", action="store_true", help="have it checked, create nothing")
     wait_flags(create, "until it is running", READY_SECONDS)
     delete = command(
         services, "delete", "services.create:delete", "stop services for good",
@@ -177,6 +179,7 @@ def add_declared(commands: Commands) -> None:
         commands, "apply", "services.apply:apply", "make the services of files what the files say",
         "apply -f services.yaml  # shows the difference, and asks",
         "apply -f a.yaml b.yaml --yes",
+        "apply -f services/  # its files *.yaml, *.yml and *.json",
         "apply -f services.yaml --dry-run",
         "apply -f services.yaml --as team-a --prune  # also deletes what this set had before",
         more="A service that is not there is created, one that differs is changed, found by its name. `--as SET` "
@@ -206,7 +209,7 @@ def add_declared(commands: Commands) -> None:
 def _file_flags(parser: Parser) -> None:
     parser.add_argument(
         "-f", "--file", dest="files", metavar="FILE", nargs="+", action="extend", required=True,
-        help="YAML, one service a document (---); - reads standard input",
+        help="YAML, one service a document (---); all such files of a folder; - reads standard input",
     )  # fmt: skip
     parser.add_argument("--as", dest="applied_as", metavar="SET", help="the set to which these services belong")
     parser.add_argument("--prune", action="store_true", help="delete services of the set that no file names")

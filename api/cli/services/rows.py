@@ -9,7 +9,7 @@ from typing import Any
 
 from api.cli.context import Context
 from api.cli.terminal.table import Column
-from api.cli.terminal.text import duration
+from api.cli.terminal.text import duration, one_line
 
 Service = dict[str, Any]
 
@@ -70,6 +70,12 @@ def show(context: Context, services: Sequence[Service], value: object) -> None:
         wide = output == "wide"
         rows = [row(service, time.time(), wide=wide) for service in services]
         console.table(WIDE if wide else COLUMNS, rows, full=wide)
+
+
+def tell_warnings(context: Context, service: Service, name: str = "") -> None:
+    """Tell people what the API finds to be probably not meant, after what they have written."""
+    for text in service.get("warnings") or ():
+        context.console.note(f"Warning: {name and f'{name}: '}{one_line(str(text))}")
 
 
 def ready(service: Service) -> str:

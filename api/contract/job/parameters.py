@@ -17,6 +17,10 @@ RUNTIME_VALUES = ("port", "host", "files", "socket")
 """What `{"runtime": …}` may stand for."""
 
 
+VENDORS = ("nvidia", "amd", "intel")
+"""Whose GPUs an engine may be for."""
+
+
 def _runtime(piece: Mapping[str, str]) -> None:
     if piece.get("runtime") not in RUNTIME_VALUES:
         raise ValueError(f"unknown runtime value {piece.get('runtime')!r}")
@@ -33,8 +37,13 @@ def _file_name(name: str) -> None:
         raise ValueError(f"{name!r} is not a plain file name")
 
 
+def is_plain_folder(path: str) -> bool:
+    """Whether a text is an absolute path that leads nowhere but where it says."""
+    return path.startswith("/") and path.isprintable() and ".." not in path.split("/")
+
+
 def _folder(path: str) -> None:
-    if not path.startswith("/") or not path.isprintable() or ".." in path.split("/"):
+    if not is_plain_folder(path):
         raise ValueError(f"{path!r} is no plain absolute path")
 
 
@@ -46,6 +55,11 @@ def _seconds(number: float) -> None:
 def _bytes(number: int) -> None:
     if number < 0:
         raise ValueError("not a number of bytes")
+
+
+def _vendor(name: str) -> None:
+    if name not in VENDORS:
+        raise ValueError(f"not one of {', '.join(VENDORS)}")
 
 
 def _ports(ports: tuple[int, int]) -> None:
@@ -71,6 +85,7 @@ Folder = Annotated[str, _folder]
 """A plain absolute path on the node."""
 Seconds = Annotated[float, _seconds]
 Bytes = Annotated[int, _bytes]
+Vendor = Annotated[str, _vendor]
 Ports = Annotated[tuple[int, int], _ports]
 """Lowest and highest port, both included."""
 
@@ -164,7 +179,16 @@ class Parameters:
     binds: tuple[str, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     files: Mapping[FileName, str] = field(default_factory=dict)
+    model_folders: tuple[Folder, ...] = ()
+    """Seen in the container at the same path, read-only; what is not on the node is left out."""
+    model_cache: Optional[Folder] = None
+    """Seen likewise, and written to: the engine's HF_HOME, unless it is given another."""
+    paths: tuple[str, ...] = ()
+    """Files and folders that the engine is told to read."""
     nv: bool = False
+    """The job asks for GPUs, of whichever vendor."""
+    gpu_vendor: Optional[Vendor] = None
+    """`None`: found on the node, if it has GPUs."""
     network: Network = Network.HOST
     listens: bool = True
     host: str = "0.0.0.0"  # noqa: S104

@@ -64,6 +64,8 @@ class ExitReason(Word):
     DOOR_FAILED = "DoorFailed"
     """What lets callers through to its engine can't be started, or has ended."""
     SECRET_MISSING = "SecretMissing"  # noqa: S105
+    PATH_UNSEEN = "PathUnseen"
+    """Its engine does not see a file or folder that it is told to read."""
     SLOT_FAILED = "SlotFailed"
     SLOT_LOST = "SlotLost"
     VOLUME_IN_USE = "VolumeInUse"

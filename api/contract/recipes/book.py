@@ -21,15 +21,13 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.job.private import open_regular
 from api.contract.recipes.checks import problems
+from api.contract.recipes.located import Layer, Layers, RecipeError, check_texts, line_of, located
 from api.contract.recipes.schema import RecipeFile
+from api.contract.spelling import did_you_mean
 
 LARGEST_FILE = 1_000_000
 MOST_VALUES = 10_000
 """So many values a recipe may hold once its aliases are followed."""
-
-
-class RecipeError(Exception):
-    """A recipe file is not as it should be; the message names file, line and key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +66,14 @@ class Book:
         """Return what is wrong with a recipe that exists but can't be used."""
         matches = (text for path, text in self.problems.items() if name in (path, path.rpartition("/")[2]))
         return next(matches, None)
+
+    def similar(self, name: str) -> str:
+        """Return a question that names the recipes which were probably meant; else what there are. A blank leads."""
+        stems = {path.rpartition("/")[2]: path for path in self.recipes}
+        return (
+            did_you_mean(name, self.recipes if "/" in name else stems)
+            or f" There are: {', '.join(sorted(self.recipes))}."
+        )
 
 
 class Library:
@@ -118,23 +124,24 @@ def read_recipe(
     `changes` are the site's; `others`: by path, the files and changes of the recipes that this one may extend.
     """
     tree = _yaml(file)
-    base = _base(file, path, tree, others or {})
+    base, below = _base(file, path, tree, others or {})
+    own_layer = Layer(tree, file)
+    layers = Layers((Layer(changes, recipe=path), own_layer, *below), own_layer)
     try:
         own = _plain(tree, iter(range(MOST_VALUES)))
         merged = _merged(_merged(base, own) if base else own, changes)
     except (ValueError, RecursionError):
         raise RecipeError(f"{file}:1: it holds more than {MOST_VALUES} values, or itself.") from None
-    _check_texts(file, tree, merged)
+    check_texts(layers, merged)
     try:
         content = msgspec.convert(merged, RecipeFile)
     except msgspec.ValidationError as error:
-        raise _located(file, tree, merged, error) from error
+        raise located(layers, merged, error) from error
     category, _, stem = path.rpartition("/")
     if content.category != category:
-        line = _line(tree, ["category"])
-        raise RecipeError(f"{file}:{line}: category: it says {content.category!r}, but lies in {category!r}.")
+        raise layers.error(["category"], f"it says {content.category!r}, but lies in {category!r}")
     for keys, what in problems(content):
-        raise RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys)}: {what}.")
+        raise layers.error(keys, what)
     definition = _text(file, tree, "container_def", content.container_def) if content.container_def else None
     files = {name: _text(file, tree, "files", name) for name in content.files}
     return Recipe(path=path or stem, file=file, content=content, definition=definition, files=files)
@@ -142,15 +149,17 @@ def read_recipe(
 
 def _base(
     file: Path, path: str, tree: CommentedMap, others: Mapping[str, tuple[Path, Mapping[str, Any]]]
-) -> dict[str, Any]:
-    """Return the recipe that this one `extends`, taking the key out of the tree; raises `RecipeError`.
+) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+    """Return the recipe that this one `extends`, and what that is made of; takes the key out of the tree.
+
+    Raises `RecipeError`.
 
     It is another one of the same category, the site's where it has one, with the site's changes of its own; it extends
     none itself.
     """
     if "extends" not in tree:
-        return {}
-    line = _line(tree, ["extends"])
+        return {}, ()
+    line = line_of(tree, ["extends"])
     stem = tree.pop("extends")
     beside, changes = others.get(f"{path.rpartition('/')[0]}/{stem}", (file, {}))
     if beside == file and re.fullmatch(r"[\w.-]+", str(stem)):
@@ -164,7 +173,8 @@ def _base(
         plain = _plain(base, iter(range(MOST_VALUES)))
     except (ValueError, RecursionError):
         raise RecipeError(f"{beside}:1: it holds more than {MOST_VALUES} values, or itself.") from None
-    return _merged(plain, changes)
+    of_base = f"{path.rpartition('/')[0]}/{stem}"
+    return _merged(plain, changes), (Layer(changes, recipe=of_base), Layer(base, beside))
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -251,73 +261,15 @@ def _merged(base: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _check_texts(file: Path, tree: CommentedMap, value: Any, keys: tuple[str, ...] = ()) -> None:
-    """Refuse texts that could never be an argument, a file name or a value in the environment."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_texts(file, tree, key, (*keys, key))
-            _check_texts(file, tree, inner, (*keys, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_texts(file, tree, inner, (*keys, str(index)))
-    elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-        shown = ascii(".".join(keys))[1:-1]
-        raise RecipeError(f"{file}:{_line(tree, keys)}: {shown}: it has a NUL or half a surrogate pair in it.")
-
-
-def _located(file: Path, tree: CommentedMap, merged: Mapping[str, Any], error: msgspec.ValidationError) -> RecipeError:
-    """Turn msgspec's `… - at `$.a.b[0]`` into file, line and key."""
-    text = str(error)
-    match = re.fullmatch(r"(?P<what>.*?)(?: - at `(?P<where>.*)`)?", text, re.DOTALL)
-    what = match["what"] if match else text
-    where = (match["where"] if match else None) or "$"
-    keys: list[str] = re.findall(r"[^.\[\]$]+", where)
-    if "[...]" in where:
-        keys[1:1] = _guilty(merged, keys[0], text)
-    unknown = re.search(r"unknown field `(.*)`", what)
-    if unknown:
-        keys, what = [*keys, unknown[1]], "there is no such key"
-    missing = re.search(r"missing required field `(.*)`", what)
-    if missing:
-        keys, what = [*keys, missing[1]], "it is missing"
-    return RecipeError(f"{file}:{_line(tree, keys)}: {'.'.join(keys) or 'recipe'}: {what}.")
-
-
-def _guilty(merged: Mapping[str, Any], table: str, text: str) -> Iterator[str]:
-    """Find the key that msgspec leaves open (`$.parameters[...].type`): that which fails alone as it fails in all."""
-    for key, value in merged[table].items():
-        try:
-            msgspec.convert({**merged, table: {key: value}}, RecipeFile)
-        except msgspec.ValidationError as error:
-            if str(error) == text:
-                yield key
-                return
-
-
-def _line(tree: Any, keys: Sequence[str]) -> int:
-    """Return the line (from 1) of the deepest of these keys that the file has."""
-    line = 1
-    for key in keys:
-        if isinstance(tree, CommentedMap) and key in tree:
-            line = int(tree.lc.key(key)[0]) + 1
-            tree = tree[key]
-        elif isinstance(tree, CommentedSeq) and key.isdigit() and int(key) < len(tree):
-            line = int(tree.lc.item(int(key))[0]) + 1
-            tree = tree[int(key)]
-        else:
-            break
-    return line
-
-
 def _text(file: Path, tree: CommentedMap, key: str, name: str) -> str:
     """Read a file that travels with a recipe: from its own folder, or from the one that all recipes lie in."""
     beside = file.parent / name
     if beside.resolve().parent not in (file.parent.resolve(), file.parents[1].resolve()):
-        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {name!r} must lie in the recipes' folder.")
+        raise RecipeError(f"{file}:{line_of(tree, [key])}: {key}: {name!r} must lie in the recipes' folder.")
     try:
         with TextIOWrapper(open_regular(beside), encoding="utf-8") as opened:
             return opened.read()
     except (OSError, UnicodeDecodeError) as error:
         if is_own_trouble(error):
             raise
-        raise RecipeError(f"{file}:{_line(tree, [key])}: {key}: {beside} can't be read: {error}.") from error
+        raise RecipeError(f"{file}:{line_of(tree, [key])}: {key}: {beside} can't be read: {error}.") from error

@@ -46,7 +46,10 @@ def _given(name: str, parameter: Parameter, config: Mapping[str, Any]) -> tuple[
 
 
 def _checked(key: str, parameter: Parameter, value: Any) -> Any:
-    """Return the value as text or list of texts, once it is of the declared type and within its bounds."""
+    """Return the value as text or list of texts, once it is of the declared type and within its bounds.
+
+    Where the items of a list have a pattern, a text is a list of one.
+    """
     if parameter.type == "list":
         return _checked_list(key, parameter, value)
     result = _scalar(key, parameter, value)
@@ -92,6 +95,10 @@ def _scalar(key: str, parameter: Parameter, value: Any) -> str:
 
 
 def _checked_list(key: str, parameter: Parameter, value: Any) -> list[str]:
+    if parameter.pattern is not None and isinstance(value, str):
+        text = checked_text(key, value)
+        _match(key, parameter.pattern, text)
+        return [text]
     if not isinstance(value, list) or len(value) > MOST_ITEMS:
         raise ConfigError(key, f"must be a list of at most {MOST_ITEMS} texts.")
     items: list[str] = []
@@ -102,6 +109,9 @@ def _checked_list(key: str, parameter: Parameter, value: Any) -> list[str]:
         option = text.partition("=")[0].replace("_", "-")
         # argparse takes any unique beginning of an option's name for the option.
         if option.startswith("-") and any(f.startswith(option) for f in parameter.forbidden):
-            raise ConfigError(f"{key}.{index}", f"{option} is set by the recipe; leave it out.")
+            what = f"{option} is set by the recipe: give the parameter that is for it, or leave it out"
+            raise ConfigError(f"{key}.{index}", f"{what}.")
+        if parameter.pattern is not None:
+            _match(f"{key}.{index}", parameter.pattern, text)
         items.append(text)
     return items

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Image
-from api.contract.launch import Health, LaunchSpec
+from api.contract.launch import GpuVendor, Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe
 from api.contract.recipes.checks import health_kind
+from api.contract.recipes.engine_arguments import arguments, files
 from api.contract.recipes.environment import resolve_environment, resolve_environment_from, secret_variable
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.parameters import resolve_parameters
@@ -21,8 +23,9 @@ from api.contract.recipes.resources import OLDER_SPELLINGS, resolve_resources
 from api.contract.recipes.schema import HealthPart, RecipeFile, ResourcesPart
 from api.contract.recipes.size import size_problem
 from api.contract.recipes.units import whole_number
-from api.contract.recipes.values import as_text, checked_text, read_quantity
+from api.contract.recipes.values import as_text, checked_text, read_quantity, table
 from api.contract.recipes.volumes import resolve_volumes
+from api.contract.recipes.warnings import warnings
 from api.contract.recipes.words import command, filled
 from api.contract.settings import SlurmSettings
 
@@ -42,6 +45,7 @@ FIXED_BY_RECIPE = frozenset(
         "engine",
         "access",
         "network",
+        "gpu_vendor",
     }
 )
 """Keys that would change the job's command, and that only a recipe may set."""
@@ -56,19 +60,24 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
     values = resolve_parameters(content, config)
     count = _replicas(content, config, replicas)
     access = content.access if content.ports else "direct"
+    words = command([*content.program, *content.command], values)
+    told = arguments(words) if content.engine == "vllm" else {}
+    resources = resolve_resources(content, config, site)
+    _refuse_idle_nodes(content, config, resources)
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
         engine=content.engine,
         model=_model(content, values),
         image=_image(recipe),
-        command=command([*content.program, *content.command], values),
+        command=words,
         environment=resolve_environment(content, config, values),
         environment_from=resolve_environment_from(content, config, values, roots=site.secret_roots),
         binds=tuple(content.binds),
         volumes=resolve_volumes(content, config, replicas=count, roots=site.volume_roots),
         files=dict(recipe.files),
-        resources=resolve_resources(content, config, site),
+        resources=resources,
+        gpu_vendor=_gpu_vendor(content, resources, site),
         health=_health(content, values),
         replicas=count,
         stop_grace=content.stop_grace,
@@ -78,7 +87,15 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         access=access,
         network=content.network,
         restarted_at=_restarted_at(content, config),
+        paths=tuple(files(told)),
+        warnings=warnings(content, config, told, resources),
     )
+
+
+def _gpu_vendor(content: RecipeFile, resources: Resources, site: SlurmSettings) -> GpuVendor | None:
+    if content.gpu_vendor is not None:
+        return content.gpu_vendor
+    return None if site.gpu_vendor == "auto" or not has_gpus(resources) else site.gpu_vendor
 
 
 def _refuse_fixed(content: RecipeFile, config: Mapping[str, Any]) -> None:
@@ -89,6 +106,15 @@ def _refuse_fixed(content: RecipeFile, config: Mapping[str, Any]) -> None:
             raise ConfigError(key, "Only a recipe may set this. Make a recipe of your own, or leave it out.")
         if key in ResourcesPart.__struct_fields__ and key not in OLDER_SPELLINGS:
             raise ConfigError(key, f"It has no effect here. Give it as resources.{key}.")
+
+
+def _refuse_idle_nodes(content: RecipeFile, config: Mapping[str, Any], resources: Resources) -> None:
+    """Refuse nodes on which nothing would run: the job's command runs on the first one. A recipe may know of more."""
+    own = content.resources.nodes
+    runs_on_one = content.engine == "vllm" if own is None else str(own) == "1"
+    if resources.nodes > 1 and runs_on_one:
+        key = "resources.nodes" if "nodes" in table(config, "resources") else "nodes"
+        raise ConfigError(key, "This recipe runs on one node, and would leave the others idle. Leave it out.")
 
 
 def _health(content: RecipeFile, values: Mapping[str, Any]) -> Health | None:
@@ -131,7 +157,10 @@ def _restarted_at(content: RecipeFile, config: Mapping[str, Any]) -> str | None:
 def _model(content: RecipeFile, values: Mapping[str, Any]) -> str | None:
     if content.model is None:
         return None
-    name = filled(content.model, values)
+    # the first of several names is the one that an engine answers with
+    name = filled(
+        content.model, {key: value[:1] if isinstance(value, list) else value for key, value in values.items()}
+    )
     if isinstance(name, str) and name:
         return name
     fallback = values.get("model")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.contract.job.words import Network
-from api.contract.launch import Access, UpdateStrategy
+from api.contract.launch import Access, GpuVendor, UpdateStrategy
 
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=10**9)]
@@ -124,6 +124,8 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     files: list[str] = []
     """Files beside the recipe that travel with it, seen in the container as `/recipe/NAME`."""
     resources: ResourcesPart = ResourcesPart()
+    gpu_vendor: GpuVendor | None = None
+    """Whose GPUs the image is made for; left out: the site's, or what the node has."""
     health_check: HealthPart | None = None
     parameters: dict[str, Parameter] = {}
     update: UpdatePart = UpdatePart()

@@ -20,6 +20,7 @@ def digest(spec: LaunchSpec) -> str:
 
 def _leave_out_later(value: dict[str, Any]) -> None:
     """Leave out what came later and is not used, so that an upgrade changes the digest of nothing that runs."""
+    del value["paths"], value["warnings"]  # the one follows from the command, the other is for people
     health = value["health"]
     if health is not None and health["kind"] == "http":
         del health["kind"], health["command"]
@@ -27,6 +28,8 @@ def _leave_out_later(value: dict[str, Any]) -> None:
         del value["volumes"]
     if value["restarted_at"] is None:
         del value["restarted_at"]
+    if value["gpu_vendor"] is None:
+        del value["gpu_vendor"]
     if value["access"] == "direct":
         del value["access"]
     if value["network"] == "host":

@@ -31,15 +31,14 @@ def memory_mb(value: object) -> int:
 
 
 def minutes(value: object) -> int:
-    """Read a time limit in minutes: whole minutes, `MM:SS`, `HH:MM:SS` or `D-HH:MM:SS`; seconds round up."""
+    """Read a time limit in minutes; seconds round up. Raises `ValueError`.
+
+    Whole minutes, Slurm's own spellings (`MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`; sbatch(1), --time), or
+    days, hours, minutes and seconds by their letters: `90m`, `4h`, `1d12h`.
+    """
     if isinstance(value, str):
-        match = re.fullmatch(r"(?:(?:(\d{1,4})-)?(\d{1,5}):)?(\d{1,5}):(\d{1,2})", value.strip())
-        if match is None:
-            return _plain_minutes(value)
-        days, hours, mins, seconds = (int(part or 0) for part in match.groups())
-        if seconds > 59 or (match[2] and mins > 59) or (match[1] and hours > 23):
-            raise ValueError(f"is not a time: {_shown(value)}")
-        value = days * 1440 + hours * 60 + mins + (seconds > 0)
+        seconds = _seconds(value.strip())
+        value = -(-seconds // 60)
     return whole_number(value, least=1, most=366 * 1440)
 
 
@@ -53,10 +52,25 @@ def gpus(value: object) -> tuple[int, str | None]:
     return whole_number(value, most=1024), None
 
 
-def _plain_minutes(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,7}", value.strip()):
-        raise ValueError(f"must be whole minutes, MM:SS, HH:MM:SS or D-HH:MM:SS, not {_shown(value)}")
-    return whole_number(value.strip(), least=1, most=366 * 1440)
+_TIMES: tuple[tuple[re.Pattern[str], tuple[int, ...]], ...] = tuple(
+    (re.compile(pattern, re.ASCII), seconds)
+    for pattern, seconds in (
+        (r"(\d{1,7})", (60,)),
+        (r"(\d{1,7}):([0-5]?\d)", (60, 1)),
+        (r"(\d{1,5}):([0-5]?\d):([0-5]?\d)", (3600, 60, 1)),
+        (r"(\d{1,4})-([01]?\d|2[0-3])(?::([0-5]?\d)(?::([0-5]?\d))?)?", (86400, 3600, 60, 1)),
+        (r"(?=.)(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,7})m)?(?:(\d{1,8})s)?", (86400, 3600, 60, 1)),
+    )
+)
+"""What a time limit may look like, and the seconds of what each of its groups counts."""
+
+
+def _seconds(text: str) -> int:
+    for pattern, units in _TIMES:
+        match = pattern.fullmatch(text.lower())
+        if match is not None:
+            return sum(int(number or 0) * unit for number, unit in zip(match.groups(), units, strict=True))
+    raise ValueError(f"must be minutes, or such as 4h, 90m, 1d12h, HH:MM:SS or D-HH:MM:SS, not {_shown(text)}")
 
 
 def _shown(value: object) -> str:

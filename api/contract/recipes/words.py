@@ -28,11 +28,11 @@ def filled(text: str, values: Mapping[str, Any]) -> Text:
 
 
 def command(items: Command, values: Mapping[str, Any]) -> tuple[Text, ...]:
-    """Return a command's words; a group is left out where a parameter in it is not set."""
+    """Return a command's words; a group is left out where a parameter in it is not set, or a list of none."""
     words: list[Text] = []
     for item in items:
         group = [item] if isinstance(item, str) else item
-        if not isinstance(item, str) and any(values.get(n, "") is None for w in group for n in placeholders(w)):
+        if not isinstance(item, str) and any(values.get(n, "") in (None, []) for w in group for n in placeholders(w)):
             continue
         for word in group:
             name = word[1:-1]

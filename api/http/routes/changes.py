@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request, get, patch, post
@@ -11,10 +12,8 @@ from litestar.params import FromPath
 from msgspec import UNSET
 from sqlalchemy import Row
 
-from api.contract.recipes.errors import ConfigError
-from api.contract.recipes.resolve import resolve
-from api.contract.settings import SlurmSettings
 from api.http.changes import Changes, check_match, read_if_match
+from api.http.launchable import Launchable
 from api.http.openapi import (
     ANY_OBJECT,
     EXTENDED,
@@ -31,10 +30,9 @@ from api.http.openapi import (
 )
 from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
-from api.http.requests import config_problem
 from api.http.services import Services
 from api.http.wire import declaration, etag, service_response, status_of
-from api.web.errors import ApiError, InvalidError
+from api.web.errors import ApiError
 from api.web.responses import JsonResponse
 
 MOST_TRIES = 10
@@ -45,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def change_routes(
-    services: Services, changes: Changes, recipes: Recipes, site: SlurmSettings
+    services: Services, changes: Changes, recipes: Recipes, launchable: Launchable
 ) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
@@ -68,13 +66,13 @@ def change_routes(
         for _ in range(MOST_TRIES):
             row = await _living(services, service_id)
             check_match(wanted, row)
-            values = await _values(asked, row, recipes, site)
+            values, warnings = await _values(asked, row, recipes, launchable)
             message = f"{asked.said()} of {row.name} changed."
             changed = await changes.change(row, values, "change", message) if values else row
             if changed is not None:
                 if values:
                     log.info("service %s (%s) changed: %s", row.id, row.name, asked.said())
-                return JsonResponse(service_response(changed), headers={"ETag": etag(changed.version)})
+                return JsonResponse(service_response(changed, warnings), headers={"ETag": etag(changed.version)})
         raise ApiError(409, "Others change this service all the time. Try again in a moment.")
 
     @post("/api/v1/services/{service_id:str}/status", status_code=200, opt=EXTENDED)
@@ -105,9 +103,12 @@ async def _living(services: Services, key: str) -> Row[Any]:
     return row
 
 
-async def _values(asked: Patch, row: Row[Any], recipes: Recipes, site: SlurmSettings) -> dict[str, Any]:
-    """Return the columns that change, once what would come of them is known to be launchable."""
+async def _values(
+    asked: Patch, row: Row[Any], recipes: Recipes, launchable: Launchable
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return the columns that change, and warnings, once what would come of them is known to be launchable."""
     values: dict[str, Any] = {}
+    warnings: Sequence[str] = ()
     if asked.desired_state is not UNSET and asked.desired_state != row.desired_state:
         values["desired_state"] = asked.desired_state
     config = asked.applied(row.config)
@@ -115,17 +116,15 @@ async def _values(asked: Patch, row: Row[Any], recipes: Recipes, site: SlurmSett
     if config != row.config or own != row.own_replicas:
         unknown = f"Its recipe {row.recipe_name[:200]!r} is not there any more. Put it back, or delete the service."
         recipe = await recipes.find(row.recipe_name, unknown)
-        try:
-            spec = resolve(recipe, config, replicas=None, site=site)
-        except ConfigError as error:
-            raise InvalidError(config_problem(config, error.key, error.message)) from None
+        spec = await launchable.check(recipe, config, row.config)
+        warnings = spec.warnings or ()
         if asked.replicas is UNSET and config.get("replicas") != row.config.get("replicas"):
             own = None if config.get("replicas") is None else spec.replicas
     if config != row.config:
         values["config"] = config
     if own != row.own_replicas:
         values["replicas"] = own
-    return values
+    return values, warnings
 
 
 DESCRIBED = Described(
@@ -156,6 +155,7 @@ DESCRIBED = Described(
             answer=ref("ServiceResponse"),
             refusals={
                 **NOT_FOUND,
+                "400": "A key of the config is misspelt",
                 "409": "The service was deleted, or its recipe can't be used",
                 "412": "The service has changed since: the answer shows it",
                 "413": "The config would be too large",

@@ -3,53 +3,59 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from litestar import Request, delete, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from api.contract.recipes.errors import ConfigError
-from api.contract.recipes.resolve import resolve
-from api.contract.settings import SlurmSettings
 from api.http.idempotency import read_once
+from api.http.launchable import Launchable
 from api.http.listing import ORDERS, WORDS, read_listing
 from api.http.openapi import ANY_OBJECT, PAGING, Described, Operation, header, list_of, object_of, query, ref, text
 from api.http.paging import next_link
-from api.http.recipes import Recipes
-from api.http.requests import ServiceRequest, config_problem, read_service_request
-from api.http.services import Services
+from api.http.requests import read_service_request
+from api.http.services import NewService, Services
 from api.http.waiting import read_wait, until_settled
 from api.http.wire import etag, service_response
 from api.web.change_feed import ChangeFeed
 from api.web.disconnect import unless_disconnected
-from api.web.errors import ApiError, InvalidError
+from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
 
 log = logging.getLogger(__name__)
 
 
-def service_routes(
-    services: Services, recipes: Recipes, feed: ChangeFeed, site: SlurmSettings
-) -> list[HTTPRouteHandler]:
+def service_routes(services: Services, launchable: Launchable, feed: ChangeFeed) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
     @post("/api/v1/services", status_code=200)
     async def create_service(request: Request[Any, Any, Any]) -> JsonResponse:
         asked = read_service_request(await request.body())
-        seconds = read_wait(Query(request))
-        once = read_once(request.headers.get("idempotency-key"), asked)
+        asking = Query(request)
+        is_trial, seconds = asking.flag("dry_run") is True, read_wait(asking)
+        once = None if is_trial else read_once(request.headers.get("idempotency-key"), asked)
         created = await services.answered(once) if once is not None else None
         if created is None:
-            recipe, replicas = await _launchable(asked, recipes, site)
-            created, is_new = await services.create(asked, recipe, replicas, once)
+            recipe = await launchable.recipe(asked.recipe_name)
+            spec = await launchable.check(recipe, asked.config)
+            wish = NewService(
+                request=asked,
+                recipe=recipe.name,
+                replicas=None if asked.config.get("replicas") is None else spec.replicas,
+                warnings=spec.warnings or (),
+            )
+            if is_trial:
+                return JsonResponse(wish.answer(wish.row(), time.time()))
+            created, is_new = await services.create(wish, once)
             if is_new:
                 log.info("service %s (%s) created", created.id, created.name)
         if seconds is not None:
             waiting = until_settled(services, feed, created.id, seconds)
             row = await unless_disconnected(request.receive, waiting)
-            created = created if row is None else service_response(row)
+            created = created if row is None else service_response(row, created.warnings)
         return JsonResponse(created, headers={"ETag": etag(created.version)})
 
     @get("/api/v1/services")
@@ -84,17 +90,6 @@ def service_routes(
     ]
 
 
-async def _launchable(asked: ServiceRequest, recipes: Recipes, site: SlurmSettings) -> tuple[str, int | None]:
-    """Return the recipe's name, and the number of replicas if the config says one. Raises `ApiError`."""
-    unknown = f"Recipe {asked.recipe_name[:200]!r} not found. GET /api/v1/recipes lists those that there are."
-    recipe = await recipes.find(asked.recipe_name, unknown)
-    try:
-        spec = resolve(recipe, asked.config, replicas=None, site=site)
-    except ConfigError as error:
-        raise InvalidError(config_problem(asked.config, error.key, error.message)) from None
-    return recipe.name, None if asked.config.get("replicas") is None else spec.replicas
-
-
 DESCRIBED = Described(
     operations=(
         Operation(
@@ -106,6 +101,7 @@ DESCRIBED = Described(
             answer=ref("ServiceResponse"),
             further=(
                 header("Idempotency-Key", "The same request under the same key is done once; kept for 24 hours."),
+                query("dry_run", "Check it and answer, but make nothing.", type="boolean"),
                 query("wait", "Answer when the service is ready or has ended.", type="string", enum=["ready"]),
                 query(
                     "timeout",
@@ -190,6 +186,12 @@ DESCRIBED = Described(
             "observed_generation": {"type": "integer", "title": "Observed Generation"},
             "endpoint": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Endpoint"},
             "deleted_at": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "Deleted At"},
+            "warnings": {
+                "type": "array",
+                "items": {"type": "string"},
+                "title": "Warnings",
+                "description": "What is probably not meant in the config; in answers to what is written.",
+            },
             "version": {
                 "type": "integer",
                 "title": "Version",

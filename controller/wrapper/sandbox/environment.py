@@ -18,9 +18,7 @@ from api.contract.job.parameters import Parameters, SecretFiles, Text
 from api.contract.job.private import open_regular
 from api.contract.job.words import ExitReason
 from controller.wrapper.report import FailedError
-
-DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "NVIDIA_")
-"""Variables (or beginnings of their names) of the job that tell an engine its GPUs."""
+from controller.wrapper.sandbox.gpus import VARIABLES
 
 LARGEST_SECRET = 100_000
 """Characters; the kernel takes no longer variable than 128 KiB."""
@@ -110,15 +108,28 @@ def engine_variables(
     parameters: Parameters, secrets: Mapping[str, str], runtime: Runtime, job: Mapping[str, str]
 ) -> dict[str, str]:
     """Return all that the engine is given, later ones winning: the job's GPUs, the recipe's values, the secrets."""
-    devices = {name: value for name, value in job.items() if name.startswith(DEVICES)}
+    devices = {name: value for name, value in job.items() if name.startswith(VARIABLES)}
     given = {name: runtime.join(text) for name, text in parameters.environment.items()}
     return {**devices, "AF_RECIPE_DIR": runtime.files, **given, **secrets}
 
 
-def for_container(engine: Mapping[str, str], job: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in."""
+def for_models(cache: Path | None) -> dict[str, str]:
+    """Return where Hugging Face's libraries keep what they download, unless the engine is told otherwise.
+
+    Code that comes with models (`trust_remote_code`) is kept out of the cache, which other engines use too.
+    """
+    return {} if cache is None else {"HF_HOME": str(cache), "HF_MODULES_CACHE": "/tmp/hf-modules"}  # noqa: S108
+
+
+def for_container(engine: Mapping[str, str], job: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Return the environment of Apptainer itself: the job's, and the engine's under the prefix that carries it in.
+
+    Where a node can't mount images (`/dev/fuse` is closed), Apptainer unpacks them into APPTAINER_TMPDIR, else into
+    /tmp, and leaves that there when it is killed. In the job's own folder it goes with it. A site may say otherwise.
+    """
     inside = {f"APPTAINERENV_{name}": value for name, value in engine.items() if name != "HOME"}
-    return {**job, **inside}
+    room = {name: str(scratch) for name in ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR")}
+    return {**room, **job, **inside}
 
 
 def for_node(engine: Mapping[str, str], job: Mapping[str, str], home: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from api.contract.job.parameters import Parameters, Text
 from api.contract.job.words import ExitReason
 from controller.wrapper.address import EngineAddress
+from controller.wrapper.files import say
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import command, environment
 from controller.wrapper.sandbox.command import Folders
@@ -31,8 +32,12 @@ class Place:
         self._parameters = parameters
         self._image = image
         self.folder = scratch
+        cache = make_cache(parameters.model_cache)
         self._folders = Folders(
-            scratch, files if parameters.files else None, address.socket.parent if address.socket is not None else None
+            scratch,
+            files if parameters.files else None,
+            address.socket.parent if address.socket is not None else None,
+            cache,
         )
         self._runtime = Runtime(
             port=address.port,
@@ -40,7 +45,8 @@ class Place:
             host=address.host,
             files=str(files) if image is None else command.RECIPE_FOLDER,
         )
-        self._variables = environment.engine_variables(parameters, secrets, self._runtime, os.environ)
+        given = environment.engine_variables(parameters, secrets, self._runtime, os.environ)
+        self._variables = {**environment.for_models(cache), **given}
         self._home = scratch / "home" if parameters.home is None else Path(parameters.home)
         try:
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,13 +66,26 @@ class Place:
             words,
             folders=self._folders,
             home=self._variables.get("HOME"),
+            job=os.environ,
         )
 
     def environment(self) -> dict[str, str]:
         """Return the environment that it is run under; the secrets are in it."""
         if self._image is None:
             return environment.for_node(self._variables, os.environ, str(self._home))
-        return environment.for_container(self._variables, os.environ)
+        return environment.for_container(self._variables, os.environ, self.folder)
+
+
+def make_cache(folder: str | None) -> Path | None:
+    """Make the folder of downloaded models, for its owner alone; return it, `None` where it can't be had."""
+    if folder is None:
+        return None
+    try:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        say(f"cannot make {folder} (models.cache): {error.strerror}; what is downloaded ends with the job")
+        return None
+    return Path(folder)
 
 
 def _seen(socket: Path | None, folder: str, image: Path | None) -> str | None:

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -670,3 +671,26 @@ async def test_what_is_not_watched_yet_is_as_ready_as_its_engine_says(
         watch.probes.watch(doored(port), ProbeSpec.of(spec()))
         probe = await watch.until(ready=True)
     assert (probe.failures, watch.probes.watches.held, watch.ends) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("no-such-node.invalid", "this host knows no address of that name"),
+        ("127.0.0.1", ""),
+        ("::1", ""),
+    ],
+)
+async def test_what_can_not_be_reached_is_told_with_its_address(watch: Watch, kind: Any, host: str, said: str) -> None:
+    """Refused, or of a name that is not known: both count."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        asked = ProbeSpec(engine="generic", model=None, health=replace(HEALTH, kind=kind, timeout=5.0))
+        found = await watch.probes.once(replace(attempt(port), host=host), asked)
+    assert found is not None
+    assert (found.ready, found.failures, found.unreached_since is not None) == (False, 1, True)
+    assert f"{port}" in found.message
+    assert host in found.message
+    assert said in found.message

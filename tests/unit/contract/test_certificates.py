@@ -239,7 +239,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / f"{name}.pem") for name in ("door", "client", "authority")}
 
 
-@pytest.mark.parametrize("at", TIMES)
+@pytest.mark.parametrize("at", TIMES, ids=range(len(TIMES)))
 @pytest.mark.parametrize(("which", "purpose"), [("door", "sslserver"), ("client", "sslclient")])
 def test_certificates_hold_strictly_whatever_the_clock_says(
     files: dict[str, str], which: str, purpose: str, at: int

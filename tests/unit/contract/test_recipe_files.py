@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from api.contract.recipes.book import MOST_VALUES, Library, Recipe, RecipeError, read_recipe
+from api.contract.recipes.book import MOST_VALUES, Library, Recipe, read_recipe
 from api.contract.recipes.checks import placeholders
+from api.contract.recipes.located import RecipeError
 
 Read = Callable[..., Recipe]
 Write = Callable[..., Path]
@@ -296,7 +297,7 @@ def test_a_site_may_bring_an_image_where_the_recipe_builds_one_and_the_reverse(r
 
 def test_a_sites_mistake_is_named_too(write: Write) -> None:
     file = write("resources: {cpu: 1}\n")
-    with pytest.raises(RecipeError, match=r"demo\.yaml:5: resources\.memory: Expected"):
+    with pytest.raises(RecipeError, match=r'the configuration, \[recipe\."test/demo"\]: resources\.memory: Expected'):
         read_recipe(file, "test/demo", {"resources": {"memory": [1]}})
 
 
@@ -438,3 +439,29 @@ def test_a_recipe_that_extends_what_it_can_not(tmp_path: Path, stem: str) -> Non
     (folder / "own.yaml").write_text(f"name: own\nextends: {stem}\n")
     problem = Library([tmp_path], {}).book().problems["simple/own"]
     assert "own.yaml:2: extends: " in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"simple/base": {"resources": {"cpus": 1}}}, 'the configuration, [recipe."simple/base"]: resources.cpus: '),
+        ({"simple/own": {"resources": {"cpus": 1}}}, 'the configuration, [recipe."simple/own"]: resources.cpus: '),
+        ({"simple/base": {"ports": []}}, 'the configuration, [recipe."simple/base"]: health_check: '),
+        ({"simple/base": {"image": "a\0b"}}, 'the configuration, [recipe."simple/base"]: image: '),
+    ],
+)
+def test_a_mistake_is_blamed_on_who_made_it(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
+    """A recipe that extends another shows the other's mistakes too: they stand where they were made."""
+    folder = tmp_path / "simple"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(
+        "name: base\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [x]\nports: [1]\n"
+        "environment: {AT: '{port}'}\nhealth_check: {interval: 1}\n"
+    )
+    (folder / "own.yaml").write_text("extends: base\nname: own\n")
+    found = Library([tmp_path], changes).book().problems
+    assert set(found) >= {"simple/own"}
+    if "ports" in str(changes):
+        assert "base.yaml:8: health_check: " in found["simple/own"]
+    else:
+        assert all(text.startswith(where) for text in found.values()), found

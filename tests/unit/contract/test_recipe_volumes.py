@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from api.contract.launch import LaunchSpec, Volume
-from api.contract.recipes.book import RecipeError, read_recipe
+from api.contract.recipes.book import read_recipe
 from api.contract.recipes.errors import ConfigError
+from api.contract.recipes.located import RecipeError
 from api.contract.recipes.spec import decode_spec, digest, encode_spec
 from api.contract.settings import SlurmSettings
 

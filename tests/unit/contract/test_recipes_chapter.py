@@ -6,6 +6,7 @@ That its commands do what it says is tested on a real Slurm, in tests/cluster/te
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from enum import Enum
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 from msgspec import UNSET, UnsetType
+from ruamel.yaml import YAML
 
 from api.contract.launch import Resources
-from api.contract.recipes.book import RecipeError, read_book, read_recipe
-from api.contract.recipes.resolve import FIXED_BY_RECIPE
+from api.contract.recipes.book import Book, read_book, read_recipe
+from api.contract.recipes.located import RecipeError
+from api.contract.recipes.resolve import FIXED_BY_RECIPE, resolve
 from api.contract.recipes.resources import OLDER_SPELLINGS
 from api.contract.recipes.schema import (
     HealthPart,
@@ -31,7 +34,7 @@ from api.contract.recipes.schema import (
     Word,
 )
 from api.contract.sbatch_options import check_option
-from api.contract.settings import load
+from api.contract.settings import SlurmSettings, load
 from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "recipes.md"
@@ -147,15 +150,26 @@ def test_the_examples_are_recipes(tmp_path: Path) -> None:
 
 
 def test_the_configurations_fit(tmp_path: Path) -> None:
-    (changes,) = [block.text for block in blocks(PAGE) if block.language == "toml"]
+    changes, models = (block.text for block in blocks(PAGE) if block.language == "toml")
     (folders,) = [block.text for block in blocks(PAGE) if block.text.startswith("recipes = ")]
-    (tmp_path / "config.toml").write_text(folders + changes)
+    (tmp_path / "config.toml").write_text(folders + models + changes)
     settings = load(config=tmp_path / "config.toml", environ={"HOME": str(tmp_path)})
     assert len(settings.recipes) == 2
+    assert (settings.models.folders, settings.model_cache) == (("/shared/models",), "/scratch/ai-factory-models")
     changed = read_recipe(ROOT / "recipes/inference/vllm.yaml", "inference/vllm", settings.recipe["inference/vllm"])
     assert changed.content.image == "/shared/images/vllm.sif"
     assert changed.content.parameters["max_model_len"].default == 16384
     assert tomllib.loads(changes)["recipe"].keys() == {"inference/vllm"}
+
+
+def test_a_launch_line_is_said_word_for_word(shipped: Book) -> None:
+    (text,) = [block.text for block in blocks(PAGE) if "recipe_name: inference/vllm" in block.text]
+    line = re.sub(r"\n#\s*", " ", text[text.index("# ") + 2 : text.index("\nname:")])
+    declared = YAML(typ="safe", pure=True).load(text)
+    recipe = shipped.recipes[declared["recipe_name"]]
+    spec = resolve(recipe, declared["config"], replicas=None, site=SlurmSettings())
+    assert spec.warnings == ()
+    assert set(shlex.split(line)) == {word for word in spec.command if isinstance(word, str)} - {"--uds"}
 
 
 def test_what_a_service_may_say() -> None:

@@ -295,6 +295,80 @@ def test_a_parameter_of_that_name_is_no_older_spelling(launch: Launch) -> None:
     assert (found.command, found.resources.nodes) == (("run", "--nodes", "3"), 1)
 
 
+@pytest.mark.parametrize(
+    ("body", "config", "expected"),
+    [
+        (
+            "resources: {gpu: 1}",
+            {"resources": {"extra_options": ["--gpus-per-node=4"]}},
+            (0, None, "--gpus-per-node=4"),
+        ),
+        ("resources: {gpu: 1}", {"resources": {"gres": "gpu:a100:4"}}, (0, "gpu:a100:4", None)),
+        ("resources: {gpu: 1}", {"resources": {"gres": "nvme:1"}}, (1, "nvme:1", None)),
+        ("resources: {gres: 'gpu:2,nvme:1'}", {"gpu": 4}, (4, "nvme:1", None)),
+        ("resources: {extra_options: [--gpus=8]}", {"gpu": "h100:2"}, (2, None, None)),
+        ("resources: {extra_options: [--gpus=8]}", {"gpu": 0}, (0, None, None)),
+        ("", {"gpu": 1, "resources": {"extra_options": ["--gpus=2"]}}, (0, None, "--gpus=2")),
+        ("", {"resources": {"gpu": 0, "extra_options": ["--gpus-per-node=4"]}}, (0, None, "--gpus-per-node=4")),
+        ("", {"resources": {"gpu": 1, "extra_options": ["--gpus-per-node=4"]}}, (0, None, "--gpus-per-node=4")),
+        ("", {"resources": {"gpu": 1, "gres": "shard:3"}}, (0, "shard:3", None)),
+        ("", {}, (0, "gpu:1,lscratch:9", None)),
+        ("", {"gpu": 3}, (3, "lscratch:9", None)),
+    ],
+)
+def test_gpus_are_asked_for_once_by_who_outweighs(
+    launch: Launch, body: str, config: dict[str, Any], expected: tuple[int, str | None, str | None]
+) -> None:
+    site = SlurmSettings(gres="" if body or "resources" in config else "gpu:1,lscratch:9")
+    found = resources(launch, f"{body}\n", config, site)
+    assert (found.gpu, found.gres, next(iter(found.extra_options), None)) == expected
+
+
+def test_options_about_gpus_go_with_those_who_ask_for_them(launch: Launch) -> None:
+    site = SlurmSettings(extra_options=("--gpus-per-node=1", "--gpu-bind=closest"))
+    found = resources(launch, "", {"resources": {"extra_options": ["--gpus=4", "--gpus-per-node=2"]}}, site)
+    assert found.extra_options == ("--gpu-bind=closest", "--gpus=4", "--gpus-per-node=2")
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"resources": {"memory": "site"}}, "memory_mb"),
+        ({"memory": "site"}, "memory_mb"),
+        ({"resources": {"cpus": "site"}}, "cpu"),
+        ({"time": "site"}, "time_limit"),
+    ],
+)
+def test_a_service_may_leave_to_slurm_what_the_recipe_asks_for(
+    launch: Launch, config: dict[str, Any], field: str
+) -> None:
+    found = resources(launch, "resources: {memory: 8G, cpu: 4, time_limit: 1d12h}\n", config)
+    known = {"memory_mb": 8192, "cpu": 4, "time_limit": 2160} | {field: None}
+    assert {name: getattr(found, name) for name in known} == known
+
+
+def test_what_a_site_leaves_out_nobody_asks_for(launch: Launch) -> None:
+    site = SlurmSettings(leave_out=("memory", "cpu"))
+    found = resources(launch, "resources: {memory: 8G}\n", {"memory": "16G", "cpu": 2}, site)
+    assert (found.memory_mb, found.cpu, found.time_limit) == (None, None, 60)
+
+
+@pytest.mark.parametrize(
+    ("body", "site", "expected"),
+    [
+        ("resources: {gpu: 1}", "auto", None),
+        ("resources: {gpu: 1}", "amd", "amd"),
+        ("gpu_vendor: intel\nresources: {gpu: 1}", "amd", "intel"),
+        ("resources: {cpu: 1}", "amd", None),
+        ("gpu_vendor: nvidia", "auto", "nvidia"),
+    ],
+)
+def test_whose_gpus_it_is_for_says_the_recipe_then_the_site(
+    launch: Launch, body: str, site: Any, expected: str | None
+) -> None:
+    assert launch(f"{body}\n", {}, site=SlurmSettings(gpu_vendor=site)).gpu_vendor == expected
+
+
 def test_an_empty_text_leaves_it_to_slurm(launch: Launch) -> None:
     assert resources(launch, "", {"resources": {"partition": ""}}).partition is None
 
@@ -374,7 +448,7 @@ def test_options_are_a_list_of_texts(refusal: Refusal, value: Any) -> None:
     [
         ({"resources": {"memory": "lots"}}, "resources.memory"),
         ({"memory": "lots"}, "memory"),
-        ({"time": "1h"}, "time"),
+        ({"time": "1x"}, "time"),
         ({"resources": {"time_limit": "25:61:00"}}, "resources.time_limit"),
         ({"cpus": 0}, "cpus"),
         ({"nodes": -1}, "nodes"),
@@ -418,7 +492,10 @@ def test_a_resource_in_the_wrong_place_is_refused_not_ignored(refusal: Refusal, 
 
 
 def test_unknown_keys_that_inform_are_let_be(launch: Launch) -> None:
-    assert launch("", {"team": "nlp", "note": {"a": ["b"]}, "": None, "\ud800": 1}) == launch("", {})
+    known, noted = launch("", {}), launch("", {"team": "nlp", "note": {"a": ["b"]}, "": None, "\ud800": 1})
+    assert replace(noted, warnings=()) == known
+    assert digest(noted) == digest(known)
+    assert [text.partition(":")[0] for text in noted.warnings or ()] == ["", "note", "team", "\\ud800"]
 
 
 # Environment
@@ -464,7 +541,7 @@ def test_names_that_no_service_may_set(refusal: Refusal, table: str, name: str) 
 STEERING = (
     "PATH", "HOME", "ENV", "BASH_ENV", "IFS", "LD_LIBRARY_PATH", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "PERL5LIB",
     "RUBYOPT", "NODE_OPTIONS", "GCONV_PATH", "LOCPATH", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "XDG_CONFIG_HOME",
-    "GIT_SSH_COMMAND", "PIP_INDEX_URL", "R_LIBS", "OPENSSL_CONF",
+    "GIT_SSH_COMMAND", "PIP_INDEX_URL", "R_LIBS", "OPENSSL_CONF", "MODULEPATH", "MODULES_CMD", "LMOD_CMD",
 )  # fmt: skip
 
 

@@ -84,6 +84,15 @@ def test_no_memory(text: Any) -> None:
         ("1-00:00:00", 1440),
         ("7-12:30:30", 7 * 1440 + 12 * 60 + 31),
         ("366-00:00:00", 366 * 1440),
+        ("1-12", 2160),
+        ("1-12:30", 2190),
+        ("4h", 240),
+        ("90m", 90),
+        ("2d", 2880),
+        ("1d12h", 2160),
+        ("1d12h30m", 2190),
+        ("1H30M", 90),
+        ("90s", 2),
     ],
 )
 def test_a_time_limit(text: Any, expected: int) -> None:
@@ -102,12 +111,20 @@ def test_a_time_limit(text: Any, expected: int) -> None:
         "1:60",
         "1:60:00",
         "1-24:00:00",
-        "1-12",
-        "1-12:00",
+        "1-24",
+        "1-12:60",
         "1:2:3:4",
         "1.5",
         1.5,
-        "1h",
+        "1.5h",
+        "4 h",
+        "4h4h",
+        "30m1h",
+        "h",
+        "4x",
+        "367d",
+        "0h",
+        "٤h",
         "UNLIMITED",
         "INFINITE",
         "367-00:00:00",
@@ -134,6 +151,7 @@ def test_seconds_round_up_and_spellings_agree(days: int, hours: int, mins: int, 
     expected = -(-total // 60)
     assert minutes(f"{days}-{hours}:{mins:02}:{seconds:02}") == expected
     assert minutes(f"{days * 24 + hours}:{mins:02}:{seconds:02}") == expected
+    assert minutes(f"{days}d{hours}h{mins}m{seconds}s") == expected
     assert minutes(expected) == minutes(str(expected)) == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,31 @@ def test_a_stored_spec_needs_no_recipe(wanted: Wanted, tmp_path: Path) -> None:
     assert first.spec is not None
     (tmp_path / "recipes/test/demo.yaml").unlink()
     assert wanted.of(row(stored_spec=encode_spec(first.spec).decode())) == first
+
+
+def test_what_sql_writes_is_warned_of_and_never_refused(wanted: Wanted) -> None:
+    found = wanted.of(row(config={"enviroment": {}, "team": "nlp", "resources": {"cpu": 2}}))
+    assert found.refusal is None
+    assert found.spec is not None
+    assert found.spec.warnings == (
+        "enviroment: this recipe has no such key: it is kept, and has no effect. Did you mean environment?",
+        "team: this recipe has no such key: it is kept, and has no effect.",
+    )
+    assert found.digest == wanted.of(row(config={"resources": {"cpu": 2}})).digest
+
+
+def test_a_spec_that_an_older_release_has_stored_is_warned_of_too(wanted: Wanted) -> None:
+    known = wanted.of(row(config={"team": "nlp"}))
+    assert known.spec is not None
+    older = replace(known.spec, warnings=None)
+    found = wanted.of(row(config={"team": "nlp"}, stored_spec=encode_spec(older).decode()))
+    assert found.spec == known.spec
+    gone = wanted.of(row(config={"team": "nlp"}, recipe_name="none", stored_spec=encode_spec(older).decode()))
+    assert gone.spec == replace(older, warnings=())
+
+
+@pytest.mark.parametrize(("name", "is_warned_of"), [("Chat", True), ("a b", True), ("chat", False), ("d_x-s1", False)])
+def test_a_name_that_only_sql_gives(wanted: Wanted, name: str, is_warned_of: bool) -> None:
+    found = wanted.of(row(name=name))
+    assert found.spec is not None
+    assert [text.partition(":")[0] for text in found.spec.warnings or ()] == ["name"] * is_warned_of

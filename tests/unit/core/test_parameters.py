@@ -37,7 +37,9 @@ def test_all_that_the_wrapper_needs() -> None:
             resources=Resources(gpu=1),
             secret_variable="VLLM_API_KEY",
             stop_grace=7.0,
-        )
+            paths=("/models/q",),
+        ),
+        replace(SITE, model_folders=("/models",), model_cache="/run/models"),
     )
     assert found == {
         "version": VERSION,
@@ -55,7 +57,11 @@ def test_all_that_the_wrapper_needs() -> None:
         "binds": ["/models:/models:ro"],
         "volumes": [],
         "files": {"a.py": "print()"},
+        "model_folders": ["/models"],
+        "model_cache": "/run/models",
+        "paths": ["/models/q"],
         "nv": True,
+        "gpu_vendor": None,
         "network": "host",
         "listens": True,
         "host": "0.0.0.0",
@@ -75,6 +81,9 @@ def test_all_that_the_wrapper_needs() -> None:
     [
         (spec(secret_variable=None), "secret", None),
         (spec(resources=Resources(gpu=0)), "nv", False),
+        (spec(resources=Resources(extra_options=("--gpus-per-node=4",))), "nv", True),
+        (spec(resources=Resources(gres="shard:2")), "nv", True),
+        (spec(gpu_vendor="amd"), "gpu_vendor", "amd"),
         (JOB_SPEC, "listens", False),
         (spec(health=HEALTH), "listens", True),
         (spec(image=None), "image", None),

@@ -1,4 +1,4 @@
-"""Ceilings on GPUs: what a job asks for, what does not fit waits and says so, what is used up is ended."""
+"""Ceilings on GPUs: what does not fit waits and says so, what is used up is ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from api.contract.launch import Resources
 from controller.core.observed import Grant, Observed, Quota
 from controller.core.plan import Submit
-from controller.core.quota import gpus_asked
 
 from .builders import (
     RUNNING,
@@ -34,28 +33,6 @@ TWO_EACH: dict[str, Any] = {"spec": spec(resources=Resources(gpu=2))}
 
 def under(seen: Observed, **quota: Any) -> Observed:
     return replace(seen, grant=Grant(quota=Quota(**quota)))
-
-
-@pytest.mark.parametrize(
-    ("resources", "count"),
-    [
-        ({}, 0),
-        ({"gpu": 2}, 2),
-        ({"gpu": 2, "nodes": 3}, 6),
-        ({"gres": "gpu"}, 1),
-        ({"gres": "gpu:a100"}, 1),
-        ({"gres": "gpu:4"}, 4),
-        ({"gres": "shard:8,gpu:a100:2,gpu:h100:1", "nodes": 2}, 6),
-        ({"gres": "gpumem:80"}, 0),
-        ({"extra_options": ("--gpus=a100:2,h100:1",), "nodes": 2}, 3),
-        ({"extra_options": ("--gpus-per-node=2",), "nodes": 2}, 4),
-        ({"extra_options": ("--gpus-per-task=2", "--ntasks=3")}, 6),
-        ({"extra_options": ("--gpus-per-task=2", "--ntasks-per-node=3"), "nodes": 2}, 12),
-        ({"extra_options": ("--contiguous", "--tmp=10G")}, 0),
-    ],
-)
-def test_what_a_job_asks_for(resources: dict[str, Any], count: int) -> None:
-    assert gpus_asked(Resources(**resources)) == count
 
 
 def test_an_attempt_remembers_its_gpus() -> None:

@@ -16,6 +16,7 @@ from controller.core.jobs import Bar, ReadingFailure
 from controller.core.limits import Limits
 from controller.core.observed import Observed
 from controller.core.published import Status
+from controller.core.status import ON_LOOPBACK
 
 from .builders import (
     ENDED,
@@ -97,6 +98,13 @@ PORT: Text = ({"runtime": "port"},)
 def test_an_engine_behind_a_loopback_port_is_told(changes: dict[str, Any], reason: str) -> None:
     found = said(see(), "Accepted", spec=spec(**changes))
     assert (found.status, found.reason, found.message != "") == (Truth.TRUE, reason, reason == "ValidOnLoopback")
+
+
+def test_what_is_probably_not_meant_is_told() -> None:
+    told = spec(access="door", command=("engine", PORT), warnings=("a: b.", "c: d."))
+    found = said(see(), "Accepted", spec=told)
+    assert (found.status, found.reason) == (Truth.TRUE, "ValidWithWarnings")
+    assert found.message == f"a: b. c: d. {ON_LOOPBACK}"
 
 
 PRIVATE = spec(access="door", command=("engine", PORT), network=Network.PRIVATE)

@@ -26,7 +26,7 @@ def options(resources: Resources | None = None, **changed: Any) -> tuple[str, ..
 
 def test_the_least_that_is_asked_for() -> None:
     assert options() == (
-        "--nodes=1", "--cpus-per-task=1", "--time=60", "--mem=1024M",
+        "--nodes=1", "--propagate=NONE", "--cpus-per-task=1", "--time=60", "--mem=1024M",
         "--output=/run/a/stdout.log", "--error=/run/a/stderr.log", "--open-mode=append", "--chdir=/run/a",
         "--comment=web, replica 0", "--export=ALL", "--parsable",
         "--signal=B:USR1@120", "--no-requeue", f"--job-name={TOKEN}", "--dependency=singleton",
@@ -38,8 +38,9 @@ def test_all_that_can_be_asked_for() -> None:
         nodes=2, cpu=8, memory_mb=65536, gpu=4, gpu_type="a100", time_limit=1440, partition="gpu", account="proj",
         qos="high", constraint="nvlink&a100", reservation="week", gres="shard:2", extra_options=("--exclusive",),
     )  # fmt: skip
-    assert options(resources)[:11] == (
-        "--exclusive", "--nodes=2", "--cpus-per-task=8", "--time=1440", "--mem=65536M", "--gres=gpu:a100:4,shard:2",
+    assert options(resources)[:12] == (
+        "--exclusive", "--nodes=2", "--propagate=NONE", "--cpus-per-task=8", "--time=1440", "--mem=65536M",
+        "--gres=gpu:a100:4,shard:2",
         "--partition=gpu", "--account=proj", "--qos=high", "--constraint=nvlink&a100", "--reservation=week",
     )  # fmt: skip
 
@@ -51,6 +52,22 @@ def test_gpus_without_a_type() -> None:
 @pytest.mark.parametrize("extra", ["--mem-per-cpu=2G", "--mem-per-gpu=40G"])
 def test_memory_is_said_in_one_way_only(extra: str) -> None:
     assert not any(option.startswith("--mem=") for option in options(Resources(extra_options=(extra,))))
+
+
+def test_what_is_left_to_slurm_is_not_said() -> None:
+    found = options(Resources(cpu=None, memory_mb=None, time_limit=None))
+    assert not any(option.startswith(("--cpus-per-task", "--mem", "--time")) for option in found)
+
+
+def test_cpus_are_said_in_one_way_only() -> None:
+    found = options(Resources(extra_options=("--gpus=2", "--cpus-per-gpu=8")))
+    assert not any(option.startswith("--cpus-per-task") for option in found)
+
+
+def test_limits_are_the_nodes_unless_somebody_says_which_are_handed_on() -> None:
+    assert "--propagate=NONE" in options()
+    found = options(Resources(extra_options=("--propagate=MEMLOCK",)))
+    assert [option for option in found if option.startswith("--propagate")] == ["--propagate=MEMLOCK"]
 
 
 def test_no_warning() -> None:

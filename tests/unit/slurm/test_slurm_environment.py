@@ -59,6 +59,29 @@ def test_a_job_gets_only_what_is_listed() -> None:
     }
 
 
+def test_a_job_gets_what_makes_module_where_a_login_shell_has_made_it() -> None:
+    modules = {
+        "BASH_ENV": "/usr/share/lmod/lmod/init/bash",
+        "BASH_FUNC_module%%": '() {  eval $($LMOD_CMD bash "$@")\n}',
+        "BASH_FUNC_ml%%": '() {  module ml "$@"\n}',
+        "BASH_FUNC__module_raw%%": '() {  eval `/usr/bin/tclsh modulecmd.tcl bash "$@"`\n}',
+        "BASH_FUNC_module()": "() {  :\n}",
+        "LMOD_CMD": "/usr/share/lmod/lmod/libexec/lmod",
+        "MODULEPATH": "/shared/modules",
+        "MODULESHOME": "/usr/share/modules",
+        "MODULES_CMD": "/usr/lib/modulecmd.tcl",
+    }
+    others = {
+        "BASH_FUNC_which%%": "() {  :\n}",
+        "LOADEDMODULES": "gcc/13",
+        "_LMFILES_": "/shared/modules/gcc/13",
+        "_ModuleTable001_": "X01vZHVsZV",
+        "MODULEPATH_OF_MINE": "/x",
+    }
+    found = submitting_environment(BASE | modules | others)
+    assert {name: value for name, value in found.items() if name in modules | others} == modules
+
+
 def test_the_given_environment_is_left_alone() -> None:
     before = dict(BASE)
     reading_environment(BASE, "/a", "/b")

@@ -33,6 +33,10 @@ bin_dir = "{folder}/bin"
 """
 
 
+LISTS_NOTHING = '#!/bin/sh\nfor word; do case $word in --format=*) echo "${word#*=}" ;; esac; done\n'
+"""The header alone: that it is a listing."""
+
+
 class Running:
     """A controller whose Slurm has no jobs."""
 
@@ -41,7 +45,7 @@ class Running:
             (folder / name).mkdir()
         shutil.copy(database, folder / "state/ai-factory.db")
         for name in ("squeue", "sacct", "sinfo", "sbatch", "scancel"):
-            (folder / "bin" / name).write_text("#!/bin/sh\n")
+            (folder / "bin" / name).write_text(LISTS_NOTHING)
             (folder / "bin" / name).chmod(0o755)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]

@@ -67,6 +67,10 @@ class Job:
             "PATH": "/usr/sbin:/usr/bin:/bin",
             "TMPDIR": str(self.temporary),
             "CUDA_VISIBLE_DEVICES": "0,3",
+            "ROCR_VISIBLE_DEVICES": "GPU-5a1d,GPU-77f0",
+            "HIP_VISIBLE_DEVICES": "1",
+            "GPU_DEVICE_ORDINAL": "1",
+            "ZE_AFFINITY_MASK": "0.1",
             "UNRELATED": "stays outside",
         }
 

@@ -89,6 +89,12 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(run: Any, tmp_path
     assert environment["HF_TOKEN"] == "hf_$(id)"
     assert environment["VLLM_API_KEY"] == "0123abcd"
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["ROCR_VISIBLE_DEVICES"] == "GPU-5a1d,GPU-77f0"
+    assert [environment[name] for name in ("HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")] == [
+        "1",
+        "1",
+        "0.1",
+    ]
     assert environment["FROM_IMAGE"] == "1"
     assert environment["AF_RECIPE_DIR"] == "/recipe"
     assert "UNRELATED" not in environment
@@ -264,3 +270,66 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def test_folders_of_models_are_seen_where_they_are_and_the_cache_is_written_to(run: Any, tmp_path: Path) -> None:
+    """Read-only, but for the one into which engines download: that is made, for nobody else, and is their HF_HOME."""
+    models, cache = tmp_path / "the, models:x", tmp_path / "run" / "models"
+    models.mkdir()
+    (models / "weights").write_text("w")
+    body = (
+        "import os, sys; models = sys.argv[1]\n"
+        "print(open(models + '/weights').read(), os.environ['HF_HOME'], os.environ['HF_MODULES_CACHE'])\n"
+        "try: open(models + '/new', 'w')\n"
+        "except OSError as error: print(error.strerror)\n"
+        "open(os.environ['HF_HOME'] + '/new', 'w').write('kept')"
+    )
+    folders = [str(models), str(tmp_path / "not on this node")]
+    job = run("python3", "-c", body, str(models), model_folders=folders, model_cache=str(cache))
+    assert job.run() == 0, job.stderr
+    assert job.stdout == f"w {cache} /tmp/hf-modules\nRead-only file system\n"
+    assert (cache / "new").read_text() == "kept"
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cache_of_the_recipes_own_goes_before(run: Any, tmp_path: Path) -> None:
+    job = run("printenv", "HF_HOME", model_cache=str(tmp_path / "cache"), environment={"HF_HOME": "/elsewhere"})
+    assert (job.run(), job.stdout) == (0, "/elsewhere\n")
+
+
+def test_a_cache_that_cannot_be_made_is_no_reason_to_fail(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    job = run("sh", "-c", "echo ${HF_HOME-none}", model_cache=str(tmp_path / "file" / "cache"))
+    assert (job.run(), job.stdout) == (0, "none\n")
+    assert "models.cache" in job.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        pytest.param("models/Qwen3 32B", "", id="there"),
+        pytest.param("models/Qwen3-8b", "Did you mean {}/models/Qwen3-8B?", id="misspelt"),
+        pytest.param("models/nothing/here", "There is no {}/models/nothing either.", id="no folder"),
+        pytest.param("outside/weights", "is not bound into the container", id="not bound"),
+        pytest.param("models/link", "leads to {}/outside/weights, which is there", id="a link out of it"),
+        pytest.param("/no/such", "neither on", id="nowhere"),
+    ],
+)
+def test_what_the_engine_is_to_read_is_looked_for_before_it_is_started(
+    run: Any, tmp_path: Path, path: str, words: str
+) -> None:
+    models, outside = tmp_path / "models", tmp_path / "outside"
+    for folder in (models / "Qwen3-8B", models / "Qwen3 32B", outside / "weights"):
+        folder.mkdir(parents=True)
+    (models / "link").symlink_to(outside / "weights")
+    asked, binds = tmp_path / path, ["/usr:/usr:ro", f"{tmp_path}:/seen"]
+    paths = [str(models / "Qwen3-8B"), "/usr", str(asked)]
+    job = run("touch", "/seen/started", binds=binds, model_folders=[str(models)], paths=paths)
+    job.run()
+    assert job.exit["reason"] == ("PathUnseen" if words else "EngineExited"), job.exit
+    assert (tmp_path / "started").exists() is not bool(words)
+    if words:
+        assert str(asked) in job.exit["message"]
+        assert words.format(tmp_path) in job.exit["message"]
+    if "bound" in words or "neither" in words:
+        assert "models.folders" in job.exit["message"]

@@ -262,6 +262,12 @@ def test_values_arrive_byte_for_byte_and_nothing_is_evaluated(job: Job, python: 
     assert environment["HF_TOKEN"] == "hf_$(touch CANARY)"
     assert environment["VLLM_API_KEY"] == "0123abcd"
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert environment["ROCR_VISIBLE_DEVICES"] == "GPU-5a1d,GPU-77f0"
+    assert [environment[name] for name in ("HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK")] == [
+        "1",
+        "1",
+        "0.1",
+    ]
     assert environment["SLURM_JOB_ID"] == "77"
     assert environment["AF_RECIPE_DIR"] == f"{job.folder}/files"
     assert {"PATH", "HOME", "LANG", "USER"} <= set(environment)
@@ -484,6 +490,33 @@ class TestLaunchScript:
         assert "ended with 3" in job.exit["message"]
         assert "module: command not found" in job.exit["message"]
         assert job.stdout == ""
+
+    def test_module_comes_from_what_login_shells_read(self, job: Job, python: str, tmp_path: Path) -> None:
+        """As under systemd, where no login shell has made it. What the profile sets beside does no harm."""
+        site, profile = tmp_path / "site", tmp_path / "profile"
+        site.mkdir()
+        profile.write_text(
+            "declare -A af_site=([bin]=" + str(site) + ")\n"
+            'module() { [ "$1" = load ] && PATH=${af_site[bin]}:$PATH; }\n'
+            "echo welcome; umask 077; PATH=/sbin:/bin; false\n"
+        )
+        (site / "engine").write_text("#!/bin/sh\necho engine; umask\n")
+        (site / "engine").chmod(0o755)
+        (job.folder / "prologue.sh").write_text("module load apptainer\n")
+        job.write(command=["engine"])
+        script = job.temporary / "slurm_script"
+        script.write_text(launch_script().replace("/etc/profile", str(profile)))
+        argv = ["/bin/bash", "-c", 'umask 022; exec bash "$@"', "bash", str(script), str(job.folder), str(job.wrapper)]
+        job.start(argv=[*argv, python])
+        assert job.wait() == 0, job.stderr
+        assert (job.stdout, job.stderr.splitlines()[0]) == ("engine\n0022\n", "welcome")
+
+    def test_a_module_that_is_there_is_the_one(self, job: Job, python: str) -> None:
+        (job.folder / "prologue.sh").write_text("module load apptainer\n")
+        job.write(command=["sh", "-c", "echo engine"])
+        self.start(job, python, **{"BASH_FUNC_module%%": '() { echo "mine: $*"; }'})
+        assert job.wait() == 0, job.stderr
+        assert job.stdout == "mine: load apptainer\nengine\n"
 
     def test_a_requeued_job_does_not_even_run_the_prologue(self, job: Job, python: str) -> None:
         (job.folder / "prologue.sh").write_text("echo prologue\n")

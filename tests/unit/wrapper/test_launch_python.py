@@ -43,7 +43,8 @@ class Node:
         script = self.job.temporary.with_name("slurm_script")
         script.write_text(launch_script())
         argv = ["/bin/bash", str(script), str(self.job.folder), str(self.job.wrapper), configured]
-        self.job.start(argv=argv, **{"PATH": str(self.bin), **environment})
+        known = {"PATH": str(self.bin), "BASH_FUNC_module%%": "() { :; }"}  # so no profile puts more on PATH
+        self.job.start(argv=argv, **{**known, **environment})
         return self.job.wait()
 
 

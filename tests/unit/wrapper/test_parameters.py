@@ -91,6 +91,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         {"stop_grace": "30"},
         {"stop_grace": -1},
         {"nv": 1},
+        {"gpu_vendor": "matrox"},
         {"host": 5},
         {"volumes": {}},
         {"volumes": ["/v"]},
