@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
 
 from api.web.errors import ApiError
 from api.web.keys import Keys
+
+log = logging.getLogger(__name__)
 
 STATE_KEY = "serving"
 """Where a request's scope carries what ends it, in `scope["state"]`."""
@@ -34,7 +37,8 @@ def end_with_key(keys: Keys) -> Middleware:
                     raise
                 if not has_begun:
                     raise ApiError(401, "The key has ended meanwhile.", code="revoked_api_key") from None
-                # Else the server closes the connection: a client sees that something is missing.
+                # The server closes the connection: a client sees that something is missing.
+                log.info("what was being answered is cut off: its key has ended")
             finally:
                 keys.end(serving)
 

@@ -27,6 +27,8 @@ from tests.doors import door_context, listening
 
 KEYS = "/api/v1/keys"
 STRANGER = 1
+KEY = {"name": "x", "owner": "x", "start": "aif_", "scopes": ["infer"], "created_at": 1.0}
+"""The other columns of a key."""
 WRONG = with_checksum(PREFIX + "A" * 43)[:-1] + "-"
 
 
@@ -279,7 +281,6 @@ async def test_what_is_changed_elsewhere_is_heard_at_once(anywhere: World, monke
     """By the change feed alone: by itself nothing is looked at for an hour. On both databases."""
     monkeypatch.setattr(api.gateway.key_reader, "LOOK_SECONDS", 3600.0)
     secret = new_secret()
-    values = {"name": "x", "owner": "x", "start": "aif_", "scopes": ["infer"], "created_at": 1.0}
 
     async def status() -> int:
         return (await anywhere.get("/v1/models", headers=bearer(secret))).status_code
@@ -292,7 +293,7 @@ async def test_what_is_changed_elsewhere_is_heard_at_once(anywhere: World, monke
 
     await anywhere.get("/health")
     async with anywhere.database.write() as connection:
-        await connection.execute(insert(ApiKeyRow).values(id="one", digest=digest_of(secret), **values))
+        await connection.execute(insert(ApiKeyRow).values(id="one", digest=digest_of(secret), **KEY))
     await until(is_good)
     for columns in ({"revoked_at": 1.0}, {"expires_at": 1.0}):
         await change(anywhere, "one", **columns)
@@ -307,11 +308,19 @@ async def test_what_is_changed_elsewhere_is_heard_at_once(anywhere: World, monke
 async def test_what_is_heard_of_without_a_ring(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losing every wake-up costs seconds."""
     monkeypatch.setattr(api.gateway.key_reader, "LOOK_SECONDS", 0.05)
-    made = await make(world)
+    secret = new_secret()
     async with world.database.write() as connection:
-        await connection.exec_driver_sql("DROP TRIGGER api_keys_delete")
+        for event in ("insert", "delete"):
+            await connection.exec_driver_sql(f"DROP TRIGGER api_keys_{event}")
+        await connection.execute(insert(ApiKeyRow).values(id="one", digest=digest_of(secret), **KEY))
+
+    async def is_good() -> bool:
+        return (await world.get("/v1/models", headers=bearer(secret))).status_code == 200
+
+    await until(is_good)
+    async with world.database.write() as connection:
         await connection.execute(delete(ApiKeyRow))
-    await until(refused(world, made["secret"]))
+    await until(refused(world, secret))
 
 
 async def test_a_key_that_was_made_or_revoked_here_counts_when_that_is_answered(world: World) -> None:
