@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import RawDescriptionHelpFormatter
 
+from api.cli.api_keys import grammar as api_keys
 from api.cli.errors import EXIT_CODES
 from api.cli.images import grammar as images
 from api.cli.keys import grammar as keys
@@ -42,6 +43,7 @@ def build() -> Parser:
     services.add_models(commands)
     recipes.add(commands)
     images.add(commands)
+    api_keys.add(commands)
     keys.add(commands)
     site.add(commands)
     return parser

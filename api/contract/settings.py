@@ -138,6 +138,8 @@ class GatewaySettings:
     """Megabytes of a request."""
     media_hosts: tuple[str, ...] = ()
     """Hosts from which engines may fetch what the URLs in requests name (pictures, sounds)."""
+    stale_keys: Grace = 3600.0
+    """For so many seconds the keys that are known go on while the database is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

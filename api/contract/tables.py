@@ -171,6 +171,34 @@ class IdempotencyKey(Base):
     at: Mapped[float]
 
 
+class ApiKeyRow(Base):
+    """A key of somebody who uses the API. Triggers number its changes in the feed."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("length(digest) = 64", name="digest_length"),
+        Index("uq_api_keys_digest", "digest", unique=True),
+        Index("ix_api_keys_change_seq", "change_seq"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(160))
+    owner: Mapped[str] = mapped_column(String(160))
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the secret, in hexadecimal digits."""
+    start: Mapped[str] = mapped_column(String(16))
+    """Of the secret, by which people know it again."""
+    scopes: Mapped[list[Any]]
+    models: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The names that it may ask for; NULL: all."""
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    """NULL: never."""
+    revoked_at: Mapped[float | None]
+    """It counts as revoked from then on: after a rotation that may be later."""
+    change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+
 class ServiceStatus(Base):
     """What the controller says about a service; written only when it changed."""
 

@@ -23,7 +23,9 @@ from api.gateway.operations import OPERATIONS, Operation, form_of
 from api.gateway.pool import Pool
 from api.gateway.refusals import GatewayError, body_of
 from api.gateway.table import RoutingTable
+from api.web.auth import INFER, principal_of
 from api.web.errors import ApiError
+from api.web.principal import KeyScope, verdict
 from api.web.request_id import request_id
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,8 @@ class Gateway:
     async def _pass(self, operation: Operation, scope: HTTPScope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive, self._settings.largest_body * MEGABYTE)
         asked = read_asked(body, operation.path, self._settings.media_hosts)
+        if (refusal := verdict(principal_of(scope), KeyScope.INFER, asked.model)) is not None:
+            raise refusal
         destination = destination_of(self._table(), asked.model)
         passing = Passing(
             operation=operation,
@@ -81,7 +85,7 @@ class Gateway:
 
     async def _tell_models(self, scope: HTTPScope, name: str, send: Send) -> None:
         _check_method(scope, "GET")
-        shown = models_shown(self._table(), name)
+        shown = models_shown(self._table(), name, principal_of(scope).may_ask)
         await send({"type": "http.response.start", "status": 200, "headers": [JSON]})
         await send({"type": "http.response.body", "body": msgspec.json.encode(shown), "more_body": False})
 
@@ -103,9 +107,9 @@ def gateway_routes(gateway: Gateway) -> list[ASGIRouteHandler]:
         if scope["type"] == ScopeType.HTTP:
             await gateway.serve(scope, receive, send)
 
-    mounted = asgi("/v1", is_mount=True, copy_scope=False, exception_handlers=HANDLERS)(serve)
+    mounted = asgi("/v1", is_mount=True, copy_scope=False, exception_handlers=HANDLERS, opt=INFER)(serve)
     single = [path for path in OPERATIONS if not path.startswith("/v1/")]
-    return [mounted, asgi(single, copy_scope=False, exception_handlers=HANDLERS)(serve)]
+    return [mounted, asgi(single, copy_scope=False, exception_handlers=HANDLERS, opt=INFER)(serve)]
 
 
 async def _read_body(receive: Receive, most: int) -> bytes:
@@ -150,7 +154,7 @@ def _as_gateway_error(error: Exception) -> GatewayError:
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, ApiError):
-        return GatewayError(error.status, str(error.detail))
+        return GatewayError(error.status, str(error.detail), code=error.code)
     if isinstance(error, HTTPException):
         return GatewayError(error.status_code, error.detail)
     log.error("unexpected error in a request for a model", exc_info=error)

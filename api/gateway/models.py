@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from api.gateway.refusals import GatewayError
@@ -35,19 +36,26 @@ def destination_of(table: RoutingTable, name: str) -> Destination:
     )
 
 
-def models_shown(table: RoutingTable, name: str) -> dict[str, Any]:
-    """Return the list of models in OpenAI's form, or one of them; raises `GatewayError` for one that there is not."""
+def models_shown(table: RoutingTable, name: str, may_ask: Callable[[str], bool]) -> dict[str, Any]:
+    """Return in OpenAI's form the models that may be asked for, or one; raises `GatewayError` if it is none of them."""
     if name:
+        if not may_ask(name):
+            raise _unknown(name)
         return _shown(name, _known(table, name))
-    return {"object": "list", "data": [_shown(*item) for item in table.destinations.items()]}
+    shown = [_shown(*item) for item in table.destinations.items() if may_ask(item[0])]
+    return {"object": "list", "data": shown}
 
 
 def _known(table: RoutingTable, name: str) -> Destination:
     destination = table.find(name)
     if destination is None:
-        message = f"There is no model {name!r}: GET /v1/models lists those that there are."
-        raise GatewayError(404, message, param="model", code="model_not_found")
+        raise _unknown(name)
     return destination
+
+
+def _unknown(name: str) -> GatewayError:
+    message = f"There is no model {name!r}: GET /v1/models lists those that there are."
+    return GatewayError(404, message, param="model", code="model_not_found")
 
 
 def _shown(name: str, destination: Destination) -> dict[str, Any]:

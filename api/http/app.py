@@ -14,16 +14,19 @@ from api.contract.recipes.book import Library
 from api.contract.settings import Settings
 from api.gateway.app import Gateway, gateway_routes
 from api.gateway.following import RoutingTableReader
+from api.gateway.key_reader import KeyReader
 from api.http import documents
 from api.http.changes import Changes
 from api.http.groups import Groups
 from api.http.history import History
+from api.http.keys import KeyTable
 from api.http.launchable import Launchable
 from api.http.logs.following import Following
 from api.http.recipes import Recipes
 from api.http.routes.changes import change_routes
 from api.http.routes.groups import group_routes
 from api.http.routes.history import history_routes
+from api.http.routes.keys import key_routes
 from api.http.routes.logs import log_routes
 from api.http.routes.meta import meta_routes
 from api.http.routes.prometheus import prometheus_routes
@@ -41,6 +44,7 @@ from api.web.errors import HANDLERS
 from api.web.isolation import add_isolation
 from api.web.request_id import add_request_id, log_request_id
 from api.web.responses import JsonResponse
+from api.web.serving import end_with_key
 
 
 def create_app(
@@ -57,6 +61,7 @@ def create_app(
     feed, following = ChangeFeed(database), Following(database, settings.run_dir)
     watches = ServiceWatch(database, feed)
     gateway = Gateway(RoutingTableReader(database, feed), doors, settings.gateway)
+    key_reader = KeyReader(database, feed, guard.keys)
     recipes = Recipes(Library(settings.recipes, settings.recipe))
     launchable = Launchable(recipes, settings)
 
@@ -65,10 +70,12 @@ def create_app(
         await feed.close()
         await following.tails.close()
         await gateway.close()
+        await key_reader.close()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await gateway.begin()
+        key_reader.begin()
         yield
         await end_streams()
 
@@ -79,6 +86,7 @@ def create_app(
                 recipes,
                 environment,
                 settings.controller.lease,
+                guard.keys,
                 contract=documents.contract(),
                 extended=documents.extended(),
             ),
@@ -91,10 +99,11 @@ def create_app(
             *group_routes(services, Groups(database), recipes),
             *prometheus_routes(services, engines),
             *vllm_routes(services, recipes, engines),
+            *key_routes(KeyTable(database), key_reader),
             *gateway_routes(gateway),
         ],
         guards=[guard],
-        middleware=[log_request_id],
+        middleware=[log_request_id, end_with_key(guard.keys)],
         exception_handlers=HANDLERS,
         before_send=[add_request_id, add_isolation],
         response_class=JsonResponse,

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from api.http.openapi import Operation, Schema, document, object_of, ref, text
-from api.http.routes import changes, groups, history, logs, meta, prometheus, recipes, services, vllm, watch
+from api.http.routes import changes, groups, history, keys, logs, meta, prometheus, recipes, services, vllm, watch
 
 _PARTS = tuple(
-    routes.DESCRIBED for routes in (meta, recipes, services, logs, changes, vllm, history, watch, groups, prometheus)
+    routes.DESCRIBED
+    for routes in (meta, recipes, services, logs, changes, vllm, history, watch, groups, prometheus, keys)
 )
 _VALIDATION: dict[str, Schema] = {
     "HTTPValidationError": {

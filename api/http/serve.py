@@ -20,6 +20,7 @@ from api.contract.settings import Settings, load, process_environment
 from api.contract.trust import require_trust
 from api.http.app import create_app
 from api.web.auth import guard_of
+from api.web.keys import Keys
 from api.web.log import log_to_stderr
 from api.web.serve import serve
 
@@ -56,7 +57,7 @@ async def serve_api(settings: Settings) -> None:
     """Serve until TERM or INT. Raises `ExitError`."""
     for note in require_trust(settings):
         log.warning("a folder is not closed to others", extra={"found": note})
-    guard = guard_of(settings.api, os.getuid())
+    guard = guard_of(settings.api, os.getuid(), Keys(settings.gateway.stale_keys))
     database = await open_database(settings.database_url)
     try:
         # Made where there is none, so not before the database is known to have an installation.

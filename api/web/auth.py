@@ -1,15 +1,17 @@
 """Who may ask.
 
 Creating a service runs containers as the operator, so on a login node a loopback address protects nothing.
-Two things open the guard:
+Three things open the guard:
 
-- the administrator's key, from anywhere: `Authorization: Bearer KEY`;
+- a key, from anywhere: `Authorization: Bearer KEY`; it opens what its scopes name (`api.web.principal`). Who sends one
+  is judged by it, whoever they are;
+- the administrator's key, in the same way: it opens everything;
 - being the operator: a connection from this host whose other end is a socket of our own uid.
 
-With `api.require_key` the second counts on the API's Unix socket alone: whoever reaches a relay of the operator's user
+With `api.require_key` the last counts on the API's Unix socket alone: whoever reaches a relay of the operator's user
 (`ssh -L`, a notebook server's proxy) comes to us by TCP as the operator.
 
-The second must hold against web pages too, for the operator's browser has the operator's uid. So without the key,
+It must hold against web pages too, for the operator's browser has the operator's uid. So without the key,
 a request's `Host` must be the address that it came to, a loopback address or a name of this host (a page that rebinds
 its own name to us can't choose that), its `Origin`, if it has one, must be that same host, and its `Sec-Fetch-Site`
 must not name another site (browsers send both for pages of others). Behind a proxy that changes `Host`, or for pages of
@@ -24,6 +26,7 @@ import hmac
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,12 +40,21 @@ from api.contract.job.private import open_regular
 from api.contract.peers import Peer
 from api.contract.settings import ApiSettings
 from api.web.errors import ApiError
+from api.web.key_secret import PREFIX
+from api.web.keys import Keys
 from api.web.peers import STATE_KEY
+from api.web.principal import OPERATOR, KeyScope, Principal, verdict
+from api.web.serving import STATE_KEY as SERVING
 
 OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
+INFER = {"scope": KeyScope.INFER}
+"""The `opt` of routes that ask models; a key may come as `x-api-key` there, as Anthropic's clients send it."""
+ADMIN = {"scope": KeyScope.ADMIN}
+"""The `opt` of routes about keys. All others take `read` or `write`, as their method says."""
 
-SEND_KEY = "Send the administrator's key: `Authorization: Bearer KEY`."
+SAFE = ("GET", "HEAD", "OPTIONS")
+SEND_KEY = "Send a key: `Authorization: Bearer KEY`."
 OWN_SITE = (b"same-origin", b"none")
 """What browsers say in Sec-Fetch-Site of requests that no page of another origin began (W3C Fetch Metadata)."""
 
@@ -56,44 +68,57 @@ class UnsafeError(ExitError):
 class Guard:
     """The guard of all routes: lets those in who may ask, and says to the others what is missing."""
 
-    def __init__(self, *, uid: int, key: str | None, hosts: frozenset[str], requires_key: bool = False) -> None:
+    def __init__(
+        self, *, uid: int, key: str | None, hosts: frozenset[str], keys: Keys, requires_key: bool = False
+    ) -> None:
         """`uid` is the operator's, `key` the administrator's key, `hosts` the names that mean this host.
 
-        `requires_key`: over TCP the operator needs the key too.
+        `keys` are people's. `requires_key`: over TCP the operator needs a key too.
         """
+        self.keys = keys
         self._uid = uid
         self._requires_key = requires_key
-        self._key = None if key is None else f"Bearer {key}".encode()
+        self._key = None if key is None else key.encode()
         self._hosts = hosts
 
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Raise `ApiError`, 401 or 403, unless the request may be served."""
-        refusal = self._refusal(connection.scope)
-        connection.scope["state"]["known"] = refusal is None
-        if refusal is not None and not handler.opt.get("open"):
-            raise refusal
+        scope = connection.scope
+        needed = handler.opt.get("scope") or (KeyScope.READ if scope.get("method") in SAFE else KeyScope.WRITE)
+        try:
+            self._let_in(scope, needed)
+        except ApiError:
+            if not handler.opt.get("open"):
+                raise
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
-        if self._has_key(dict(scope["headers"]).get(b"authorization", b"")):
-            return None
+    def _let_in(self, scope: Scope, needed: KeyScope) -> None:
+        principal = self._identified(scope, needed)
+        if (refusal := verdict(principal, needed)) is not None:
+            raise refusal
+        scope["state"]["principal"] = principal
+        if principal.key is not None:
+            self.keys.begin(scope["state"][SERVING], principal.key)
+
+    def _identified(self, scope: Scope, needed: KeyScope) -> Principal:
+        """Return who asks; raises `ApiError` for who is none of those that may."""
+        for offered in _offered(scope, needed):
+            if self._key is not None and hmac.compare_digest(offered, self._key):
+                return OPERATOR
+            if offered.startswith(PREFIX.encode()):
+                return self.keys.find(offered.decode("latin-1"))
         peer = scope["state"].get(STATE_KEY)
         if not isinstance(peer, Peer) or peer.uid != self._uid:
-            return self._stranger()
+            raise self._stranger()
         if self._requires_key and not peer.is_unix:
-            return _unauthorized("Over TCP everybody needs the administrator's key here (api.require_key). " + SEND_KEY)
-        return self._lured(scope)
-
-    def _has_key(self, authorization: bytes) -> bool:
-        return self._key is not None and hmac.compare_digest(authorization, self._key)
+            raise _unauthorized(f"Over TCP everybody needs a key here (api.require_key). {SEND_KEY}")
+        if (refusal := self._lured(scope)) is not None:
+            raise refusal
+        return OPERATOR
 
     def _stranger(self) -> ApiError:
-        how = (
-            SEND_KEY
-            if self._key is not None
-            else "Others need a key, which the operator sets up with api.admin_key_file."
-        )
+        how = "" if self._key is not None else " The operator makes keys, or sets up one with api.admin_key_file."
         return _unauthorized(
-            f"Without a key only connections of the operator's own user on this host are served. {how}"
+            f"Without a key only connections of the operator's own user on this host are served. {SEND_KEY}{how}"
         )
 
     def _lured(self, scope: Scope) -> ApiError | None:
@@ -125,10 +150,16 @@ class Guard:
 
 def is_known(scope: Scope) -> bool:
     """Whether the request comes from one who may ask; for routes that answer everybody."""
-    return bool(scope["state"].get("known"))
+    return "principal" in scope["state"]
 
 
-def guard_of(settings: ApiSettings, uid: int) -> Guard:
+def principal_of(scope: Scope) -> Principal:
+    """Return who asks, on routes that do not answer everybody."""
+    principal: Principal = scope["state"]["principal"]
+    return principal
+
+
+def guard_of(settings: ApiSettings, uid: int, keys: Keys) -> Guard:
     """Make the guard; raises `UnsafeError` for an address that others reach without a key, or a key that is none."""
     key = None if settings.admin_key_file is None else read_admin_key(settings.admin_key_file)
     if key is None and not is_loopback(settings.host):
@@ -139,7 +170,7 @@ def guard_of(settings: ApiSettings, uid: int) -> Guard:
         )
     own = socket.gethostname().lower()
     names = frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()})
-    return Guard(uid=uid, key=key, hosts=names, requires_key=settings.require_key)
+    return Guard(uid=uid, key=key, hosts=names, keys=keys, requires_key=settings.require_key)
 
 
 def read_admin_key(path: Path) -> str:
@@ -176,7 +207,17 @@ def is_loopback(host: str) -> bool:
 
 
 def _unauthorized(detail: str) -> ApiError:
-    return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+    return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"}, code="missing_api_key")
+
+
+def _offered(scope: Scope, needed: KeyScope) -> Iterator[bytes]:
+    """Yield what may be a key."""
+    headers = dict(scope["headers"])
+    authorization = headers.get(b"authorization", b"")
+    if authorization.startswith(b"Bearer "):
+        yield authorization.removeprefix(b"Bearer ")
+    if needed is KeyScope.INFER and b"x-api-key" in headers:
+        yield headers[b"x-api-key"]
 
 
 def _all(scope: Scope, name: bytes) -> list[bytes]:

@@ -40,9 +40,12 @@ class ApiError(Exception):
         *,
         headers: Mapping[str, str] | None = None,
         fields: Mapping[str, Any] | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
+        self.code = code
+        """A word for programs, where the API that was called has a place for it."""
         self.detail: str | tuple[Problem, ...] = detail
         self.headers = headers
         self.fields = fields or {}

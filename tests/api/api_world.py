@@ -28,6 +28,7 @@ from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, LeaseRow, Service, ServiceStatus
 from api.http.app import create_app
 from api.web.auth import Guard
+from api.web.keys import Keys
 from api.web.peers import STATE_KEY
 from tests.doors import KEY, keyring_of
 
@@ -156,11 +157,14 @@ class World:
         await task
 
     @asynccontextmanager
-    async def listen(self, path: str, last_event_id: str | None = None, body: Any = None) -> AsyncIterator[Listener]:
+    async def listen(
+        self, path: str, last_event_id: str | None = None, body: Any = None, key: str | None = None
+    ) -> AsyncIterator[Listener]:
         """Open a stream, by POST where there is a body; it is left at the end, and must then end by itself."""
         listener = Listener(None if body is None else json.dumps(body).encode())
         where, _, query = path.partition("?")
         headers = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
+        headers += [] if key is None else [(b"authorization", f"Bearer {key}".encode())]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -318,7 +322,9 @@ def condition(kind: str, status: Truth, reason: str, message: str = "") -> Condi
 
 
 def new_app(settings: Settings, database: Database, *, key: str | None = None, requires_key: bool = False) -> Litestar:
-    guard = Guard(uid=OWN_UID, key=key, hosts=frozenset({"localhost", "login1"}), requires_key=requires_key)
+    keys = Keys(settings.gateway.stale_keys)
+    hosts = frozenset({"localhost", "login1"})
+    guard = Guard(uid=OWN_UID, key=key, hosts=hosts, keys=keys, requires_key=requires_key)
     keyring = keyring_of(settings.key_file, KEY)
     return create_app(
         settings, database, guard=guard, keyring=keyring, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}

@@ -16,6 +16,7 @@ from api_world import OWN_UID, World, new_app
 
 from api.contract.settings import ApiSettings
 from api.web.auth import UnsafeError, guard_of, is_loopback, read_admin_key
+from api.web.keys import Keys
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY = 65534
@@ -204,14 +205,14 @@ def key_file(folder: Path, text: str = "some-key\n", mode: int = 0o600) -> Path:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
 def test_loopback_needs_no_key(host: str) -> None:
-    guard_of(ApiSettings(host=host), 1)
+    guard_of(ApiSettings(host=host), 1, Keys(1))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "no-such-host.invalid"])
 def test_any_other_address_needs_one(host: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeError, match=r"set api\.admin_key_file"):
-        guard_of(ApiSettings(host=host), 1)
-    guard_of(ApiSettings(host=host, admin_key_file=key_file(tmp_path)), 1)
+        guard_of(ApiSettings(host=host), 1, Keys(1))
+    guard_of(ApiSettings(host=host, admin_key_file=key_file(tmp_path)), 1, Keys(1))
 
 
 def test_is_loopback() -> None:

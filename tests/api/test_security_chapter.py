@@ -47,6 +47,7 @@ def test_each_attacker_has_a_table() -> None:
     chapters = dict(re.findall(r"^### (.+)\n((?:(?!###).*\n)*)", section + "\n", re.MULTILINE))
     assert [*chapters] == [
         "A user of the login node", "A user of the compute node", "Somebody on the network", "A client without the key",
+        "Who has a key",
         "A user whose config means ill", "A recipe's author", "An engine gone bad", "A gateway gone bad",
         "Who can read a folder or a backup",
     ]  # fmt: skip

@@ -27,6 +27,7 @@ NO_ATTEMPT = "There is no such attempt."
 DRY_RUN = "dry_run"
 MOST_LINES = 1000
 """Of a history, in one answer."""
+KEYS = "/api/v1/keys"
 
 
 class RefusedError(CliError):
@@ -100,6 +101,22 @@ class Client:
     def recipes(self) -> list[dict[str, Any]]:
         """Return all recipes."""
         return _objects(self._call("GET", "/api/v1/recipes"))
+
+    def keys(self) -> list[dict[str, Any]]:
+        """Return all keys of those who use the API."""
+        return _objects(self._call("GET", KEYS))
+
+    def make_key(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a key; its secret is in the answer."""
+        return _object(self._call("POST", KEYS, body=request))
+
+    def rotate_key(self, key: str, grace: float) -> dict[str, Any]:
+        """Make a key in another's place, which goes on for `grace` seconds."""
+        return _object(self._call("POST", f"{KEYS}/{quote(key, safe='')}/rotate", body={"grace": grace}))
+
+    def revoke_key(self, key: str) -> dict[str, Any]:
+        """Revoke a key."""
+        return _object(self._call("DELETE", f"{KEYS}/{quote(key, safe='')}"))
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Declare a service."""

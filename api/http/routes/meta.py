@@ -16,6 +16,7 @@ from api.http.recipes import Recipes
 from api.http.services import Services
 from api.web.auth import OPEN, is_known
 from api.web.errors import UnavailableError
+from api.web.keys import Keys
 
 
 def meta_routes(
@@ -23,13 +24,14 @@ def meta_routes(
     recipes: Recipes,
     environment: Mapping[str, str],
     lease_seconds: float,
+    keys: Keys,
     *,
     contract: dict[str, Any],
     extended: dict[str, Any],
 ) -> list[HTTPRouteHandler]:
     """Make the handlers; `environment` is the process's, for where it runs, the others are the two documents.
 
-    A controller that has not been heard of for `lease_seconds` counts as stale.
+    A controller that has not been heard of for `lease_seconds` counts as stale. `keys` say how old they are.
     """
     about = {
         "service": TITLE,
@@ -61,6 +63,7 @@ def meta_routes(
             **known,
             "recipe_problems": await _recipe_problems(recipes),
             "short_of": short_of,
+            "keys": {"last_reading": None if keys.age is None else round(keys.age, 1)},
         }
 
     @get("/openapi.json", opt=OPEN)
