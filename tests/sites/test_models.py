@@ -15,9 +15,6 @@ from tests.cluster.system import ROOT, System, wait_for
 from tests.sites.conftest import site
 from tests.sites.model_hub import MODEL, ModelHub
 
-SECONDS = 15.0
-"""From the start of a job to its end, on a busy machine; vLLM alone takes longer to say that a model is none."""
-
 TOOLS = ROOT / ".local" / "tools"
 FETCH = """\
 name: fetch
@@ -93,7 +90,7 @@ def test_a_model_that_the_engine_does_not_see(system: System, folder: Path, key:
     assert ended["outcome"] == "PathUnseen", system.story(key)
     assert str(folder / model) in ended["message"]
     assert words.format(folder=folder) in ended["message"]
-    assert ended["closed_at"] - ended["started_at"] < SECONDS
+    assert ended["serving_at"] is None
     said = ended["message"].splitlines()[0]
     wait_for(lambda: said in system.service(key)["message"], "it is told", story=lambda: system.story(key))
     system.delete(key)
