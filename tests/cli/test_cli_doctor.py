@@ -200,6 +200,24 @@ def test_a_site_that_hides_its_nodes(site: Site, ask: Any) -> None:
     assert "getent hosts" in found["remedy"]
 
 
+def test_a_site_that_hides_its_partitions(site: Site, ask: Any) -> None:
+    site.command("sinfo", "echo 'slurm_load_partitions: Access/permission denied' >&2; exit 1")
+    site.command("scontrol", """case "$*" in
+      *config) echo 'AccountingStorageEnforce = associations';;
+      *partition) echo 'slurm_load_partitions error: Access/permission denied' >&2; exit 1;;
+    esac""")  # fmt: skip
+    site.command("sacctmgr", """case "$*" in
+      *MaxWall*) echo '00:00:01|cpu=0||';;
+      *associations*) echo 'lab|normal|';;
+      *) echo lab;;
+    esac""")  # fmt: skip
+    code, found = ask("--timeout", "60")
+    assert [name for name, result in found.items() if result["state"] == "failed"] == []
+    assert (code, "hides it from this user" in found["partition"]["message"]) == (0, True)
+    assert found["may submit"]["state"] == found["run_dir seen by jobs"]["state"] == "ok"
+    assert found["recipes' resources"]["state"] != "skipped", found["recipes' resources"]
+
+
 def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PARTITION", "ACCOUNT", "QOS"):
         monkeypatch.setenv(f"AI_FACTORY_SLURM_{name}", "nope")

@@ -38,7 +38,7 @@ class JobTarget:
 
     @cached_property
     def partitions(self) -> Sequence[Partition]:
-        """All partitions. Raises `SkippedError` where scontrol is not there, `CheckFailedError`."""
+        """All partitions. Raises `SkippedError` where they can't be seen, `CheckFailedError`."""
         self.slurm.require("scontrol")
         rows = self.slurm.ask("scontrol", "--oneliner", "--all", "show", "partition").splitlines()
         return [Partition.of(row) for row in rows if row.strip()]
@@ -105,7 +105,7 @@ class PartitionChecks:
             Check("partition", self._partition, needs=needs),
             Check(ACCOUNT, self._account, needs=needs),
             Check(OPEN, self._open, needs=("partition",), repeats=(ACCOUNT,)),
-            Check(SUBMIT, self._may_submit, needs=("Slurm answers", "partition"), repeats=(ACCOUNT, OPEN)),
+            Check(SUBMIT, self._may_submit, needs=needs, repeats=("partition", ACCOUNT, OPEN)),
         ]
 
     def _partition(self) -> str:

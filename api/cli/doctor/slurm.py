@@ -141,9 +141,14 @@ class Slurm:
         return _completed(self._runner.change(argv))
 
     def ask(self, *argv: str) -> str:
-        """Run a command that changes nothing; return its output. Raises `CheckFailedError`, with a remedy."""
+        """Run a command that changes nothing; return its output.
+
+        Raises `CheckFailedError`, with a remedy, and `SkippedError` where the site hides it (PrivateData).
+        """
         completed = self.read(*argv)
         if trouble := reading_trouble(completed, empty=not completed.stdout.strip()):
+            if trouble.reason == "PermissionDenied":
+                raise SkippedError(f"the site hides it from this user: {trouble.said}; see: may submit")
             raise self.failure(trouble)
         return completed.stdout
 
