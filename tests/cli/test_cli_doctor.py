@@ -281,6 +281,24 @@ def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any)
     assert site.left_behind() == []
 
 
+def test_a_prologue_that_waits_is_named(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "exec sleep 10")
+    site.jobs(job("7", "RUNNING", node="n1"))
+    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
+    assert "slurm.prologue did not come to its end: job 7 was still at it after 3 s" in found["message"]
+    assert "must not wait" in found["remedy"]
+
+
+def test_a_run_dir_that_is_full_when_the_job_is_written(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("api.cli.doctor.job.make_folder", full)
+    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
+    assert "No space left on device" in found["message"]
+    assert "Make room there" in found["remedy"]
+
+
 def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: Any) -> None:
     site.command("sbatch", """case "$*" in --version|*--test-only*) echo ok;; *) echo timed out >&2; exit 1;; esac""")
     _, found = ask("--timeout", "60")
