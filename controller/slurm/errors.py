@@ -92,7 +92,8 @@ _TABLE = (
     _Row(
         "\\w*MaxSubmitJob\\w*|MaxJobCount limit|job queue full|temporarily unable to accept job|create job record"
         "|Licenses currently unavailable",
-        Trouble.RETRY_LATER, "SubmitLimit", "the submission is tried again when other jobs have ended",
+        Trouble.RETRY_LATER, "SubmitLimit", "the submission is tried again when other jobs have ended; "
+        "if none is there, ask the site for a higher limit (sacctmgr show associations user=$USER)",
     ),
     _Row(
         "Required partition not available|Required node not available|partition configuration not available now"
