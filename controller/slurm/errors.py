@@ -69,7 +69,7 @@ _TABLE = (
     ),
     _Row(
         "talking to (the )?database|slurmdbd|Unable to connect to database",
-        Trouble.TRANSIENT, "AccountingDown", "is slurmdbd running (sacctmgr ping)?",
+        Trouble.TRANSIENT, "AccountingDown", "is slurmdbd running (sacctmgr show cluster)?",
     ),
     _Row(
         "munge (encode|decode)|munged|authentication (credential|agent|error)|credential (invalid|expired|replayed)",
@@ -92,7 +92,8 @@ _TABLE = (
     _Row(
         "\\w*MaxSubmitJob\\w*|MaxJobCount limit|job queue full|temporarily unable to accept job|create job record"
         "|Licenses currently unavailable",
-        Trouble.RETRY_LATER, "SubmitLimit", "the submission is tried again when other jobs have ended",
+        Trouble.RETRY_LATER, "SubmitLimit", "the submission is tried again when other jobs have ended; "
+        "if none is there, ask the site for a higher limit (sacctmgr show associations user=$USER)",
     ),
     _Row(
         "Required partition not available|Required node not available|partition configuration not available now"
@@ -136,7 +137,8 @@ _TABLE = (
     _Row(
         "node configuration is not available|More processors requested|Node count specification|CPU count specification"
         "|Memory required by task|more tasks than available|Invalid node count|Invalid node name|Task count",
-        Trouble.PERMANENT, "TooBig", "ask for fewer `nodes`, `cpu`, `memory` or `gpu`, or for another `partition`",
+        Trouble.PERMANENT, "TooBig",
+        "ask for fewer `nodes`, `cpu`, `memory` or `gpu`, or for another `gres`, `constraint` or `partition`",
     ),
     _Row(
         "other parameter too long|mutually exclusive|Invalid (wckey|license|numeric|memory|count|distribution|user id"

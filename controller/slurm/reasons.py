@@ -63,7 +63,8 @@ _TABLE: tuple[tuple[str, Bar | None, str], ...] = (
      "Nodes that it needs are down, drained or taken by more urgent jobs (sinfo -R says why): it waits for them, or "
      "choose another partition."),
     (r"(QOS|Assoc)(Max|Grp)\w*Jobs\w*|(QOS|Association)JobLimit", None,
-     "The QOS or account allows no more jobs of this user at a time: it starts when another one ends."),
+     "The QOS or account allows no more jobs of this user at a time: it starts when another one ends; if "
+     f"none runs, ask the site for a higher limit {_LIMITS}."),
     (r"(QOS|Assoc)Grp\w*(Minutes|Wall)\w*|\w*RunMinutes\w*|QOSUsageThreshold", None,
      "The budget of the account or QOS is used up, or would be by it: ask for less time, or for another account or QOS "
      "(sshare)."),

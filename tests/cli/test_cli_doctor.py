@@ -281,6 +281,45 @@ def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any)
     assert site.left_behind() == []
 
 
+def test_a_prologue_that_waits_is_named(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "exec sleep 10")
+    site.jobs(job("7", "RUNNING", node="n1"))
+    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
+    assert "slurm.prologue did not come to its end: job 7 was still at it after 3 s" in found["message"]
+    assert "must not wait" in found["remedy"]
+
+
+def test_a_run_dir_that_is_full_when_the_job_is_written(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("api.cli.doctor.job.make_folder", full)
+    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
+    assert "No space left on device" in found["message"]
+    assert "Make room there" in found["remedy"]
+
+
+def test_ports_that_are_roots_alone(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = site.bin / "python-of-a-user"
+    refuse = "import socket, sys; socket.socket.bind = lambda *_: exec('raise OSError'); sys.argv = sys.argv[1:]; "
+    program.write_text(f"""#!/bin/bash
+[ "$1" = -c ] && [[ "$2" == *listening* ]] && exec {sys.executable} -c "{refuse}exec(sys.argv[0])" "${{@:2}}"
+exec {sys.executable} "$@"
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("AI_FACTORY_SLURM_PYTHON", str(program))
+    monkeypatch.setenv("AI_FACTORY_SLURM_PORT_RANGE", "80,81")
+    found = ask("--timeout", "60")[1]["ports of the nodes"]
+    assert (found["state"], "no port from 80 to 81" in found["message"]) == ("failed", True), found
+    assert "from 1024 on" in found["remedy"]
+
+
+def test_a_folder_of_recipes_that_is_missing(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_RECIPES", f"{os.environ['AI_FACTORY_RECIPES']}:/nowhere/recipes")
+    found = ask("--no-job")[1]["recipes"]
+    assert (found["state"], "no folder /nowhere/recipes" in found["message"]) == ("warning", True)
+
+
 def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: Any) -> None:
     site.command("sbatch", """case "$*" in --version|*--test-only*) echo ok;; *) echo timed out >&2; exit 1;; esac""")
     _, found = ask("--timeout", "60")

@@ -74,6 +74,11 @@ class JobProbe:
                 path.touch(mode=0o600)
                 path.write_text(text)
             report = self._submit(folder, name, script, files)
+        except OSError as error:
+            raise CheckFailedError(
+                f"{folder} can't be used: {error.strerror or error}",
+                f"Make room there, and see that it is this user's alone: ls -ld {folder}",
+            ) from error
         finally:
             for file in folder.glob(f"{name}.*"):
                 file.unlink(missing_ok=True)
@@ -156,7 +161,7 @@ class JobProbe:
             time.sleep(POLL_SECONDS)
         if listed is not None and listed.is_over:
             raise self._never_seen(listed, file)
-        raise self._not_run(listed, job_id)
+        raise self._not_run(listed, job_id, file)
 
     def _seen(self, name: str) -> ListedJob | None:
         """Return the job as Slurm lists it; `None` while it does not say."""
@@ -189,8 +194,8 @@ class JobProbe:
     def _cut_short(self, how: str) -> CheckFailedError:
         return CheckFailedError(
             f"slurm.prologue did not come to its end: {how}",
-            "Correct slurm.prologue: it may set variables and load modules, and must not replace or end the shell: "
-            f"{self._settings.slurm.prologue}",
+            "Correct slurm.prologue: it may set variables and load modules, and must not wait, nor replace or end "
+            f"the shell: {self._settings.slurm.prologue}",
         )
 
     def _never_seen(self, listed: ListedJob, file: Path) -> CheckFailedError:
@@ -202,12 +207,14 @@ class JobProbe:
             f"See that {file.parent.parent} is one and the same shared folder, writable there too.",
         )
 
-    def _not_run(self, listed: ListedJob | None, job_id: int | None) -> CheckFailedError:
+    def _not_run(self, listed: ListedJob | None, job_id: int | None, file: Path) -> CheckFailedError:
         if listed is not None and listed.is_pending and listed.reason not in _BUSY:
             return CheckFailedError(
                 f"job {job_id} can't start ({listed.reason}), and was cancelled",
                 listed.advice or "squeue(1) explains this word (JOB REASON CODES); the site knows what is behind it.",
             )
+        if self._settings.slurm.prologue and file.with_suffix(".begun").exists():
+            return self._cut_short(f"job {job_id} was still at it after {self._timeout:g} s, and was cancelled")
         state = listed.state.lower() if listed is not None else "not listed"
         reason = (listed.reason if listed is not None else "") or "no reason given"
         where = f"on {listed.node}" if listed is not None and not listed.is_pending else f"({reason})"

@@ -153,6 +153,11 @@ class JobChecks:
                 f"all ports from {low} to {high} are taken on {found.said.get('host')}: no engine could listen there",
                 "Set slurm.port_range to ports that nobody else's programs use on the nodes.",
             )
+        if found.said.get("port") == "none":
+            raise CheckFailedError(
+                f"{found.said.get('host')} lets this user listen on no port from {low} to {high}",
+                "Set slurm.port_range to ports from 1024 on: those below are root's.",
+            )
         if found.unreachable == "":
             raise SkippedError("the job could not listen; see: Python in jobs, slurm.port_range")
         if found.unreachable is not None:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.context import server_url
-from api.cli.doctor.check import Check, CheckFailedError, SkippedError
+from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
 from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
@@ -159,6 +159,11 @@ class Local:
             raise CheckFailedError(next(iter(book.problems.values())), "See all: ai-factory recipes validate")
         if not book.recipes:
             raise CheckFailedError(f"there are none in {folders}", "Set recipes to the folders that hold them.")
+        if missing := [str(folder) for folder in self._settings.recipes if not folder.is_dir()]:
+            raise WarnedError(
+                f"{len(book.recipes)} in {folders}, but there is no folder {', '.join(missing)}",
+                "Make it, or correct recipes.",
+            )
         return f"{len(book.recipes)} in {folders}"
 
     def _apptainer(self) -> str:
@@ -184,7 +189,8 @@ class Local:
             if error.code is Exit.UNREACHABLE and "can't be reached" in str(error):
                 raise SkippedError(f"nothing listens at {self._url}. {START}") from error
             raise CheckFailedError(
-                str(error), "See what the API printed, or whether another program has this port."
+                str(error),
+                "See what the API printed. If another program has this port (ss -ltnp), set api.port to another one.",
             ) from error
         if status.get("status") != "healthy":
             raise CheckFailedError(f"{self._url} says: {status}", "See what the API printed.")
