@@ -50,6 +50,7 @@ class Client:
         self.url = url.rstrip("/")
         self._seconds = seconds
         is_unix = url.startswith(UNIX)
+        self._is_chosen = is_chosen
         transport = httpx.HTTPTransport if is_chosen else OwnListener
         self._http = httpx.Client(
             base_url="http://localhost" if is_unix else _address(self.url),
@@ -193,8 +194,9 @@ class Client:
         try:
             return answer.json()
         except ValueError as error:
+            remedy = "Check --server." if self._is_chosen else "Another program has its port: set api.port."
             raise CliError(
-                f"{self.url} answered {answer.status_code} without JSON: this is not the API. Check --server.",
+                f"{self.url} answered {answer.status_code} without JSON: this is not the API. {remedy}",
                 Exit.UNREACHABLE,
             ) from error
 
