@@ -22,13 +22,14 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
-from api.contract.database import Database
+from api.contract.database import Database, head
 from api.contract.database_url import shown_url
 from api.contract.exits import ExitError
 from api.contract.identity import keys_in
 from api.contract.job.private import make_folder
 from api.contract.settings import process_environment
 from api.contract.tables import EndpointRow, InstallationRow, LeaseRow, ServiceStatus
+from api.contract.transfer import transfer
 
 FORMAT = 1
 ABOUT, KEY, SQLITE, POSTGRESQL = "about.json", "installation.key", "ai-factory.db", "ai-factory.pgdump"
@@ -81,12 +82,22 @@ async def restore(database: Database, key_file: Path, source: Path) -> About:
     try:
         with source.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             about = _read_about(archive, source)
-            if (about.database == SQLITE) != database.is_sqlite:
-                raise BackupError(f"{source} holds {about.database}: database_url must be of the same kind.")
+            moves = about.database == SQLITE and not database.is_sqlite
+            if moves and about.schema != head():
+                raise BackupError(
+                    f"{source} has the schema {about.schema}, not {head()}, under which it can be moved to PostgreSQL. "
+                    "Restore it to SQLite, run ai-factory migrate, make a backup of that, and restore it here."
+                )
+            if about.database == POSTGRESQL and database.is_sqlite:
+                raise BackupError(f"{source} holds {about.database}: database_url must be PostgreSQL's.")
             key = _member(archive, KEY).read()
             if key_file.exists() and not {*keys_in(key_file.read_bytes())} & {*keys_in(key)}:
                 raise BackupError(f"{key_file} is the key of another installation. Move it away, or set key_file.")
-            _fill(database, _member(archive, about.database), about.database)
+            dump = _member(archive, about.database)
+            if moves:
+                await _move(database, dump, about)
+            else:
+                _fill(database, dump, about.database)
             _restore_key(key_file, key)
     except (OSError, sqlite3.Error, tarfile.TarError, KeyError) as error:
         raise BackupError(f"{source} can't be restored: {error}.") from error
@@ -128,24 +139,37 @@ def _dump(url: URL, target: Path) -> None:
     _run(url, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}")
 
 
+async def _move(database: Database, dump: IO[bytes], about: About) -> None:
+    """Fill a PostgreSQL database from what is of SQLite."""
+    with _folder_beside(Path(tempfile.gettempdir()) / about.database) as folder:
+        await transfer(_unpacked(dump, folder / about.database), database, installation=about.installation)
+
+
+def _unpacked(dump: IO[bytes], copy: Path) -> Path:
+    """Write SQLite's file; raises `BackupError` for one that is damaged."""
+    with _private(copy) as file:
+        shutil.copyfileobj(dump, file)
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        connection.text_factory = lambda text: text.decode(errors="replace")  # damage may be told in any bytes
+        (found,) = connection.execute("PRAGMA integrity_check").fetchone()
+    if found != "ok":
+        raise BackupError(f"The database in the backup is damaged: {found}.")
+    return copy
+
+
 def _fill(database: Database, dump: IO[bytes], name: str) -> None:
     near = _path(database) if database.is_sqlite else Path(tempfile.gettempdir()) / name
     if database.is_sqlite:
         _refuse_remnants(near)
     with _folder_beside(near) as folder:
         copy = folder / name
+        if database.is_sqlite:
+            os.link(_unpacked(dump, copy), near)
+            return
         with _private(copy) as file:
             shutil.copyfileobj(dump, file)
-        if not database.is_sqlite:
-            options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
-            _run(database.url, "pg_restore", *options, f"--dbname={database.url.database}", str(copy))
-            return
-        with contextlib.closing(sqlite3.connect(copy)) as connection:
-            connection.text_factory = lambda text: text.decode(errors="replace")  # damage may be told in any bytes
-            (found,) = connection.execute("PRAGMA integrity_check").fetchone()
-        if found != "ok":
-            raise BackupError(f"The database in the backup is damaged: {found}.")
-        os.link(copy, near)
+        options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
+        _run(database.url, "pg_restore", *options, f"--dbname={database.url.database}", str(copy))
 
 
 def _refuse_remnants(path: Path) -> None:

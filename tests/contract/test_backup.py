@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import json
 import sqlite3
 import tarfile
 from pathlib import Path
@@ -12,11 +13,19 @@ from pathlib import Path
 import msgspec
 import pytest
 from backends import Backend, on_sqlite
+from postgres_server import PostgresServer
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from api.contract.backup import FORMAT, About, BackupError, backup, restore
 from api.contract.database import Database
+from api.contract.tables import Service
 
 INSERT = "INSERT INTO services (id, recipe_name) VALUES ('s{}', 'simple/hello')"
+EVENT = (
+    "INSERT INTO events (service_id, type, reason, message, count, first_at, last_at)"
+    " VALUES ('s1', 'Normal', 'R{}', 'it''s', 1, 1.5, 2.5)"
+)
 _numbers = itertools.count()
 
 
@@ -143,6 +152,66 @@ async def test_nothing_is_overwritten(backend: Backend, elsewhere: Backend, key_
     await database.close()
 
 
+@pytest.fixture
+def on_postgresql(postgres_server: PostgresServer) -> Backend:
+    """An empty PostgreSQL database, beside the SQLite one that is moved."""
+    name = f"moved_{next(_numbers)}"
+    postgres_server.psql(f"CREATE DATABASE {name}")
+    return Backend(kind="postgresql", url=postgres_server.url(name), name=name, server=postgres_server)
+
+
+@on_sqlite
+async def test_an_installation_moves_from_sqlite_to_postgresql(
+    backend: Backend, on_postgresql: Backend, key_file: Path, tmp_path: Path
+) -> None:
+    config = '{"note": "é", "list": [1, 2.5, null], "nested": {"deep": true}}'
+    await backend.run(INSERT.format(1), INSERT.format(2), f"UPDATE services SET replicas = 3, config = '{config}'")
+    await backend.run(
+        "DELETE FROM services WHERE id = 's2'", "INSERT INTO leases VALUES ('other', 7, 'a', 'h', 4, 1.5)"
+    )
+    for number in (1, 2):
+        await backend.run(EVENT.format(number))
+    await make(backend, key_file, tmp_path / "b.tar")
+    await fill(on_postgresql, key_file, tmp_path / "b.tar")
+    for query in (
+        "SELECT id FROM installation",
+        "SELECT seq FROM feed",
+        "SELECT service_id, seq FROM service_changes ORDER BY service_id",
+        "SELECT id, name, recipe_name, replicas, desired_state, generation, version, change_seq, created_at,"
+        " updated_at, deletion_requested_at, purge FROM services ORDER BY id",
+        "SELECT id, service_id, reason, message, count, first_at FROM events ORDER BY id",
+    ):
+        assert list(map(tuple, await on_postgresql.run(query))) == list(map(tuple, await backend.run(query))), query
+    database = Database(on_postgresql.url)
+    rows = await database.read(lambda connection: connection.execute(select(Service.id, Service.config)).all())
+    await database.close()
+    assert {row.id: row.config for row in rows}["s1"] == json.loads(config)
+    generation = "SELECT generation FROM services WHERE id = 's1'"
+    ((before,),) = await on_postgresql.run(generation)
+    await on_postgresql.run("UPDATE services SET replicas = 4 WHERE id = 's1'")  # its rules hold again
+    assert await on_postgresql.run(generation) == [(before + 1,)]
+    await on_postgresql.run(EVENT.format(3))
+    assert await on_postgresql.run("SELECT max(id) FROM events") == [(3,)]
+
+
+@on_sqlite
+async def test_what_can_not_be_moved_leaves_nothing(
+    backend: Backend, on_postgresql: Backend, key_file: Path, tmp_path: Path
+) -> None:
+    key = key_file.read_bytes()
+    old = tar(tmp_path / "old.tar", about__json=about(), installation__key=key, **{"ai-factory__db": b""})
+    with pytest.raises(BackupError, match="Restore it to SQLite, run ai-factory migrate"):
+        await fill(on_postgresql, key_file, old)
+    too_much = EVENT.replace("1, 1.5", "1000000000000, 1.5")  # SQLite's integers are larger
+    await backend.run(INSERT.format(1), too_much.format(1))
+    await make(backend, key_file, tmp_path / "b.tar")
+    with pytest.raises(DBAPIError):
+        await fill(on_postgresql, key_file, tmp_path / "b.tar")
+    database = Database(on_postgresql.url)
+    assert await database.revision() is None
+    await database.close()
+
+
 def tar(path: Path, **members: bytes) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, content in members.items():
@@ -167,7 +236,7 @@ def about(**changes: object) -> bytes:
         ({"other": b""}, "is no backup of AI Factory Server"),
         ({"about__json": b"{}"}, "is no backup of AI Factory Server"),
         ({"about__json": about(format=FORMAT + 1)}, "Install a newer one"),
-        ({"about__json": about(database="ai-factory.pgdump")}, "database_url must be of the same kind"),
+        ({"about__json": about(database="ai-factory.pgdump")}, "database_url must be PostgreSQL's"),
         ({"about__json": about()}, r"installation\.key"),
         (
             {"about__json": about(), "installation__key": b"k" * 32, "ai-factory__db": b"no"},
