@@ -148,8 +148,10 @@ def test_a_user_without_an_account(newcomer: Newcomer) -> None:
 
 
 def test_an_image_and_a_model_that_are_missing(newcomer: Newcomer) -> None:
-    image, model = newcomer.folder / "vllm.sif", newcomer.folder / "model"
+    image, model, models = (newcomer.folder / name for name in ("vllm.sif", "model", "models"))
     more = f"""
+[models]
+folders = ["{models}"]
 [recipe."inference/vllm_dummy"]
 image = "{image}"
 [recipe."inference/vllm_dummy".parameters.model]
@@ -159,9 +161,11 @@ default = "{model}"
     assert name == "recipes' files in jobs"
     assert f"{image} (image of inference/vllm_dummy)" in message
     assert f"{model} (model of inference/vllm_dummy)" in message
+    assert f"{models} (models.folders)" in message
     assert "Put it where all nodes see it" in remedy
     image.touch()
     model.mkdir()
+    models.mkdir()
     newcomer.well(more=more)
 
 

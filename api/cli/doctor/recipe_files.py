@@ -31,6 +31,8 @@ class RecipeFiles:
         for key in ("volume_roots", "secret_roots"):
             for path in getattr(self._settings.slurm, key):
                 found.setdefault(path, []).append(f"slurm.{key}")
+        for path in self._settings.models.folders:
+            found.setdefault(path, []).append("models.folders")
         return found
 
     @property
