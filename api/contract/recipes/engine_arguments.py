@@ -16,6 +16,9 @@ from api.contract.job.parameters import Text
 MODEL = "model"
 """Stands for the argument that has no option before it: vLLM's model."""
 
+PROGRAM = "program"
+"""Stands for what comes before the options of another program than `vllm serve`: nothing is known of it."""
+
 SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
 SPLITS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 """Each GPU has a place in the product of these."""
@@ -38,10 +41,9 @@ FILES = (
 def arguments(command: Sequence[Text]) -> dict[str, list[str]]:
     """Return the values of each option, by its long name; what only the job knows is left out."""
     words = [word for word in command if isinstance(word, str)]
-    start = words.index("serve") + 1 if "serve" in words[:4] else 1
+    option, words = (MODEL, words[words.index("serve") + 1 :]) if "serve" in words[:4] else (PROGRAM, words)
     found: dict[str, list[str]] = {MODEL: []}
-    option = MODEL
-    for word in words[start:]:
+    for word in words:
         if re.match(r"--?[A-Za-z]", word):
             name, equals, value = word.partition("=")
             option = _long(name)

@@ -136,3 +136,8 @@ def test_the_paths_of_a_command_line() -> None:
     found = arguments(command)
     assert list(files(found)) == ["/c.yaml", "/l/a", "/l/b", "/m/q", "/m/t", "/s", "t/x.jinja"]
     assert gpus_wanted(found) == 1
+
+
+def test_what_another_program_is_told_before_its_options_is_no_model() -> None:
+    found = arguments(("python3", "engine.py", "/health=slow", "/any/thing", "--model", "/m/q"))
+    assert list(files(found)) == ["/m/q"]
