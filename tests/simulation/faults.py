@@ -37,8 +37,8 @@ def listing_lies(world: World) -> None:
     """squeue prints nothing, or half, and exits with 0. Whoever has restored a database must be able to look."""
     if world.restored:
         return
-    # Without slots not for so long that an engine which hangs beside it is replaced.
-    seconds = (3.0, 10.0, 40.0) if world.slurm.has_slots else (3.0, 10.0)
+    # Without one slot not for so long that an engine which hangs beside it is replaced.
+    seconds = (3.0, 10.0, 40.0) if world.plan.has_one_slot else (3.0, 10.0)
     world.slurm.listing_fault = world.rng.choice(("empty", "half"))
     world.slurm.listing_fault_until = world.now + world.rng.choice(seconds)
 

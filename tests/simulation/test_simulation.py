@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation import mutants, scenarios, schedules
 from tests.simulation.adapters import BOUNDARIES, EFFECTS
-from tests.simulation.faults import FAULTS
+from tests.simulation.faults import FAULTS, ONLY_WITH_SLOTS
 
 SOME, SOME_ON_SQLITE = 1_500, 50
 MANY, MANY_ON_SQLITE = 10_000, 300
@@ -36,6 +36,7 @@ REACHED_AT_LEAST = {
     "a false engine called itself well": 500,
     "user: delete": 500,
     **{fault.__name__: 1_000 for fault in FAULTS},
+    **{fault.__name__: 500 for fault in ONLY_WITH_SLOTS},
     **{f"{what} {boundary}": 3 for boundary in BOUNDARIES for what in ("crash", "pause")},
     **{f"deposed, went on {effect}": 3 for effect in EFFECTS},
 }

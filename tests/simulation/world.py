@@ -87,6 +87,11 @@ class Plan:
     lanes: bool = False
     """Whether attempts are replaced in time, by one in the other lane of their replica."""
 
+    @property
+    def has_one_slot(self) -> bool:
+        """Whether a slot keeps a second engine of a replica from running: with lanes there are two slots."""
+        return self.slots and not self.lanes
+
 
 class World:
     """One schedule."""
@@ -348,7 +353,7 @@ class World:
             if left and self.rng.random() < left / (self.plan.steps - step):
                 left -= 1
                 self.user_action() if left < self.plan.user_actions and left % 2 else self.fault(
-                    self.rng.choice(FAULTS if self.plan.slots else FAULTS_WITHOUT_SLOTS)
+                    self.rng.choice(FAULTS if self.plan.has_one_slot else FAULTS_WITHOUT_SLOTS)
                 )
             self.move()
         self.settle()
