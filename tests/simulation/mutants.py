@@ -392,7 +392,11 @@ MUTANTS = (
         patched("tests.simulation.adapters.SimScheduler.cancel", cancels_by_id_alone),
         scenarios.id_given_to_another,
     ),
-    Mutant("nobody is cancelled before the claim", patched("controller.core.fold._losers", cancels_the_younger)),
+    Mutant(
+        "nobody is cancelled before the claim",
+        patched("controller.core.fold._losers", cancels_the_younger),
+        first=2_000,
+    ),
     Mutant(
         "ready by model and secret",
         patched("tests.simulation.adapters.SimProbes.believes", staticmethod(health_is_enough)),
@@ -467,7 +471,7 @@ MUTANTS = (
     Mutant(
         "exit 0 without an id leaves it open",
         patched("controller.slurm.scheduler.read_answer", no_id_is_a_refusal),
-        first=7_000,
+        first=2_000,
     ),
     Mutant(
         "scancel's exit code counts",
