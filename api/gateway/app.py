@@ -15,11 +15,11 @@ from litestar.types import ExceptionHandlersMap, HTTPScope, Receive, Scope, Send
 
 from api.contract.doors import Doors
 from api.contract.settings import GatewaySettings
-from api.gateway.asked import read_asked
+from api.gateway.model_request import read_model_request
 from api.gateway.following import RoutingTableReader
 from api.gateway.forward import Forwarder, Passing
 from api.gateway.models import destination_of, models_shown
-from api.gateway.operations import OPERATIONS, Operation, form_of
+from api.gateway.operations import OPERATIONS, EngineOperation, form_of
 from api.gateway.pool import Pool
 from api.gateway.refusals import GatewayError, body_of
 from api.gateway.table import RoutingTable
@@ -67,9 +67,9 @@ class Gateway:
         _check_method(scope, "POST")
         await self._pass(operation, scope, receive, send)
 
-    async def _pass(self, operation: Operation, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _pass(self, operation: EngineOperation, scope: HTTPScope, receive: Receive, send: Send) -> None:
         body = await _read_body(receive, self._settings.largest_body * MEGABYTE)
-        asked = read_asked(body, operation.path, self._settings.media_hosts)
+        asked = read_model_request(body, operation.path, self._settings.media_hosts)
         if (refusal := verdict(principal_of(scope), KeyScope.INFER, asked.model)) is not None:
             raise refusal
         destination = destination_of(self._table(), asked.model)

@@ -19,7 +19,7 @@ from api.contract.doorless import authorization
 from api.gateway.ejection import Ejections
 from api.gateway.exchange import BrokenError, Exchange, Header, SilentError
 from api.gateway.leaving import Leaving
-from api.gateway.operations import Operation
+from api.gateway.operations import EngineOperation
 from api.gateway.pool import NotConnectedError, Pool
 from api.gateway.refusals import GatewayError, event_of
 from api.web.engines import ReadyReplica, choose
@@ -39,7 +39,7 @@ RETRY_SECONDS = 2
 class Passing:
     """A request as engines are asked."""
 
-    operation: Operation
+    operation: EngineOperation
     headers: tuple[Header, ...]
     body: bytes
     replicas: Sequence[ReadyReplica]

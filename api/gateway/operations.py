@@ -9,7 +9,7 @@ from api.gateway.refusals import Form
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class EngineOperation:
     """One path that is passed on, as POST with a JSON body that names a model."""
 
     path: str
@@ -17,18 +17,18 @@ class Operation:
 
 
 _OPERATIONS = (
-    Operation("/v1/chat/completions"),
-    Operation("/v1/completions"),
-    Operation("/v1/embeddings"),
-    Operation("/v1/responses"),
-    Operation("/v1/messages", Form.ANTHROPIC),
-    Operation("/v1/messages/count_tokens", Form.ANTHROPIC),
-    Operation("/v1/rerank"),
-    Operation("/v1/score"),
-    Operation("/tokenize"),
-    Operation("/detokenize"),
+    EngineOperation("/v1/chat/completions"),
+    EngineOperation("/v1/completions"),
+    EngineOperation("/v1/embeddings"),
+    EngineOperation("/v1/responses"),
+    EngineOperation("/v1/messages", Form.ANTHROPIC),
+    EngineOperation("/v1/messages/count_tokens", Form.ANTHROPIC),
+    EngineOperation("/v1/rerank"),
+    EngineOperation("/v1/score"),
+    EngineOperation("/tokenize"),
+    EngineOperation("/detokenize"),
 )
-OPERATIONS: Mapping[str, Operation] = {operation.path: operation for operation in _OPERATIONS}
+OPERATIONS: Mapping[str, EngineOperation] = {operation.path: operation for operation in _OPERATIONS}
 """vLLM's, by path (docs.vllm.ai, OpenAI-compatible server)."""
 
 

@@ -26,7 +26,7 @@ from api.contract.asking import AskingError, Bounds, Question, asked
 from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
-from controller.cluster.reach import Trouble, is_reached, without_a_way
+from controller.cluster.reach import ProbeTrouble, is_reached, without_a_way
 from controller.cluster.watches import Watches
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
@@ -268,7 +268,7 @@ class HttpProbes:
                 if missed and await self._outlives_its_checks(target, told):
                     return Probe(at=self._clock.now(), ready=True, failures=0, is_own=target.way.has_door)
                 return Probe(at=at, ready=told.ok, failures=told.failures, message=told.message, is_own=True)
-            trouble: Trouble | None = Trouble(message="its job has made no health check yet")
+            trouble: ProbeTrouble | None = ProbeTrouble(message="its job has made no health check yet")
         elif target.health.kind == "tcp":
             trouble = await _connect(target, served=served)
         else:
@@ -284,12 +284,12 @@ class HttpProbes:
             is_own=ready and (target.way.has_door or target.model is not None),
         )
 
-    async def _ask(self, target: Target, *, served: bool) -> Trouble | None:
+    async def _ask(self, target: Target, *, served: bool) -> ProbeTrouble | None:
         """Ask over HTTP; return what is wrong, `None` if all is well. Raises `OSError` if this host could not ask."""
         try:
             status, _ = await self._get(target, target.health.path)
             if status >= 400:
-                return Trouble(message=f"{target.health.path} answered {status}")
+                return ProbeTrouble(message=f"{target.health.path} answered {status}")
             if target.model is None or (served and target.way.has_door):
                 return None  # behind one door there is one engine all the while
             status, body = await self._get(target, "/v1/models")
@@ -300,12 +300,12 @@ class HttpProbes:
                     return trouble
                 raise OSError(f"{url} was not asked: {error}") from error
             message = _impostor(target, error) or f"{url} does not answer ({error})"
-            return Trouble(message=message, reached=is_reached(error))
+            return ProbeTrouble(message=message, reached=is_reached(error))
         if status != 200:
             doubt = "" if target.way.has_door else ": another program may be listening there"
-            return Trouble(message=f"/v1/models answered {status}{doubt}")
+            return ProbeTrouble(message=f"/v1/models answered {status}{doubt}")
         is_served = target.model in _models(body)
-        return None if is_served else Trouble(message=f"the model {target.model!r} is not served there")
+        return None if is_served else ProbeTrouble(message=f"the model {target.model!r} is not served there")
 
     @staticmethod
     async def _get(target: Target, path: str) -> tuple[int, bytes]:
@@ -316,7 +316,7 @@ class HttpProbes:
             return reply.status, await reply.read()
 
 
-async def _connect(target: Target, *, served: bool) -> Trouble | None:
+async def _connect(target: Target, *, served: bool) -> ProbeTrouble | None:
     """Open a connection and close it; return what is wrong, `None` if all is well.
 
     Raises `OSError` if this host could not try.
@@ -334,7 +334,7 @@ async def _connect(target: Target, *, served: bool) -> Trouble | None:
         nobody = f"nothing accepts connections at {where} ({type(error).__name__})"
         # a door is silent until its engine serves
         reached = way.has_door if isinstance(error, TimeoutError) else is_reached(error)
-        return Trouble(message=_impostor(target, error) or nobody, reached=reached)
+        return ProbeTrouble(message=_impostor(target, error) or nobody, reached=reached)
     return None
 
 

@@ -15,7 +15,7 @@ _NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.EHOSTDO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class ProbeTrouble:
     """What is wrong with an engine."""
 
     message: str
@@ -25,16 +25,16 @@ class Trouble:
     """Whether it speaks against the engine or its node; what may be this host's own network does not."""
 
 
-def without_a_way(error: BaseException, url: str) -> Trouble | None:
+def without_a_way(error: BaseException, url: str) -> ProbeTrouble | None:
     """Judge an error by which nobody was asked; `None`: it tells nothing of the way to that engine in particular.
 
     That there is no such name is the answer of a name service, and not its silence (EAI_AGAIN).
     """
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME:
-            return Trouble(message=f"{url}: this host knows no address of that name", reached=False)
+            return ProbeTrouble(message=f"{url}: this host knows no address of that name", reached=False)
         if isinstance(cause, OSError) and cause.errno == errno.ENETUNREACH:
-            return Trouble(message=f"{url}: this host has no route to that network", reached=False, counts=False)
+            return ProbeTrouble(message=f"{url}: this host has no route to that network", reached=False, counts=False)
     return None
 
 

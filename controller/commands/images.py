@@ -16,7 +16,7 @@ from controller.images.make import make
 from controller.images.prune import PruneVerdict, sweep, take_away
 from controller.images.stock import Stored, stock
 from controller.images.usage import Usage, usage
-from controller.images.verify import Finding, ImageHealth, verify
+from controller.images.verify import ImageFinding, ImageHealth, verify
 from controller.images.wish import image_of
 from controller.installation import Installation
 
@@ -145,7 +145,7 @@ def _named(images: Sequence[Stored], key: str) -> Stored:
     return found[0]
 
 
-def _checked(finding: Finding, *, remove: bool) -> VerifiedImage:
+def _checked(finding: ImageFinding, *, remove: bool) -> VerifiedImage:
     message, removed = finding.message, False
     if finding.health is ImageHealth.DAMAGED and remove:
         verdict = take_away(PruneVerdict(image=finding.image, removed=True, why=""))

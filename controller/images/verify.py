@@ -25,7 +25,7 @@ class ImageHealth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class ImageFinding:
     """What was found of one image."""
 
     image: Stored
@@ -33,7 +33,7 @@ class Finding:
     message: str = ""
 
 
-def verify(image: Stored, apptainer: str) -> Finding:
+def verify(image: Stored, apptainer: str) -> ImageFinding:
     """Read the whole image; raises `OSError`."""
     path = Path(image.path)
     if image.sha256 is not None and (found := cache.sha256(path)) != image.sha256:
@@ -41,13 +41,15 @@ def verify(image: Stored, apptainer: str) -> Finding:
         if now is not None and now.sha256 != image.sha256:  # it was made anew meanwhile
             return verify(now, apptainer)
         message = f"its SHA-256 is {found}, but {image.sha256} was written down when it was made"
-        return Finding(image=image, health=ImageHealth.DAMAGED, message=message)
+        return ImageFinding(image=image, health=ImageHealth.DAMAGED, message=message)
     trouble, note = _read_by_apptainer(path, apptainer)
     if trouble:
-        return Finding(image=image, health=ImageHealth.DAMAGED, message=trouble)
+        return ImageFinding(image=image, health=ImageHealth.DAMAGED, message=trouble)
     if image.sha256 is None:
-        return Finding(image=image, health=ImageHealth.UNRECORDED, message=note or "no digest was written down for it")
-    return Finding(image=image, health=ImageHealth.OK, message=note)
+        return ImageFinding(
+            image=image, health=ImageHealth.UNRECORDED, message=note or "no digest was written down for it"
+        )
+    return ImageFinding(image=image, health=ImageHealth.OK, message=note)
 
 
 def _read_by_apptainer(path: Path, apptainer: str) -> tuple[str, str]:

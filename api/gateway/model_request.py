@@ -19,7 +19,7 @@ _STATEFUL = ("background", "previous_response_id", "conversation")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelRequest:
     """A request's body, and what the gateway needs of it."""
 
     body: bytes
@@ -34,7 +34,7 @@ class Asked:
         return msgspec.json.encode({**fields, "model": model})
 
 
-def read_asked(body: bytes, path: str, media_hosts: Collection[str]) -> Asked:
+def read_model_request(body: bytes, path: str, media_hosts: Collection[str]) -> ModelRequest:
     """Read a request; raises `GatewayError` for what is not passed on."""
     fields = _object(body)
     model = fields.get("model")
@@ -44,7 +44,7 @@ def read_asked(body: bytes, path: str, media_hosts: Collection[str]) -> Asked:
         _check_url(url, media_hosts)
     if path == "/v1/responses":
         _check_stateless(fields)
-    return Asked(body, model, fields.get("stream") is True)
+    return ModelRequest(body, model, fields.get("stream") is True)
 
 
 def _object(body: bytes) -> dict[str, Any]:
