@@ -17,7 +17,8 @@ from api.contract.launch import Health
 from api.http.exposition import engine_texts, exposition
 from api.http.prompts import Prompts
 from api.http.requests import PromptRequest
-from api.web.engines import Engines, ReadyReplica, UnreachableError
+from api.web.engines import Engines, UnreachableError
+from api.web.replicas import ReadyReplica
 from controller.clock import SystemClock
 from controller.cluster.probes import HttpProbes
 from controller.core.attempt import Attempt, ProbeSpec

@@ -15,9 +15,9 @@ from litestar.types import ExceptionHandlersMap, HTTPScope, Receive, Scope, Send
 
 from api.contract.doors import Doors
 from api.contract.settings import GatewaySettings
-from api.gateway.model_request import read_model_request
 from api.gateway.following import RoutingTableReader
 from api.gateway.forward import Forwarder, Passing
+from api.gateway.model_request import read_model_request
 from api.gateway.models import destination_of, models_shown
 from api.gateway.operations import OPERATIONS, EngineOperation, form_of
 from api.gateway.pool import Pool

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.web.engines import ReadyReplica
+from api.web.replicas import ReadyReplica
 
 FAILURES = 2
 """In a row, after which a replica is left out."""

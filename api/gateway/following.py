@@ -5,30 +5,25 @@ While the database is away the last table stands.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 from sqlalchemy import Connection, Row, and_, bindparam, select
 
 from api.contract.database import Database
+from api.contract.recipes.spec import SpecHead
 from api.contract.status import Condition, explanation, word
 from api.contract.tables import EndpointRow, Service, ServiceStatus
 from api.gateway.table import RoutingTable, ServedModel, routing_table
-from api.web.change_feed import RETRY_SECONDS, ChangeFeed
-from api.web.engines import ReadyReplica
-from api.web.errors import UnavailableError
+from api.web.change_feed import ChangeFeed
+from api.web.follower import Follower
+from api.web.replicas import ReadyReplica
 from api.web.transactions import reading
 
 MOST_AT_ONCE = 500
 """Services that are named in one statement; where more have changed, all are read."""
-
-log = logging.getLogger(__name__)
 
 _ALL = (
     select(
@@ -53,62 +48,35 @@ _ALL = (
 _THESE = _ALL.where(Service.id.in_(bindparam("ids", expanding=True)))
 
 
-class SpecHead(Struct):
-    """What is needed of a launch spec."""
-
-    engine: str
-    model: str | None = None
-
-
-class RoutingTableReader:
+class RoutingTableReader(Follower):
     """Follows the feed from its beginning until it is closed; `table` is the newest."""
 
     def __init__(self, database: Database, feed: ChangeFeed) -> None:
+        super().__init__("the routing table")
         self._database = database
         self._feed = feed
+        self._position: int | None = None
+        """The number of the feed up to which all is known."""
         self._known: dict[str, ServedModel] = {}
-        self._following: asyncio.Task[None] | None = None
         self.table: RoutingTable | None = None
-        """`None` until the database has been read once."""
+        """`None` until the database has been read once. After the end the last one stands."""
 
-    def begin(self) -> None:
-        """Begin to follow."""
-        self._following = asyncio.create_task(self._follow())
-
-    async def close(self) -> None:
-        """Stop; the table stays."""
-        if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
-
-    async def _follow(self) -> None:
-        position: int | None = None
-        while not self._feed.is_closed:
-            try:
-                position = await self._look(position)
-            except UnavailableError as error:
-                log.warning("the routing table can't be read: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception:
-                log.exception("the routing table can't be read")
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _look(self, position: int | None) -> int:
-        """Read what has changed since a number, or everything; wait for a change where nothing has."""
-        if position is None:
+    async def follow_once(self) -> None:
+        """Read what has changed, at first everything; wait for a change where nothing has."""
+        if self._position is None:
             position = await self._feed.begin()
             await self._read(None)
-            return position
+            self._position = position
+            return
         ring = self._feed.bell.next
-        changes = self._feed.since(position)
+        changes = self._feed.since(self._position)
         if changes == []:
             await ring.wait()
-            return position
+            return
         reached = changes[-1].seq if changes else self._feed.position
         ids = None if changes is None else {change.service_id for change in changes}
         await self._read(ids if ids is not None and len(ids) <= MOST_AT_ONCE else None)
-        return reached
+        self._position = reached
 
     async def _read(self, ids: Collection[str] | None) -> None:
         rows = await reading(self._database, lambda connection: _rows(connection, ids))
@@ -143,16 +111,5 @@ def _served(rows: Iterable[Row[Any]]) -> Iterable[ServedModel]:
             created_at=first.created_at,
             status=word(wanted=is_wanted, conditions=conditions),
             message=explanation(conditions),
-            replicas=tuple(map(_replica, of_service)) if is_wanted and first.token is not None else (),
+            replicas=tuple(map(ReadyReplica.of, of_service)) if is_wanted and first.token is not None else (),
         )
-
-
-def _replica(row: Row[Any]) -> ReadyReplica:
-    return ReadyReplica(
-        token=row.token,
-        name=f"{row.id}-{row.replica}",
-        models=tuple(row.models),
-        host=row.host,
-        port=row.port,
-        door=row.door,
-    )

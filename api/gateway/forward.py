@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from litestar.types import Receive, Send
 
+from api.contract.asking import NotConnectedError
 from api.contract.doorless import authorization
+from api.contract.job.own_trouble import is_own_trouble
 from api.gateway.ejection import Ejections
 from api.gateway.exchange import BrokenError, Exchange, Header, SilentError
 from api.gateway.leaving import Leaving
 from api.gateway.operations import EngineOperation
-from api.gateway.pool import NotConnectedError, Pool
+from api.gateway.pool import Pool
 from api.gateway.refusals import GatewayError, event_of
-from api.web.engines import ReadyReplica, choose
+from api.web.replicas import InFlight, ReadyReplica, why_not_connected
 
 MOST_ASKED = 2
 PASSED_BACK = (b"content-length", b"retry-after")
@@ -55,8 +55,7 @@ class Forwarder:
         """`silence`: for so many seconds an engine may say nothing, before its answer and in it."""
         self._pool = pool
         self._silence = silence
-        self._draw = draw or random.SystemRandom()
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight = InFlight(draw)
         self._ejections = Ejections()
 
     async def forward(self, passing: Passing, receive: Receive, send: Send) -> None:
@@ -74,11 +73,11 @@ class Forwarder:
         while left and asked < MOST_ASKED and not leaving.is_gone:
             replica = self._choose(left)
             left.remove(replica)
-            with self._counted(replica):
+            with self._in_flight.counted(replica):
                 try:
                     exchange = await self._ask(replica, passing, leaving)
                 except NotConnectedError as error:
-                    problems.append(f"{replica.name}: {error}")
+                    problems.append(f"{replica.name}: {why_not_connected(replica, error)}")
                     continue
                 except SilentError as error:
                     raise GatewayError(504, f"The model {passing.model!r} did not answer: {error}.") from error
@@ -106,9 +105,11 @@ class Forwarder:
 
     async def _ask(self, replica: ReadyReplica, passing: Passing, leaving: Leaving) -> Exchange:
         """Return the exchange at the head of its answer; raises `NotConnectedError` and `BrokenError`."""
+        way = self._pool.way(replica)
+        request = _request(passing, way.secret)
         if (kept := self._pool.idle(replica)) is not None:
             try:
-                await self._ask_on(kept, replica, passing, leaving)
+                await self._ask_on(kept, replica, request, leaving)
             except BrokenError:
                 # The engine closed it while the request was on its way, which is no failure, if nothing came.
                 if kept.has_begun or leaving.is_gone:
@@ -116,18 +117,20 @@ class Forwarder:
             else:
                 return kept
         try:
-            exchange = await self._pool.open(replica)
+            exchange = await self._pool.open(way)
         except NotConnectedError as error:
-            if not error.is_own:
+            if not is_own_trouble(error):
                 self._ejections.fail(replica.token, self._now())
             raise
-        await self._ask_on(exchange, replica, passing, leaving)
+        await self._ask_on(exchange, replica, request, leaving)
         return exchange
 
-    async def _ask_on(self, exchange: Exchange, replica: ReadyReplica, passing: Passing, leaving: Leaving) -> None:
+    async def _ask_on(
+        self, exchange: Exchange, replica: ReadyReplica, request: Sequence[bytes], leaving: Leaving
+    ) -> None:
         leaving.ends(exchange)
         try:
-            exchange.send(_request(passing, self._pool.way(replica).secret), self._silence)
+            exchange.send(request, self._silence)
             await exchange.head()
         except BaseException:
             exchange.abort()
@@ -150,17 +153,7 @@ class Forwarder:
     def _choose(self, replicas: Sequence[ReadyReplica]) -> ReadyReplica:
         if len(replicas) == 1:
             return replicas[0]
-        return choose(self._ejections.among(replicas, self._now()), self._in_flight, self._draw)
-
-    @contextmanager
-    def _counted(self, replica: ReadyReplica) -> Iterator[None]:
-        self._in_flight[replica.token] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[replica.token] -= 1
-            if not self._in_flight[replica.token]:
-                del self._in_flight[replica.token]
+        return self._in_flight.choose(self._ejections.among(replicas, self._now()))
 
     @staticmethod
     def _now() -> float:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +12,14 @@ from sqlalchemy import Connection, Row, func, select
 from api.contract.database import Database
 from api.contract.tables import ApiKeyRow
 from api.web.bell import rung
-from api.web.change_feed import RETRY_SECONDS, ChangeFeed
-from api.web.errors import UnavailableError
+from api.web.change_feed import ChangeFeed
+from api.web.follower import Follower
 from api.web.keys import Keys, KnownKey
 from api.web.principal import KeyScope, Principal
 from api.web.transactions import reading
 
 LOOK_SECONDS = 4.0
 """So often they are looked at without a ring."""
-
-log = logging.getLogger(__name__)
 
 _STATE = select(func.count(), func.max(ApiKeyRow.change_seq)).select_from(ApiKeyRow)
 """Another after every change."""
@@ -32,27 +28,16 @@ _ALL = select(
 )
 
 
-class KeyReader:
+class KeyReader(Follower):
     """Brings the keys to who checks them, from its beginning until it is closed."""
 
     def __init__(self, database: Database, feed: ChangeFeed, keys: Keys) -> None:
+        super().__init__("the keys")
         self._database = database
         self._feed = feed
         self._keys = keys
         self._state: tuple[Any, ...] | None = None
         self._looking = asyncio.Lock()
-        self._following: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Begin to follow."""
-        self._following = asyncio.create_task(self._follow())
-
-    async def close(self) -> None:
-        """Stop."""
-        if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
 
     async def look(self) -> None:
         """Bring what is there now; raises `UnavailableError`."""
@@ -65,19 +50,12 @@ class KeyReader:
                 self._state = state
             self._keys.confirm(began)
 
-    async def _follow(self) -> None:
-        while not self._feed.is_closed:
-            try:
-                await self._feed.begin()
-                ring = self._feed.bell.next
-                await self.look()
-                await rung(ring, LOOK_SECONDS)
-            except UnavailableError as error:
-                log.warning("the keys can't be read: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception:
-                log.exception("the keys can't be read")
-                await asyncio.sleep(RETRY_SECONDS)
+    async def follow_once(self) -> None:
+        """Bring what is there, and wait for the feed's next ring."""
+        await self._feed.begin()
+        ring = self._feed.bell.next
+        await self.look()
+        await rung(ring, LOOK_SECONDS)
 
 
 def _changed(

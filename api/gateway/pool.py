@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import defaultdict
 
-from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
-from api.contract.job.own_trouble import is_own_trouble
+from api.contract.asking import CONNECT_SECONDS, NotConnectedError
+from api.contract.doors import Doors, UnknownKeyError, Way
 from api.gateway.exchange import Exchange
-from api.web.engines import ReadyReplica
+from api.web.replicas import ReadyReplica
 
-CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 4.0
 """uvicorn, which vLLM is served by, closes a connection that has been idle for 5 s."""
 MOST_IDLE = 64
 """For each replica."""
-
-
-class NotConnectedError(Exception):
-    """There is no connection to the engine; the message says why."""
-
-    def __init__(self, message: str, *, is_own: bool = False) -> None:
-        super().__init__(message)
-        self.is_own = is_own
-        """Whether it is this host's trouble, which says nothing of the engine."""
 
 
 class Pool:
@@ -39,7 +28,7 @@ class Pool:
         try:
             return self._doors.way(replica.host, replica.port, replica.token, replica.door)
         except UnknownKeyError as error:
-            raise NotConnectedError(str(error), is_own=True) from error
+            raise NotConnectedError(str(error)) from error
 
     def idle(self, replica: ReadyReplica) -> Exchange | None:
         """Take a connection that waits, if there is one."""
@@ -50,9 +39,8 @@ class Pool:
                 return exchange
         return None
 
-    async def open(self, replica: ReadyReplica) -> Exchange:
+    async def open(self, way: Way) -> Exchange:
         """Open a connection; raises `NotConnectedError`."""
-        way = self.way(replica)
         connecting = asyncio.get_running_loop().create_connection(
             Exchange, way.host, way.port, ssl=way.http, server_hostname=way.name
         )
@@ -62,7 +50,7 @@ class Pool:
         except TimeoutError as error:
             raise NotConnectedError(f"no connection within {CONNECT_SECONDS:g} s") from error
         except (OSError, ValueError) as error:
-            raise NotConnectedError(_words(error), is_own=is_own_trouble(error)) from error
+            raise NotConnectedError(str(error) or type(error).__name__) from error
         return exchange
 
     def keep(self, replica: ReadyReplica, exchange: Exchange) -> None:
@@ -88,9 +76,3 @@ class Pool:
             exchange.abort()
             if not waiting:
                 del self._idle[token]
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError) and is_of_another(error):
-        return "another program listens there: it can't prove that it is this replica"
-    return str(error) or type(error).__name__

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from api.web.engines import ReadyReplica
+from api.web.replicas import ReadyReplica
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from sqlalchemy import Row
 
 from api.http.listing import WORDS
 from api.http.wire import status_of
-from api.web.engines import Engines, ReadyReplica, UnreachableError
+from api.web.engines import Engines, UnreachableError
+from api.web.replicas import ReadyReplica
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger(__name__)

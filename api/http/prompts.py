@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from api.http.requests import PromptRequest
-from api.web.engines import Answer, Engines, ReadyReplica, UnreachableError
+from api.web.engines import Answer, Engines, UnreachableError
+from api.web.replicas import ReadyReplica
 from api.web.sse import event, read_data
 
 DEFAULTS: dict[str, Any] = {"max_tokens": 150, "temperature": 0.7}

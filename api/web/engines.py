@@ -1,19 +1,18 @@
-"""Talking to engines: which replica is asked, under which secret, and what counts as no answer."""
+"""Talking to engines: under which secret, and what counts as no answer."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from api.contract.asking import AskingError, Bounds, NotConnectedError, Question, Reply, asked
-from api.contract.doors import Doors, UnknownKeyError, base_url, is_of_another
-from api.contract.job.own_trouble import is_own_trouble
+from api.contract.doors import Doors, UnknownKeyError
+from api.web.replicas import InFlight, ReadyReplica, why_not_connected
 
 READ_SECONDS = 600.0
 """How long a generation may take, or be silent where it is streamed."""
@@ -30,25 +29,6 @@ class UnreachableError(Exception):
     """No replica answered, or none as it should; the message says what happened."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyReplica:
-    """A replica that is ready, and where."""
-
-    token: str
-    name: str
-    """For people: service id and number."""
-    models: tuple[str, ...]
-    host: str
-    port: int
-    door: str | None
-    """Under which of the installation's keys its door is made; `None`: it has none."""
-
-    @property
-    def endpoint(self) -> str:
-        """Its base URL."""
-        return base_url(self.host, self.port, has_door=self.door is not None)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a replica answered."""
@@ -59,19 +39,12 @@ class Answer:
     """JSON decoded, or text where it is none."""
 
 
-def choose(replicas: Sequence[ReadyReplica], in_flight: Mapping[str, int], draw: random.Random) -> ReadyReplica:
-    """Draw two replicas and take the one with less in flight: nearly as even as asking all, without herding."""
-    drawn = draw.sample(replicas, min(2, len(replicas)))
-    return min(drawn, key=lambda replica: in_flight.get(replica.token, 0))
-
-
 class Engines:
     """Sends requests to replicas and counts what is in flight on each."""
 
     def __init__(self, doors: Doors, draw: random.Random | None = None) -> None:
         self._doors = doors
-        self._draw = draw or random.SystemRandom()
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight = InFlight(draw)
 
     async def get(self, replicas: Sequence[ReadyReplica], path: str, size: int = LARGEST_ANSWER) -> Answer:
         """Ask one of the replicas for at most so many bytes; raises `UnreachableError`."""
@@ -108,14 +81,14 @@ class Engines:
         left = list(replicas)
         refused: list[str] = []
         while left:
-            replica = choose(left, self._in_flight, self._draw)
+            replica = self._in_flight.choose(left)
             try:
-                with self._counted(replica):
+                with self._in_flight.counted(replica):
                     async with asked(self._question(replica, path, body), bounds) as reply:
                         yield replica, reply
                         return
             except NotConnectedError as error:
-                refused.append(f"{replica.endpoint}: {_words(replica, error)}")
+                refused.append(f"{replica.endpoint}: {why_not_connected(replica, error)}")
                 left.remove(replica)
             except AskingError as error:
                 raise UnreachableError(f"{replica.endpoint}: {error}") from error
@@ -129,16 +102,6 @@ class Engines:
             raise NotConnectedError(str(error)) from error
         return Question(way=way, path=path, secret=way.secret, content=body)
 
-    @contextmanager
-    def _counted(self, replica: ReadyReplica) -> Iterator[None]:
-        self._in_flight[replica.token] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[replica.token] -= 1
-            if not self._in_flight[replica.token]:
-                del self._in_flight[replica.token]
-
 
 async def _answer(replica: ReadyReplica, reply: Reply) -> Answer:
     """Read all that comes."""
@@ -149,12 +112,3 @@ async def _answer(replica: ReadyReplica, reply: Reply) -> Answer:
         return Answer(replica, reply.status, msgspec.json.decode(body))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Answer(replica, reply.status, body.decode("utf-8", "replace"))
-
-
-def _words(replica: ReadyReplica, error: NotConnectedError) -> str:
-    """Say why there is no connection."""
-    if is_of_another(error):
-        return f"another program listens there: it can't prove that it is {replica.token}"
-    if is_own_trouble(error):
-        return f"it was not asked, since the API's own host is short of connections ({error})"
-    return str(error)

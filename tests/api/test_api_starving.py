@@ -19,8 +19,9 @@ from api_servers import LiveServer, start_server
 
 import api.web.peers
 from api.contract.doors import Doors
-from api.web.engines import Engines, ReadyReplica, UnreachableError
+from api.web.engines import Engines, UnreachableError
 from api.web.peers import TimelyProtocol
+from api.web.replicas import ReadyReplica
 from api.web.serve import Server
 from tests.descriptors import STRANGER, idle, none_left
 from tests.doors import keyring_of

@@ -17,7 +17,7 @@ from api_servers import RunningEngine
 from api_world import ENGINE, World, condition
 
 from api.contract.status import Truth
-from api.web.engines import ReadyReplica, choose
+from api.web.replicas import ReadyReplica, choose
 
 VLLM = "/api/v1/vllm"
 StartEngine = Callable[..., RunningEngine]

@@ -10,7 +10,8 @@ import pytest
 
 from api.http import exposition as module
 from api.http.exposition import ServiceFigures, engine_texts, exposition
-from api.web.engines import Answer, Engines, ReadyReplica
+from api.web.engines import Answer, Engines
+from api.web.replicas import ReadyReplica
 from tests.evil_asking import ROW
 
 

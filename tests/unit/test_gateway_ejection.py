@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.gateway.ejection import Ejections
-from api.web.engines import ReadyReplica
+from api.web.replicas import ReadyReplica
 
 ONE, TWO = (
     ReadyReplica(token=token, name=token, models=("m",), host="node1", port=1, door=None) for token in ("one", "two")

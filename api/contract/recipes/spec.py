@@ -11,6 +11,13 @@ from api.contract.launch import LaunchSpec
 from api.contract.recipes.errors import ConfigError
 
 
+class SpecHead(msgspec.Struct, frozen=True):
+    """The part of a stored launch spec that tells which engine serves what: read where all else is not needed."""
+
+    engine: str
+    model: str | None = None
+
+
 def digest(spec: LaunchSpec) -> str:
     """Return what identifies a launch: two specs that differ in more than the number of replicas differ here."""
     value = msgspec.to_builtins(spec) | {"replicas": 0}

@@ -12,8 +12,9 @@ from api.http.exposition import MEDIA_TYPE, ServiceFigures
 from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
-from api.web.engines import Engines, ReadyReplica
+from api.web.engines import Engines
 from api.web.errors import ApiError
+from api.web.replicas import ReadyReplica
 
 
 def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHandler]:

@@ -9,10 +9,10 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
-from msgspec import Struct
 from sqlalchemy import Row
 
 from api.contract.recipes.book import Book
+from api.contract.recipes.spec import SpecHead
 from api.contract.status import explanation
 from api.http.openapi import Described, Operation, query
 from api.http.prompts import GONE, Prompts, not_ready
@@ -21,18 +21,12 @@ from api.http.requests import read_prompt_request
 from api.http.services import Services
 from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
 from api.web.disconnect import unless_disconnected
-from api.web.engines import Engines, ReadyReplica, UnreachableError
+from api.web.engines import Engines, UnreachableError
 from api.web.errors import ApiError
 from api.web.query import Query
+from api.web.replicas import ReadyReplica
 from api.web.responses import JsonResponse
 from api.web.sse import event_stream
-
-
-class SpecHead(Struct):
-    """The part of a stored launch spec that is needed here."""
-
-    engine: str
-    model: str | None = None
 
 
 def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[HTTPRouteHandler]:
@@ -121,17 +115,7 @@ def _replicas(rows: Sequence[Row[Any]]) -> list[ReadyReplica]:
     """Return the replicas that may be asked: the ready ones of a service that is still wanted."""
     if rows[0].host is None or not is_wanted(rows[0]):
         return []
-    return [
-        ReadyReplica(
-            token=row.token,
-            name=f"{row.id}-{row.replica}",
-            models=tuple(row.models),
-            host=row.host,
-            port=row.port,
-            door=row.door,
-        )
-        for row in rows
-    ]
+    return [ReadyReplica.of(row) for row in rows]
 
 
 def _model_names(body: Any) -> list[str] | None:
