@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+from api.contract.job.listening import listening, written
 from controller.wrapper.process import descendants, parent
-
-_LISTENS = "0A"
-"""TCP_LISTEN, as /proc/net/tcp writes it (proc(5))."""
 
 
 class LoopbackPort:
@@ -53,37 +48,13 @@ def _listeners(port: int) -> frozenset[str]:
     An exact address goes before a wildcard, one of IPv4 before one of both families: whoever has another beside it
     gets nothing.
     """
-    sockets = list(_listening(port))
+    sockets = list(listening(port))
     for addresses in (("127.0.0.1", "::ffff:127.0.0.1"), ("0.0.0.0", "::ffff:0.0.0.0"), ("::",)):  # noqa: S104
-        wanted = {_written(address) for address in addresses}
-        found = frozenset(inode for address, inode in sockets if address in wanted)
+        wanted = {written(address) for address in addresses}
+        found = frozenset(one.inode for one in sockets if one.address in wanted)
         if found:
             return found
     return frozenset()
-
-
-def _listening(port: int) -> Iterator[tuple[str, str]]:
-    """Yield address and inode of each socket that listens on a port; they stand before all others in the tables."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with Path(table).open(encoding="ascii") as lines:
-                next(lines)
-                for line in lines:
-                    words = line.split()
-                    if words[3] != _LISTENS:
-                        break
-                    address, _, number = words[1].partition(":")
-                    if int(number, 16) == port:
-                        yield address, words[9]
-        except FileNotFoundError:  # a kernel without IPv6
-            continue
-
-
-def _written(address: str) -> str:
-    """Spell an address as the tables do: words of the machine's byte order."""
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    words = (packed[start : start + 4] for start in range(0, len(packed), 4))
-    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 def _descriptors(pid: int) -> list[Path]:
