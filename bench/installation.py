@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.contract.configuration import load
 from api.contract.database import Database, migrate
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from tests.cluster.system import ROOT, System
 from tests.slurm_cluster import TOOLS, SlurmCluster
 

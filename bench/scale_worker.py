@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from bench.observed import PATIENCE, Moment, Observed, observed
 from bench.simulated import NODES, SERVICE, SimulatedSlurm, simulated_controller
 from controller.runtime.leading import Leading

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from bench.observed import Observed, observed
 from bench.simulated import simulated_controller
 

@@ -9,10 +9,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from api.contract.configuration import load
 from api.contract.descriptors import raise_limit
 from api.contract.exits import Exit, ExitError
 from api.contract.log import log_to_stderr
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from api.contract.trust import require_trust
 from controller.app import build
 from controller.installation import Installation, open_installation

@@ -7,8 +7,8 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
+from api.contract.configuration import load
 from api.contract.database import Database
-from api.contract.settings import load
 from api.contract.tables import Base
 
 

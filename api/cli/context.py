@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.cli.terminal.console import Console
-from api.contract.settings import PREFIX, Settings, process_environment
+from api.contract.configuration import PREFIX, process_environment
+from api.contract.settings import Settings
 
 UNIX = "unix:"
 """What the address of a server begins with that is a Unix socket's path."""

@@ -13,8 +13,8 @@ from api.cli.arguments import build
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.cli.terminal.console import Console
+from api.contract.configuration import load, process_environment
 from api.contract.exits import Exit, ExitError
-from api.contract.settings import load, process_environment
 
 FLAG = "flag_"
 Command = Callable[[Context], Exit]

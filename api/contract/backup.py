@@ -22,12 +22,12 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import URL
 
+from api.contract.configuration import process_environment
 from api.contract.database import Database, head
 from api.contract.database_url import shown_url
 from api.contract.exits import ExitError
 from api.contract.identity import keys_in
 from api.contract.job.private import make_folder
-from api.contract.settings import process_environment
 from api.contract.tables import EndpointRow, InstallationRow, LeaseRow, ServiceStatus
 from api.contract.transfer import transfer
 

@@ -27,11 +27,11 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from api.contract.configuration import shared_folder
 from api.contract.database_url import parse_url, shown_url
 from api.contract.exits import Exit, ExitError
 from api.contract.job.private import make_folder
 from api.contract.json_columns import read_json
-from api.contract.settings import shared_folder
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "lustre", "beegfs", "gpfs", "ceph", "glusterfs", "afs", "fuse.sshfs", "9p"}

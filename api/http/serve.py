@@ -11,12 +11,13 @@ import sys
 
 import uvloop
 
+from api.contract.configuration import load, process_environment
 from api.contract.database import open_database
 from api.contract.descriptors import raise_limit
 from api.contract.exits import ExitError
 from api.contract.keyring import Keyring
 from api.contract.listen import listen, listen_locally
-from api.contract.settings import Settings, load, process_environment
+from api.contract.settings import Settings
 from api.contract.trust import require_trust
 from api.http.app import create_app
 from api.web.auth import guard_of

@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from api.contract.configuration import process_environment
 from api.contract.exits import ExitError
 from api.contract.job.folder import LOGS
 from api.contract.job.parameters import Image
-from api.contract.settings import Settings, process_environment
+from api.contract.settings import Settings
 from controller.core.attempt import SendOutcome
 from controller.core.jobs import Job, JobPhase
 from controller.images.jobs import ImageJobs, Maker, ResourcesError

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from api.contract.settings import SlurmSettings, process_environment
+from api.contract.configuration import process_environment
+from api.contract.settings import SlurmSettings
 from controller.slurm.environment import reading_environment, submitting_environment
 
 SUBMISSIONS_AT_ONCE = 4

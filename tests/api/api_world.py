@@ -16,6 +16,7 @@ import msgspec
 from litestar import Litestar
 from sqlalchemy import insert, select, update
 
+from api.contract.configuration import load
 from api.contract.database import Database
 from api.contract.doorless import secret
 from api.contract.job.token import Token
@@ -23,7 +24,7 @@ from api.contract.peers import Peer
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import digest, encode_spec
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from api.contract.status import Condition, Truth
 from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, LeaseRow, Service, ServiceStatus
 from api.http.app import create_app

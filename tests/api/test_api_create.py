@@ -13,8 +13,8 @@ from api_world import ENGINE, World, new_app, settings_for
 from sqlalchemy import select, text
 
 import api.contract.database
+from api.contract.configuration import shared_folder
 from api.contract.database import Database
-from api.contract.settings import shared_folder
 from api.contract.tables import Service, UserEvent
 
 SERVICES = "/api/v1/services"

@@ -9,7 +9,7 @@ import pytest
 from api_world import ENGINE, World, new_app, settings_for
 from sqlalchemy import insert
 
-from api.contract.settings import shared_folder
+from api.contract.configuration import shared_folder
 from api.contract.tables import Service
 
 SERVICES = "/api/v1/services"

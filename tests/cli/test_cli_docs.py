@@ -13,7 +13,7 @@ from test_cli_grammar import commands as grammar
 from api.cli.arguments import build
 from api.cli.errors import EXIT_CODES
 from api.cli.site.config import leaves
-from api.contract.settings import load
+from api.contract.configuration import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

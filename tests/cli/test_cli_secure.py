@@ -16,9 +16,9 @@ from cli_tools import Run
 
 import api.http.serve
 import controller.__main__
+from api.contract.configuration import load
 from api.contract.job.folder import name_of
 from api.contract.job.parameters import Image
-from api.contract.settings import load
 from controller.wrapper import cache
 from tests.another_user import UID, give_away
 

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from api.cli.arguments import build
-from api.contract.settings import PREFIX, Settings, SettingsError, load
+from api.contract.configuration import PREFIX, SettingsError, load
+from api.contract.settings import Settings
 from deploy.demo.places import KEYS
 from tests.pages import ROOT, blocks
 

@@ -11,8 +11,9 @@ import pytest
 from backends import Backend
 
 from api.cli.main import main
+from api.contract.configuration import load
 from api.contract.database import Database
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from controller.commands.explain import UnknownServiceError, explain
 from controller.commands.explanation import text
 from controller.core.attempt import Attempt

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from backends import Backend
 
+from api.contract.configuration import load
 from api.contract.database import Database
 from api.contract.job.parameters import Image
 from api.contract.recipes.book import Library
-from api.contract.settings import Settings, SlurmSettings, load
+from api.contract.settings import Settings, SlurmSettings
 from controller.app import build
 from controller.clock import TermClock
 from controller.images.retention import ImageRetention

@@ -14,8 +14,8 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 import api.contract.database
+from api.contract.configuration import shared_folder
 from api.contract.database import Database, SchemaError, head, migrate, revisions
-from api.contract.settings import shared_folder
 from api.contract.tables import Base
 
 ONLY_IN_MIGRATIONS = {"ck_services_config_is_object", "ck_services_id_characters"}

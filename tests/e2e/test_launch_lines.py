@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from api.contract.configuration import shared_folder
 from api.contract.recipes.book import Library
 from api.contract.recipes.resolve import resolve
-from api.contract.settings import SlurmSettings, shared_folder
+from api.contract.settings import SlurmSettings
 from controller.core.attempt import Attempt
 from controller.core.script import Site, parameters
 from controller.wrapper.sandbox.environment import Runtime

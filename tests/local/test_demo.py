@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from deploy.demo import install, main, places, server, service
 from deploy.demo.progress import Board, last_line
 from deploy.demo.trouble import Trouble

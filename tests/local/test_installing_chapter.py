@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from api.cli.arguments import build
+from api.contract.configuration import load
 from api.contract.database import driver_url
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from api.http.waiting import MOST_SECONDS
 from tests.pages import ROOT, blocks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from tests.pages import FENCE, ROOT
 
 CHAPTERS = sorted((ROOT / "docs").glob("*.md"))

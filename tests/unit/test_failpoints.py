@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from controller.failpoints import POINTS, arm, reach
 
 CONTROLLER = Path(__file__).parents[2] / "controller"

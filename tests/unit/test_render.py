@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.parameters import Image
-from api.contract.settings import load
 from controller.commands.render import TOKEN, render
 from controller.rundir import SharedRunDirs
 from controller.wrapper.cache import key

@@ -21,6 +21,7 @@ from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
 from api.cli.terminal.text import duration
+from api.contract.configuration import process_environment
 from api.contract.database import (
     NETWORK_FILE_SYSTEMS,
     Database,
@@ -35,7 +36,7 @@ from api.contract.exits import Exit
 from api.contract.identity import KeyFileError, load_keys
 from api.contract.job.private import make_folder
 from api.contract.recipes.book import Library
-from api.contract.settings import Settings, process_environment
+from api.contract.settings import Settings
 from api.contract.tables import LeaseRow
 from api.contract.traces import find_traces
 from api.contract.trust import Fault, inspect

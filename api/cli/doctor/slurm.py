@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import TypeVar
 
 from api.cli.doctor.check import CheckFailedError, SkippedError, WarnedError
+from api.contract.configuration import process_environment
 from api.contract.launch import Resources, Submission
 from api.contract.recipes.resources import leave_out
 from api.contract.sbatch_options import check_extra_options
-from api.contract.settings import SlurmSettings, process_environment
+from api.contract.settings import SlurmSettings
 from controller.slurm.argv import accounting_command, address_command, list_command, make_mark
 from controller.slurm.environment import reading_environment
 from controller.slurm.errors import Diagnosis, is_without_accounting, reading_trouble

@@ -15,10 +15,10 @@ from api.cli.programs.folders import require_writable
 from api.cli.programs.migrate import migrated
 from api.cli.programs.supervise import Program, supervise
 from api.cli.version import program_version
+from api.contract.configuration import PREFIX, SettingsError, load, process_environment
 from api.contract.database_url import shown_url
 from api.contract.exits import Exit
 from api.contract.listen import listen
-from api.contract.settings import PREFIX, SettingsError, load, process_environment
 
 API = ("-m", "api.http")
 CONTROLLER = ("-m", "controller", "run")

@@ -15,9 +15,9 @@ import httpx
 from api.cli.context import UNIX, Context, server_url
 from api.cli.errors import CliError
 from api.cli.rest.listener import OwnListener
+from api.contract.configuration import key_file_of_a_client, process_environment
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
-from api.contract.settings import key_file_of_a_client, process_environment
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0

@@ -15,8 +15,8 @@ from api.cli.errors import CliError
 from api.cli.rest.client import Client, RefusedError, connect
 from api.cli.services.declarations import ServiceDeclaration, of_api, patch, read, write
 from api.cli.services.rows import Service, show, tell_warnings
+from api.contract.configuration import process_environment
 from api.contract.exits import Exit
-from api.contract.settings import process_environment
 
 CONFLICT = 412
 MOST_ROUNDS = 20

@@ -11,9 +11,9 @@ from typing import Any
 
 from api.cli.context import Context
 from api.cli.terminal.table import Column
+from api.contract.configuration import PREFIX, load, process_environment
 from api.contract.database_url import MASK, shown_url
 from api.contract.exits import Exit
-from api.contract.settings import PREFIX, load, process_environment
 
 _SECRET = re.compile(r"password|passwd|secret|credential|(^|_)(token|key|apikey)(_|$)", re.IGNORECASE)
 _COLUMNS = (

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from api.contract.configuration import shared_folder
 from api.contract.launch import LaunchSpec
 from api.contract.recipes.book import Book, Library, Recipe, read_recipe
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resolve import resolve
-from api.contract.settings import SlurmSettings, shared_folder
+from api.contract.settings import SlurmSettings
 
 HEAD = """\
 name: demo

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.folder import read_object
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.recipes import book
 from api.contract.recipes.book import Library
-from api.contract.settings import load
 from api.contract.traces import find_traces
 from tests.descriptors import none_left
 

@@ -18,6 +18,7 @@ import pytest
 from msgspec import UNSET, UnsetType
 from ruamel.yaml import YAML
 
+from api.contract.configuration import load
 from api.contract.launch import Resources
 from api.contract.recipes.book import Book, read_book, read_recipe
 from api.contract.recipes.located import RecipeError
@@ -34,7 +35,7 @@ from api.contract.recipes.schema import (
     Word,
 )
 from api.contract.sbatch_options import check_option
-from api.contract.settings import SlurmSettings, load
+from api.contract.settings import SlurmSettings
 from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "recipes.md"

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from api.contract import settings as module
-from api.contract.settings import PREFIX, Settings, SettingsError, load, shared_folder
+from api.contract import configuration as module
+from api.contract.configuration import PREFIX, SettingsError, load, shared_folder
+from api.contract.settings import Settings
 
 Load = Callable[..., Settings]
 

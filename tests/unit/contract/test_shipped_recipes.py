@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.contract.configuration import shared_folder
 from api.contract.job.parameters import Image
 from api.contract.launch import LaunchSpec, Volume
 from api.contract.recipes.book import Book, Library
@@ -14,7 +15,7 @@ from api.contract.recipes.checks import placeholders
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resolve import resolve
 from api.contract.recipes.spec import decode_spec, digest, encode_spec
-from api.contract.settings import SlurmSettings, shared_folder
+from api.contract.settings import SlurmSettings
 
 
 def launch(book: Book, name: str, config: dict[str, Any] | None = None) -> LaunchSpec:

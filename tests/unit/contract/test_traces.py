@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.settings import Settings, load
+from api.contract.configuration import load
+from api.contract.settings import Settings
 from api.contract.traces import PLANS, find_traces
 
 

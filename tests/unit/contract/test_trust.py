@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.folder import name_of
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from api.contract.trust import Fault, TrustError, inspect, require_trust
 from tests.another_user import UID, give_away
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.parameters import Image, Parameters
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from controller.images.jobs import ImageJobs
 from controller.slurm.runner import Completed, NotStartedError
 from controller.wrapper import cache, parameters

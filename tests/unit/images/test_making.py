@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.parameters import Image
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from controller.images.jobs import ResourcesError, resources
 from controller.images.make import MakeError, make
 from controller.images.stock import stock

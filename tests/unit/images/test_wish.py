@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from api.contract.configuration import load
 from api.contract.job.parameters import Image
-from api.contract.settings import Settings, load
+from api.contract.settings import Settings
 from controller.images.wish import UnknownRecipeError, WishError, image_of
 
 DIGEST = "sha256:" + "0" * 64

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.settings import load
+from api.contract.configuration import load
 from bench.observed import observed
 from bench.simulated import NODES, SimulatedSlurm, installation_at_rest, running_jobs, simulated_controller, stub_engine
 from bench.stub_engine import tell
