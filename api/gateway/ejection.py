@@ -14,6 +14,8 @@ from api.web.replicas import ReadyReplica
 FAILURES = 2
 """In a row, after which a replica is left out."""
 FIRST_SECONDS, MOST_SECONDS = 5.0, 60.0
+KEPT_SECONDS = 600.0
+"""For so long after its last failure a replica is thought of: most that fail never come back."""
 
 
 @dataclass(slots=True)
@@ -21,6 +23,7 @@ class _Record:
     failures: int = 0
     seconds: float = FIRST_SECONDS
     out_until: float = 0.0
+    failed_at: float = 0.0
 
 
 class Ejections:
@@ -31,8 +34,10 @@ class Ejections:
 
     def fail(self, token: str, now: float) -> None:
         """Note that a connection failed."""
+        self._records = {known: one for known, one in self._records.items() if now - one.failed_at < KEPT_SECONDS}
         record = self._records.setdefault(token, _Record())
         record.failures += 1
+        record.failed_at = now
         if record.failures >= FAILURES and record.out_until <= now:
             record.out_until = now + record.seconds
             record.seconds = min(2 * record.seconds, MOST_SECONDS)
@@ -46,10 +51,6 @@ class Ejections:
         if not self._records:
             return replicas
         return [replica for replica in replicas if not self._is_out(replica.token, now)] or replicas
-
-    def keep(self, tokens: set[str]) -> None:
-        """Forget all others."""
-        self._records = {token: record for token, record in self._records.items() if token in tokens}
 
     def _is_out(self, token: str, now: float) -> bool:
         record = self._records.get(token)

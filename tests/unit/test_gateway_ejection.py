@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.gateway.ejection import Ejections
+from api.gateway.ejection import KEPT_SECONDS, Ejections
 from api.web.replicas import ReadyReplica
 
 ONE, TWO = (
@@ -45,3 +45,13 @@ def test_never_all() -> None:
     for token in ("one", "two") * 2:
         ejections.fail(token, 0)
     assert ejections.among(BOTH, 0) == BOTH
+
+
+def test_those_that_never_come_back_are_forgotten() -> None:
+    ejections = Ejections()
+    for token in ("one", "two"):
+        ejections.fail(token, 0)
+    ejections.fail("two", KEPT_SECONDS)
+    assert set(ejections._records) == {"two"}
+    ejections.fail("two", KEPT_SECONDS + 1)
+    assert ejections.among(BOTH, KEPT_SECONDS + 2) == [ONE]
