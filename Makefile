@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.complete
 
-.PHONY: help install venv demo demo-down clean test proof attacks sites lint mutants soak chaos bench bench-scale bench-streams
+.PHONY: help install venv demo demo-down clean test proof attacks sites lint mutants soak chaos endurance bench bench-scale bench-streams
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -57,7 +57,12 @@ soak: venv ## Simulate SCHEDULES=100000 schedules of faults, from seed FIRST=100
 	@$(PY) -W ignore -m tests.simulation.schedules $(or $(SCHEDULES),100000) $(or $(FIRST),10000)
 
 chaos: venv ## Kill the controller KILLS=200 times on a real Slurm while everything breaks and lies (SEED=…, MINUTES=60)
+	@$(PY) tests/run.py setup
 	@$(PY) -m tests.cluster.chaos --kills $(or $(KILLS),200) --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+
+endurance: venv ## Ask a service without an end, whose jobs end every minute, over LIMITS=15 of them and what else befalls it (PHASES="…")
+	@$(PY) tests/run.py setup
+	@$(PY) -m tests.cluster.endurance --limits $(or $(LIMITS),15) $(if $(PHASES),--phases $(PHASES))
 
 bench: venv ## Measure, and print the tables
 	@$(PY) bench/run.py

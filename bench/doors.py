@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from api.contract.certificates import Authority
 from api.contract.job.tls import server_name
 from bench.door_worker import BEAT, CHUNK, GAP
-from bench.figures import Table, cpu_seconds, ms, percentile
+from bench.figures import Table, ms, percentile
+from bench.processes import ROOT, Way, children, process, wait_until_listens
+from controller.wrapper.door.opening import Instructions
 
-ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "af-z42chr-7f96e9xf-0-1"
 AT_ONCE, PACED = "at once", f"{GAP * 1e6:.0f} µs apart"
 KINDS = ((1, AT_ONCE), (64, AT_ONCE), (64, PACED), (256, AT_ONCE), (256, PACED))
@@ -29,24 +28,6 @@ IDLE = 1000
 NGINX = "/usr/sbin/nginx"
 MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 CPU_GOAL, DELAY_GOAL = 2.5, 0.3
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to the engine, and the processes that it costs."""
-
-    name: str
-    port: int | None
-    pids: tuple[int, ...] = ()
-
-    def cpu(self) -> float:
-        """Seconds of processor so far."""
-        return sum(map(cpu_seconds, self.pids))
-
-    def memory(self) -> int:
-        """Proportional set size in kB: what the workers of nginx share is counted once."""
-        rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in self.pids)
-        return sum(int(line.split()[1]) for lines in rollups for line in lines if line.startswith("Pss:"))
 
 
 def measure(folder: Path) -> Table:
@@ -86,9 +67,12 @@ def measure(folder: Path) -> Table:
         if ("nginx", streams, how) in found:
             times = cpu / found["nginx", streams, how][0]
             table.goal(f"CPU a chunk, {streams} streams {how}, beside nginx", times, CPU_GOAL, "times")
-        added = (delay - found["none", streams, how][1]) * 1000
-        table.goal(f"delay that it adds, p50, {streams} streams {how}", added, DELAY_GOAL, "ms")
+        if streams == 1:
+            added = (delay - found["none", streams, how][1]) * 1000
+            table.goal("delay that it adds, p50, of one stream", added, DELAY_GOAL, "ms")
     table.notes += [
+        "The delay of many streams is the queue before the core that passes all of them on: there each way's CPU a "
+        "chunk tells, and the goal of the delay is for one stream.",
         f"{AT_ONCE}: an engine's step sends a chunk of each stream in one go, the worst there is: the pipe has one "
         "thread and passes on one after another, so the middle one waits for half of all.",
         f"{PACED}: as the chunks of a step leave vLLM's API server. A chunk of its own classes takes it 10 µs to make, "
@@ -109,7 +93,7 @@ def _asker(authority: Authority, socket_path: Path, folder: Path) -> Asker:
         file = folder / "plan.json"
         file.write_text(json.dumps(told | asdict(credentials) | {"authority": authority.certificate} | plan))
         command = [sys.executable, str(ROOT / "bench" / "door_worker.py"), "client", str(file)]
-        with _process(command) as client:
+        with process(command) as client:
             assert client.stdout is not None and client.stdin is not None
             for line in client.stdout:
                 at(line.strip())
@@ -145,21 +129,8 @@ def _connections(table: Table, ask: Asker, way: Way) -> None:
 
 
 @contextmanager
-def _process(command: list[str], **more: Any) -> Iterator[subprocess.Popen[str]]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, **more
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
 def _engine(path: Path) -> Iterator[None]:
-    with _process([sys.executable, str(ROOT / "bench" / "door_worker.py"), "engine", str(path)]) as engine:
+    with process([sys.executable, str(ROOT / "bench" / "door_worker.py"), "engine", str(path)]) as engine:
         assert engine.stdout is not None and engine.stdout.readline() == "ready\n"
         yield
 
@@ -167,13 +138,13 @@ def _engine(path: Path) -> Iterator[None]:
 @contextmanager
 def _door(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
     own = authority.door(TOKEN)
-    told = asdict(own) | {"authority": authority.certificate, "port": None, "socket": str(path)}
+    told = Instructions(own.certificate, own.key, authority.certificate, None, str(path), str(folder))
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         descriptor, port = listener.fileno(), listener.getsockname()[1]
         command = [sys.executable, "-m", "controller.wrapper", "door", str(descriptor)]
-        with _process(command, pass_fds=[descriptor], cwd=folder) as door:
+        with process(command, pass_fds=[descriptor], cwd=folder) as door:
             assert door.stdin is not None
-            door.stdin.write(json.dumps(told) + "\n1")
+            door.stdin.write(json.dumps(asdict(told)) + "\n1")
             door.stdin.flush()
             yield Way("door", port, (door.pid,))
 
@@ -193,26 +164,10 @@ def _nginx(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
           ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
           ssl_client_certificate {folder}/authority.pem; ssl_verify_client on; }} }}"""
     )
-    with _process([NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as nginx:
-        deadline = time.monotonic() + 20
-        while not (workers := _children(nginx.pid)) or not _listens(port):
-            if time.monotonic() > deadline:
-                raise RuntimeError((folder / "nginx.log").read_text())
-            time.sleep(0.05)
+    with process([NGINX, "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as nginx:
+        wait_until_listens(port, nginx, folder / "nginx.log")
         try:
-            yield Way("nginx", port, tuple(workers))
+            yield Way("nginx", port, tuple(children(nginx.pid)))
         finally:
             nginx.terminate()
             nginx.wait()
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

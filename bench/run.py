@@ -6,10 +6,12 @@ out unless they are named.
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,8 +19,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from bench import api_load, commit_to_sbatch, deciding, doors, replacement, scale, steady, streams, watching  # noqa: E402
-from bench.figures import Table, load  # noqa: E402
+from bench import (  # noqa: E402
+    api_load,
+    commit_to_sbatch,
+    deciding,
+    doors,
+    gateways,
+    leads,
+    replacement,
+    scale,
+    steady,
+    streams,
+    watching,
+)
+from bench.figures import Table, load, median  # noqa: E402
 from bench.installation import Site, slurm  # noqa: E402
 
 ON_SLURM: dict[str, Callable[[Site], Table]] = {
@@ -28,7 +42,9 @@ ON_SLURM: dict[str, Callable[[Site], Table]] = {
 }
 ALONE: dict[str, Callable[[Path], Table]] = {
     "deciding": deciding.measure,
+    "leads": leads.measure,
     "door": doors.measure,
+    "gateway": gateways.measure,
     "running": steady.measure_simulated,
     "scale-1000": scale.measure_thousand,
     "api": api_load.measure,
@@ -49,7 +65,10 @@ def main(names: Sequence[str]) -> int:
         print(f"There is no bench {', '.join(sorted(unknown))}. There are: {', '.join(known)}.", file=sys.stderr)
         return 2
     began = time.monotonic()
-    told = [f"# Figures of {time.strftime('%Y-%m-%d %H:%M')}", f"Load of the machine at the start: {load()}"]
+    told = [
+        f"# Figures of {time.strftime('%Y-%m-%d %H:%M')}",
+        f"{_python()}; {_waking()}. Load of the machine at the start: {load()}",
+    ]
     with ExitStack() as stack:
         folder = stack.enter_context(_folder())
         site = stack.enter_context(slurm(folder)) if _chosen(ON_SLURM, names) else None
@@ -64,6 +83,22 @@ def main(names: Sequence[str]) -> int:
     REPORT.write_text("\n\n".join(told) + "\n")
     print(f"{told[-1]} The tables are in {REPORT.relative_to(ROOT)}.")
     return 0
+
+
+def _python() -> str:
+    """Say which Python measures, and how fast it is: one not built for speed takes half as long again for a step."""
+    step = min(timeit.repeat("str(1).startswith('9')", number=100_000, repeat=5)) / 100_000
+    return f"Python {platform.python_version()}, {step * 1e9:.0f} ns a step"
+
+
+def _waking() -> str:
+    """Say how late a sleep ends here: for so long a lone chunk waits at each hop, whoever passes it on."""
+    late = []
+    for _ in range(50):
+        ends = time.monotonic() + 0.02
+        time.sleep(0.02)
+        late.append(time.monotonic() - ends)
+    return f"a sleep of 20 ms ends {median(late) * 1e6:.0f} µs late"
 
 
 def _chosen(tables: Iterable[str], names: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from tests.slurm_cluster import SlurmCluster
 FIRST_JOB = 1000
 NODES = tuple(f"node{number}" for number in range(30))
 ADDRESSES = tuple((node, "127.0.0.1") for node in NODES)
-HEADER = "JOBID\0STATE\0EXEC_HOST\0START_TIME\0END_TIME\0NAME\0REASON\0\n"
+HEADER = "JOBID\0STATE\0EXEC_HOST\0START_TIME\0END_TIME\0NAME\0REASON\0TIME_LIMIT\0\n"
 MIN_JOB_AGE = 300
 """Seconds for which an ended job is still listed: the default of slurm.conf(5)."""
 PATIENCE = 60.0
@@ -93,7 +93,9 @@ class SimulatedSlurm(ProcessRunner):
     @staticmethod
     def _sinfo(argv: tuple[str, ...]) -> str:
         mark = _mark(argv)
-        return "".join(f"{node}{mark}{address}{mark}\n" for node, address in (("NODELIST", "NODE_ADDR"), *ADDRESSES))
+        is_about_states = "%T" in argv[-1]
+        rows = [("NODELIST", "STATE" if is_about_states else "NODE_ADDR"), *ADDRESSES]
+        return "".join(f"{node}{mark}{'mixed' if is_about_states else value}{mark}\n" for node, value in rows)
 
     def _sbatch(self, argv: tuple[str, ...]) -> str:
         token, number = _option(argv, "--job-name="), next(self._numbers)
@@ -130,7 +132,7 @@ def _node(number: int) -> str:
 def _line(token: str, job: Running, state: str = "RUNNING") -> str:
     """Return a job's line of the listing, with NUL for the mark."""
     values = {"%A": job.number, "%T": state, "%B": _node(job.number), "%S": job.started, "%e": job.ends}
-    values |= {"%j": token, "%r": "None"}
+    values |= {"%j": token, "%r": "None", "%l": "1:00:00"}
     return "".join(f"{values[field]}\0" for field in LIST_FIELDS) + "\n"
 
 

@@ -123,7 +123,6 @@ class Controller:
             clock=clock,
             site=site(settings),
             keys=self._keyring,
-            time_warning=settings.slurm.time_warning,
             may_act=self._lease.holds,
         )
         reconciler = Reconciler(
@@ -204,4 +203,5 @@ def build(installation: Installation) -> Controller:
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ending.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await ending.wait()

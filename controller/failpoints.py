@@ -20,7 +20,9 @@ EFFECTS = (
     "sbatch",
     "note",
     "scancel",
+    "shorten",
     "revoke",
+    "tell a door",
     "scancel a stray",
 )
 POINTS = tuple(f"{when} {effect}" for effect in EFFECTS for when in ("before", "after"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from api.contract.gpus import has_gpus
 from api.contract.job.token import Token
 from controller.cluster.cluster import Cluster
 from controller.core.attempt import Attempt, ProbeSpec
+from controller.core.bad_nodes import BadNode
 from controller.core.evidence import is_alive, only_tears_down
 from controller.core.job_files import JobFiles
 from controller.core.jobs import JobPhase, Snapshot
@@ -26,6 +28,7 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
     live = [a for a in record.attempts if a.gone_at is None]
     files = await cluster.run_dirs.read(record.desired.service_id, [*(a.token for a in live), *map(str, strays)])
     files = await _with_last_words(record, live, snapshot, files, cluster.run_dirs)
+    heard = await cluster.gateways.heard() if any(a.open and a.draining_since is not None for a in live) else None
     found = {a.token: cluster.probes.latest(a.token) for a in live}
     sends = cluster.sends
     return Observed(
@@ -38,10 +41,22 @@ async def observe(record: Record, cluster: Cluster, *, term_began_at: float = 0.
         probes={token: probe for token, probe in found.items() if probe is not None},
         sent={a.token: sends.sent[a.token] for a in live if a.token in sends.sent},
         cancelled={a.token: sends.cancelled[a.token] for a in live if a.token in sends.cancelled},
+        shortened={a.token: sends.shortened[a.token] for a in live if a.token in sends.shortened},
         term_began_at=term_began_at,
         strays=tuple(token for token in strays if not _only_ends(str(token), snapshot, files)),
+        history=cluster.histories.of(record.desired),
+        bad_nodes=_bad_nodes(record, snapshot, cluster),
         grant=cluster.admission.ask(record.desired.service_id),
+        heard=heard,
     )
+
+
+def _bad_nodes(record: Record, snapshot: Snapshot | None, cluster: Cluster) -> tuple[BadNode, ...]:
+    """Return the nodes that its next jobs are to be kept off."""
+    spec = record.desired.spec
+    if spec is None or snapshot is None:
+        return ()
+    return cluster.node_records.bad(has_gpus=has_gpus(spec.resources), nodes=len(snapshot.addresses))
 
 
 async def _with_last_words(

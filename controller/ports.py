@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,8 @@ from api.contract.launch import Resources, Submission
 from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
 from controller.core.desired import Desired
 from controller.core.job_files import JobFiles
-from controller.core.jobs import Job
+from controller.core.jobs import Job, Maintenance
+from controller.core.lead import Way
 from controller.core.plan import Plan
 from controller.core.published import Endpoint, Status
 
@@ -31,6 +32,10 @@ class UsedTokenError(OSError):
 
 class DeposedError(Exception):
     """Another controller holds the lease, or nobody does: whoever sees this stops acting at once."""
+
+
+SLURM_TIMEOUT = "SlurmTimeout"
+"""The reason of those that have taken all the time that a command has (`slurm.command_timeout`)."""
 
 
 class UnreadableError(Exception):
@@ -64,12 +69,24 @@ class Scheduler(Protocol):
         """Return every node's address (NodeAddr)."""
         ...
 
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]:
+        """Return those of the nodes that are being taken out of service, with their states."""
+        ...
+
+    async def maintenances(self) -> tuple[Maintenance, ...]:
+        """Return the maintenance that goes on or is to come, as far as this user may see it."""
+        ...
+
     async def submit(self, submission: Submission) -> Sent:
         """Run sbatch once. The sequence of what is returned is taken after it returned. Never raises for Slurm's no."""
         ...
 
     async def cancel(self, token: str, job_id: int) -> None:
         """Cancel the job of that name and that id; a job that is gone, or has another name, is left alone."""
+        ...
+
+    async def shorten(self, token: str, minutes: int) -> None:
+        """Set the time limit of the jobs of that name that have not ended. That there is none is a failure, too."""
         ...
 
     def next_sequence(self) -> int:
@@ -140,6 +157,14 @@ class RunDirs(Protocol):
 
     async def revoke(self, service_id: str, token: str) -> None:
         """Link the claim as revoked, if nobody has it. Who has it is found by the next `read`."""
+        ...
+
+    async def say_closed(self, service_id: str, token: str) -> None:
+        """Tell the job of a closed attempt that it is the controller who ends it; raises `OSError` if that can't be."""
+        ...
+
+    async def tell_door(self, service_id: str, token: str, *, drains: bool) -> None:
+        """Have an attempt's door let nobody new in, or let them in again. Of a folder that is gone nothing is told."""
         ...
 
     async def clear(self, service_id: str, token: str) -> None:
@@ -239,6 +264,17 @@ class Tracked:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway, in its own words."""
+
+    id: str
+    applied: int
+    """Up to which number of the feed it has heard all."""
+    signs: int
+    """How many signs of life it has given: whether that changes says whether it lives."""
+
+
 class Store(Protocol):
     """The database as the controller uses it. Every write is fenced by the term."""
 
@@ -272,6 +308,22 @@ class Store(Protocol):
 
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
+        ...
+
+    async def placed(self, since: float) -> Sequence[Attempt]:
+        """Return the newest attempts that had a node and were not closed before `since`."""
+        ...
+
+    async def ways(self, since: float) -> Sequence[tuple[str, Way]]:
+        """Return the newest jobs that began, of those wanted after `since`, each with the digest of its launch."""
+        ...
+
+    async def gateways(self) -> tuple[Gateway, ...]:
+        """Return all gateways that have ever said that they live, and were not forgotten."""
+        ...
+
+    async def forget_gateways(self, ids: Collection[str]) -> None:
+        """Remove gateways that have long given no sign of life; one that lives after all says so again."""
         ...
 
 

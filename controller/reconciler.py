@@ -77,6 +77,7 @@ class Reconciler:
         admission.hold(key, attempts)
         await self._store.record(self._term, record, plan, now)
         self._cluster.tracked.update(attempts)
+        self._cluster.node_records.update(attempts)
         return admission.settle(key, plan)
 
 

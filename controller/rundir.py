@@ -21,6 +21,8 @@ import msgspec
 
 from api.contract.job.folder import (
     CLAIM,
+    CLOSED,
+    DRAIN,
     EXIT,
     PARAMETERS,
     PROBE,
@@ -119,6 +121,14 @@ class SharedRunDirs:
         """Link the claim as revoked, if nobody has it; raises `OSError` if that can't be tried."""
         await asyncio.to_thread(self._revoke, self.folder(service_id, token))
 
+    async def tell_door(self, service_id: str, token: str, *, drains: bool) -> None:
+        """Have an attempt's door let nobody new in, or let them in again; raises `OSError` if that can't be told."""
+        path = self.folder(service_id, token) / DRAIN
+        if drains:
+            await asyncio.to_thread(_leave, path)
+        else:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
     def _prepare(self, job: JobFolder, parameters: bytes, probe: ProbeSpec | None) -> JobFolder:
         folder = Path(job.path)
         self._make_own(self._library)
@@ -156,6 +166,10 @@ class SharedRunDirs:
             _write(path, content)
         self._supplied[path] = _mark(path)
 
+    async def say_closed(self, service_id: str, token: str) -> None:
+        """Leave the file by which a job knows that it is the controller who ends it; raises `OSError`."""
+        await asyncio.to_thread(_leave, self.folder(service_id, token) / CLOSED)
+
     async def clear(self, service_id: str, token: str) -> None:
         """Remove what the job of an attempt that is gone has not taken: its parameters, which hold the secret."""
         await asyncio.to_thread(_forget_secret, self.folder(service_id, token))
@@ -191,6 +205,12 @@ def _holds(path: Path, content: bytes) -> bool:
         return file.read(len(content) + 1) == content
 
 
+def _leave(path: Path) -> None:
+    """Make an empty file, if there is none; where the folder is gone there is nobody to read it."""
+    with contextlib.suppress(FileNotFoundError):
+        path.touch(mode=0o600)
+
+
 def _forget_secret(folder: Path) -> None:
     """Remove the parameters of a job that will not read them any more."""
     with contextlib.suppress(OSError):
@@ -211,7 +231,10 @@ def _read(folder: Path) -> tuple[JobFiles, Sign | None]:
         detail=" ".join(_text(state.get("detail")).split())[:LONGEST_DETAIL],
         port=_port(state.get("port")),
         network_refusal=" ".join(_text(state.get("network_refusal")).split())[:LONGEST_DETAIL],
+        told_to_end_at=_time(state.get("told_to_end_at")),
         exit=_exit(_json(folder / EXIT)),
+        is_told_to_drain=_changed(folder / DRAIN) is not None,
+        is_empty=state.get("empty") is True,
     )
     return files, changed if "sign_interval" in state else None
 
@@ -278,6 +301,11 @@ def _health(value: object) -> Verdict | None:
 
 def _port(value: object) -> int | None:
     return value if _is_number(value, 1, 65535) else None
+
+
+def _time(value: object) -> float | None:
+    """Return Unix seconds; `None` for what is none, infinite or not a number."""
+    return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
 
 
 def _is_number(value: object, least: int, most: int) -> TypeGuard[int]:

@@ -21,6 +21,8 @@ def site(settings: Settings) -> Site:
         model_folders=settings.models.folders,
         model_cache=settings.model_cache,
         log_megabytes=settings.slurm.log_megabytes,
+        drain_most=settings.controller.drain_most,
+        time_warning=settings.slurm.time_warning,
     )
 
 
@@ -41,6 +43,8 @@ def limits(settings: Settings) -> Limits:
         quick_end=chosen.quick_end,
         steady_after=chosen.steady_after,
         doubt_grace=chosen.doubt_grace,
+        drain_settles=chosen.drain_settles,
+        drain_most=chosen.drain_most,
     )
 
 

@@ -25,24 +25,38 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from api.contract.database import Database, cause
 from api.contract.feed import wakeups
 from api.contract.job.words import Lane
 from api.contract.recipes.spec import encode_spec
 from api.contract.status import Condition
-from api.contract.tables import AttemptRow, EndpointRow, EventRow, InstallationRow, Service, ServiceStatus
+from api.contract.tables import (
+    AttemptRow,
+    EndpointRow,
+    EventRow,
+    Feed,
+    GatewayRow,
+    InstallationRow,
+    Service,
+    ServiceStatus,
+)
 from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.lead import Way
 from controller.core.plan import Plan
 from controller.core.published import Endpoint, Event, Status
 from controller.failpoints import reach
 from controller.lease import fence, look_at_fence
-from controller.ports import Record, Term, Tracked
+from controller.ports import Gateway, Record, Term, Tracked
 from controller.wanted import ServiceRow, Wanted
 
 log = logging.getLogger(__name__)
 
+MOST_WAYS = 5000
+
 ATTEMPT_FIELDS = tuple(f.name for f in fields(Attempt))
+_WAY_FIELDS = tuple(f.name for f in fields(Way))
 MOST_PARAMETERS = 500
 
 _KEY: BindParameter[str] = bindparam("key")
@@ -68,6 +82,30 @@ _ENDPOINTS = (
     select(EndpointRow.__table__).where(EndpointRow.service_id == _KEY).order_by(EndpointRow.replica, EndpointRow.token)
 )
 
+_PLACED = (
+    select(AttemptRow.__table__)
+    .where(AttemptRow.node.is_not(None), or_(AttemptRow.closed_at.is_(None), AttemptRow.closed_at > bindparam("since")))
+    .order_by(AttemptRow.intent_at.desc())
+    .limit(MOST_WAYS)
+)
+
+_forerunner = aliased(AttemptRow)
+_WAYS = (
+    select(AttemptRow.digest, AttemptRow.intent_at, AttemptRow.started_at, AttemptRow.ready_at)
+    .add_columns(_forerunner.closed_at, _forerunner.gone_at)
+    .outerjoin(
+        _forerunner,
+        and_(
+            AttemptRow.beside.is_not(None),
+            _forerunner.service_id == AttemptRow.service_id,
+            _forerunner.replica == AttemptRow.replica,
+            _forerunner.incarnation == AttemptRow.incarnation - 1,
+        ),
+    )
+    .where(AttemptRow.started_at.is_not(None), AttemptRow.intent_at > bindparam("since"))
+    .order_by(AttemptRow.intent_at.desc())
+    .limit(MOST_WAYS)
+)
 _attempts, _statuses, _events = (cast(Table, kind.__table__) for kind in (AttemptRow, ServiceStatus, EventRow))
 _ADD_ATTEMPT = insert(_attempts)
 _CHANGE_ATTEMPT = (
@@ -145,6 +183,7 @@ class SqlStore:
                 await _write_attempt(connection, attempt, exists=attempt.token in known)
             if plan.endpoints is not None:
                 await _write_endpoints(connection, key, record.endpoints, plan.endpoints)
+            await _number_drains(connection, plan.attempts)
             if plan.status is not None:
                 await _write_status(connection, record, plan.status, now)
             for event in plan.events:
@@ -182,6 +221,29 @@ class SqlStore:
     async def known(self, tokens: Collection[str]) -> Mapping[str, bool]:
         """Return, for those of the tokens that the database has ever heard of, whether their attempt is closed."""
         return await self._database.read(lambda connection: _known(connection, sorted(tokens)))
+
+    async def placed(self, since: float) -> Sequence[Attempt]:
+        """Return the newest attempts that had a node and were not closed before `since`."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_PLACED, {"since": since}).mappings().all()
+        )
+        return [_attempt(row) for row in rows]
+
+    async def ways(self, since: float) -> Sequence[tuple[str, Way]]:
+        """Return the newest jobs that began, of those wanted after `since`, each with the digest of its launch."""
+        rows = await self._database.read(lambda connection: connection.execute(_WAYS, {"since": since}).all())
+        return [(digest, Way(**dict(zip(_WAY_FIELDS, times, strict=True)))) for digest, *times in rows]
+
+    async def gateways(self) -> tuple[Gateway, ...]:
+        """Return all gateways that have rows."""
+        query = select(GatewayRow.id, GatewayRow.applied, GatewayRow.signs)
+        rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return tuple(Gateway(**row) for row in rows)
+
+    async def forget_gateways(self, ids: Collection[str]) -> None:
+        """Remove the rows of gateways."""
+        async with self._database.write() as connection:
+            await connection.execute(delete(GatewayRow).where(GatewayRow.id.in_(ids)))
 
 
 def _name(plan: Plan, known: Collection[str]) -> str:
@@ -227,6 +289,7 @@ def service_row(row: Any) -> ServiceRow:
         deletion_requested=row.deletion_requested_at is not None,
         generation=row.generation,
         stored_spec=row.spec if fresh else None,
+        rollout_paused=bool(row.rollout_paused),
     )
 
 
@@ -265,6 +328,14 @@ async def _write_attempt(connection: AsyncConnection, attempt: Attempt, *, exist
         await connection.execute(_CHANGE_ATTEMPT, values)
     else:
         await connection.execute(_ADD_ATTEMPT, values)
+
+
+async def _number_drains(connection: AsyncConnection, attempts: Collection[Attempt]) -> None:
+    """Write down at which number of the feed attempts began to drain: their endpoints say so from there on."""
+    tokens = [a.token for a in attempts if a.draining_since is not None and a.draining_feed is None]
+    if tokens:
+        seq = select(Feed.seq).scalar_subquery()
+        await connection.execute(update(AttemptRow).where(AttemptRow.token.in_(tokens)).values(draining_feed=seq))
 
 
 async def _write_endpoints(

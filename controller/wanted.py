@@ -29,6 +29,7 @@ class ServiceRow:
     deletion_requested: bool
     generation: int
     stored_spec: str | None
+    rollout_paused: bool = False
 
 
 class Wanted:
@@ -66,6 +67,7 @@ class Wanted:
             spec=spec,
             digest=digest(spec) if spec is not None else "",
             refusal=refusal,
+            paused=row.rollout_paused,
             door=self._newest_key(),
         )
 

@@ -14,10 +14,13 @@ from typing import Any
 
 from api.contract.doors import Doors
 from api.contract.launch import Health
+from api.gateway.engines import NO_ANSWER, Engines, UnreachableError
+from api.gateway.entrance import AskedService
+from api.gateway.forward import Forwarder
+from api.gateway.pool import Pool
 from api.http.exposition import engine_texts, exposition
-from api.http.prompts import Prompts
-from api.http.requests import PromptRequest
-from api.web.engines import Engines, UnreachableError
+from api.http.prompt_requests import PromptRequest
+from api.http.prompts import Prompts, done, gone
 from api.web.replicas import ReadyReplica
 from controller.clock import SystemClock
 from controller.cluster.probes import HttpProbes
@@ -29,7 +32,7 @@ ROW: Any = SimpleNamespace(
     id="y", name="y", replicas=1, ready_replicas=1, generation=1, observed_generation=1, created_at=0.0,
     conditions=(), deletion_requested_at=None, desired_state="running",
 )  # fmt: skip
-REQUEST = PromptRequest(prompt="hi", model=None, options={})
+REQUEST = PromptRequest(messages=[{"role": "user", "content": "hi"}], prompt="hi", model=None, options={})
 
 
 class Stall:
@@ -48,23 +51,29 @@ class Stall:
 def ways(port: int) -> dict[str, Callable[[], Awaitable[Any]]]:
     replica = ReadyReplica(token="af-x-y-0-1", name="y-0", models=("m",), host="127.0.0.1", port=port, door=None)
     doors = Doors(keyring_of(Path(tempfile.mkdtemp()) / "installation.key"), "api")
-    engines = Engines(doors)
-    prompts = Prompts(engines)
+    engines = Engines(Forwarder(Pool(doors)))
+    prompts, service = Prompts(engines), AskedService("y", "y", [replica])
 
     async def models() -> str:
         try:
             return f"{(await engines.get([replica], '/v1/models')).status}"
-        except UnreachableError as error:
+        except NO_ANSWER as error:
             return str(error)
 
     async def prompt() -> str:
-        answer = await prompts.answer("y", "digest", [replica], REQUEST)
+        try:
+            answer = await prompts.answer(service, "digest", REQUEST)
+        except UnreachableError as error:
+            answer = gone(error)
         return str(answer)[:300]
 
     async def stream() -> str:
         last = b""
-        async for event in prompts.stream("y", "digest", [replica], REQUEST):
-            last = event
+        try:
+            async for event in prompts.stream(service, "digest", REQUEST):
+                last = event
+        except UnreachableError as error:
+            last = done(gone(error))
         return last[:300].decode()
 
     async def metrics() -> str:

@@ -11,9 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.memory import in_memory
+
 INSTALLED = Path("/usr/lib/postgresql")
 START_SECONDS = 30.0
-ROOM = 2**30
 
 
 class NoServerError(Exception):
@@ -33,7 +34,7 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._bin = binaries()
-        self.folder = Path(tempfile.mkdtemp(prefix="ai-factory-postgres-", dir=_in_memory()))
+        self.folder = Path(tempfile.mkdtemp(prefix="ai-factory-postgres-", dir=in_memory()))
         self._data = self.folder / "data"
         self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,13 +108,6 @@ class PostgresServer:
         """Return what to put before a command: another user for root, and an end when the tests are killed."""
         who = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"] if self._user else []
         return ["setpriv", *who, "--pdeathsig=INT"]
-
-
-def _in_memory() -> Path | None:
-    """Return a folder in memory, where there is room: every test copies a database. `None`: the usual place."""
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
-    return memory if roomy else None
 
 
 def _unprivileged() -> pwd.struct_passwd:

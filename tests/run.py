@@ -1,7 +1,8 @@
 """The targets `test`, `proof`, `attacks` and `sites`: set up what they need, run parts side by side, tell of each.
 
-`tests/run.py NAME…` runs targets, or some of their parts. A part is a run of pytest, and a new one is a line of
-`PARTS`. What could not run on this machine is named at the end, and fails the run where CI is set.
+`tests/run.py NAME…` runs targets, or some of their parts; `tests/run.py setup` only sets up. A part is a run of pytest,
+and a new one is a line of `PARTS`. What could not run on this machine is named at the end, and fails the run where CI
+is set.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ PARTS = (
         "ten thousand schedules, each rule taken out",
         ("tests/simulation", "tests/unit", *LONG),
     ),
-    Part("properties", "proof", "CPU", 2, "ten times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
+    Part("properties", "proof", "CPU", 2, "twenty times the drawn examples", (*WITH_PROPERTIES, *MANY_EXAMPLES)),
     Part("attackers", "attacks", "Slurm", 2, "another user of the same hosts", ("tests/attacks", *IN_ORDER)),
     Part("sites", "sites", "Slurm", 2, "clusters as real sites set them up", ("tests/sites", *IN_ORDER)),
     Part("disasters", "proof", "Slurm", 2, "killed leaders, long silence, chaos", ("tests/cluster", *LONG, *IN_ORDER)),
@@ -103,20 +104,27 @@ class Result:
 
 def main(names: Sequence[str]) -> int:
     """Run the targets and parts that are named, or `make test`."""
+    if list(names) == ["setup"]:
+        return 1 if set_up() else 0
     chosen = [part for part in PARTS if {part.target, part.name} & set(names or ["test"])]
     known = {name for part in PARTS for name in (part.target, part.name)}
     if unknown := set(names) - known:
         print(f"There is no part {', '.join(sorted(unknown))}. There are: {', '.join(sorted(known))}.", file=sys.stderr)
         return 2
-    REPORTS.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    missing = [what for what, command in PREPARATIONS if not prepare(what, command)]
-    set_up = time.monotonic() - began
+    missing = set_up()
+    waited = time.monotonic() - began
     lanes = [list(parts) for _, parts in groupby(sorted(chosen, key=lambda p: p.lane), key=lambda p: p.lane)]
     with ThreadPoolExecutor(len(lanes)) as pool:
         results = {result.name: result for lane in pool.map(run_lane, lanes) for result in lane}
-    ran = time.monotonic() - began - set_up
-    return close([results[part.name] for part in chosen], missing, set_up, ran)
+    ran = time.monotonic() - began - waited
+    return close([results[part.name] for part in chosen], missing, waited, ran)
+
+
+def set_up() -> list[str]:
+    """Install what tests need, and return what failed."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    return [what for what, command in PREPARATIONS if not prepare(what, command)]
 
 
 def prepare(what: str, command: tuple[str, ...]) -> bool:
@@ -172,7 +180,7 @@ def count(result: Result, report: Path) -> None:
             result.passed += 1
 
 
-def close(results: list[Result], missing: list[str], set_up: float, ran: float) -> int:
+def close(results: list[Result], missing: list[str], waited: float, ran: float) -> int:
     """Print the closing lines; return the exit code."""
     for result in results:
         print(f"\n=== the slowest of {result.name}")
@@ -183,7 +191,7 @@ def close(results: list[Result], missing: list[str], set_up: float, ran: float) 
         state = "ok" if result.code == 0 and result.passed else "FAILED"
         counts = f"{result.passed} passed, {result.failed} failed, {len(result.skipped)} skipped"
         print(f"{result.name:<12}{state:<8}{counts:<42}{result.seconds:7.1f} s, {result.cpu:7.1f} s of CPU")
-    print(f"set up in {set_up:.1f} s, then ran for {ran:.1f} s, {sum(r.cpu for r in results):.1f} s of CPU")
+    print(f"set up in {waited:.1f} s, then ran for {ran:.1f} s, {sum(r.cpu for r in results):.1f} s of CPU")
     skipped = [f"{result.name}: {line}" for result in results for line in result.skipped]
     for line in [*(f"could not be set up: {what}" for what in missing), *(f"did not run: {line}" for line in skipped)]:
         print(line)

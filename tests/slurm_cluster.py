@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[1] / "deploy" / "local"
+APPTAINER = TOOLS.parents[1] / ".local" / "tools" / "apptainer" / "bin" / "apptainer"
+"""Where `make test` installs it."""
 
 
 class ClusterError(Exception):
@@ -92,7 +94,6 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmClu
 @pytest.fixture(scope="session")
 def apptainer() -> str:
     """The Apptainer that `make test` installed."""
-    installed = TOOLS.parents[1] / ".local" / "tools" / "apptainer" / "bin" / "apptainer"
-    if not installed.exists():
+    if not APPTAINER.exists():
         pytest.skip("there is no Apptainer in .local/tools: `make test` installs it")
-    return str(installed)
+    return str(APPTAINER)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import dataclass
-from pathlib import Path
 
 from api.cli.terminal.console import Console
-from api.contract.configuration import PREFIX, process_environment
+from api.contract.configuration import PREFIX, expanded, process_environment
 from api.contract.settings import Settings
 
 UNIX = "unix:"
@@ -30,7 +29,7 @@ class Context:
         """Return an environment in which a child program comes to the same settings as this one."""
         environment = process_environment()
         if self.arguments.config:
-            environment[f"{PREFIX}CONFIG"] = str(Path(self.arguments.config).expanduser().absolute())
+            environment[f"{PREFIX}CONFIG"] = str(expanded(self.arguments.config).absolute())
         for path, text in self.flags.items():
             environment[PREFIX + path.replace(".", "_").upper()] = text
         return environment
@@ -44,4 +43,5 @@ def server_url(settings: Settings) -> str:
 def tcp_url(settings: Settings) -> str:
     """Return the address under which everything else on this host reaches the API of the settings."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.api.host, settings.api.host)  # noqa: S104
-    return f"http://[{host}]:{settings.api.port}" if ":" in host else f"http://{host}:{settings.api.port}"
+    scheme = "http" if settings.api.tls_certificate is None else "https"
+    return f"{scheme}://[{host}]:{settings.api.port}" if ":" in host else f"{scheme}://{host}:{settings.api.port}"

@@ -11,7 +11,7 @@ exit codes:
   2    the command line is wrong; nothing was done
   3    settings, key file or database schema are not as they should be; or a service can never start as it is
   4    the API can't be reached, or its port can't be had
-  5    there is no such service or recipe
+  5    there is no such service, recipe or generation
   6    not within the time given; it may still come about
   130  interrupted (Ctrl-C)"""
 

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ MOST_STRANGERS = 2000
 """Their connections at a time; never more than a quarter of the descriptors that this process may have."""
 AT_ONCE = 64
 """Connections that are accepted before something else gets its turn."""
+HANDSHAKE_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 """Without accepting, where the host lacks what it takes."""
 _RESET = struct.pack("ii", 1, 0)
@@ -43,8 +45,13 @@ class Acceptor:
         *,
         uid: int,
         lifetime: float | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`uid` is the operator's; `lifetime`: seconds after which a connection is ended whatever it is at."""
+        """`uid` is the operator's; `lifetime`: seconds after which a connection is ended whatever it is at.
+
+        `tls` gives each connection its context.
+        """
+        self._tls = tls
         self._listening = listening
         self._protocol = protocol
         self._uid = uid
@@ -81,6 +88,11 @@ class Acceptor:
         if self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
+
+    async def until_begun(self) -> None:
+        """Wait until every connection that was accepted has its protocol."""
+        if self._beginning:
+            await asyncio.wait(self._beginning)
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
@@ -150,7 +162,16 @@ class Acceptor:
     async def _begin(self, connection: socket.socket, peer: Peer) -> None:
         lasting = _Lasting(self._protocol(peer), lambda: self._has_ended(peer))
         try:
-            transport, _ = await self._loop.connect_accepted_socket(lambda: lasting, connection)
+            context = None if self._tls is None else self._tls()
+            patience = None if context is None else HANDSHAKE_SECONDS
+            transport, _ = await self._loop.connect_accepted_socket(
+                lambda: lasting, connection, ssl=context, ssl_handshake_timeout=patience
+            )
+        except (ssl.SSLError, ConnectionError) as error:
+            log.debug("no TLS came about", extra={"error": str(error), "uid": peer.uid, "peer": peer.address})
+            connection.close()
+            self._has_ended(peer)
+            return
         except OSError as error:
             log.warning("a connection could not be taken", extra={"error": str(error)})
             connection.close()
@@ -173,12 +194,10 @@ class _Lasting(asyncio.Protocol):
         assert isinstance(protocol, asyncio.Protocol)
         self._protocol = protocol
         self._ended = ended
+        self.data_received = protocol.data_received  # type: ignore[method-assign]  # each call costs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._protocol.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._protocol.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._protocol.eof_received()

@@ -1,9 +1,10 @@
 """Asking engines over HTTP/1.1. Nothing that they answer is trusted: it costs bounded time and memory, whatever it is.
 
-All that asks an engine asks here, on a connection of its own. How a connection is opened is one thing (`Way`), and
-what is read from it another. Bounded are the seconds, the bytes in all, and the bytes among which none is of the
-answer's body: its head, answers that come before it (1xx), trailers, the sizes of chunks. Compressed answers are
-refused, so that a byte received is a byte and no more.
+The controller asks engines here, on a connection of its own each; what people ask goes the gateway's way, on kept ones,
+within bounds of the same kind (`api.gateway.exchange`, `api.gateway.engines`). How a connection is opened is one thing
+(`Way`), and what is read from it another. Bounded are the seconds, the bytes in all, and the bytes among which none is
+of the answer's body: its head, answers that come before it (1xx), trailers, the sizes of chunks. Compressed answers
+are refused, so that a byte received is a byte and no more.
 """
 
 from __future__ import annotations

@@ -60,7 +60,28 @@ def load(
 def key_file_of_a_client(environ: Mapping[str, str]) -> Path | None:
     """Return the file with the key for a server that the command line names: there the variable means that key."""
     named = environ.get(_variable("key_file"))
-    return Path(named).expanduser() if named else None
+    return expanded(named) if named else None
+
+
+def expanded(path: str | Path, what: str = "") -> Path:
+    """Return a path with `~` filled in; `what` begins the message. Raises `SettingsError` where that is nobody's."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SettingsError(
+            f"{what}{path} is no path here: there is no such user, or no home folder of theirs."
+        ) from error
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    """Return this user's home folder, by HOME, else by what the host knows of users (passwd(5))."""
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        raise SettingsError(
+            "HOME is not set, and this host knows no home folder of this user. Set HOME: configuration and state "
+            "are looked for below it."
+        ) from error
 
 
 def process_environment() -> dict[str, str]:
@@ -79,8 +100,8 @@ def shared_folder(name: str) -> Path:
 def _config_path(config: str | Path | None, environ: Mapping[str, str]) -> Path | None:
     chosen = config or environ.get(PREFIX + "CONFIG")
     if chosen:
-        return Path(chosen).expanduser()
-    home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        return expanded(chosen)
+    home = Path(environ.get("XDG_CONFIG_HOME") or _home(environ) / ".config")
     usual = home / "ai-factory" / "config.toml"
     return usual if usual.exists() else None
 
@@ -98,7 +119,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 
 def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     state = Path(environ.get("XDG_STATE_HOME") or home / ".local/state") / "ai-factory"
     values.setdefault("state_dir", str(state))
     values["state_dir"] = _absolute("state_dir", values["state_dir"])
@@ -128,6 +149,8 @@ def _build(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
             raise SettingsError(f"models: {folder} must be a plain absolute path on the compute nodes, without `..`.")
     if settings.api.require_key:
         _check_key_required(settings)
+    if (settings.api.tls_certificate is None) != (settings.api.tls_key is None):
+        raise SettingsError("api.tls_certificate and api.tls_key belong together: set both, or neither.")
     return settings
 
 
@@ -163,17 +186,14 @@ def _absolute(key: str, path: object) -> str:
     """Return an absolute path, `~` filled in. A relative one would be another wherever a program is started."""
     if not isinstance(path, str) or not path:
         raise SettingsError(f"{key}: {path!r} is no path: give one, or leave the setting out.")
-    try:
-        full = Path(path).expanduser()
-    except RuntimeError as error:
-        raise SettingsError(f"{key}: {path} is no path here: {error}.") from error
+    full = expanded(path, f"{key}: ")
     if not full.is_absolute():
         raise SettingsError(f"{key}: {_relative(path)}.")
     return str(full)
 
 
 def _relative(path: str) -> str:
-    whole = Path(path).expanduser().absolute()
+    whole = expanded(path).absolute()
     return f"{path} is a relative path, which is another one wherever a program is started: write {whole}"
 
 
@@ -189,7 +209,7 @@ def _refuse_unknown(values: Mapping[str, Any], kind: type, prefix: str) -> None:
 
 def _decode(kind: type, value: Any) -> Any:
     if kind is Path:
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         if not path.is_absolute():
             raise ValueError(_relative(value))
         return path

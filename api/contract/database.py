@@ -42,6 +42,8 @@ PRIMARY_CODE = 0xFF
 READERS = 4
 """Reading transactions on SQLite at a time."""
 
+BROKEN_FILE = "See that this user may read it; if it is broken, restore a backup (ai-factory restore)."
+
 _Found = TypeVar("_Found")
 
 
@@ -108,7 +110,7 @@ class Database:
         except (SQLAlchemyError, OSError, TypeError) as error:  # TypeError: an option that the driver does not know
             raise SchemaError(
                 f"The database {shown_url(self.url)} can't be reached: {cause(error)}. "
-                "Check database_url, and that the server runs."
+                + (BROKEN_FILE if self.is_sqlite else "Check database_url, and that the server runs.")
             ) from error
 
     async def installation(self) -> str | None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from functools import lru_cache
 
 
 def secret(key: bytes, token: str) -> str:
     """Return the secret of an attempt: an HMAC of its token. Computed where it is needed, stored nowhere else."""
-    return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, token.encode(), hashlib.sha256).hex()
 
 
-def secret_of(keys: Sequence[bytes], token: str) -> str:
+@lru_cache(maxsize=1024)
+def secret_of(keys: tuple[bytes, ...], token: str) -> str:
     """Return the secret of an attempt under the oldest key: nothing tells which one was the newest at its launch."""
     return secret(keys[-1], token)
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import ssl
 from dataclasses import dataclass
+from typing import Protocol
 
-from api.contract.certificates import Authority, ClientKind
+from api.contract.certificates import ClientKind
 from api.contract.job.sockets import notice_death
-from api.contract.job.tls import HTTP, WATCH, client_context, server_name
-from api.contract.keyring import Keyring
+from api.contract.job.tls import HTTP, WATCH, Credentials, client_context, server_name
 
 _DISPROOFS = (ssl.SSLCertVerificationError, ssl.SSLError)
 """Not their kinds, which say that the other side is slow, or has gone (`ssl.SSLWantReadError`, `ssl.SSLEOFError`)."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Opener(Protocol):
+    """What opens doors: the installation's keys, or credentials that were made of them."""
+
+    def secret(self, token: str, /) -> str | None:
+        """Return what an engine without a door may ask for; `None`: that is not known."""
+
+    def holds(self, key: str, /) -> bool:
+        """Whether doors that were made under that key can be opened."""
+
+    def client(self, key: str, kind: ClientKind, /) -> tuple[Credentials, str]:
+        """Return what to show at doors made under a key, and the authority (PEM) by which to know them."""
 
 
 class UnknownKeyError(Exception):
@@ -77,30 +90,30 @@ class Way:
 class Doors:
     """The ways to engines, for one kind of client. A context is made once for each key: that takes about a ms."""
 
-    def __init__(self, keyring: Keyring, kind: ClientKind) -> None:
-        self._keyring = keyring
+    def __init__(self, opener: Opener, kind: ClientKind) -> None:
+        self._opener = opener
         self._kind = kind
         self._contexts: dict[tuple[str, str], ssl.SSLContext] = {}
 
     def way(self, host: str, port: int, token: str, door: str | None) -> Way:
         """Return the way to an attempt, of which `door` names the key; raises `UnknownKeyError`."""
         if door is None:
-            return Way(host=host, port=port, secret=self._keyring.secret(token))
-        authority = self._keyring.authority(door)
-        if authority is None:
+            return Way(host=host, port=port, secret=self._opener.secret(token))
+        if not self._opener.holds(door):
             raise UnknownKeyError(door)
         return Way(
             host=host,
             port=port,
             name=server_name(token),
-            http=self._context(authority, HTTP),
-            watch=self._context(authority, WATCH),
+            http=self._context(door, HTTP),
+            watch=self._context(door, WATCH),
         )
 
-    def _context(self, authority: Authority, protocol: str) -> ssl.SSLContext:
-        which = authority.id, protocol
+    def _context(self, key: str, protocol: str) -> ssl.SSLContext:
+        which = key, protocol
         if which not in self._contexts:
-            self._contexts[which] = client_context(authority.client(self._kind), authority.certificate, protocol)
+            own, authority = self._opener.client(key, self._kind)
+            self._contexts[which] = client_context(own, authority, protocol)
         return self._contexts[which]
 
 

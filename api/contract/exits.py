@@ -19,7 +19,7 @@ class Exit(IntEnum):
     UNREACHABLE = 4
     """The API can't be reached; or, for the API itself, its port can't be had."""
     NOT_FOUND = 5
-    """There is no such service or recipe."""
+    """There is no such service, recipe or generation."""
     TIMED_OUT = 6
     """What was waited for did not come about in time; it may still do so."""
     INTERRUPTED = 130

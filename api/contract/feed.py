@@ -152,7 +152,8 @@ async def _listen(connection: Any, notified: Any) -> None:
 async def _is_woken(connection: Any, woken: asyncio.Event) -> bool:
     """Wait for a wake-up; after a while without one make sure that the connection still carries them."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(woken.wait(), QUIET_SECONDS)
+        async with asyncio.timeout(QUIET_SECONDS):
+            await woken.wait()
         return True
     try:
         await connection.execute("SELECT 1", timeout=ANSWER_SECONDS)

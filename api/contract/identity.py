@@ -34,7 +34,12 @@ class NoKeyFileError(KeyFileError):
 
 def new_id(length: int = 8) -> str:
     """Make a short random id."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    number = secrets.randbelow(len(ALPHABET) ** length)
+    letters = ""
+    for _ in range(length):
+        number, letter = divmod(number, len(ALPHABET))
+        letters += ALPHABET[letter]
+    return letters
 
 
 def load_keys(path: Path) -> tuple[bytes, ...]:

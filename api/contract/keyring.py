@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
+import os
 from pathlib import Path
 
-from api.contract.certificates import Authority
+from api.contract.certificates import Authority, ClientKind
 from api.contract.doorless import secret_of
 from api.contract.identity import KeyFileError, load_keys, read_keys
 from api.contract.job.parameters import Door
+from api.contract.job.tls import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,15 @@ class Keyring:
         """Return the authority of a key by its id; `None`: the file does not hold it."""
         return self._current().get(key)
 
+    def holds(self, key: str) -> bool:
+        """Whether the file holds that key."""
+        return key in self._current()
+
+    def client(self, key: str, kind: ClientKind) -> tuple[Credentials, str]:
+        """Return what to show at doors made under a key of the file, and the authority by which to know them."""
+        authority = self._authorities[key]
+        return authority.client(kind), authority.certificate
+
     def door(self, token: str, key: str) -> Door | None:
         """Return what an attempt's job needs to open its door; `None`: the file does not hold that key."""
         authority = self.authority(key)
@@ -53,6 +65,11 @@ class Keyring:
         """Return the secret of an attempt without a door; `None`: there is no key."""
         self._current()
         return secret_of(self._keys, token) if self._keys else None
+
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """Return those under which keys of people are signed, the newest first: nothing else follows from them."""
+        self._current()
+        return tuple(hmac.digest(key, b"signed keys of people", "sha256") for key in self._keys)
 
     def _current(self) -> dict[str, Authority]:
         version = _version(self._path)
@@ -74,7 +91,7 @@ class Keyring:
 def _version(path: Path) -> _Version | None:
     """Return what tells a file's content from what was in it before; `None`: it can't be looked at."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - half of the time of Path.stat, at each request under a signed key
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

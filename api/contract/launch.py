@@ -19,6 +19,13 @@ UpdateStrategy = Literal["rolling", "recreate"]
 """How a change reaches what runs: one replica after another, or all ended before the first new one starts."""
 
 
+NoRoomPolicy = Literal["gap", "shrink"]
+"""What becomes of a replica whose successor has no room beside it.
+
+It serves up to its job's time limit, or ends before, drained, while others serve.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """What the job asks of Slurm; the names are sbatch's (sbatch(1)). `None` leaves it to the site's default."""
@@ -31,6 +38,8 @@ class Resources:
     gpu_type: str | None = None
     time_limit: int | None = 60
     """Minutes."""
+    time_min: int | None = None
+    """Minutes to which Slurm may lower the time limit, if the job then begins earlier; `None`: it may not."""
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -57,6 +66,8 @@ class Submission:
     comment: str
     warning: int
     """How many seconds before its time limit the script is warned; 0: it is not."""
+    exclude: tuple[str, ...] = ()
+    """Nodes to keep it off, if others are there that it may run on."""
     after: int | str | None = None
     """A job that must have ended first, however it ended; one that Slurm has forgotten has (sbatch(1))."""
 
@@ -76,6 +87,8 @@ class Health:
     """Failures in a row after which a ready replica is replaced."""
     startup_timeout: float = 1800.0
     """How long a started job may take until it is ready."""
+    startup_guess: float | None = None
+    """How long one probably takes, while few have been seen to start."""
 
 
 REPLICA = "{replica}"
@@ -107,6 +120,8 @@ class LaunchSpec:
     engine: Literal["vllm", "generic"]
     model: str | None
     """The name under which the engine serves its model."""
+    further_models: tuple[str, ...] = ()
+    """Other names that it answers to: of the model, and of LoRA adapters. They follow from the command."""
     image: Image | None
     """`None`: the command runs on the node itself, without a container."""
     command: tuple[Text, ...]
@@ -125,12 +140,19 @@ class LaunchSpec:
     access: Access = "direct"
     """Those that were stored before there were doors are direct."""
     network: Network = Network.HOST
+    exposed: bool = False
+    """Whether the gateway passes any path on to it, through its door. To the job it means nothing."""
     replicas: int = 1
     stop_grace: float = 30.0
     """Seconds between TERM and KILL."""
     max_failures: int = 5
     """Failed starts in a row, never once ready, after which the service counts as failed."""
     update_strategy: UpdateStrategy = "rolling"
+    surge: int = 1
+    """How many replicas at a time may have a successor beside them because of a change."""
+    max_unavailable: int = 1
+    """How many replicas may not serve because of a change, where none has a successor beside it."""
+    no_room: NoRoomPolicy = "gap"
     secret_variable: str | None = None
     """The environment variable through which the engine takes the attempt's secret; `None` behind a door."""
     gpu_vendor: GpuVendor | None = None
@@ -146,6 +168,16 @@ class LaunchSpec:
     def has_door(self) -> bool:
         """Whether its jobs have doors: not where nothing listens."""
         return self.access == "door" and self.health is not None
+
+    @property
+    def may_overlap(self) -> bool:
+        """Whether two engines of a replica may live at a time: not where they would write to one volume."""
+        return not self.volumes and self.update_strategy == "rolling"
+
+    @property
+    def changes_beside(self) -> bool:
+        """Whether a change opens a successor beside what serves; else that ends before."""
+        return self.may_overlap and self.surge > 0 and self.kind == "service"
 
     @property
     def is_on_loopback(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,15 +28,23 @@ REPEATED_AFTER = 5
 WINDOW_SECONDS = 60.0
 
 
-@contextmanager
-def about(**fields: object) -> Iterator[None]:
+class LogFields:
+    """A block whose every line that is logged has some fields. No generator: each request of the gateway has one."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._before = _about.get()
+        _about.set({**self._before, **self._fields})
+
+    def __exit__(self, *_: object) -> None:
+        _about.set(self._before)
+
+
+def about(**fields: object) -> LogFields:
     """Give these fields to every line that is logged inside."""
-    before = _about.get()
-    _about.set({**before, **fields})
-    try:
-        yield
-    finally:
-        _about.set(before)
+    return LogFields(fields)
 
 
 def current() -> Mapping[str, object]:

@@ -45,6 +45,7 @@ _OWN_FIELD: Mapping[str, str] = MappingProxyType(
         "cpus-per-task": "cpu",
         "mem": "memory",
         "time": "time_limit",
+        "time-min": "time_min",
         "partition": "partition",
         "account": "account",
         "qos": "qos",

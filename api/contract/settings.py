@@ -24,8 +24,19 @@ class ApiSettings:
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8001
     admin_key_file: Path | None = None
     """File of mode 0600 with the administrator's key; sent by clients as `Authorization: Bearer KEY`."""
+    access: Literal["owner", "project", "everyone"] = "everyone"
+    """Who sees services that do not say it themselves, and may ask them, beside their owner."""
+    local_users: tuple[str, ...] = ()
+    """Users of this host who need no key, each with what they may do: `alice:infer+read`. The operator may do all."""
+    proxy_uids: tuple[str, ...] = ()
+    """Users, by name or uid, whose connections are other people's: without a key they are nobody's."""
     require_key: bool = False
     """Over TCP the operator's own connections need the key too; the command line comes by a Unix socket."""
+    tls_certificate: Path | None = None
+    """PEM, with its chain: API and gateway serve HTTPS then."""
+    tls_key: Path | None = None
+    plain_http: bool = False
+    """Serve other hosts without TLS: for a proxy in front that speaks it."""
 
 
 LeftOut = Literal["cpu", "memory", "time_limit"]
@@ -114,14 +125,37 @@ class ImagesSettings:
 class GatewaySettings:
     """The OpenAI-compatible address in front of the models."""
 
+    host: str = "127.0.0.1"
+    """Of the gateway as a program of its own; the API has one in its own process."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8003
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Its processes."""
+    credentials: Path | None = None
+    """Folder with what opens doors, where the installation's key is not."""
+    url: str = ""
+    """Where clients reach it, e.g. `https://ai.site.example`: `endpoint` begins with it. Empty: api.host and port."""
+    connect: Pause = 5.0
+    """Seconds that a connection to an engine may take."""
+    first_byte: Pause = 600.0
+    """Seconds until the first byte of an engine's answer."""
     silence: Pause = 600.0
-    """Seconds for which an engine may say nothing, before its answer and in it."""
+    """Seconds for which an engine may say nothing in its answer."""
+    comment_after: Grace = 15.0
+    """Seconds without a first byte after which a stream's client is sent a comment, and then again; 0: never."""
+    queue_length: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 100
+    """Requests for one service that may wait until it can take them."""
+    queue_seconds: Grace = 10.0
+    """For so long each."""
+    in_flight: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Requests that one replica is asked at a time; 0: any number, since vLLM queues by itself."""
     largest_body: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 32
     """Megabytes of a request."""
     media_hosts: tuple[str, ...] = ()
     """Hosts from which engines may fetch what the URLs in requests name (pictures, sounds)."""
     stale_keys: Grace = 3600.0
     """For so many seconds the keys that are known go on while the database is away."""
+    drain: Grace = 1800.0
+    """Seconds for which a process that is replaced goes on answering what it is at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +186,10 @@ class ControllerSettings:
     steady_after: Grace = 600.0
     doubt_grace: Grace = 600.0
     """How long a mass vanishing is doubted for which no other source speaks."""
+    drain_settles: Grace = 5.0
+    """How long a request may be on its way to an engine, by who has not heard yet that it gets no more."""
+    drain_most: Grace = 300.0
+    """How long an attempt may finish what it has in flight whose successor is ready, or whose job was told to end."""
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 30.0
     """How long events, ended attempts with their job folders, and deleted services are kept; 0: for ever."""
     plan_log: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
@@ -195,6 +233,8 @@ class Settings:
     """The installation's key: 32 random bytes, mode 0600, the same for API and controller."""
     server: str = ""
     """Where the command line finds the API, `http://HOST:PORT` or `unix:PATH`; empty: as `api` has it."""
+    server_authority: Path | None = None
+    """PEM: who vouches for the certificate of that server; none: whom this host trusts."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     """The log lines of all programs: text for people, or one JSON object each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 
@@ -17,7 +18,7 @@ class Truth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """A named truth about a service (Accepted, Startable, Ready, Available, Progressing, Observed)."""
+    """A named truth about a service (Accepted, Startable, Ready, Available, Progressing, Continuous, Observed)."""
 
     type: str
     status: Truth
@@ -40,11 +41,26 @@ class Progress(StrEnum):
     STARTING = "Starting"
     BACK_OFF = "BackOff"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    ROLLING_OUT = "RollingOut"
+    ROLLOUT_PAUSED = "RolloutPaused"
+    ROLLOUT_FAILED = "RolloutFailed"
     AS_WANTED = "AsWanted"
     STOPPING = "Stopping"
     STOPPED = "Stopped"
     COMPLETED = "Completed"
     FAILED = "Failed"
+
+
+class Continuity(StrEnum):
+    """Reasons of the condition Continuous."""
+
+    NOTHING_AGAINST = "NothingAgainst"
+    SUCCESSOR_LATE = "SuccessorLate"
+    """A job ends before long, and its successor is still queued."""
+    NO_ROOM = "NoRoom"
+    """A limit lets no successor run beside the job that ends."""
+    ONE_AT_A_TIME = "OneAtATime"
+    """No successor may run beside the job that ends: they would write to one volume, or `update` says so."""
 
 
 _WORDS: dict[str, str] = {
@@ -53,6 +69,16 @@ _WORDS: dict[str, str] = {
     Progress.COMPLETED: "completed",
     Progress.FAILED: "failed",
 }
+
+
+def time_of_day(at: float) -> str:
+    """Write the time of a day (Unix seconds), so that a message stays the same from pass to pass."""
+    return f"{datetime.fromtimestamp(int(at), UTC):%H:%M:%S} UTC"
+
+
+def date_and_time(at: float) -> str:
+    """Write a date and its time, to the minute."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
@@ -82,4 +108,5 @@ def explanation(conditions: Sequence[Condition]) -> str:
     order = [c for c in conditions if c.type == "Accepted" and c.status is Truth.FALSE]
     order += [c for c in conditions if c.type == "Observed" and c.status is not Truth.TRUE]
     order += [c for c in conditions if c.type == "Progressing"]
+    order += [c for c in conditions if c.type == "Continuous" and c.status is Truth.FALSE]
     return next((c.message for c in order if c.message), "")

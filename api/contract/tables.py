@@ -128,6 +128,25 @@ class Service(Base):
     deletion_requested_at: Mapped[float | None]
     purge: Mapped[int] = mapped_column(server_default=text("0"))
     """1: a DELETE really removes the row (retention); 0: it becomes a tombstone."""
+    owner: Mapped[str | None] = mapped_column(words(160))
+    """NULL: the operator."""
+    project: Mapped[str | None] = mapped_column(words(160))
+    access: Mapped[str | None] = mapped_column(words(16))
+    """Who may see and ask it beside its owner: `owner` (nobody), `project`, `everyone`; NULL: what the site says."""
+    rollout_paused: Mapped[int] = mapped_column(server_default=text("0"))
+    """1: a change of what is wanted touches nothing that runs, until it is 0 again."""
+
+
+class ServiceGeneration(Base):
+    """What a generation of a service asked to be launched, where that changed. Written by triggers alone."""
+
+    __tablename__ = "service_generations"
+
+    service_id: Mapped[str] = mapped_column(ForeignKey("services.id", ondelete="CASCADE"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    recipe_name: Mapped[str] = mapped_column(Text)
+    config: Mapped[dict[str, Any]]
+    at: Mapped[float]
 
 
 class UserEvent(Base):
@@ -191,6 +210,14 @@ class ApiKeyRow(Base):
     scopes: Mapped[list[Any]]
     models: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     """The names that it may ask for; NULL: all."""
+    project: Mapped[str | None] = mapped_column(String(160))
+    """In which what it makes is; NULL: in none."""
+    recipes: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Paths of the recipes that it may launch; NULL: all."""
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    """NULL, as with the other limits: as much as one likes."""
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    requests_at_once: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     """NULL: never."""
@@ -276,6 +303,12 @@ class AttemptRow(Base):
     serving_at: Mapped[float | None]
     ready_at: Mapped[float | None]
     unready_since: Mapped[float | None]
+    draining_since: Mapped[float | None]
+    """Since when a younger one of its replica has its traffic."""
+    draining_feed: Mapped[int | None] = mapped_column(BigInteger)
+    """The feed's number at that: who has applied it, routes nothing to it any more."""
+    shut_at: Mapped[float | None]
+    """Since when every gateway that lives has applied it, and its door was told."""
     ends_at: Mapped[float | None]
     closed_at: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(64))
@@ -305,6 +338,33 @@ class EndpointRow(Base):
     """Its attempt's."""
     state: Mapped[str] = mapped_column(String(16))
     change_seq: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+
+
+class KeyUseRow(Base):
+    """When a key was last used, as gateways note it: some time later. No row: not since there is this table."""
+
+    __tablename__ = "key_use"
+
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    last_used_at: Mapped[float]
+
+
+class GatewayRow(Base):
+    """What a gateway has heard, in its own hand. Who lives is judged by whether its row changes, not by its clock."""
+
+    __tablename__ = "gateways"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """Drawn when it began."""
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    began_at: Mapped[float]
+    applied: Mapped[int] = mapped_column(BigInteger)
+    """Up to this number of the feed its routing table tells all; 0: it has none yet."""
+    signs: Mapped[int] = mapped_column(BigInteger)
+    """How often it has written this row."""
+    heard_at: Mapped[float]
+    """When it wrote it last, by its own clock, for people."""
 
 
 class EventRow(Base):

@@ -1,184 +1,256 @@
 """Passing one request to a replica, and its answer back as it comes.
 
-Another replica is tried only before the first byte of an answer, and once: what engines are asked for here changes
-nothing in them. Where there was no connection nothing was asked, so that does not count.
+Another replica is tried only before the first byte of an answer, and once, where asking twice changes nothing. Where
+there was no connection nothing was asked, so that does not count.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from litestar.types import Receive, Send
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from api.contract.asking import NotConnectedError
-from api.contract.doorless import authorization
 from api.contract.job.own_trouble import is_own_trouble
+from api.gateway.answer import Answer
 from api.gateway.ejection import Ejections
 from api.gateway.exchange import BrokenError, Exchange, Header, SilentError
-from api.gateway.leaving import Leaving
-from api.gateway.operations import EngineOperation
+from api.gateway.leaving import Leaving, LeftError, Staying
 from api.gateway.pool import Pool
-from api.gateway.refusals import GatewayError, event_of
+from api.gateway.refusals import Form, GatewayError, engine_refusal
+from api.gateway.shown import STREAM, content_type, model_headers
+from api.gateway.token_count import TokenCount
 from api.web.replicas import InFlight, ReadyReplica, why_not_connected
 
 MOST_ASKED = 2
-PASSED_BACK = (b"content-length", b"retry-after")
-"""Of an answer's headers."""
-STREAM = b"text/event-stream"
-CONTENT_TYPES = (b"application/json", STREAM, b"audio/")
-"""What an engine may say that its answer is; anything else is bytes, which no browser shows."""
 BUSY = (502, 503, 504)
 """Answers of a replica that has too much to do, or ends: another may answer."""
 RETRY_SECONDS = 2
+LONGEST_REFUSAL = 64 * 1024
+"""Bytes that are read of an answer that was to be a stream and is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passing:
+class Passing(NamedTuple):
     """A request as engines are asked."""
 
-    operation: EngineOperation
-    headers: tuple[Header, ...]
-    body: bytes
+    target: str
+    """Path and query."""
     replicas: Sequence[ReadyReplica]
-    model: str
-    """As the client calls it."""
-    request_id: str
+    asked_for: str
+    """What the client calls it, for people: the model 'x'."""
+    silence: float
+    """For so many seconds an engine may say nothing in its answer."""
+    method: str = "POST"
+    headers: tuple[Header, ...] = ()
+    body: bytes = b""
+    first_byte: float | None = None
+    """And for so many before it; `None`: the same."""
+    caller: str = ""
+    """Whose request it is: the key's id."""
+    form: Form = Form.OPENAI
+    """Whose errors its client understands."""
+    request_id: str = ""
+    is_repeatable: bool = True
+    """Whether asking twice changes nothing in engines."""
+    shown: Callable[[Sequence[Header]], list[Header]] = model_headers
+    """Which headers of an answer the client gets."""
+    tokens: TokenCount | None = None
+    """What reads along to count."""
+    told: tuple[Header, ...] = ()
+    """Further headers for the client: of its limits."""
+
+
+class AskedReplica(NamedTuple):
+    """A replica that has begun to answer."""
+
+    replica: ReadyReplica
+    exchange: Exchange
+    decides: bool
+    """Whether its answer decides on its ejection."""
 
 
 class Forwarder:
     """Passes requests on, and counts what is in flight on each replica."""
 
-    def __init__(self, pool: Pool, silence: float, draw: random.Random | None = None) -> None:
-        """`silence`: for so many seconds an engine may say nothing, before its answer and in it."""
+    def __init__(self, pool: Pool, most_in_flight: int = 0, draw: random.Random | None = None) -> None:
+        """`most_in_flight`: so many requests a replica is asked at a time, as long as another has room; 0: any."""
         self._pool = pool
-        self._silence = silence
+        self._most_in_flight = most_in_flight
         self._in_flight = InFlight(draw)
         self._ejections = Ejections()
 
-    async def forward(self, passing: Passing, receive: Receive, send: Send) -> None:
-        """Pass a request on, whose body has been read. Raises `GatewayError` while nothing has been answered."""
-        leaving = Leaving(receive)
-        try:
-            await self._try_each(passing, leaving, send)
-        finally:
-            leaving.close()
+    def has_room(self, replicas: Sequence[ReadyReplica]) -> bool:
+        """Whether one of these may be asked more."""
+        return bool(self._in_flight.with_room(replicas, self._most_in_flight))
 
-    async def _try_each(self, passing: Passing, leaving: Leaving, send: Send) -> None:
+    async def forward(self, passing: Passing, leaving: Leaving, answer: Answer) -> None:
+        """Pass a request on, whose body has been read.
+
+        Raises `GatewayError` while no engine has answered, `LeftError`.
+        """
+        asked = await self._ask_one(passing, leaving)
+        try:
+            await _pass_back(passing, asked.exchange, leaving, answer)
+        finally:
+            self._keep(asked)
+
+    @asynccontextmanager
+    async def asked(self, passing: Passing, leaving: Leaving | Staying) -> AsyncIterator[tuple[ReadyReplica, Exchange]]:
+        """Give the exchange with the replica that answers, at the head of its answer.
+
+        What is not read of it ends the exchange. Raises `GatewayError` where none answers, `LeftError`.
+        """
+        asked = await self._ask_one(passing, leaving)
+        try:
+            yield asked.replica, asked.exchange
+        finally:
+            self._keep(asked)
+
+    def _keep(self, asked: AskedReplica) -> None:
+        self._pool.keep(asked.replica, asked.exchange)
+        self._end(asked.replica, decides=asked.decides)
+
+    async def _ask_one(self, passing: Passing, leaving: Leaving | Staying) -> AskedReplica:
+        """Ask one replica after another until one answers; it counts as being asked until `_keep`."""
         left = list(passing.replicas)
         problems: list[str] = []
-        asked = 0
-        while left and asked < MOST_ASKED and not leaving.is_gone:
+        may_ask = MOST_ASKED if passing.is_repeatable else 1
+        while left and may_ask and not leaving.is_gone:
             replica = self._choose(left)
             left.remove(replica)
-            with self._in_flight.counted(replica):
-                try:
-                    exchange = await self._ask(replica, passing, leaving)
-                except NotConnectedError as error:
-                    problems.append(f"{replica.name}: {why_not_connected(replica, error)}")
-                    continue
-                except SilentError as error:
-                    raise GatewayError(504, f"The model {passing.model!r} did not answer: {error}.") from error
-                except BrokenError as error:
-                    asked += 1
-                    problems.append(f"{replica.name}: {error}")
-                    continue
-                asked += 1
-                if exchange.status in BUSY and left and asked < MOST_ASKED:
-                    exchange.abort()
-                    continue
-                try:
-                    await self._pass_back(passing, exchange, leaving, send)
-                finally:
-                    self._pool.keep(replica, exchange)
-                return
-        if not leaving.is_gone:
-            told = "; ".join(problems) or "none is ready"
-            raise GatewayError(
-                503,
-                f"No replica of the model {passing.model!r} answered ({told}). Try again in a moment.",
-                code="engine_unreachable",
-                retry_after=RETRY_SECONDS,
-            )
-
-    async def _ask(self, replica: ReadyReplica, passing: Passing, leaving: Leaving) -> Exchange:
-        """Return the exchange at the head of its answer; raises `NotConnectedError` and `BrokenError`."""
-        way = self._pool.way(replica)
-        request = _request(passing, way.secret)
-        if (kept := self._pool.idle(replica)) is not None:
+            decides, has_answered = self._begin(replica), False
             try:
-                await self._ask_on(kept, replica, request, leaving)
+                exchange = await self._ask(replica, passing, leaving)
+                may_ask -= 1
+                has_answered = exchange.status not in BUSY or not left or not may_ask
+                if has_answered:
+                    return AskedReplica(replica, exchange, decides)
+                exchange.abort()
+            except NotConnectedError as error:
+                problems.append(f"{replica.name}: {why_not_connected(replica, error)}")
+            except SilentError as error:
+                raise GatewayError(504, f"No answer came from {passing.asked_for}: {error}.") from error
+            except BrokenError as error:
+                if leaving.is_gone:
+                    raise LeftError from error
+                may_ask -= 1
+                problems.append(f"{replica.name}: {error}")
+            finally:
+                if not has_answered:
+                    self._end(replica, decides=decides)
+        told = "; ".join(problems) or "none is ready"
+        raise GatewayError(
+            503,
+            f"No replica of {passing.asked_for} answered ({told}). Try again in a moment.",
+            code="engine_unreachable",
+            retry_after=RETRY_SECONDS,
+        )
+
+    async def _ask(self, replica: ReadyReplica, passing: Passing, leaving: Leaving | Staying) -> Exchange:
+        """Return the exchange at the head of its answer; raises `NotConnectedError` and `BrokenError`."""
+        if passing.is_repeatable and (kept := self._pool.idle(replica)) is not None:
+            try:
+                await self._ask_on(kept, replica, passing, leaving)
             except BrokenError:
                 # The engine closed it while the request was on its way, which is no failure, if nothing came.
-                if kept.has_begun or leaving.is_gone:
+                if kept.received or leaving.is_gone:
                     raise
             else:
                 return kept
+        way = self._pool.way(replica)
         try:
             exchange = await self._pool.open(way)
         except NotConnectedError as error:
             if not is_own_trouble(error):
                 self._ejections.fail(replica.token, self._now())
             raise
-        await self._ask_on(exchange, replica, request, leaving)
+        await self._ask_on(exchange, replica, passing, leaving)
         return exchange
 
     async def _ask_on(
-        self, exchange: Exchange, replica: ReadyReplica, request: Sequence[bytes], leaving: Leaving
+        self, exchange: Exchange, replica: ReadyReplica, passing: Passing, leaving: Leaving | Staying
     ) -> None:
-        leaving.ends(exchange)
+        leaving.then(exchange.abort)
+        request = _request(passing, exchange.own_lines)
         try:
-            exchange.send(request, self._silence)
+            exchange.send(request, passing.silence, passing.first_byte, is_head=passing.method == "HEAD")
             await exchange.head()
         except BaseException:
             exchange.abort()
             raise
-        self._ejections.succeed(replica.token)
+        self._ejections.answer(replica.token, exchange.status, passing.caller, self._now())
 
-    async def _pass_back(self, passing: Passing, exchange: Exchange, leaving: Leaving, send: Send) -> None:
-        await send({"type": "http.response.start", "status": exchange.status, "headers": _headers(exchange)})
-        last = b""
-        try:
-            while chunk := await exchange.chunk():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except BrokenError as error:
-            if leaving.is_gone or _content_type(exchange) != STREAM:
-                return  # the server closes the connection: a client sees that something is missing
-            gone = GatewayError(502, f"The answer broke off: {error}.", code="engine_unreachable")
-            last = event_of(gone, passing.operation.form, passing.request_id)
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+    def _begin(self, replica: ReadyReplica) -> bool:
+        """Count a replica as being asked; return whether its answer decides on its ejection."""
+        self._in_flight.begin(replica)
+        return self._ejections.begin(replica.token, self._now())
+
+    def _end(self, replica: ReadyReplica, *, decides: bool) -> None:
+        self._in_flight.end(replica)
+        if decides:
+            self._ejections.give_up(replica.token)
 
     def _choose(self, replicas: Sequence[ReadyReplica]) -> ReadyReplica:
         if len(replicas) == 1:
             return replicas[0]
-        return self._in_flight.choose(self._ejections.among(replicas, self._now()))
+        free = self._in_flight.with_room(replicas, self._most_in_flight) or replicas
+        return self._in_flight.choose(self._ejections.among(free, self._now()))
 
     @staticmethod
     def _now() -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()
 
 
-def _request(passing: Passing, secret: str | None) -> tuple[bytes, bytes]:
+async def _pass_back(passing: Passing, exchange: Exchange, leaving: Leaving, answer: Answer) -> None:
+    kind = content_type(exchange.headers)
+    last = b""
+    headers = [*passing.shown(exchange.headers), *passing.told]
+    has_length = any(name == b"content-length" for name, _ in headers)
+    tells_errors = (kind == STREAM and not has_length) or answer.has_begun
+    if passing.tokens is not None:
+        passing.tokens.begin(exchange.status, kind)
+    try:
+        if answer.has_begun and (exchange.status != 200 or kind != STREAM):
+            await answer.fail(await _refused(exchange))
+            return
+        if passing.tokens is not None:
+            exchange.read_along(passing.tokens.feed)
+        if has_length and exchange.is_whole:
+            await answer.send_whole(exchange.status, headers, await exchange.chunk())
+            return
+        outlet = None if has_length else answer.outlet
+        await answer.begin(exchange.status, headers, may_comment=kind == STREAM and not has_length)
+        while chunk := await exchange.chunk():
+            if exchange.is_over:
+                last = chunk
+                break
+            await answer.send(chunk)
+            if outlet is not None:
+                await exchange.pass_to(outlet)
+    except BrokenError as error:
+        if leaving.is_gone or not tells_errors:
+            return  # the server closes the connection: a client sees that something is missing
+        await answer.fail(GatewayError(502, f"The answer broke off: {error}.", code="engine_unreachable"))
+        return
+    await answer.end(last)
+
+
+async def _refused(exchange: Exchange) -> GatewayError:
+    """Read an answer that is no stream, for a client to whom one has begun. Raises `BrokenError`."""
+    said = b""
+    while len(said) < LONGEST_REFUSAL and (chunk := await exchange.chunk()):
+        said += chunk
+    return engine_refusal(exchange.status, said)
+
+
+def _request(passing: Passing, own_lines: bytes) -> tuple[bytes, bytes]:
     """Write what is sent to an engine: the client's words, under a head of our own."""
-    lines = [b"POST %b HTTP/1.1" % passing.operation.path.encode(), b"host: engine", b"accept-encoding: identity"]
+    lines = [b"%b %b HTTP/1.1" % (passing.method.encode(), passing.target.encode()), own_lines]
     lines += [b"%b: %b" % header for header in passing.headers]
-    lines += [b"%b: %b" % (name.encode(), value.encode()) for name, value in authorization(secret).items()]
-    lines += [
-        b"content-type: application/json",
-        b"content-length: %d" % len(passing.body),
-        b"x-request-id: %b" % passing.request_id.encode(),
-    ]
+    if passing.body or passing.method not in ("GET", "HEAD"):
+        lines.append(b"content-length: %d" % len(passing.body))
+    if passing.request_id:
+        lines.append(b"x-request-id: %b" % passing.request_id.encode())
     return b"\r\n".join([*lines, b"", b""]), passing.body
-
-
-def _headers(exchange: Exchange) -> list[Header]:
-    kept = [header for header in exchange.headers if header[0] in PASSED_BACK]
-    return [(b"content-type", _content_type(exchange)), (b"cache-control", b"no-store"), *kept]
-
-
-def _content_type(exchange: Exchange) -> bytes:
-    said = next((value for name, value in exchange.headers if name == b"content-type"), b"")
-    kind = said.partition(b";")[0].strip().lower()
-    return kind if kind.startswith(CONTENT_TYPES) else b"application/octet-stream"

@@ -14,6 +14,7 @@ from api.contract.tables import ApiKeyRow
 from api.web.bell import rung
 from api.web.change_feed import ChangeFeed
 from api.web.follower import Follower
+from api.web.key_limits import LIMITS, KeyLimits
 from api.web.keys import Keys, KnownKey
 from api.web.principal import KeyScope, Principal
 from api.web.transactions import reading
@@ -24,7 +25,16 @@ LOOK_SECONDS = 4.0
 _STATE = select(func.count(), func.max(ApiKeyRow.change_seq)).select_from(ApiKeyRow)
 """Another after every change."""
 _ALL = select(
-    ApiKeyRow.id, ApiKeyRow.digest, ApiKeyRow.scopes, ApiKeyRow.models, ApiKeyRow.expires_at, ApiKeyRow.revoked_at
+    ApiKeyRow.id,
+    ApiKeyRow.owner,
+    ApiKeyRow.project,
+    ApiKeyRow.digest,
+    ApiKeyRow.scopes,
+    ApiKeyRow.models,
+    ApiKeyRow.recipes,
+    *(getattr(ApiKeyRow, limit) for limit in LIMITS),
+    ApiKeyRow.expires_at,
+    ApiKeyRow.revoked_at,
 )
 
 
@@ -49,6 +59,7 @@ class KeyReader(Follower):
                 self._keys.learn((row.digest, _known(row)) for row in rows)
                 self._state = state
             self._keys.confirm(began)
+            self.known.set()
 
     async def follow_once(self) -> None:
         """Bring what is there, and wait for the feed's next ring."""
@@ -69,6 +80,18 @@ def _changed(
 def _known(row: Row[Any]) -> KnownKey:
     """Read a key. A scope that this version does not know opens nothing."""
     scopes = frozenset(scope for scope in KeyScope if scope.value in row.scopes)
-    models = None if row.models is None else frozenset(row.models)
-    principal = Principal(row.id, scopes, models)
+    principal = Principal(
+        row.id,
+        scopes,
+        owner=row.owner,
+        models=None if row.models is None else frozenset(row.models),
+        project=row.project,
+        recipes=None if row.recipes is None else frozenset(row.recipes),
+        limits=KeyLimits(**{limit: _limit(getattr(row, limit)) for limit in LIMITS}),
+    )
     return KnownKey(principal=principal, expires_at=row.expires_at, revoked_at=row.revoked_at)
+
+
+def _limit(said: int | None) -> int | None:
+    """Read a limit. Less than one, which SQL alone can say, is one."""
+    return None if said is None else max(1, said)

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from api.gateway.refusals import GatewayError
+from api.gateway.token_count import BYTES_PER_TOKEN, MOST_TOKENS, Reserve
 
 _URL_KEYS = ("url", "image_url", "audio_url", "video_url", "file_url")
 """Of content parts: what an engine would fetch (OpenAI's, Anthropic's and vLLM's multimodal inputs)."""
 _NO_CONTENT = ("tools", "functions", "metadata", "response_format", "structured_outputs", "guided_json")
 """Parts of a body that only describe: what they call a URL, no engine fetches."""
+_MOST_OUTPUT = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _STATEFUL = ("background", "previous_response_id", "conversation")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
+class ModelRequest(NamedTuple):
     """A request's body, and what the gateway needs of it."""
 
     body: bytes
     model: str
     is_streamed: bool
+    fields: dict[str, Any]
+    """The body, read."""
+    inline: int = 0
+    """So many bytes of it are content that comes as `data:` URLs."""
+
+    def reserve(self) -> Reserve:
+        """Return how many tokens it may take."""
+        return reserve_of(self.fields, len(self.body) - self.inline)
 
     def with_model(self, model: str) -> bytes:
         """Return the body for an engine that calls the model this."""
@@ -40,11 +48,38 @@ def read_model_request(body: bytes, path: str, media_hosts: Collection[str]) -> 
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise GatewayError(400, "The body names no model: set `model`; GET /v1/models lists them.", param="model")
-    for url in _urls(fields):
-        _check_url(url, media_hosts)
+    inline = check_urls(fields, media_hosts) if _may_have_urls(body) else 0
     if path == "/v1/responses":
         _check_stateless(fields)
-    return ModelRequest(body, model, fields.get("stream") is True)
+    return ModelRequest(body, model, fields.get("stream") is True, fields, inline)
+
+
+def reserve_of(fields: dict[str, Any], size: int) -> Reserve:
+    """Return how many tokens a request may take that is these fields, of so many bytes beside `data:` URLs."""
+    most = max((_count(fields[name]) for name in _MOST_OUTPUT if name in fields), default=0)
+    answers = max(1, _count(fields["n"])) if "n" in fields else 1
+    return Reserve(prompt=size // BYTES_PER_TOKEN, answer=most * answers)
+
+
+def inline_bytes(fields: dict[str, Any]) -> int:
+    """Return how many bytes of a request come as `data:` URLs."""
+    return sum(len(url) for url in _urls(fields) if _is_inline(url))
+
+
+def check_urls(fields: dict[str, Any], media_hosts: Collection[str]) -> int:
+    """Return how many bytes come as `data:` URLs; raises `GatewayError` where an engine is to fetch what it may not."""
+    inline = 0
+    for url in _urls(fields):
+        if _is_inline(url):
+            inline += len(url)
+        else:
+            _check_url(url, media_hosts)
+    return inline
+
+
+def _may_have_urls(body: bytes) -> bool:
+    """Whether a body may have one of their keys, all of which end so: in these letters, or as \\u escapes of them."""
+    return b"url" in body or b"\\u00" in body
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -74,9 +109,6 @@ def _urls(fields: dict[str, Any]) -> Iterator[str]:
 
 
 def _check_url(url: str, media_hosts: Collection[str]) -> None:
-    """Raise `GatewayError` where an engine would fetch something that it may not."""
-    if url[:5].lower() == "data:":
-        return
     try:
         parts = urlsplit(url)
         is_allowed = parts.scheme in ("http", "https") and (parts.hostname or "") in media_hosts
@@ -89,6 +121,15 @@ def _check_url(url: str, media_hosts: Collection[str]) -> None:
             "Send the content itself, as a data: URL.",
             code="invalid_url",
         )
+
+
+def _is_inline(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def _count(value: Any) -> int:
+    """Read a number of tokens or answers; what is none is the engine's to refuse."""
+    return min(max(0, value), MOST_TOKENS) if isinstance(value, int) else 0
 
 
 def _check_stateless(fields: dict[str, Any]) -> None:

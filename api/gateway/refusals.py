@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -26,6 +28,7 @@ class GatewayError(Exception):
         code: str | None = None,
         param: str | None = None,
         retry_after: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -36,6 +39,8 @@ class GatewayError(Exception):
         """Which part of the request is wrong."""
         self.retry_after = retry_after
         """Seconds."""
+        self.headers = headers
+        """Further ones."""
 
 
 _OPENAI_TYPES: Mapping[int, str] = {
@@ -69,6 +74,21 @@ def body_of(error: GatewayError, form: Form, request_id: str) -> bytes:
             }
         }
     )
+
+
+def engine_refusal(status: int, said: bytes) -> GatewayError:
+    """Read what an engine refuses, in the form of any of the APIs; of what is none of them, the status is told."""
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = msgspec.json.decode(said, type=_Refused).error
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            code, param = (value if isinstance(value := error.get(name), str) else None for name in ("code", "param"))
+            return GatewayError(max(status, 400), error["message"], code=code, param=param)
+    message = f"The engine answered with status {status}, and with no stream."
+    return GatewayError(status if status >= 400 else 502, message, code="engine_error")
+
+
+class _Refused(msgspec.Struct):
+    error: Any = None
 
 
 def event_of(error: GatewayError, form: Form, request_id: str) -> bytes:

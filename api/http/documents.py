@@ -6,11 +6,39 @@ from dataclasses import replace
 from typing import Any
 
 from api.http.openapi import Operation, Schema, document, object_of, ref, text
-from api.http.routes import changes, groups, history, keys, logs, meta, prometheus, recipes, services, vllm, watch
+from api.http.routes import (
+    changes,
+    groups,
+    history,
+    keys,
+    logs,
+    meta,
+    prometheus,
+    recipes,
+    rollouts,
+    services,
+    tokens,
+    vllm,
+    watch,
+)
 
 _PARTS = tuple(
     routes.DESCRIBED
-    for routes in (meta, recipes, services, logs, changes, vllm, history, watch, groups, prometheus, keys)
+    for routes in (
+        meta,
+        recipes,
+        services,
+        logs,
+        changes,
+        vllm,
+        history,
+        rollouts,
+        watch,
+        groups,
+        prometheus,
+        keys,
+        tokens,
+    )
 )
 _VALIDATION: dict[str, Schema] = {
     "HTTPValidationError": {
@@ -38,7 +66,9 @@ _REFUSAL: Schema = {
     "required": ["detail"],
     "title": "Refusal",
 }
-OPERATIONS = tuple(replace(one, further=()) for part in _PARTS for one in part.operations if not one.is_extended)
+OPERATIONS = tuple(
+    replace(one, further=(), body_fields={}) for part in _PARTS for one in part.operations if not one.is_extended
+)
 """The contract's."""
 
 

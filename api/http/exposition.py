@@ -15,9 +15,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from sqlalchemy import Row
 
+from api.gateway.engines import NO_ANSWER, Engines
 from api.http.listing import WORDS
 from api.http.wire import status_of
-from api.web.engines import Engines, UnreachableError
 from api.web.replicas import ReadyReplica
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -94,7 +94,7 @@ async def engine_texts(engines: Engines, replicas: Sequence[ReadyReplica]) -> di
 async def _text(engines: Engines, replica: ReadyReplica) -> str | None:
     try:
         answer = await engines.get([replica], "/metrics", MOST_TEXT)
-    except UnreachableError as error:
+    except NO_ANSWER as error:
         log.warning("an engine's figures are left out", extra={"replica": replica.name, "reason": str(error)})
         return None
     return answer.body if answer.status == 200 and isinstance(answer.body, str) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, or_, select
@@ -13,11 +13,14 @@ from api.contract.tables import AttemptRow, Service, ServiceStatus
 from api.http.history import attempt_state
 from api.http.listing import IS_LEFT
 from api.http.services import VIEW, found
+from api.http.sight import IS_SEEN, Sight
 from api.http.wire import is_wanted, iso, shown_config, status_of
+from api.web.principal import Principal
 from api.web.transactions import reading
 
 _STATES = ("ready", "starting", "pending", "failed")
 _GROUPS = VIEW.where(
+    IS_SEEN,
     IS_LEFT,
     or_(
         func.coalesce(Service.replicas, ServiceStatus.wanted_replicas) > 1,
@@ -34,17 +37,23 @@ _NEWEST = (
 class Groups:
     """Reads the services that have more than one replica, and where these are."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sight: Sight) -> None:
         self._database = database
+        self._sight = sight
 
-    async def list_all(self, book: Book) -> list[dict[str, Any]]:
-        """Return all groups of which something is left."""
-        shown, attempts = await reading(self._database, lambda connection: _living(connection, book))
+    async def list_all(self, book: Book, principal: Principal) -> list[dict[str, Any]]:
+        """Return all groups of which something is left, of those that a caller sees."""
+        seen = self._sight.keys(principal)
+        shown, attempts = await reading(self._database, lambda connection: _living(connection, book, seen))
         return [group_response(row, _size(row, book), [a for a in attempts if a.service_id == row.id]) for row in shown]
 
-    async def find(self, key: str, book: Book) -> tuple[Row[Any], dict[str, Any]] | None:
-        """Return a group by id or name, deleted or not, with what is shown of it; `None` if there is no such group."""
-        group = await reading(self._database, lambda connection: _one(connection, key, book))
+    async def find(self, key: str, book: Book, principal: Principal) -> tuple[Row[Any], dict[str, Any]] | None:
+        """Return a group by id or name, deleted or not, with what is shown of it.
+
+        `None` if there is no such group for the caller.
+        """
+        seen = self._sight.keys(principal)
+        group = await reading(self._database, lambda connection: _one(connection, key, book, seen))
         if group is None:
             return None
         row, attempts = group
@@ -54,15 +63,15 @@ class Groups:
 _Rows = Sequence[Row[Any]]
 
 
-def _living(connection: Connection, book: Book) -> tuple[_Rows, _Rows]:
+def _living(connection: Connection, book: Book, seen: Mapping[str, Any]) -> tuple[_Rows, _Rows]:
     """Read all groups of which something is left, and their attempts."""
-    rows = connection.execute(_GROUPS).all()
+    rows = connection.execute(_GROUPS, seen).all()
     shown = [row for row in rows if _size(row, book) > 1]
     return shown, connection.execute(_attempts([row.id for row in shown])).all() if shown else ()
 
 
-def _one(connection: Connection, key: str, book: Book) -> tuple[Row[Any], _Rows] | None:
-    rows = found(connection, key)
+def _one(connection: Connection, key: str, book: Book, seen: Mapping[str, Any]) -> tuple[Row[Any], _Rows] | None:
+    rows = found(connection, key, seen)
     if not rows or _size(rows[0], book) <= 1:
         return None
     return rows[0], connection.execute(_attempts([rows[0].id])).all()

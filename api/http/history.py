@@ -16,7 +16,7 @@ from api.web.query import Query
 from api.web.transactions import reading
 
 PAGE = 100
-TYPES = ("Accepted", "Startable", "Ready", "Available", "Progressing", "Observed")
+TYPES = ("Accepted", "Startable", "Ready", "Available", "Progressing", "Continuous", "Observed")
 TRUTHS = ("True", "False", "Unknown")
 _EVENTS = union_all(
     select(
@@ -138,6 +138,7 @@ def attempt_response(row: Row[Any]) -> dict[str, Any]:
         "replica": row.replica,
         "attempt": row.incarnation,
         "lane": row.lane,
+        "beside": row.beside,
         "generation": row.generation,
         "state": attempt_state(row),
         "job_id": row.job_id,
@@ -145,6 +146,7 @@ def attempt_response(row: Row[Any]) -> dict[str, Any]:
         "host": row.host,
         "port": row.port,
         **{name: None if at is None else iso(at) for name, at in reached.items()},
+        "draining_since": None if row.draining_since is None else iso(row.draining_since),
         "outcome": row.outcome,
         "message": row.message,
         "exit_code": row.exit_code,

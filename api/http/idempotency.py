@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
@@ -17,6 +18,7 @@ from api.contract.tables import IdempotencyKey
 from api.http.requests import ServiceRequest
 from api.http.wire import ServiceResponse
 from api.web.errors import InvalidError, Problem
+from api.web.principal import Principal
 from api.web.query import bad_header
 
 KEPT_SECONDS = 24 * 3600.0
@@ -34,15 +36,26 @@ class Once:
     fingerprint: str
 
 
-def read_once(header: str | None, request: ServiceRequest) -> Once | None:
-    """Read the header, quoted or not; raises `InvalidError`. Requests that ask for the same have one fingerprint."""
+def read_once(header: str | None, request: ServiceRequest, principal: Principal) -> Once | None:
+    """Read the header, quoted or not; raises `InvalidError`. Requests that ask for the same have one fingerprint.
+
+    Each owner and project have keys of their own: nobody is told what others asked for under the same one.
+    """
     if header is None:
         return None
     match = _KEY.fullmatch(header.strip())
     if match is None:
         raise bad_header("Idempotency-Key", "must be 1 to 255 printable characters, like a UUID", header)
-    asked = msgspec.json.encode([request.recipe_name, request.config, request.name], order="deterministic")
-    return Once(match[1] or match[2], hashlib.sha256(asked).hexdigest())
+    wanted = [request.recipe_name, request.config, request.name]
+    if request.access is not None:
+        wanted.append(request.access.value)
+    key = match[1] or match[2]
+    whose = [principal.owner, principal.project]
+    return Once(key if whose == [None, None] else _hash([*whose, key]), _hash(wanted))
+
+
+def _hash(value: list[Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
 def answered(connection: Connection, once: Once, now: float) -> ServiceResponse | None:

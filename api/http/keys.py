@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
@@ -11,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.contract.database import Database
 from api.contract.identity import new_id
-from api.contract.tables import ApiKeyRow
+from api.contract.tables import ApiKeyRow, KeyUseRow
 from api.http.key_requests import KeyRequest
+from api.web.key_limits import LIMITS
 from api.web.key_secret import digest_of, new_secret, start_of
 from api.web.transactions import reading, writing
 
@@ -23,10 +25,14 @@ _SHOWN = select(
     ApiKeyRow.start,
     ApiKeyRow.scopes,
     ApiKeyRow.models,
+    ApiKeyRow.project,
+    ApiKeyRow.recipes,
+    *(getattr(ApiKeyRow, limit) for limit in LIMITS),
     ApiKeyRow.created_at,
     ApiKeyRow.expires_at,
     ApiKeyRow.revoked_at,
-)
+    KeyUseRow.last_used_at,
+).outerjoin_from(ApiKeyRow, KeyUseRow)
 
 
 class KeyTable:
@@ -48,6 +54,9 @@ class KeyTable:
             "owner": request.owner,
             "scopes": list(request.scopes),
             "models": None if request.models is None else list(request.models),
+            "project": request.project,
+            "recipes": None if request.recipes is None else list(request.recipes),
+            **asdict(request.limits),
             "expires_at": None if request.life is None else now + request.life,
         }
         async with writing(self._database) as connection:
@@ -75,6 +84,9 @@ class KeyTable:
                 "owner": old.owner,
                 "scopes": old.scopes,
                 "models": old.models,
+                "project": old.project,
+                "recipes": old.recipes,
+                **{limit: getattr(old, limit) for limit in LIMITS},
                 "expires_at": None if old.expires_at is None else now + old.expires_at - old.created_at,
             }
             return await _made(connection, values, now)

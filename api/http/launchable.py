@@ -17,7 +17,9 @@ from api.contract.recipes.resolve import resolve
 from api.contract.settings import Settings
 from api.http.recipes import Recipes
 from api.http.requests import config_problem
+from api.web.belonging import check_recipe
 from api.web.errors import ApiError, InvalidError
+from api.web.principal import Principal
 
 
 class Launchable:
@@ -28,12 +30,17 @@ class Launchable:
         self._site = settings.slurm
         self._folders = (*settings.models.folders, settings.model_cache)
 
-    async def recipe(self, name: str) -> Recipe:
-        """Return the recipe of a new service; raises `ApiError`: 404 saying what may be meant, 409 if it is broken."""
+    async def recipe(self, name: str, principal: Principal) -> Recipe:
+        """Return the recipe of a new service.
+
+        Raises `ApiError`: 404 saying what may be meant, 409 if it is broken, 403 if the caller may not launch it.
+        """
         shown = name[:200]
-        return await self._recipes.find(
+        recipe = await self._recipes.find(
             name, f"Recipe {shown!r} not found.{(await self._recipes.book()).similar(shown)}"
         )
+        check_recipe(principal, recipe.path)
+        return recipe
 
     async def check(
         self, recipe: Recipe, config: dict[str, Any], before: Mapping[str, Any] = MappingProxyType({})

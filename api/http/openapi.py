@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.http.paging import MOST
+from api.web.belonging import Access
 from api.web.errors import NAMES_REQUEST
 
 TITLE = "AI Factory Server Service"
@@ -37,6 +38,8 @@ class Operation:
     body: Schema | None = None
     further: Sequence[Schema] = ()
     """Parameters beside those in the path; the contract knows none."""
+    body_fields: Mapping[str, Schema] = field(default_factory=dict)
+    """Of a body that is any object: the fields that mean something; the contract names none."""
     media_type: str = "application/json"
     """Of the 200."""
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +110,11 @@ def header(name: str, description: str) -> Schema:
 ANY_OBJECT = {"type": "object", "additionalProperties": True}
 INTEGER: Schema = {"type": "integer"}
 TIME = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}
+ACCESS: Schema = {
+    "anyOf": [{"type": "string", "enum": [access.value for access in Access]}, {"type": "null"}],
+    "title": "Access",
+    "description": "Who sees a service and may ask it, beside its owner; null: as the site has it.",
+}
 MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 MAYBE_INTEGER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
 PAGING = (
@@ -142,7 +150,9 @@ def _described(operation: Operation) -> dict[str, Any]:
     if parameters or operation.further:
         described["parameters"] = [*parameters, *operation.further]
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+        fields = {"properties": dict(operation.body_fields)} if operation.body_fields else {}
+        schema = {**operation.body, **fields}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     described["responses"] = {"200": _response("Successful Response", operation.answer or {}, operation.media_type)}
     for code, meaning in operation.refusals.items():
         described["responses"][code] = _response(meaning, ref("Refusal"))

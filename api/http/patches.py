@@ -9,11 +9,11 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from api.contract.recipes.size import size_problem
-from api.http.requests import config_problems
+from api.http.requests import access_problems, config_problems
 from api.web.bodies import read_object, string_type
 from api.web.errors import ApiError, InvalidError, Problem
 
-_KNOWN = ("config", "replicas", "desired_state")
+_KNOWN = ("config", "replicas", "desired_state", "access")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class Patch:
     config: dict[str, Any] | UnsetType
     replicas: int | UnsetType | None
     desired_state: str | UnsetType
+    access: str | UnsetType | None
 
     def applied(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a service's config as it will be. `replicas` beside it is put into it where it has its own."""
@@ -63,6 +64,7 @@ def read_patch(body: bytes) -> Patch:
         config=fields.get("config", UNSET),
         replicas=fields.get("replicas", UNSET),
         desired_state=fields.get("desired_state", UNSET),
+        access=fields.get("access", UNSET),
     )
 
 
@@ -93,3 +95,4 @@ def _problems(fields: dict[str, Any]) -> Iterator[Problem]:
     if state not in ("running", "stopped"):
         msg = "desired_state must be running or stopped"
         yield Problem(loc=("body", "desired_state"), msg=msg, type="value_error", input=state)
+    yield from access_problems(fields.get("access"))

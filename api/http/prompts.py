@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from api.http.requests import PromptRequest
-from api.web.engines import Answer, Engines, UnreachableError
+from api.gateway.engines import NOBODY, Answer, AskedBy, BadAnswerError, Engines
+from api.gateway.entrance import AskedService
+from api.http.prompt_requests import PromptRequest
+from api.http.wire import service_url
 from api.web.replicas import ReadyReplica
 from api.web.sse import event, read_data
 
-DEFAULTS: dict[str, Any] = {"max_tokens": 150, "temperature": 0.7}
 MOST_REMEMBERED = 10_000
 _NO_TEMPLATE = re.compile(
     r"default chat template is no longer allowed|must provide a chat template|chat_template is not set"
@@ -33,50 +34,53 @@ GONE = "The vLLM service can't be reached. It may have just ended; its status sa
 class Prompts:
     """Sends prompts and remembers which launches (by digest) have no chat template."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: Engines, gateway: str = "") -> None:
+        """`gateway` is its URL."""
         self._engines = engines
+        self._gateway = gateway
         self._without_template: set[str] = set()
 
     async def answer(
-        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
+        self, service: AskedService, digest: str, request: PromptRequest, asked_by: AskedBy = NOBODY
     ) -> dict[str, Any]:
-        """Return what the client is answered."""
+        """Return what the client is answered; raises `UnreachableError`."""
         try:
-            used, answer = await self._send(digest, replicas, request)
-        except UnreachableError as error:
-            return _gone(error)
+            used, answer = await self._send(service.replicas, digest, request, asked_by)
+        except BadAnswerError as error:
+            return gone(error)
         if answer.status != 200:
-            return _refused(answer)
-        return _answered(service_id, used, answer, len(replicas))
+            return self._refused(service, answer)
+        return self._answered(service, used, answer, shows_choices=request.shows_choices)
 
     async def stream(
-        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
+        self, service: AskedService, digest: str, request: PromptRequest, asked_by: AskedBy = NOBODY
     ) -> AsyncIterator[bytes]:
-        """Yield server-sent events: `delta` with a bit of the text, and `done` with what `answer` would return."""
+        """Yield server-sent events: `delta` with a bit of the text, and `done` with what `answer` would return.
+
+        Raises `UnreachableError`, before the first.
+        """
         said = ""
         try:
-            async for name, data in self._events(service_id, digest, replicas, request):
+            async for name, data in self._events(service, digest, request, asked_by):
                 if name == "delta":
                     said += data["text"]
                 yield event(name, msgspec.json.encode(data))
-        except UnreachableError as error:
-            gone = {"message": GONE, "technical_details": str(error)}
-            broken = {"success": False, "error": "The answer broke off", "response": said, **gone}
-            yield event("done", msgspec.json.encode(broken if said else _gone(error)))
+        except BadAnswerError as error:
+            broken = {"error": "The answer broke off", "response": said} if said else {}
+            yield done({**gone(error), **broken})
 
     async def _events(
-        self, service_id: str, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest
+        self, service: AskedService, digest: str, request: PromptRequest, asked_by: AskedBy
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        kinds = ("completions",) if digest in self._without_template else ("chat", "completions")
-        for kind in kinds:
+        replicas = service.replicas
+        for kind in self._kinds(digest, request):
             path, fields = self._asked(kind, replicas, request)
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
-            async with self._engines.stream(replicas, path, fields) as (answer, chunks):
-                if kind == "chat" and _lacks_template(answer):
-                    self._remember(digest)
+            async with self._engines.stream(replicas, path, fields, asked_by) as (answer, chunks):
+                if kind == "chat" and self._is_for_completion(digest, request, answer):
                     continue
                 if answer.status != 200:
-                    yield "done", _refused(answer)
+                    yield "done", self._refused(service, answer)
                     return
                 text, thought, finish, usage, failure, has_choices = "", "", None, None, None, False
                 async for chunk in _chunks(chunks):
@@ -90,36 +94,88 @@ class Prompts:
                         yield "delta", {"text": bit}
                 if failure is not None:
                     refusal = Answer(answer.replica, 500, failure)
-                    yield "done", {**_refused(refusal), "response": text}
+                    yield "done", {**self._refused(service, refusal), "response": text}
                     return
                 whole = {"message": {"reasoning": thought, "content": text}, "finish_reason": finish}
                 body = {"choices": [whole] if has_choices else [], "usage": usage}
-                yield "done", _answered(service_id, kind, Answer(answer.replica, 200, body), len(replicas))
+                yield "done", self._answered(service, kind, Answer(answer.replica, 200, body))
                 return
 
-    async def _send(self, digest: str, replicas: Sequence[ReadyReplica], request: PromptRequest) -> tuple[str, Answer]:
+    async def _send(
+        self, replicas: Sequence[ReadyReplica], digest: str, request: PromptRequest, asked_by: AskedBy
+    ) -> tuple[str, Answer]:
         """Return the kind of endpoint used, and its answer."""
-        if digest not in self._without_template:
-            answer = await self._engines.post(replicas, *self._asked("chat", replicas, request))
-            if not _lacks_template(answer):
-                return "chat", answer
-            self._remember(digest)
-        return "completions", await self._engines.post(replicas, *self._asked("completions", replicas, request))
+        first, *second = self._kinds(digest, request)
+        answer = await self._engines.post(replicas, *self._asked(first, replicas, request), asked_by)
+        if not second or not self._is_for_completion(digest, request, answer):
+            return first, answer
+        return second[0], await self._engines.post(replicas, *self._asked(second[0], replicas, request), asked_by)
+
+    def _kinds(self, digest: str, request: PromptRequest) -> Sequence[str]:
+        """Return the kinds of endpoint to try; a conversation has no other form than a chat."""
+        if request.prompt is None:
+            return ("chat",)
+        return ("completions",) if digest in self._without_template else ("chat", "completions")
 
     @staticmethod
     def _asked(kind: str, replicas: Sequence[ReadyReplica], request: PromptRequest) -> tuple[str, dict[str, Any]]:
         """Return the engine's path for a kind of endpoint, and the body."""
-        fields = {**DEFAULTS, **request.options}
+        fields = request.fields()
         model = request.model or _served(replicas)
         if model is not None:
             fields["model"] = model
         if kind == "chat":
-            return "/v1/chat/completions", {**fields, "messages": [{"role": "user", "content": request.prompt}]}
-        return "/v1/completions", {**fields, "prompt": request.prompt}
+            return "/v1/chat/completions", fields | {"messages": request.messages}
+        return "/v1/completions", fields | {"prompt": request.prompt}
 
-    def _remember(self, digest: str) -> None:
+    def _is_for_completion(self, digest: str, request: PromptRequest, answer: Answer) -> bool:
+        """Whether a chat was refused for want of a template, and the prompt can be completed instead."""
+        if answer.status != 400 or _NO_TEMPLATE.search(str(answer.body)) is None:
+            return False
         if digest and len(self._without_template) < MOST_REMEMBERED:
             self._without_template.add(digest)
+        return request.prompt is not None
+
+    def _refused(self, service: AskedService, answer: Answer) -> dict[str, Any]:
+        return {
+            "success": False,
+            "error": f"vLLM returned {answer.status}",
+            "endpoint": self.endpoint(service, answer.replica),
+            "status_code": answer.status,
+            "body": answer.body,
+        }
+
+    def _answered(
+        self, service: AskedService, used: str, answer: Answer, *, shows_choices: bool = False
+    ) -> dict[str, Any]:
+        body = answer.body if isinstance(answer.body, dict) else {"text": answer.body}
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return {
+                "success": False,
+                "error": "No response generated",
+                "raw_response": body,
+                "endpoint": self.endpoint(service, answer.replica),
+            }
+        counted = body.get("usage")
+        usage = counted if isinstance(counted, dict) else {}
+        routed = {"routed_to": answer.replica.name} if len(service.replicas) > 1 else {}
+        text = _text(choices[0])
+        return {
+            "success": True,
+            "response": text,
+            "service_id": service.id,
+            "endpoint": self.endpoint(service, answer.replica),
+            "endpoint_used": used,
+            "usage": {key: usage.get(key) or 0 for key in ("prompt_tokens", "completion_tokens", "total_tokens")},
+            **routed,
+            **({} if text else _why_empty(choices[0], usage)),
+            **({"choices": choices} if shows_choices else {}),
+        }
+
+    def endpoint(self, service: AskedService, replica: ReadyReplica) -> str:
+        """Return where clients reach the service: at the gateway, or at the replica itself where it has no door."""
+        return replica.endpoint if replica.door is None else service_url(self._gateway, service.name)
 
 
 def not_ready(service_id: str, status: str, message: str) -> dict[str, Any]:
@@ -135,18 +191,14 @@ def not_ready(service_id: str, status: str, message: str) -> dict[str, Any]:
     }
 
 
-def _gone(error: UnreachableError) -> dict[str, Any]:
+def gone(error: Exception) -> dict[str, Any]:
+    """Return the answer where there was none, or none as it should be."""
     return {"success": False, "error": "Service not available", "message": GONE, "technical_details": str(error)}
 
 
-def _refused(answer: Answer) -> dict[str, Any]:
-    return {
-        "success": False,
-        "error": f"vLLM returned {answer.status}",
-        "endpoint": answer.replica.endpoint,
-        "status_code": answer.status,
-        "body": answer.body,
-    }
+def done(answer: Mapping[str, Any]) -> bytes:
+    """Write a stream's last event."""
+    return event("done", msgspec.json.encode(answer))
 
 
 async def _chunks(stream: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
@@ -183,41 +235,19 @@ def _served(replicas: Sequence[ReadyReplica]) -> str | None:
     return next((model for replica in replicas for model in replica.models), None)
 
 
-def _lacks_template(answer: Answer) -> bool:
-    return answer.status == 400 and _NO_TEMPLATE.search(str(answer.body)) is not None
-
-
-def _answered(service_id: str, used: str, answer: Answer, replicas: int) -> dict[str, Any]:
-    body = answer.body if isinstance(answer.body, dict) else {"text": answer.body}
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return {
-            "success": False,
-            "error": "No response generated",
-            "raw_response": body,
-            "endpoint": answer.replica.endpoint,
-        }
-    counted = body.get("usage")
-    usage = counted if isinstance(counted, dict) else {}
-    routed = {"routed_to": answer.replica.name} if replicas > 1 else {}
-    text = _text(choices[0])
-    return {
-        "success": True,
-        "response": text,
-        "service_id": service_id,
-        "endpoint": answer.replica.endpoint,
-        "endpoint_used": used,
-        "usage": {key: usage.get(key) or 0 for key in ("prompt_tokens", "completion_tokens", "total_tokens")},
-        **routed,
-        **({} if text else _why_empty(choices[0])),
-    }
-
-
-def _why_empty(choice: Any) -> dict[str, Any]:
-    """Return why an answer has no text: how it ended, and what the model reasoned instead."""
+def _why_empty(choice: Any, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return why an answer has no text: how it ended, what the model reasoned instead, and both in words."""
     if not isinstance(choice, dict):
         return {}
-    found = {"finish_reason": choice.get("finish_reason"), "reasoning": _reasoning(choice.get("message"))}
+    finish, reasoning = choice.get("finish_reason"), _reasoning(choice.get("message"))
+    found = {"finish_reason": finish, "reasoning": reasoning}
+    if finish == "length":
+        tokens = usage.get("completion_tokens")
+        spent = f"all of its {tokens} tokens" if tokens else "all of its tokens"
+        on = " on reasoning" if reasoning else ""
+        found["message"] = f"The model spent {spent}{on}, and did not come to an answer. Give it more: max_tokens."
+    elif reasoning:
+        found["message"] = "The model reasoned, and gave no answer."
     return {key: value for key, value in found.items() if value and isinstance(value, str)}
 
 

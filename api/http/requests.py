@@ -1,4 +1,4 @@
-"""What clients ask for: a service, a prompt."""
+"""What clients ask for: a service."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 from msgspec import UNSET
 
 from api.contract.identity import SERVICE_NAME
+from api.contract.recipes.aliases import ALIASES, alias_problem
 from api.contract.recipes.size import size_problem
+from api.web.belonging import Access
 from api.web.bodies import dict_type, read_object, string_type
-from api.web.errors import ApiError, InvalidError, Problem
+from api.web.errors import InvalidError, Problem
 
 RESERVED_NAMES = frozenset({"services", "targets"})
 """Words of our own that stand where a service's name may stand in a path."""
@@ -24,15 +26,8 @@ class ServiceRequest:
     recipe_name: str
     config: dict[str, Any]
     name: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRequest:
-    """A prompt, and the sampling fields that go with it to the engine."""
-
-    prompt: str
-    model: str | None
-    options: dict[str, Any]
+    access: Access | None = None
+    """`None`: as the site has it."""
 
 
 def read_service_request(body: bytes) -> ServiceRequest:
@@ -42,26 +37,16 @@ def read_service_request(body: bytes) -> ServiceRequest:
         *_recipe_name_problems(fields),
         *config_problems(fields.get("config", {})),
         *_name_problems(fields.get("name")),
+        *access_problems(fields.get("access")),
     ]
     if problems:
         raise InvalidError(*problems)
-    return ServiceRequest(recipe_name=fields["recipe_name"], config=fields.get("config", {}), name=fields.get("name"))
-
-
-def read_prompt_request(body: bytes) -> PromptRequest:
-    """Read the body of a prompt; raises `ApiError` (400) without a prompt, `InvalidError` for a malformed body."""
-    fields = read_object(body)
-    prompt = fields.pop("prompt", None)
-    if prompt is None or prompt == "":
-        raise ApiError(400, "Prompt is required")
-    if not isinstance(prompt, str):
-        raise InvalidError(string_type(("body", "prompt"), prompt))
-    model = fields.pop("model", None)
-    if model is not None and not isinstance(model, str):
-        raise InvalidError(string_type(("body", "model"), model))
-    for streamed in ("stream", "stream_options"):
-        fields.pop(streamed, None)
-    return PromptRequest(prompt=prompt, model=model or None, options=fields)
+    return ServiceRequest(
+        recipe_name=fields["recipe_name"],
+        config=fields.get("config", {}),
+        name=fields.get("name"),
+        access=None if fields.get("access") is None else Access(fields["access"]),
+    )
 
 
 def config_problem(config: dict[str, Any], key: str, message: str) -> Problem:
@@ -98,6 +83,15 @@ def config_problems(value: Any) -> Iterator[Problem]:
         yield Problem(loc=loc, msg="The character NUL can't stand in a config; take it out", type="value_error")
     elif (problem := size_problem(value)) is not None:
         yield Problem(loc=loc, msg=problem, type="value_error")
+    elif (problem := alias_problem(value.get(ALIASES))) is not None:
+        yield Problem(loc=(*loc, ALIASES), msg=f"{ALIASES} {problem}", type="value_error", input=value[ALIASES])
+
+
+def access_problems(value: Any) -> Iterator[Problem]:
+    """Say what is wrong with who may see a service; `None` is as the site has it."""
+    words = [access.value for access in Access]
+    if value is not None and value not in words:
+        yield Problem(loc=("body", "access"), msg=f"access must be {', '.join(words)}", type="value_error", input=value)
 
 
 def _has_nul(value: Any) -> bool:

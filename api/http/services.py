@@ -20,8 +20,11 @@ from api.contract.tables import AttemptRow, EndpointRow, LeaseRow, Service, Serv
 from api.http.idempotency import Once, answered, remember
 from api.http.listing import IS_LEFT, ListQuery
 from api.http.requests import ServiceRequest
+from api.http.sight import IS_SEEN, Sight
 from api.http.wire import ServiceResponse, new_service_response
+from api.web.belonging import Access
 from api.web.errors import ApiError
+from api.web.principal import Principal
 from api.web.transactions import reading, writing
 
 LONGEST_KEY = 160
@@ -41,12 +44,18 @@ VIEW = (
         Service.created_at,
         Service.updated_at,
         Service.deletion_requested_at,
+        Service.owner,
+        Service.project,
+        Service.access,
         ServiceStatus.observed_generation,
         ServiceStatus.ready_replicas,
         ServiceStatus.conditions,
         EndpointRow.host,
         EndpointRow.port,
         EndpointRow.door,
+        EndpointRow.models,
+        # In what `encode_spec` writes no text of anybody's can look like this: its quotes are escaped.
+        and_(EndpointRow.door.is_not(None), ServiceStatus.spec.contains('"exposed":true')).label("is_exposed"),
     )
     .select_from(Service)
     .outerjoin(ServiceStatus, ServiceStatus.service_id == Service.id)
@@ -65,6 +74,7 @@ _ENGINE_VIEW = VIEW.add_columns(ServiceStatus.spec)
 _ROUTES = (
     select(
         Service.id,
+        Service.name,
         Service.recipe_name,
         Service.desired_state,
         Service.deletion_requested_at,
@@ -89,7 +99,7 @@ _KEY: BindParameter[str] = bindparam("key")
 def _living(statement: Select[Any]) -> Select[Any]:
     """Find by id, deleted or not, or by the name of a living service; the id goes first."""
     return statement.where(
-        or_(Service.id == _KEY, and_(Service.name == _KEY, Service.deletion_requested_at.is_(None)))
+        IS_SEEN, or_(Service.id == _KEY, and_(Service.name == _KEY, Service.deletion_requested_at.is_(None)))
     ).order_by(case((Service.id == _KEY, 0), else_=1))
 
 
@@ -100,11 +110,11 @@ def _ending(statement: Select[Any]) -> Select[Any]:
 
 def _once(statement: Select[Any]) -> Select[Any]:
     """Find by a name that a service had once; the newest goes first."""
-    return statement.where(Service.name == _KEY).order_by(Service.created_at.desc(), Service.id)
+    return statement.where(IS_SEEN, Service.name == _KEY).order_by(Service.created_at.desc(), Service.id)
 
 
-_LIST = VIEW.where(IS_LEFT).order_by(*_OLDEST_FIRST)
-_LIST_ENGINES = _ENGINE_VIEW.where(IS_LEFT).order_by(*_OLDEST_FIRST)
+_LIST = VIEW.where(IS_SEEN, IS_LEFT).order_by(*_OLDEST_FIRST)
+_LIST_ENGINES = _ENGINE_VIEW.where(IS_SEEN, IS_LEFT).order_by(*_OLDEST_FIRST)
 _FIND = (_living(VIEW), _ending(VIEW))
 _FIND_DELETED = (_living(VIEW), _once(VIEW))
 _FIND_ROUTES = (_living(_ROUTES), _ending(_ROUTES))
@@ -121,7 +131,12 @@ _READY = (
         EndpointRow.door,
     )
     .join(EndpointRow, EndpointRow.service_id == Service.id)
-    .where(EndpointRow.state == "ready", Service.deletion_requested_at.is_(None), Service.desired_state == "running")
+    .where(
+        IS_SEEN,
+        EndpointRow.state == "ready",
+        Service.deletion_requested_at.is_(None),
+        Service.desired_state == "running",
+    )
     .order_by(Service.created_at, Service.id, EndpointRow.replica, EndpointRow.token)
 )
 _TOKENS = (
@@ -152,6 +167,9 @@ class NewService:
     request: ServiceRequest
     recipe: str
     """The name that its recipe gives itself."""
+    owner: str | None
+    project: str | None
+    access: Access | None
     replicas: int | None
     """`None`: as many as the recipe says."""
     warnings: Sequence[str] = ()
@@ -165,6 +183,9 @@ class NewService:
             "recipe_name": self.request.recipe_name,
             "config": self.request.config,
             "replicas": self.replicas,
+            "owner": self.owner,
+            "project": self.project,
+            "access": None if self.access is None else self.access.value,
         }
 
     def answer(self, row: Mapping[str, Any], created_at: float) -> ServiceResponse:
@@ -175,45 +196,48 @@ class NewService:
 class Services:
     """Reads and writes services. Wherever a key is asked for, an id or a name will do.
 
+    To who reads, others than those that they see are not there: each method that reads is told who that is.
+
     All methods raise `UnavailableError` while the database is locked by others for long, or does not answer.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sight: Sight) -> None:
         self._database = database
+        self.sight = sight
 
-    async def list_all(self) -> Sequence[Row[Any]]:
+    async def list_all(self, principal: Principal) -> Sequence[Row[Any]]:
         """Return all services of which something is left, the newest last."""
-        return await reading(self._database, lambda connection: connection.execute(_LIST).all())
+        return await self._all(_LIST, principal)
 
-    async def list_page(self, listing: ListQuery) -> tuple[Sequence[Row[Any]], str | None]:
+    async def list_page(self, listing: ListQuery, principal: Principal) -> tuple[Sequence[Row[Any]], str | None]:
         """Return some of the services, and the cursor that leads on if there are more."""
-        rows = await reading(self._database, lambda connection: connection.execute(listing.applied(VIEW)).all())
+        rows = await self._all(listing.applied(VIEW.where(IS_SEEN)), principal)
         if listing.limit is None or len(rows) <= listing.limit:
             return rows, None
         return rows[: listing.limit], listing.cursor(rows[listing.limit - 1])
 
-    async def list_with_spec(self) -> Sequence[Row[Any]]:
+    async def list_with_spec(self, principal: Principal) -> Sequence[Row[Any]]:
         """Return the same with `spec`, what the controller resolved."""
-        return await reading(self._database, lambda connection: connection.execute(_LIST_ENGINES).all())
+        return await self._all(_LIST_ENGINES, principal)
 
-    async def find(self, key: str) -> Row[Any] | None:
+    async def find(self, key: str, principal: Principal) -> Row[Any] | None:
         """Return one service; a deleted one too: by id until it is purged, by name while something of it is left."""
-        rows = await reading(self._database, lambda connection: found(connection, key))
+        rows = await self._found(key, principal, _FIND)
         return rows[0] if rows else None
 
-    async def find_deletable(self, key: str) -> Row[Any] | None:
+    async def find_deletable(self, key: str, principal: Principal) -> Row[Any] | None:
         """Return one service, also by a name that it had until it was deleted: a deletion can be asked for again."""
-        rows = await reading(self._database, lambda connection: found(connection, key, _FIND_DELETED))
+        rows = await self._found(key, principal, _FIND_DELETED)
         return rows[0] if rows else None
 
-    async def find_routes(self, key: str) -> Sequence[Row[Any]]:
+    async def find_routes(self, key: str, principal: Principal) -> Sequence[Row[Any]]:
         """Return one row for each ready replica of a service; one without a host if none is; none if it is unknown."""
-        rows = await reading(self._database, lambda connection: found(connection, key, _FIND_ROUTES))
+        rows = await self._found(key, principal, _FIND_ROUTES)
         return [row for row in rows if row.id == rows[0].id]
 
-    async def ready_endpoints(self) -> Sequence[Any]:
+    async def ready_endpoints(self, principal: Principal) -> Sequence[Any]:
         """Return each ready replica of all services that are wanted."""
-        return await reading(self._database, lambda connection: connection.execute(_READY).all())
+        return await self._all(_READY, principal)
 
     async def attempts(self, service_id: str) -> Sequence[Row[int, int, str]]:
         """Return replica, incarnation and token of all attempts of a service, in this order."""
@@ -260,15 +284,31 @@ class Services:
         """Return the epoch and the host of the controller that leads or led last, and when it renewed its lease."""
         return await reading(self._database, lambda connection: connection.execute(_LEADER).one_or_none())
 
+    async def _all(self, statement: Select[Any], principal: Principal) -> Sequence[Row[Any]]:
+        seen = self.sight.keys(principal)
+        return await reading(self._database, lambda connection: connection.execute(statement, seen).all())
+
+    async def _found(
+        self, key: str, principal: Principal, statements: tuple[Select[Any], Select[Any]]
+    ) -> Sequence[Row[Any]]:
+        seen = self.sight.keys(principal)
+        return await reading(self._database, lambda connection: found(connection, key, seen, statements))
+
 
 def found(
-    connection: Connection, key: str, statements: tuple[Select[Any], Select[Any]] | None = None
+    connection: Connection,
+    key: str,
+    seen: Mapping[str, Any],
+    statements: tuple[Select[Any], Select[Any]] | None = None,
 ) -> Sequence[Row[Any]]:
-    """Return the rows of a service, found by id or name; of what a service is, unless the statements say otherwise."""
+    """Return the rows of a service, found by id or name; of what a service is, unless the statements say otherwise.
+
+    `seen` says for whom (`Sight`).
+    """
     if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
         return ()
     for statement in statements or _FIND:
-        rows: Sequence[Row[Any]] = connection.execute(statement, {"key": key}).all()
+        rows: Sequence[Row[Any]] = connection.execute(statement, {"key": key, **seen}).all()
         if rows:
             return rows
     return ()

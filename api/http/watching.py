@@ -24,8 +24,10 @@ from api.http.services import VIEW
 from api.http.wire import service_response
 from api.web import sse
 from api.web.bell import Bell, rung
+from api.web.belonging import Access, Belonging, may_see
 from api.web.change_feed import RETRY_SECONDS, ChangeFeed
 from api.web.errors import UnavailableError
+from api.web.principal import Principal
 from api.web.recent import Recent
 from api.web.responses import JsonResponse
 from api.web.transactions import reading
@@ -56,14 +58,18 @@ class ChangeEvent(NamedTuple):
     seq: int
     service_id: str
     text: bytes
+    belonging: Belonging
 
 
 class ServiceWatch:
     """Follows the feed from the first watcher on until it is closed."""
 
-    def __init__(self, database: Database, feed: ChangeFeed) -> None:
+    def __init__(self, database: Database, feed: ChangeFeed, default: Access, gateway: str) -> None:
+        """`default` is the access of services that say nothing of it; `gateway`: its URL."""
         self._database = database
+        self._default = default
         self._feed = feed
+        self._gateway = gateway
         self._recent: Recent[ChangeEvent] = Recent(weigh=lambda event: len(event.text), heaviest=HEAVIEST)
         self._bell = Bell()
         self._following: asyncio.Task[None] | None = None
@@ -90,8 +96,13 @@ class ServiceWatch:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
 
-    async def watch(self, after: int | None, service_id: str | None = None) -> AsyncIterator[bytes]:
-        """Yield what is sent to a watcher that knows all up to `after` (`None`: up to now), until this is closed."""
+    async def watch(
+        self, principal: Principal, after: int | None, service_id: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield what is sent to a watcher that knows all up to `after` (`None`: up to now), until this is closed.
+
+        Of services that the watcher does not see, nothing is.
+        """
         now = await self.begin()
         here = now if after is None else after
         yield sse.head("watching", here)
@@ -112,7 +123,11 @@ class ServiceWatch:
             elif not await rung(ring, sse.HEARTBEAT_SECONDS):
                 yield sse.HEARTBEAT
                 continue
-            wanted = [event.text for event in events if service_id in (None, event.service_id)]
+            wanted = [
+                event.text
+                for event in events
+                if service_id in (None, event.service_id) and may_see(principal, event.belonging)
+            ]
             if wanted:
                 yield b"".join(wanted)
 
@@ -120,7 +135,7 @@ class ServiceWatch:
         """Read the changes after a position, or all there is if some of those can't be told any more."""
         async with self._catching_up:
             is_reset, now, rows = await reading(self._database, lambda connection: _all_since(connection, position))
-        events = [_event(row) for row in rows]
+        events = list(map(self._event, rows))
         return is_reset, events, max([now.seq, *(event.seq for event in events[-1:])])
 
     async def _follow(self) -> None:
@@ -148,9 +163,21 @@ class ServiceWatch:
             keys = {"since": here, "until": until}
             rows = await reading(self._database, lambda connection: connection.execute(_CHANGED, keys).all())
             for row in rows:
-                self._recent.add(_event(row))
+                self._recent.add(self._event(row))
             self._recent.position = until
         self._bell.ring()
+
+    def _event(self, row: Row[Any]) -> ChangeEvent:
+        """Write a change as it is sent: the service as it is now."""
+        kind = "changed"
+        if row.deletion_requested_at is not None:
+            kind = "deleted"
+        elif row.version == 1 and row.change_seq == row.seq:
+            kind = "created"
+        content = JsonResponse(None).render(
+            msgspec.to_builtins(service_response(row, self._gateway)), "application/json"
+        )
+        return ChangeEvent(row.seq, row.id, sse.event(kind, content, row.seq), Belonging.of(row, self._default))
 
 
 def _all_since(connection: Connection, position: int) -> tuple[bool, Position, Sequence[Row[Any]]]:
@@ -159,14 +186,3 @@ def _all_since(connection: Connection, position: int) -> tuple[bool, Position, S
     is_reset = not now.tells_all_after(position)
     keys = {"since": 0 if is_reset else position, "until": LAST_NUMBER}
     return is_reset, now, connection.execute(_CHANGED, keys).all()
-
-
-def _event(row: Row[Any]) -> ChangeEvent:
-    """Write a change as it is sent: the service as it is now."""
-    kind = "changed"
-    if row.deletion_requested_at is not None:
-        kind = "deleted"
-    elif row.version == 1 and row.change_seq == row.seq:
-        kind = "created"
-    content = JsonResponse(None).render(msgspec.to_builtins(service_response(row)), "application/json")
-    return ChangeEvent(row.seq, row.id, sse.event(kind, content, row.seq))

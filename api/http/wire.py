@@ -48,6 +48,11 @@ class ServiceResponse(Struct, frozen=True, kw_only=True):
     deleted_at: str | None = None
     version: int = 1
     """Counts the changes of what is wanted; in quotes it is the ETag."""
+    owner: str | None = None
+    """Whose it is; null: the operator's."""
+    project: str | None = None
+    access: str | None = None
+    """Who sees it and may ask it beside its owner; null: as the site has it."""
     warnings: Sequence[str] | UnsetType = UNSET
     """What is probably not meant in the config; left out where there is nothing to say."""
 
@@ -64,6 +69,8 @@ class Declaration(Struct, frozen=True, kw_only=True):
     desired_state: str
     deleted_at: str | None
     version: int
+    access: str | None = None
+    """`None`: as the site has it."""
 
 
 def recipe_response(recipe: Recipe) -> RecipeResponse:
@@ -78,8 +85,8 @@ def recipe_response(recipe: Recipe) -> RecipeResponse:
     )
 
 
-def service_response(row: Row[Any], warnings: Sequence[str] | UnsetType = UNSET) -> ServiceResponse:
-    """Show a row of `services.VIEW`; with `warnings` to who has just written it."""
+def service_response(row: Row[Any], gateway: str, warnings: Sequence[str] | UnsetType = UNSET) -> ServiceResponse:
+    """Show a row of `services.VIEW`; with `warnings` to who has just written it. `gateway`: its URL."""
     conditions = conditions_of(row)
     return ServiceResponse(
         id=row.id,
@@ -94,9 +101,12 @@ def service_response(row: Row[Any], warnings: Sequence[str] | UnsetType = UNSET)
         ready_replicas=row.ready_replicas or 0,
         generation=row.generation,
         observed_generation=row.observed_generation or 0,
-        endpoint=endpoint_of(row),
+        endpoint=endpoint_of(row, gateway),
         deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
         version=row.version,
+        owner=row.owner,
+        project=row.project,
+        access=row.access,
         warnings=warnings or UNSET,
     )
 
@@ -112,6 +122,7 @@ def declaration(row: Row[Any]) -> Declaration:
         desired_state=row.desired_state,
         deleted_at=None if row.deletion_requested_at is None else iso(row.deletion_requested_at),
         version=row.version,
+        access=row.access,
     )
 
 
@@ -125,6 +136,9 @@ def new_service_response(row: Mapping[str, Any], created_at: float, warnings: Se
         config=shown_config(row["config"]),
         created_at=iso(created_at),
         replicas=row["replicas"],
+        owner=row["owner"],
+        project=row["project"],
+        access=row["access"],
         warnings=warnings or UNSET,
     )
 
@@ -149,11 +163,21 @@ def is_wanted(row: Row[Any]) -> bool:
     return row.deletion_requested_at is None and bool(row.desired_state == "running")
 
 
-def endpoint_of(row: Row[Any]) -> str | None:
-    """Return where the joined endpoint answers, if it is ready and the service still wanted."""
+def endpoint_of(row: Row[Any], gateway: str) -> str | None:
+    """Return where clients reach a service whose joined endpoint is ready, if it is still wanted.
+
+    That is the gateway, where it passes requests on; else the engine itself.
+    """
     if row.host is None or not is_wanted(row):
         return None
+    if row.door is not None and (row.is_exposed or row.models):
+        return service_url(gateway, row.name)
     return base_url(row.host, row.port, has_door=row.door is not None)
+
+
+def service_url(gateway: str, name: str) -> str:
+    """Return where the gateway passes requests on to a service."""
+    return f"{gateway}/services/{name}"
 
 
 def shown_config(config: dict[str, Any]) -> dict[str, Any]:

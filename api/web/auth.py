@@ -6,7 +6,8 @@ Three things open the guard:
 - a key, from anywhere: `Authorization: Bearer KEY`; it opens what its scopes name (`api.web.principal`). Who sends one
   is judged by it, whoever they are;
 - the administrator's key, in the same way: it opens everything;
-- being the operator: a connection from this host whose other end is a socket of our own uid.
+- being the operator: a connection from this host whose other end is a socket of our own uid; or one of
+  `api.local_users`, who may do what is said there.
 
 With `api.require_key` the last counts on the API's Unix socket alone: whoever reaches a relay of the operator's user
 (`ssh -L`, a notebook server's proxy) comes to us by TCP as the operator.
@@ -26,7 +27,7 @@ import hmac
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,10 +39,13 @@ from litestar.types import Scope
 from api.contract.exits import Exit, ExitError
 from api.contract.job.private import open_regular
 from api.contract.peers import Peer
+from api.contract.served_tls import require_tls
 from api.contract.settings import ApiSettings
+from api.web import signed_key
 from api.web.errors import ApiError
 from api.web.key_secret import PREFIX
 from api.web.keys import Keys
+from api.web.local_users import local_users
 from api.web.peers import STATE_KEY
 from api.web.principal import OPERATOR, KeyScope, Principal, verdict
 from api.web.serving import STATE_KEY as SERVING
@@ -50,10 +54,18 @@ OPEN = {"open": True}
 """The `opt` of routes that answer everybody."""
 INFER = {"scope": KeyScope.INFER}
 """The `opt` of routes that ask models; a key may come as `x-api-key` there, as Anthropic's clients send it."""
+KEY_ONLY = {"scope": KeyScope.INFER, "key_only": True}
+"""The `opt` of routes that answer with what others have written: to be the operator opens nothing there, since his
+browser is it too."""
 ADMIN = {"scope": KeyScope.ADMIN}
 """The `opt` of routes about keys. All others take `read` or `write`, as their method says."""
 
+ANY = {"scope": None}
+"""The `opt` of routes that everybody may ask who is known."""
+
 SAFE = ("GET", "HEAD", "OPTIONS")
+KEYS = (PREFIX.encode(), signed_key.PREFIX.encode())
+"""How people's keys begin."""
 SEND_KEY = "Send a key: `Authorization: Bearer KEY`."
 OWN_SITE = (b"same-origin", b"none")
 """What browsers say in Sec-Fetch-Site of requests that no page of another origin began (W3C Fetch Metadata)."""
@@ -69,14 +81,20 @@ class Guard:
     """The guard of all routes: lets those in who may ask, and says to the others what is missing."""
 
     def __init__(
-        self, *, uid: int, key: str | None, hosts: frozenset[str], keys: Keys, requires_key: bool = False
+        self,
+        *,
+        users: Mapping[int, Principal],
+        key: str | None,
+        hosts: frozenset[str],
+        keys: Keys,
+        requires_key: bool = False,
     ) -> None:
-        """`uid` is the operator's, `key` the administrator's key, `hosts` the names that mean this host.
+        """`users` are those of this host by uid, `key` the administrator's, `hosts` the names that mean this host.
 
-        `keys` are people's. `requires_key`: over TCP the operator needs a key too.
+        `keys` are people's. `requires_key`: over TCP everybody needs a key.
         """
         self.keys = keys
-        self._uid = uid
+        self._users = users
         self._requires_key = requires_key
         self._key = None if key is None else key.encode()
         self._hosts = hosts
@@ -84,36 +102,39 @@ class Guard:
     async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Raise `ApiError`, 401 or 403, unless the request may be served."""
         scope = connection.scope
-        needed = handler.opt.get("scope") or (KeyScope.READ if scope.get("method") in SAFE else KeyScope.WRITE)
+        needed = handler.opt.get("scope", KeyScope.READ if scope.get("method") in SAFE else KeyScope.WRITE)
         try:
-            self._let_in(scope, needed)
+            self.let_in(scope, needed, key_only=handler.opt.get("key_only", False))
         except ApiError:
             if not handler.opt.get("open"):
                 raise
 
-    def _let_in(self, scope: Scope, needed: KeyScope) -> None:
-        principal = self._identified(scope, needed)
-        if (refusal := verdict(principal, needed)) is not None:
+    def let_in(self, scope: Scope, needed: KeyScope | None, *, key_only: bool = False) -> None:
+        """Note who asks; raises `ApiError` unless they may."""
+        principal = self._identified(scope, needed, key_only=key_only)
+        if needed is not None and (refusal := verdict(principal, needed)) is not None:
             raise refusal
         scope["state"]["principal"] = principal
-        if principal.key is not None:
-            self.keys.begin(scope["state"][SERVING], principal.key)
+        if principal.key is not None or principal.until is not None:
+            self.keys.begin(scope["state"][SERVING], principal)
 
-    def _identified(self, scope: Scope, needed: KeyScope) -> Principal:
+    def _identified(self, scope: Scope, needed: KeyScope | None, *, key_only: bool) -> Principal:
         """Return who asks; raises `ApiError` for who is none of those that may."""
         for offered in _offered(scope, needed):
             if self._key is not None and hmac.compare_digest(offered, self._key):
                 return OPERATOR
-            if offered.startswith(PREFIX.encode()):
+            if offered.startswith(KEYS):
                 return self.keys.find(offered.decode("latin-1"))
+        if key_only:
+            raise _unauthorized(f"Here everybody needs a key, the operator too. {SEND_KEY}")
         peer = scope["state"].get(STATE_KEY)
-        if not isinstance(peer, Peer) or peer.uid != self._uid:
+        if not isinstance(peer, Peer) or peer.uid is None or peer.uid not in self._users:
             raise self._stranger()
         if self._requires_key and not peer.is_unix:
             raise _unauthorized(f"Over TCP everybody needs a key here (api.require_key). {SEND_KEY}")
         if (refusal := self._lured(scope)) is not None:
             raise refusal
-        return OPERATOR
+        return self._users[peer.uid]
 
     def _stranger(self) -> ApiError:
         how = "" if self._key is not None else " The operator makes keys, or sets up one with api.admin_key_file."
@@ -160,17 +181,28 @@ def principal_of(scope: Scope) -> Principal:
 
 
 def guard_of(settings: ApiSettings, uid: int, keys: Keys) -> Guard:
-    """Make the guard; raises `UnsafeError` for an address that others reach without a key, or a key that is none."""
+    """Make the guard; raises `UnsafeError` for an address that others reach without a key, or a key that is none.
+
+    Raises `ServedTlsError` for one that others reach without TLS, and `LocalUsersError`. `uid` is the operator's.
+    """
     key = None if settings.admin_key_file is None else read_admin_key(settings.admin_key_file)
-    if key is None and not is_loopback(settings.host):
+    is_open = not is_loopback(settings.host)
+    if is_open and key is None:
         raise UnsafeError(
             f"api.host is {settings.host}, which other hosts can reach, and there is no administrator's key. "
             "Make one (umask 077; openssl rand -hex 32 > FILE) and set api.admin_key_file to it, "
             "or set api.host to 127.0.0.1."
         )
+    if is_open:
+        require_tls(settings.host, "api.host", settings)
+    users, hosts = local_users(settings, uid), own_names(settings.host)
+    return Guard(users=users, key=key, hosts=hosts, keys=keys, requires_key=settings.require_key)
+
+
+def own_names(host: str) -> frozenset[str]:
+    """Return the names that mean this host, to what listens on `host`."""
     own = socket.gethostname().lower()
-    names = frozenset({"localhost", own, own.partition(".")[0], settings.host.lower()})
-    return Guard(uid=uid, key=key, hosts=names, keys=keys, requires_key=settings.require_key)
+    return frozenset({"localhost", own, own.partition(".")[0], host.lower()})
 
 
 def read_admin_key(path: Path) -> str:
@@ -210,7 +242,7 @@ def _unauthorized(detail: str) -> ApiError:
     return ApiError(401, detail, headers={"WWW-Authenticate": "Bearer"}, code="missing_api_key")
 
 
-def _offered(scope: Scope, needed: KeyScope) -> Iterator[bytes]:
+def _offered(scope: Scope, needed: KeyScope | None) -> Iterator[bytes]:
     """Yield what may be a key."""
     headers = dict(scope["headers"])
     authorization = headers.get(b"authorization", b"")

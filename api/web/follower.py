@@ -21,6 +21,8 @@ class Follower(ABC):
         """`what` is looked at: for the log."""
         self._what = what
         self._following: asyncio.Task[None] | None = None
+        self.known = asyncio.Event()
+        """Set once it has been read."""
 
     @abstractmethod
     async def follow_once(self) -> None:

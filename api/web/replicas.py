@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,23 +54,26 @@ class InFlight:
     """What is in flight on each replica, and so which one is asked next."""
 
     def __init__(self, draw: random.Random | None = None) -> None:
-        self._draw = draw or random.SystemRandom()
+        self._draw = draw or random.Random()  # noqa: S311 - it opens nothing
         self._counts: Counter[str] = Counter()
 
     def choose(self, replicas: Sequence[ReadyReplica]) -> ReadyReplica:
         """Return the one to ask."""
         return choose(replicas, self._counts, self._draw)
 
-    @contextmanager
-    def counted(self, replica: ReadyReplica) -> Iterator[None]:
-        """Count a request for as long as it is in flight."""
+    def with_room(self, replicas: Sequence[ReadyReplica], most: int) -> Sequence[ReadyReplica]:
+        """Return those with less in flight than `most`; 0: all."""
+        return [replica for replica in replicas if self._counts.get(replica.token, 0) < most] if most else replicas
+
+    def begin(self, replica: ReadyReplica) -> None:
+        """Count a request that is in flight from now on."""
         self._counts[replica.token] += 1
-        try:
-            yield
-        finally:
-            self._counts[replica.token] -= 1
-            if not self._counts[replica.token]:
-                del self._counts[replica.token]
+
+    def end(self, replica: ReadyReplica) -> None:
+        """Count it no more."""
+        self._counts[replica.token] -= 1
+        if not self._counts[replica.token]:
+            del self._counts[replica.token]
 
 
 def why_not_connected(replica: ReadyReplica, error: NotConnectedError) -> str:

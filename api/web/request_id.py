@@ -5,11 +5,11 @@ The lines that the request logs carry it too.
 
 from __future__ import annotations
 
+import random
 import re
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.contract.identity import new_id
 from api.contract.log import about
 
 HEADER = b"x-request-id"
@@ -19,11 +19,22 @@ _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 def request_id(scope: Scope) -> str:
     """Return the id of the request, choosing it on the first call."""
     state = scope.setdefault("state", {})
-    found = state.get("request_id")
+    found: str | None = state.get("request_id")
     if found is None:
-        given = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        found = state["request_id"] = given.decode() if _PLAIN.fullmatch(given) else new_id(12)
-    return str(found)
+        found = state["request_id"] = _given(scope) or _new()
+    return found
+
+
+def _given(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return value.decode() if _PLAIN.fullmatch(value) else None
+    return None
+
+
+def _new() -> str:
+    """Return an id that tells requests apart; it opens nothing, so it may be guessed."""
+    return f"{random.getrandbits(48):012x}"
 
 
 async def add_request_id(message: Message, scope: Scope) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Callable
 
-from litestar.types import ASGIApp, Message, Middleware, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.web.errors import ApiError
-from api.web.keys import Keys
+from api.web.keys import Keys, LapsedKeyError, Serving
 
 log = logging.getLogger(__name__)
 
 STATE_KEY = "serving"
-"""Where a request's scope carries what ends it, in `scope["state"]`."""
+"""Where a request's scope carries its `Serving`, in `scope["state"]`."""
 
 
-def end_with_key(keys: Keys) -> Middleware:
+def end_with_key(keys: Keys) -> Callable[[ASGIApp], ASGIApp]:
     """Have each request that comes under a key end with it."""
 
     def wrapped(app: ASGIApp) -> ASGIApp:
@@ -28,20 +27,19 @@ def end_with_key(keys: Keys) -> Middleware:
                 has_begun = True
                 await send(message)
 
-            serving = scope["state"][STATE_KEY] = asyncio.timeout(None)
             try:
-                async with serving:
+                with Serving(keys) as scope["state"][STATE_KEY]:
                     await app(scope, receive, told)
-            except TimeoutError:
-                if not serving.expired():
-                    raise
+            except LapsedKeyError:
                 if not has_begun:
-                    raise ApiError(401, "The key has ended meanwhile.", code="revoked_api_key") from None
-                # The server closes the connection: a client sees that something is missing.
-                log.info("what was being answered is cut off: its key has ended")
-            finally:
-                keys.end(serving)
+                    raise
+                note_cut()
 
         return served
 
     return wrapped
+
+
+def note_cut() -> None:
+    """Note that an answer ends early. The server closes the connection: a client sees that something is missing."""
+    log.info("what is being answered is cut off: its key has ended")

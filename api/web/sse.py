@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from types import MappingProxyType
 
 from litestar.response import Stream
 
@@ -31,10 +32,12 @@ def head(comment: str, place: str | int) -> bytes:
     return f": {comment}\nid: {place}\n\n".encode()
 
 
-def event_stream(events: AsyncIterator[bytes], seconds: float | None = None) -> Stream:
-    """Return the answer that sends these events, for at most so many seconds."""
+def event_stream(
+    events: AsyncIterator[bytes], seconds: float | None = None, headers: Mapping[str, str] = MappingProxyType({})
+) -> Stream:
+    """Return the answer that sends these events, for at most so many seconds; with further headers."""
     content = events if seconds is None else _limited(events, seconds)
-    return Stream(content, media_type="text/event-stream", headers=HEADERS)
+    return Stream(content, media_type="text/event-stream", headers={**HEADERS, **headers})
 
 
 async def read_data(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from controller.cluster.admission import Admission
+from controller.cluster.gateways import Gateways
+from controller.cluster.histories import Histories
+from controller.cluster.node_records import NodeRecords
 from controller.cluster.orphans import Orphans
 from controller.cluster.rhythm import Rhythm
 from controller.cluster.sends import Sends
@@ -36,8 +39,11 @@ class Cluster:
         self.ends = asyncio.Event()
         """Set when engines may have ended: it is worth a look."""
         self.snapshots = SnapshotTaker(ports.scheduler, tracked.all, clock)
+        self.gateways = Gateways(store)
         self.orphans = Orphans(tracked, store, ports.scheduler)
         self.sends = Sends(ports.scheduler, clock)
+        self.histories = Histories(store, clock)
+        self.node_records = NodeRecords(store, clock)
 
     def forget(self, token: str) -> None:
         """Forget an attempt that is gone."""

@@ -18,7 +18,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from api.contract.asking import AskingError, Bounds, Question, asked
 from api.contract.doors import Doors, UnknownKeyError, Way, is_of_another
 from api.contract.job.own_trouble import is_own_trouble
 from api.contract.launch import Health
+from controller.cluster.in_flight import PATH, in_flight
 from controller.cluster.reach import ProbeTrouble, is_reached, without_a_way
 from controller.cluster.watches import Watches
 from controller.core.attempt import Attempt, Probe, ProbeSpec
@@ -78,6 +79,8 @@ class _Watched:
     latest: Probe | None = None
     missed: bool = False
     """Whether its job is missed on the cluster: what it answers decides whether it is gone."""
+    draining: bool = False
+    """Whether it is waited for until nothing is in flight on it."""
 
 
 class HttpProbes:
@@ -131,6 +134,7 @@ class HttpProbes:
             known=attempt.ready or None,
             ever_ready=attempt.ready_at is not None,
             missed=attempt.absent_since is not None,
+            draining=attempt.draining_since is not None,
         )
         self._queue.add(attempt.token)
         if target.way.has_door:
@@ -158,9 +162,10 @@ class HttpProbes:
         return Probe(at=self._clock.now(), ready=False, failures=0, message=str(error), asked=False)
 
     def _hurry(self, attempt: Attempt, watched: _Watched) -> None:
-        """Ask an engine at once whose job has come to be missed."""
-        was_missed, watched.missed = watched.missed, attempt.absent_since is not None
-        if watched.missed and not was_missed:
+        """Ask an engine at once whose job has come to be missed, or which has come to drain."""
+        before = watched.missed, watched.draining
+        watched.missed, watched.draining = attempt.absent_since is not None, attempt.draining_since is not None
+        if (watched.missed, watched.draining) > before:
             self._queue.add(attempt.token)
 
     async def once(self, attempt: Attempt, spec: ProbeSpec) -> Probe | None:
@@ -236,8 +241,11 @@ class HttpProbes:
     async def _probe(self, watched: _Watched) -> float:
         """Ask an engine; return in how many seconds it is to be asked again."""
         target, before = watched.target, watched.latest
-        watched.latest = await self._look(target, before, missed=watched.missed, served=watched.ever_ready)
-        ready = watched.latest.ready
+        found = await self._look(target, before, missed=watched.missed, served=watched.ever_ready)
+        if watched.draining and found.ready:
+            found = await self._with_quiet(target, found, before)
+        watched.latest = found
+        ready = found.ready
         if watched.known != ready or (watched.ever_ready and not ready):
             self._wake(watched.service_id)
         watched.known = ready
@@ -245,8 +253,19 @@ class HttpProbes:
         if not watched.ever_ready:
             return STARTING_INTERVAL
         # Looked at more closely, so that a dead engine is found within a few intervals.
-        is_suspect = watched.missed or not ready
-        return min(target.health.interval, STARTING_INTERVAL * 2) if is_suspect else target.health.interval
+        is_looked_at = watched.missed or watched.draining or not ready
+        return min(target.health.interval, STARTING_INTERVAL * 2) if is_looked_at else target.health.interval
+
+    async def _with_quiet(self, target: Target, found: Probe, before: Probe | None) -> Probe:
+        """Add since when nothing is in flight on an engine, as far as it says so."""
+        try:
+            _, metrics = await self._get(target, PATH) if target.model is not None else (0, b"")
+        except AskingError as error:
+            log.info("a draining engine did not say what is in flight", extra={"error": str(error)})
+            return found
+        if in_flight(metrics) != 0:
+            return found
+        return replace(found, quiet_since=(before.quiet_since if before is not None else None) or found.at)
 
     async def _outlives_its_checks(self, target: Target, told: Verdict) -> bool:
         """Whether something accepts connections there though whoever checked it has not been heard of for long."""

@@ -5,6 +5,7 @@ believed. Pure.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from api.contract.job.token import Token, parse_token
@@ -81,6 +82,19 @@ def build_snapshot(
 def placements(jobs: Iterable[Job]) -> frozenset[tuple[int, str]]:
     """Return (job id, node) of every job that has a node and has not ended."""
     return frozenset((job.job_id, job.node) for job in jobs if job.node and job.phase is not JobPhase.ENDED)
+
+
+def nodes_of_running(jobs: Iterable[Job]) -> frozenset[str]:
+    """Return the nodes on which jobs run."""
+    return frozenset(job.node for job in jobs if job.node and job.phase is JobPhase.RUNNING)
+
+
+def with_leaving_nodes(listing: Listing, leaving: Mapping[str, str]) -> Listing:
+    """Tell of each job whether its node is being taken out of service, by the states of such nodes."""
+    if not leaving:
+        return listing
+    states = ((job, leaving.get(job.node or "", "")) for job in listing.jobs)
+    return Listing(jobs=tuple(replace(job, node_leaves=state) if state else job for job, state in states))
 
 
 def _by_token(jobs: Iterable[Job]) -> dict[str, tuple[Job, ...]]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.contract.job.token import Token
+from controller.cluster.maintenances import Maintenances
 from controller.cluster.readings import (
     Vanished,
     build_snapshot,
     find_vanished,
     known_as_ended,
+    nodes_of_running,
     placements,
     tokens_by_service,
+    with_leaving_nodes,
 )
 from controller.core.jobs import Job, ReadingFailure, Snapshot
 from controller.ports import Clock, Scheduler, Tracked, UnreadableError
@@ -25,9 +28,11 @@ ASK_AGAIN_MOST = 60.0
 WITHOUT_ACCOUNTING = 600.0
 """Seconds until a site that has no accounting is asked again whether it has."""
 
-
 HIDDEN_AGAIN = 600.0
-"""Seconds until a site that hides the addresses of its nodes (PrivateData) is asked for them again."""
+"""Seconds until a site that hides its nodes (PrivateData) is asked for their addresses and states again."""
+
+NODES_AGAIN = 30.0
+"""Seconds between two looks at the states of the nodes that jobs run on."""
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +41,27 @@ class SnapshotTaker:
     """Takes snapshots, one at a time, and keeps the latest and the latest failure.
 
     A take costs one squeue; one sacct more if jobs vanished that it has not been asked about lately; one sinfo more
-    if a job got a node since the last one (an address may change each time a cloud node boots).
+    if a job got a node since the last one (an address may change each time a cloud node boots), and one for the states
+    of the nodes on which jobs run, every `NODES_AGAIN`; one scontrol if a job waits for a maintenance.
     """
 
     def __init__(self, scheduler: Scheduler, tracked: Callable[[], Collection[Tracked]], clock: Clock) -> None:
         self._scheduler = scheduler
         self._tracked = tracked
         self._clock = clock
+        self._maintenances = Maintenances(scheduler, clock)
         self._accounting = _Accounting()
+        self._accounting_trouble = ""
         self._addresses: Mapping[str, str] = {}
         self._addresses_again_at = float("-inf")
+        self._leaving: Mapping[str, str] = {}
+        self._leaving_again_at = float("-inf")
         self._placed: frozenset[tuple[int, str]] | None = None
         self._sorted_out: tuple[Snapshot, Mapping[str, Sequence[Token]]] | None = None
         self.latest: Snapshot | None = None
         """`None` until the first successful reading."""
         self.failure: ReadingFailure | None = None
         """Set while the newest readings failed."""
-        self.accounting_failure: ReadingFailure | None = None
-        """Set while accounting could not be asked; snapshots are taken all the same."""
 
     async def take(self) -> Snapshot:
         """Read the cluster once. Raises UnreadableError, after noting it, if squeue does not answer."""
@@ -69,15 +77,18 @@ class SnapshotTaker:
         vanished = find_vanished(listing, tracked)
         await self._ask_accounting(vanished)
         await self._ask_addresses(listing.jobs)
-        self.latest = build_snapshot(
+        await self._ask_leaving(listing.jobs)
+        found = build_snapshot(
             sequence=sequence,
             began_at=began_at,
-            listing=listing,
+            listing=with_leaving_nodes(listing, self._leaving),
             tracked=tracked,
             vanished=vanished,
             ended=self._accounting.ended,
             addresses=self._addresses,
         )
+        ahead = await self._maintenances.ahead(listing.jobs)
+        self.latest = replace(found, accounting_trouble=self._accounting_trouble, maintenances=ahead)
         return self.latest
 
     def tokens_of(self, service_id: str) -> Sequence[Token]:
@@ -96,10 +107,10 @@ class SnapshotTaker:
         try:
             answers = await self._scheduler.ended_jobs({each.job_id for each in due})
         except UnreadableError as error:
-            self.accounting_failure = _failed(self.accounting_failure, error, now)
+            self._accounting_trouble = error.message
             answers = {}
         else:
-            self.accounting_failure = None
+            self._accounting_trouble = ""
         self._accounting.note(due, answers, now)
 
     async def _ask_addresses(self, jobs: Collection[Job]) -> None:
@@ -121,6 +132,20 @@ class SnapshotTaker:
                 )
             return
         self._placed = placed
+
+    async def _ask_leaving(self, jobs: Collection[Job]) -> None:
+        """Ask which of the nodes on which jobs run are being taken out of service."""
+        nodes, now = nodes_of_running(jobs), self._clock.now()
+        if not nodes:
+            self._leaving = {}
+            return
+        if now < self._leaving_again_at:
+            return
+        try:
+            self._leaving, pause = await self._scheduler.leaving(nodes), NODES_AGAIN
+        except UnreadableError as error:  # what was known stands
+            pause = HIDDEN_AGAIN if error.reason == "PermissionDenied" else NODES_AGAIN
+        self._leaving_again_at = now + pause
 
 
 def _failed(before: ReadingFailure | None, error: UnreadableError, began_at: float) -> ReadingFailure:

@@ -21,6 +21,7 @@ from api.contract.tables import Service
 from controller.clock import SystemClock
 from controller.cluster.probes import HttpProbes
 from controller.commands.opening import opened
+from controller.core import hand_over
 from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.codec import of_one_service, without_private
 from controller.core.compare import changes
@@ -28,6 +29,7 @@ from controller.core.decide import decide
 from controller.core.desired import Desired
 from controller.core.observed import Observed
 from controller.core.plan import Plan
+from controller.core.situation import Situation
 from controller.installation import Installation
 from controller.lease import Leader, leader
 from controller.observe import observe, probe_spec
@@ -58,6 +60,8 @@ class Explanation:
     plan: Plan
     becomes: Mapping[str, tuple[str, ...]]
     """By token: what would change in the record of an attempt."""
+    successors_due: Mapping[str, float]
+    """By token: when the successor of an attempt is to be opened, as far as that is known."""
 
 
 async def explain(settings: Settings, name: str) -> Explanation:
@@ -81,7 +85,8 @@ async def _explained(installation: Installation, name: str) -> Explanation:
     probes.found = await _ask_engines(installation, record, clock)
     seen = await observe(record, cluster)
     now = clock.now()
-    plan = decide(record.desired, seen, now, limits(settings))
+    bounds = limits(settings)
+    plan = decide(record.desired, seen, now, bounds)
     found = await leader(database)
     known = {a.token: a for a in record.attempts}
     return Explanation(
@@ -93,7 +98,17 @@ async def _explained(installation: Installation, name: str) -> Explanation:
         leads=found is not None and found.holder is not None and now - found.renewed_at < settings.controller.lease,
         plan=plan,
         becomes={a.token: changes(known.get(a.token), a) for a in plan.attempts},
+        successors_due=_successors_due(
+            Situation(record.desired, seen.attempts, seen, now, bounds, record.desired.replicas)
+        ),
     )
+
+
+def _successors_due(situation: Situation) -> dict[str, float]:
+    """Return by token when the successors of those attempts are due that stand for their replicas alone."""
+    alone = [hand_over.standing(situation.replica(number), situation) for number in range(situation.target)]
+    due = {a.token: hand_over.successor_due_at(a, situation) for a in alone if a is not None}
+    return {token: at for token, at in due.items() if at is not None}
 
 
 async def _find(database: Database, name: str) -> str:

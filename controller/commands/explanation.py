@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from api.contract.endings import HANDED_OVER, what_follows
 from controller.commands.explain import Explanation
 from controller.core.attempt import Attempt
 from controller.core.job_files import Claim, JobFiles, Revoked, Unreadable
@@ -49,6 +50,8 @@ def _wanted(told: Explanation) -> Iterator[str]:
     elif wanted.spec is not None:
         model = f", model {wanted.spec.model}" if wanted.spec.model else ""
         yield f"{wanted.replicas} of {wanted.spec.recipe}{model} (launch spec {wanted.digest[:12]})"
+    if wanted.paused:
+        yield "its rollout is paused: what runs is left as it is; what fails is replaced as is wanted now"
 
 
 def _seen(told: Explanation) -> Iterator[str]:
@@ -90,6 +93,7 @@ def _attempt(told: Explanation, attempt: Attempt) -> Iterator[str]:
         yield f"it ended as {attempt.outcome}: {attempt.message}"
     if attempt.gone_at is not None:
         return
+    yield from _lane(told, attempt) if attempt.open else ()
     jobs = told.seen.snapshot.jobs.get(attempt.token, ()) if told.seen.snapshot is not None else ()
     yield from (_job(told, job) for job in jobs)
     if told.seen.snapshot is not None and not jobs:
@@ -100,6 +104,23 @@ def _attempt(told: Explanation, attempt: Attempt) -> Iterator[str]:
         yield "its engine answers" if probe.ready else f"its engine: {probe.message}"
     changes = told.becomes.get(attempt.token, ())
     yield from (f"would become {change}" for change in changes)
+
+
+def _lane(told: Explanation, attempt: Attempt) -> Iterator[str]:
+    """Tell where it stands beside another, and what happens when its job ends."""
+    beside = f", opened beside the other one: {attempt.beside}" if attempt.beside is not None else ""
+    drains = f", draining for {_age(told, attempt.draining_since)}" if attempt.draining_since is not None else ""
+    yield f"lane {attempt.lane}{beside}{drains}{', gets the requests' if attempt.serves else ''}"
+    then = what_follows(
+        told.desired.spec,
+        wanted=told.desired.running,
+        ends=attempt.ends_at is not None,
+        draining=attempt.draining_since is not None,
+    )
+    due_at = told.successors_due.get(attempt.token) if then == HANDED_OVER else None
+    due = f": its successor is due in {_span(due_at - told.now)}" if due_at is not None else ""
+    if attempt.ends_at is not None:
+        yield f"its job ends in {_span(attempt.ends_at - told.now)}; {then or 'what then is not known'}{due}"
 
 
 def _job(told: Explanation, job: Job) -> str:

@@ -9,6 +9,19 @@ from api.contract.job.words import Lane
 from api.contract.launch import Health, LaunchSpec
 
 
+class HandOverReason(StrEnum):
+    """Why an attempt is opened beside another one of its replica, which it takes over from."""
+
+    TIME_LIMIT = "TimeLimit"
+    """Its job's time is soon over."""
+    CHANGED = "Changed"
+    """It was launched otherwise than is wanted now."""
+    INTERRUPTED = "Interrupted"
+    """Somebody else has told its job to end: preemption with a grace, an administrator."""
+    NODE_DRAINS = "NodeDrains"
+    """Its node is being taken out of service."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try at running a replica: one Slurm job under one token. Closing it can't be undone."""
@@ -19,7 +32,7 @@ class Attempt:
     incarnation: int
     lane: Lane = Lane.MAIN
     beside: str | None = None
-    """Why it may live beside what is left of its replica's other lane, in one CamelCase word; `None`: it may not."""
+    """Why it may live beside what is left of its replica's other lane (`HandOverReason`); `None`: it may not."""
     door: str | None = None
     """Under which of the installation's keys its door is made; `None`: it has none, its engine listens by itself."""
     generation: int
@@ -51,6 +64,12 @@ class Attempt:
     ready_at: float | None = None
     """First time ready; `unready_since` says whether it still is."""
     unready_since: float | None = None
+    draining_since: float | None = None
+    """Since when it gets no new requests, and finishes those it has: another one has its traffic, or it is to go."""
+    draining_feed: int | None = None
+    """The feed's number when that was recorded; recording knows it."""
+    shut_at: float | None = None
+    """Since when nobody new comes: every gateway that lives has applied that number, and its door was told."""
     ends_at: float | None = None
     closed_at: float | None = None
     outcome: str | None = None
@@ -70,6 +89,11 @@ class Attempt:
     def ready(self) -> bool:
         """Whether a prompt would be answered now."""
         return self.open and self.ready_at is not None and self.unready_since is None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it gets new requests: it is ready, and does not drain."""
+        return self.ready and self.draining_since is None
 
 
 class SendOutcome(StrEnum):
@@ -98,6 +122,19 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shortening:
+    """What this term last did to the time limit of a queued job, so that it ends before a maintenance."""
+
+    at: float
+    minutes: int
+    """What the limit was to be."""
+    before: float
+    """When that maintenance begins (Unix seconds)."""
+    trouble: str = ""
+    """What Slurm said instead of doing it; empty: it did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """The latest probe of one attempt's engine, and how many failed in a row before it."""
 
@@ -109,6 +146,8 @@ class Probe:
     """Whether what answered proved to be the attempt\'s own engine. Elsewhere another may listen by now."""
     asked: bool = True
     """False: nobody can ask it, so that it says nothing of its engine."""
+    quiet_since: float | None = None
+    """Since when its engine, draining, has said that nothing is in flight."""
     unreached_since: float | None = None
     """Since when no connection came about: its name is not known here, refused, filtered, no way to it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from controller.core import draining, hand_over, maintenance, room
 from controller.core.attempt import Attempt
 from controller.core.desired import Desired
 from controller.core.drive import Driven, drive
@@ -14,7 +15,7 @@ from controller.core.fold import Folded, fold, not_ahead
 from controller.core.limits import Limits
 from controller.core.observed import Observed
 from controller.core.openings import Waits
-from controller.core.plan import Cancel, Plan
+from controller.core.plan import Plan, Revoke, Submit
 from controller.core.published import Endpoint
 from controller.core.situation import Situation
 from controller.core.status import status
@@ -31,13 +32,17 @@ def decide(desired: Desired, seen: Observed, now: float, limits: Limits) -> Plan
     driven = drive(situation)
     new_status = status(situation, driven.standings)
     endpoints = _endpoints(desired, driven.attempts, seen.endpoints)
+    shortened = maintenance.shorten(situation)
     plan = Plan(
         attempts=_changed(seen.attempts, driven.attempts),
         endpoints=None if endpoints == seen.endpoints else endpoints,
         status=None if new_status == seen.status else new_status,
-        events=events(seen.attempts, driven.attempts, seen.status, new_status),
+        events=(
+            *events(seen.attempts, driven.attempts, seen.status, new_status),
+            *maintenance.events(shortened, situation),
+        ),
         # What is to be sent is recorded: a cancel that fails must not keep it from being sent.
-        actions=(*driven.submits, *(a for f in folded for a in f.actions)),
+        actions=(*driven.submits, *(a for f in folded for a in f.actions), *draining.tell_doors(situation), *shortened),
         wants_turn=any(s.hold is not None and s.hold.waits is Waits.TURN for s in driven.standings),
         wants_gpus=driven.wants_gpus,
     )
@@ -50,7 +55,7 @@ def _look(attempt: Attempt, desired: Desired, seen: Observed, now: float, limits
     attempt = not_ahead(attempt, now)
     if attempt.open:
         spec = desired.spec if attempt.digest == desired.digest else None
-        return fold(attempt, seen, spec, now, limits)
+        return fold(draining.shut(attempt, seen, now, limits), seen, spec, now, limits)
     return evict(attempt, seen, now, limits)
 
 
@@ -74,7 +79,7 @@ def _endpoints(desired: Desired, attempts: Iterable[Attempt], before: Iterable[E
             host=a.host,
             port=a.port,
             door=a.door,
-            ready=a.ready,
+            ready=a.serves,
         )
         for a in sorted(attempts, key=lambda a: (a.replica, a.token))
         if a.open and a.ready_at is not None and a.host is not None and a.port is not None
@@ -83,7 +88,7 @@ def _endpoints(desired: Desired, attempts: Iterable[Attempt], before: Iterable[E
 
 def _look_again_at(plan: Plan, folded: Iterable[Folded], driven: Driven, situation: Situation) -> float | None:
     now, seen, limits = situation.now, situation.seen, situation.limits
-    if any(not isinstance(action, Cancel) for action in plan.actions):
+    if any(isinstance(action, Submit | Revoke) for action in plan.actions):
         return now + limits.soon
     open_before = {a.token for a in seen.attempts if a.open}
     if any(not attempt.open and attempt.token in open_before for attempt in plan.attempts):
@@ -91,6 +96,9 @@ def _look_again_at(plan: Plan, folded: Iterable[Folded], driven: Driven, situati
         return now
     times = [f.look_again_at for f in folded if f.look_again_at is not None]
     times += [s.hold.until for s in driven.standings if s.hold is not None and s.hold.until is not None]
+    times += hand_over.look_again_at(situation)
+    times += room.look_again_at(situation)
+    times += maintenance.look_again_at(situation)
     if seen.reading_failure is not None:
         times.append(seen.reading_failure.since + limits.silence)
     # What was due already waits for something else: for the cluster, or for people. That wakes us.

@@ -29,5 +29,7 @@ class Desired:
     spec: LaunchSpec | None
     digest: str
     refusal: Refusal | None = None
+    paused: bool = False
+    """Whether its changes are held back from what runs."""
     door: str | None = None
     """Under which of the installation's keys the doors of new attempts are made: the newest."""

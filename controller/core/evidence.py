@@ -29,6 +29,16 @@ def claimant(files: JobFiles, jobs: tuple[Job, ...]) -> Job | None:
     return _of_id(files.claim.job_id, jobs) if isinstance(files.claim, Held) else None
 
 
+def jobs_of(attempt: Attempt, seen: Observed) -> tuple[Job, ...]:
+    """Return the jobs that the snapshot shows under an attempt's token."""
+    return seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()
+
+
+def pending(attempt: Attempt, seen: Observed) -> Job | None:
+    """Return the job of an attempt that is queued."""
+    return next((j for j in jobs_of(attempt, seen) if j.phase is JobPhase.PENDING), None)
+
+
 def is_alive(job: Job) -> bool:
     """Whether a job is queued or on a node."""
     return job.phase is not JobPhase.ENDED
@@ -62,6 +72,22 @@ def has_begun(attempt: Attempt, files: JobFiles, seen: Observed) -> bool:
     return seen.snapshot.began_at > attempt.claimed_at + CLOCKS_APART
 
 
+def is_told_to_end(attempt: Attempt, seen: Observed) -> bool:
+    """Whether its job says that somebody told it to end. It goes on for as long as it is let, and is not judged."""
+    return seen.files.get(attempt.token, JobFiles()).told_to_end_at is not None
+
+
+def says_nothing_of_its_end(attempt: Attempt, seen: Observed) -> bool:
+    """Whether its job's report is seen, and nobody has told it to end: a report that is not seen proves nothing."""
+    files = seen.files.get(attempt.token, JobFiles())
+    return files.step is not None and files.told_to_end_at is None
+
+
+def job_of(attempt: Attempt, seen: Observed) -> Job | None:
+    """Return the job of an attempt as the snapshot shows it."""
+    return _of_id(attempt.job_id, jobs_of(attempt, seen)) if attempt.job_id is not None else None
+
+
 def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, limits: Limits) -> bool:
     """Whether an attempt has ended whose job no snapshot shows alive, though it was there, or may have been.
 
@@ -79,8 +105,11 @@ def is_over(attempt: Attempt, job: Job | None, files: JobFiles, seen: Observed, 
     told_by_its_node = job is not None and job.end is not JobEnd.CANCELLED
     if told_by_its_node and (is_silent(attempt, seen) or not can_be_heard(attempt)):
         return True
-    if (attempt.ready_at is not None and is_silent(attempt, seen)) or shows_no_life(files, limits):
+    if attempt.ready_at is not None and is_silent(attempt, seen):
         return job is not None or waited >= limits.absence_grace
+    if shows_no_life(files, limits):  # whose engine may live on: it is asked first
+        is_known = job is not None and (is_asked(attempt, seen) or not can_be_heard(attempt))
+        return is_known or waited >= limits.absence_grace
     return waited >= (limits.doubt_grace if is_doubted(attempt, seen) else limits.accounting_grace)
 
 
@@ -120,8 +149,7 @@ def is_doubted(attempt: Attempt, seen: Observed) -> bool:
 
 def still_answers(attempt: Attempt, seen: Observed) -> bool:
     """Whether the engine has answered since its job was missed: it outlived the job, or the reading is wrong."""
-    probe = seen.probes.get(attempt.token)
-    return probe is not None and probe.ready and attempt.absent_since is not None and probe.at > attempt.absent_since
+    return is_asked(attempt, seen) and seen.probes[attempt.token].ready
 
 
 def answers_as_itself(attempt: Attempt, seen: Observed) -> bool:
@@ -131,10 +159,13 @@ def answers_as_itself(attempt: Attempt, seen: Observed) -> bool:
 
 def is_silent(attempt: Attempt, seen: Observed) -> bool:
     """Whether the engine has failed its probes since its job was missed, and more than once."""
+    return is_asked(attempt, seen) and seen.probes[attempt.token].failures >= UNREADY_AFTER
+
+
+def is_asked(attempt: Attempt, seen: Observed) -> bool:
+    """Whether the engine has been asked since its job was missed."""
     probe = seen.probes.get(attempt.token)
-    if probe is None or attempt.absent_since is None:
-        return False
-    return probe.failures >= UNREADY_AFTER and probe.at > attempt.absent_since
+    return probe is not None and attempt.absent_since is not None and probe.at > attempt.absent_since
 
 
 def shows_no_life(files: JobFiles, limits: Limits) -> bool:

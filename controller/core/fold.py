@@ -14,7 +14,7 @@ from controller.core.job_files import Held, JobFiles, Revoked
 from controller.core.jobs import Job, JobPhase
 from controller.core.limits import Limits
 from controller.core.observed import Observed
-from controller.core.outcomes import Outcome, of_exit, of_job
+from controller.core.outcomes import Outcome, is_for_slurm_to_say, of_exit, of_job
 from controller.core.plan import Action, Cancel, Revoke
 
 _ENGINE_RUNS = (Step.STARTING, Step.LOADING, Step.SERVING)
@@ -23,7 +23,7 @@ REACH = (
     "See that this host knows the node by that name or address (scontrol show node), and that no firewall is between"
     " (slurm.port_range): ai-factory doctor."
 )
-_TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since")
+_TIMES = ("claimed_at", "started_at", "launched_at", "serving_at", "ready_at", "unready_since", "shut_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,8 @@ def _absent(
     if not evidence.is_over(attempt, None, files, seen, limits):
         return Folded(attempt=_as_heard(attempt, seen, now))
     job_id = files.claim.job_id if isinstance(files.claim, Held) else attempt.job_id or ""
-    message = f"The job {job_id} left the cluster without a trace."
+    unasked = f" Accounting can't be asked: {snapshot.accounting_trouble}" if snapshot.accounting_trouble else ""
+    message = f"The job {job_id} left the cluster without a trace.{unasked}"
     return Folded(attempt=close(attempt, now, Outcome.VANISHED, message))
 
 
@@ -127,8 +128,10 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     attempt = replace(attempt, job_id=job.job_id, submitted_at=attempt.submitted_at or now, message="")
     ends_by_itself = spec is not None and spec.kind == "job"
     if job.phase is JobPhase.ENDED:
-        return _ended(attempt, job, files, seen, now, limits, ends_by_itself=ends_by_itself)
-    if job.phase is JobPhase.COMPLETING and evidence.only_tears_down((job,), files):
+        return _ended(attempt, job, seen, spec, now, limits)
+    if job.phase is not JobPhase.PENDING:
+        attempt = _started(attempt, job, files, seen, now)
+    if _has_only_to_end(job, files):
         return _torn_down(attempt, files, seen, now, limits, ends_by_itself=ends_by_itself)
     attempt = replace(attempt, absent_since=None)
     if job.phase is JobPhase.PENDING and has_begun:
@@ -141,7 +144,6 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
         return Folded(attempt=close(attempt, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
     if job.phase is JobPhase.PENDING:
         return Folded(attempt=attempt)
-    attempt = _started(attempt, job, files, seen, now)
     if job.phase is JobPhase.COMPLETING:
         return Folded(attempt=_unready(attempt, now), look_again_at=now + limits.teardown_look)
     if job.phase is not JobPhase.RUNNING:
@@ -149,13 +151,21 @@ def _present(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None
     return _running(attempt, files, seen, spec, now, limits)
 
 
+def _has_only_to_end(job: Job, files: JobFiles) -> bool:
+    """Whether all is over but for Slurm's own word: the job is torn down, or its engine failed a moment ago."""
+    if job.phase is JobPhase.COMPLETING:
+        return evidence.only_tears_down((job,), files)
+    failed = files.exit is not None and files.exit.reason == ExitReason.ENGINE_EXITED
+    return failed and job.phase is JobPhase.RUNNING
+
+
 def _torn_down(
     attempt: Attempt, files: JobFiles, seen: Observed, now: float, limits: Limits, *, ends_by_itself: bool
 ) -> Folded:
-    """Take the job's own word for its end. Of who has told it to end Slurm may know more, once it shows the end."""
+    """Take the job's own word for its end. Of who or what has ended it Slurm may know more, once it shows the end."""
     assert seen.snapshot is not None and files.exit is not None
     missed = replace(attempt, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
-    if files.exit.reason == ExitReason.TERMINATED and not evidence.is_torn_down(missed, seen, limits):
+    if is_for_slurm_to_say(files.exit) and not evidence.is_torn_down(missed, seen, limits):
         return Folded(attempt=_unready(missed, now), look_again_at=now + limits.teardown_look)
     return Folded(attempt=close(missed, now, *of_exit(files.exit, ends_by_itself=ends_by_itself)))
 
@@ -167,17 +177,16 @@ def _of_this_job(attempt: Attempt, job: Job) -> Attempt:
     return replace(attempt, started_at=None, ends_at=None, node=None, host=None)
 
 
-def _ended(
-    attempt: Attempt, job: Job, files: JobFiles, seen: Observed, now: float, limits: Limits, *, ends_by_itself: bool
-) -> Folded:
+def _ended(attempt: Attempt, job: Job, seen: Observed, spec: LaunchSpec | None, now: float, limits: Limits) -> Folded:
     """Take Slurm's word for the end of a job, unless its engine may have something else to say."""
     assert seen.snapshot is not None
+    files = seen.files.get(attempt.token, JobFiles())
     known = _progress(attempt, files, now) if job.node is None else _started(attempt, job, files, seen, now)
     missed = replace(known, absent_since=evidence.absent_since(attempt, seen.snapshot, seen))
     if evidence.can_be_heard(missed) and not evidence.is_over(missed, job, files, seen, limits):
         # A probe that fails wakes us sooner.
         return Folded(attempt=_as_heard(missed, seen, now), look_again_at=now + limits.absence_grace)
-    return Folded(attempt=close(attempt, now, *of_job(job, files, ends_by_itself=ends_by_itself)))
+    return Folded(attempt=close(known, now, *of_job(job, files, spec)))
 
 
 def _as_heard(attempt: Attempt, seen: Observed, now: float) -> Attempt:
@@ -236,6 +245,9 @@ def _running(
         return Folded(attempt=_unready(attempt, now))
     if probe is not None and probe.ready:
         return Folded(attempt=replace(attempt, ready_at=attempt.ready_at or now, unready_since=None))
+    if evidence.is_told_to_end(attempt, seen):
+        # Its door may be closed, while what is in flight goes on: it ends by itself, or Slurm ends it.
+        return Folded(attempt=_unready(attempt, now), look_again_at=now + limits.glance)
     # What it was launched with may not be known any more: then it is left alone.
     patience = (health or Health()) if spec is not None else None
     if attempt.ready_at is not None:

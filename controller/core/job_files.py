@@ -59,7 +59,13 @@ class JobFiles:
     port: int | None = None
     network_refusal: str = ""
     """Why its node gives it no network of its own; empty: it does, or was not asked for one."""
+    told_to_end_at: float | None = None
+    """When somebody told the job to end, by its node's clock; its engine may go on for a while. `None`: nobody did."""
     exit: JobExit | None = None
+    is_told_to_drain: bool = False
+    """Whether the controller has told its door to let nobody new in."""
+    is_empty: bool = False
+    """Whether its door lets nobody new in, and nobody has anything open on the engine."""
     last_words: str = ""
     """The end of its standard error, read once its job has ended without an exit record."""
     quiet_for: float | None = None

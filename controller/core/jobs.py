@@ -64,13 +64,33 @@ class Job:
     """Why it never starts by itself; `None`: it may."""
     is_kept_back: bool = False
     """Whether it waits for another job to end."""
+    is_held: bool = False
+    """Whether somebody, or Slurm itself, holds it: it begins once it is released."""
+    lacks_room: bool = False
+    """Whether a limit on its owner's jobs together holds it: it begins once another one of them ends."""
+    awaits_maintenance: bool = False
+    """Whether it is kept back because it could not end before a maintenance begins."""
+    time_limit: float | None = None
+    """For how many seconds it may run; `None`: without end, or not known."""
+    begins_at: float | None = field(default=None, compare=False)
+    """When the cluster expects that a queued one begins. A forecast that changes is no news."""
     node: str | None = None
     """The first node of its allocation: where the batch script runs."""
     started_at: float | None = None
     ends_at: float | None = None
     """When its time limit comes."""
+    node_leaves: str = ""
+    """The state of that node, in the cluster's word, if it is being taken out of service."""
     exit_code: int | None = None
     signal: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """A reservation of nodes in which no job of users runs. Unix seconds."""
+
+    begins_at: float
+    ends_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +111,10 @@ class Snapshot:
     """Tokens of a mass vanishing: more than half, and at least five, of the live ones left in one reading."""
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Node name -> the address it answers under (NodeAddr)."""
+    maintenances: tuple[Maintenance, ...] = ()
+    """Those that this user may see. They are read only while a job waits for one."""
+    accounting_trouble: str = ""
+    """What accounting said when it was last asked, if that was no answer; for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,16 @@ class Limits:
     """An attempt that ends sooner than this after it started counts as a failure whatever ended it."""
     steady_after: float = 600.0
     """An attempt that was ready this long clears the count of failures."""
+    drain_settles: float = 5.0
+    """How long a request may be on its way to an engine, by who has not heard yet that its attempt drains."""
+    drain_hears: float = 10.0
+    """How long gateways, and its door, may take to hear that an attempt drains, before one of both is enough."""
+    drain_most: float = 300.0
+    """How long a draining attempt may finish what is in flight."""
     cancel_again: float = 10.0
     """How long a cancelled job may take before it is cancelled again."""
+    shorten_again: float = 30.0
+    """How long a job that was shortened before a maintenance is let wait until it is shortened further."""
     silence: float = 10.0
     """How long readings may fail before services say so, since the first began: squeue itself tries for 10 s."""
     soon: float = 0.2

@@ -6,12 +6,14 @@ All times are Unix seconds of the controller's host, given from outside.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api.contract.job.token import Token
-from controller.core.attempt import Attempt, Probe, Sent
+from controller.core.attempt import Attempt, Probe, Sent, Shortening
+from controller.core.bad_nodes import BadNode
 from controller.core.job_files import JobFiles
 from controller.core.jobs import ReadingFailure, Snapshot
+from controller.core.lead import History
 from controller.core.published import Endpoint, Status
 
 
@@ -59,9 +61,17 @@ class Observed:
     """What this term has sent."""
     cancelled: Mapping[str, float]
     """When this term last cancelled a job of that token."""
+    shortened: Mapping[str, Shortening] = field(default_factory=dict)
+    """What this term last did to the time limit of a job of that token."""
     term_began_at: float = 0.0
     """When this term began: times that were noted before it are another clock's."""
     strays: tuple[Token, ...] = ()
     """Jobs of this service that live on the cluster and that no attempt of it stands for."""
+    bad_nodes: tuple[BadNode, ...] = ()
+    """That its next jobs are to be kept off."""
     grant: Grant = Grant()
     """What this service may take now."""
+    history: History = field(default_factory=History)
+    """What was measured of jobs like its own."""
+    heard: int | None = None
+    """Up to which number of the feed every gateway that lives has heard all; `None`: none lives, or none was asked."""

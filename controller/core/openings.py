@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from api.contract.job.words import Lane
-from api.contract.launch import LaunchSpec
-from controller.core import evidence
-from controller.core.attempt import Attempt
+from controller.core import evidence, hand_over
+from controller.core.attempt import Attempt, HandOverReason
+from controller.core.changes import may_change
 from controller.core.quota import excess
 from controller.core.retries import InARow, after, final_word, retry_at
 from controller.core.situation import Replica, Situation
@@ -23,8 +23,8 @@ class Opening:
     """A replica needs an attempt, in this lane."""
 
     lane: Lane
-    beside: str | None = None
-    """Why it may live beside what is left of the other lane, in one CamelCase word; `None`: it may not."""
+    beside: HandOverReason | None = None
+    """Why it may live beside what is left of the other lane; `None`: it may not."""
 
 
 class Waits(StrEnum):
@@ -37,6 +37,7 @@ class Waits(StrEnum):
     SILENCE = "silence"
     LEFT_OVER = "left over"
     OTHER_LAUNCH = "other launch"
+    ROLLOUT = "rollout"
     QUOTA = "quota"
     TURN = "turn"
 
@@ -67,7 +68,16 @@ def missing(replica: Replica, _situation: Situation) -> Opening | None:
     return Opening(lane=replica.newest.lane if replica.newest is not None else Lane.MAIN)
 
 
-OPENINGS: tuple[OpeningPolicy, ...] = (missing,)
+def hands_over(replica: Replica, situation: Situation) -> Opening | None:
+    """What stands for the replica has to go before long."""
+    spec, attempt = situation.desired.spec, hand_over.standing(replica, situation)
+    if attempt is None or spec is None or spec.kind == "job" or not spec.may_overlap:
+        return None
+    why = hand_over.reason(attempt, situation)
+    return Opening(lane=hand_over.other(attempt.lane), beside=why) if why is not None else None
+
+
+OPENINGS: tuple[OpeningPolicy, ...] = (missing, hands_over)
 
 
 # What keeps it from being opened
@@ -113,7 +123,8 @@ def silence(_replica: Replica, _opening: Opening, situation: Situation) -> Hold 
 
 def left_over(replica: Replica, opening: Opening, situation: Situation) -> Hold | None:
     """Something of an earlier attempt is left on the cluster: of this lane, or of the other and may not overlap."""
-    may_overlap = opening.beside is not None and _may_overlap(situation.desired.spec)
+    spec = situation.desired.spec
+    may_overlap = opening.beside is not None and spec is not None and spec.may_overlap
     left = [a for a in replica.attempts if a.gone_at is None]
     is_in_the_way = any(a.lane == opening.lane or not may_overlap for a in left)
     return Hold(waits=Waits.LEFT_OVER) if is_in_the_way else None
@@ -124,6 +135,12 @@ def other_launch(_replica: Replica, _opening: Opening, situation: Situation) -> 
     spec = situation.desired.spec
     is_rolling = spec is None or spec.update_strategy == "rolling"
     return Hold(waits=Waits.OTHER_LAUNCH) if not is_rolling and situation.is_left_of_another_launch else None
+
+
+def out_of_step(replica: Replica, opening: Opening, situation: Situation) -> Hold | None:
+    """As many others change as may at a time, or what they were changed to has failed."""
+    is_free = opening.beside != HandOverReason.CHANGED or may_change(replica, situation)
+    return None if is_free else Hold(waits=Waits.ROLLOUT)
 
 
 def over_quota(_replica: Replica, _opening: Opening, situation: Situation) -> Hold | None:
@@ -148,6 +165,7 @@ HOLDS: tuple[HoldPolicy, ...] = (
     silence,
     left_over,
     other_launch,
+    out_of_step,
     over_quota,
     out_of_turn,
 )
@@ -169,11 +187,6 @@ def before(replica: Replica, lane: Lane, situation: Situation) -> InARow:
     """Return what failed in a row before the next attempt in a lane."""
     last = replica.newest_in(lane)
     return _after(last, situation) if last is not None else InARow()
-
-
-def _may_overlap(spec: LaunchSpec | None) -> bool:
-    """Whether two engines of a replica may live at a time: not where they would write to one volume."""
-    return spec is not None and not spec.volumes and spec.update_strategy == "rolling"
 
 
 def _after(last: Attempt, situation: Situation) -> InARow:

@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 
 from api.contract.job.words import ExitReason
+from api.contract.launch import LaunchSpec
 from controller.core.attempt import Attempt
 from controller.core.job_files import JobExit, JobFiles
 from controller.core.jobs import Job, JobEnd
@@ -34,6 +35,7 @@ class Outcome(StrEnum):
     SCALED_DOWN = "ScaledDown"
     OUTDATED = "Outdated"
     SUPERSEDED = "Superseded"
+    MADE_ROOM = "MadeRoom"
     QUOTA_EXCEEDED = "QuotaExceeded"
 
 
@@ -44,10 +46,6 @@ _BY_CLUSTER = {
     JobEnd.DEADLINE: (Outcome.TIME_LIMIT, "The job came to its deadline."),
     JobEnd.NODE_FAILED: (Outcome.NODE_FAILED, "The job's node failed."),
     JobEnd.BOOT_FAILED: (Outcome.NODE_FAILED, "The job's node did not come up."),
-    JobEnd.OUT_OF_MEMORY: (
-        Outcome.OUT_OF_MEMORY,
-        "The job used more memory than it asked for. Raise resources.memory.",
-    ),
 }
 
 CANCELLED_EARLY = (
@@ -56,7 +54,16 @@ CANCELLED_EARLY = (
 )
 """So ends a job that may not be requeued where a prolog fails; nothing but the node's drain tells (measured)."""
 
-WISHED = frozenset({Outcome.STOPPED, Outcome.SCALED_DOWN, Outcome.OUTDATED, Outcome.SUPERSEDED, Outcome.QUOTA_EXCEEDED})
+WISHED = frozenset(
+    {
+        Outcome.STOPPED,
+        Outcome.SCALED_DOWN,
+        Outcome.OUTDATED,
+        Outcome.SUPERSEDED,
+        Outcome.MADE_ROOM,
+        Outcome.QUOTA_EXCEEDED,
+    }
+)
 """Ends that we brought about: people want something else now, have adopted something else, or set a ceiling."""
 
 NOT_A_FAULT = WISHED | {
@@ -92,8 +99,15 @@ _MISTAKE: dict[str, re.Pattern[str]] = {
 """What the message of such an end says of a mistake that trying again does not mend."""
 
 
-def of_job(job: Job, files: JobFiles, *, ends_by_itself: bool) -> tuple[str, str, int | None]:
-    """Return outcome, message and exit code of a job that ended, by what the cluster and the job itself say of it."""
+def of_job(job: Job, files: JobFiles, spec: LaunchSpec | None) -> tuple[str, str, int | None]:
+    """Return outcome, message and exit code of a job that ended, by what the cluster and the job itself say of it.
+
+    `spec`: what it was launched with, where that is still known.
+    """
+    ends_by_itself = spec is not None and spec.kind == "job"
+    if job.end is JobEnd.OUT_OF_MEMORY:
+        message = _in_full(_out_of_memory(spec), job, files)
+        return Outcome.OUT_OF_MEMORY, message, files.exit.code if files.exit else job.exit_code
     if job.end is JobEnd.CANCELLED and job.node is not None and files.claim is None:
         return Outcome.CANCELLED, _in_full(CANCELLED_EARLY.format(node=job.node), job, files), job.exit_code
     if job.end in _BY_CLUSTER:
@@ -109,6 +123,17 @@ def of_job(job: Job, files: JobFiles, *, ends_by_itself: bool) -> tuple[str, str
     code = f" with exit code {job.exit_code}" if job.exit_code is not None else ""
     how = f" with signal {job.signal}" if job.signal else code
     return Outcome.FAILED, _in_full(f"The job ended as {job.state}{how}.", job, files), job.exit_code
+
+
+def _out_of_memory(spec: LaunchSpec | None) -> str:
+    """Say how much it asked for, and what to raise."""
+    asked = spec.resources.memory_mb if spec is not None else None
+    if asked is None:
+        return "The job used more memory than it was given, and was ended for it. Ask for more: resources.memory."
+    return (
+        f"The job used more than the {asked} MB of memory that it asked for, and was ended for it. "
+        f"Raise resources.memory from {asked}M to {2 * asked}M, say."
+    )
 
 
 def _in_full(message: str, job: Job, files: JobFiles) -> str:
@@ -127,14 +152,32 @@ def of_exit(told: JobExit, *, ends_by_itself: bool) -> tuple[str, str, int]:
     return told.reason, told.message or f"It ended with exit code {told.code}.", told.code
 
 
+def is_for_slurm_to_say(told: JobExit) -> bool:
+    """Whether a wrapper's record leaves open who or what ended the engine: it was told to end, or the engine failed.
+
+    One process of an engine that the kernel kills for want of memory takes the others with it, each in its own words.
+    """
+    return told.reason == ExitReason.TERMINATED or (told.reason == ExitReason.ENGINE_EXITED and told.code != 0)
+
+
 def is_fault(attempt: Attempt) -> bool:
     """Whether this attempt's end speaks against what was launched."""
     return attempt.outcome is not None and attempt.outcome not in NOT_A_FAULT
 
 
+def may_be_its_nodes(attempt: Attempt) -> bool:
+    """Whether what kept this attempt from becoming ready may be the fault of its node."""
+    is_known_otherwise = is_mistake(attempt) or attempt.outcome == ExitReason.VOLUME_IN_USE
+    was_let = attempt.ready_at is None and attempt.draining_since is None
+    return was_let and is_fault(attempt) and not is_known_otherwise
+
+
 def is_mistake(attempt: Attempt) -> bool:
-    """Whether its end tells of what trying again does not mend: no such image, command, model, option or Python."""
-    if attempt.outcome in (ExitReason.PYTHON_MISSING, ExitReason.PATH_UNSEEN):
+    """Whether its end tells of what trying again does not mend.
+
+    No such image, command, model, option or Python; or more memory than it asks for.
+    """
+    if attempt.outcome in (ExitReason.PYTHON_MISSING, ExitReason.PATH_UNSEEN, Outcome.OUT_OF_MEMORY):
         return True
     if attempt.outcome == ExitReason.ENGINE_EXITED and attempt.exit_code in _NOT_EXECUTABLE:
         return True

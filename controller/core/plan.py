@@ -10,10 +10,12 @@ from controller.core.attempt import Attempt
 from controller.core.published import Endpoint, Event, Status
 
 
-class Submit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+class Submit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag=str.lower):
     """Send this attempt's job. Its intent is recorded before."""
 
     token: str
+    exclude: tuple[str, ...] = ()
+    """Nodes to keep it off, if others are there."""
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -29,7 +31,28 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=st
     token: str
 
 
-Action = Submit | Cancel | Revoke
+class Drain(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Tell the door of this attempt to let nobody new in, and to close what nobody uses."""
+
+    token: str
+
+
+class Reopen(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Take that back: its attempt is preferred again."""
+
+    token: str
+
+
+class Shorten(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """Lower the time limit of the queued job of this attempt, so that it ends before a maintenance."""
+
+    token: str
+    minutes: int
+    before: float
+    """When the maintenance begins (Unix seconds)."""
+
+
+Action = Submit | Cancel | Revoke | Drain | Reopen | Shorten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

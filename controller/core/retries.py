@@ -27,8 +27,8 @@ class InARow:
 
 def after(last: Attempt, limits: Limits) -> InARow:
     """Return what stands behind a replica whose newest attempt is `last`, closed."""
-    if last.outcome in WISHED or last.closed_at is None:
-        return InARow()
+    if last.outcome in WISHED or last.closed_at is None or last.draining_since is not None:
+        return InARow()  # what drained was told to end, or another had its traffic: how it ends says nothing
     before = InARow() if _was_steady(last, limits) else InARow(last.failures, last.faults)
     if is_fault(last):
         return InARow(before.failures + 1, before.faults + 1)
@@ -64,8 +64,9 @@ def final_word(last: Attempt, desired: Desired, limits: Limits) -> str | None:
     never_ready = last.ready_at is None or desired.spec.kind == "job"
     faults = after(last, limits).faults
     most = desired.spec.max_failures
-    tries = min(most, TRIES_OF_A_MISTAKE) if is_mistake(last) else most
-    if is_fault(last) and never_ready and faults >= tries:
+    tries = min(most, TRIES_OF_A_MISTAKE) if is_mistake(last) and never_ready else most
+    is_judged = never_ready or last.outcome == Outcome.OUT_OF_MEMORY  # which comes again, ready or not
+    if is_fault(last) and is_judged and faults >= tries:
         often = f"{faults} times in a row. The last time: " if faults > 1 else ""
         return f"It failed {often}{last.outcome}: {last.message}"
     return None

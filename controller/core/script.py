@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from api.contract.gpus import has_gpus
 from api.contract.job.parameters import Door, HealthCommand, Parameters, SecretFiles, VolumeMount
-from api.contract.launch import REPLICA, Health, LaunchSpec, Volume
+from api.contract.launch import REPLICA, Health, LaunchSpec, Resources, Volume
 from controller.core.attempt import Attempt
 
 
@@ -28,6 +28,15 @@ class Site:
     """The one into which engines download models."""
     log_megabytes: int = 0
     """How long each log of a job may grow before it is rotated; 0: for ever."""
+    drain_most: float = 300.0
+    """Seconds that what is in flight on an engine has where somebody else has told its job to end."""
+    time_warning: int = 0
+    """Seconds before its time limit in which Slurm warns a job; 0: never."""
+
+
+EARLIEST = 180.0
+"""A warning may come so many seconds sooner than was asked for: up to 60 by sbatch(1), `--signal`, and what a node
+takes from a job's start to its wrapper's."""
 
 
 def parameters(
@@ -38,6 +47,7 @@ def parameters(
         token=attempt.token,
         digest=attempt.digest,
         lane=attempt.lane,
+        alone=attempt.beside is None or not spec.may_overlap,
         image=spec.image,
         image_cache=site.image_cache,
         apptainer=site.apptainer,
@@ -60,9 +70,19 @@ def parameters(
         door=door,
         port_range=site.port_range,
         stop_grace=spec.stop_grace,
+        drain_most=site.drain_most,
+        warned_after=_warned_after(spec.resources, site),
         check=_check(spec.health),
         log_bytes=site.log_megabytes * 1_000_000,
     )
+
+
+def _warned_after(resources: Resources, site: Site) -> float:
+    """Return the seconds from a job's start in which no warning of its time limit can come; 0: that is not known."""
+    least = resources.time_min or resources.time_limit
+    if least is None or not site.time_warning:
+        return 0.0
+    return max(least * 60 - site.time_warning - EARLIEST, 0.0)
 
 
 def _mount(volume: Volume, attempt: Attempt, site: Site) -> VolumeMount:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from api.contract.job.words import Step
-from api.contract.status import Progress
-from controller.core import evidence
+from api.contract.status import Progress, time_of_day
+from controller.core import evidence, maintenance
 from controller.core.attempt import Attempt
 from controller.core.drive import Standing
 from controller.core.fold import REACH
@@ -15,6 +15,7 @@ from controller.core.job_files import JobFiles
 from controller.core.jobs import Job, JobPhase
 from controller.core.observed import Observed
 from controller.core.openings import Waits
+from controller.core.situation import Situation
 
 
 class Rank(IntEnum):
@@ -42,9 +43,13 @@ class Stage:
     message: str = field(compare=False)
 
 
-def stage_of(standing: Standing, seen: Observed) -> Stage:
+BEGINS_SECONDS = 15.0
+"""After this time a job that Slurm has started and that has not claimed its attempt is said to be held up."""
+
+
+def stage_of(standing: Standing, situation: Situation) -> Stage:
     """Return how far a replica is that is not ready."""
-    attempt, held = standing.replica.newest, standing.hold
+    attempt, held, seen = standing.replica.newest, standing.hold, situation.seen
     if held is not None and held.waits is Waits.STRAY:
         return Stage(Rank.ENDING, Progress.SUBMITTING, held.message)
     if held is not None and held.waits is Waits.QUOTA:
@@ -55,12 +60,15 @@ def stage_of(standing: Standing, seen: Observed) -> Stage:
         return Stage(Rank.HELD, Progress.SUBMITTING, "It is about to be submitted.")
     if not attempt.open:
         return _between(attempt, seen)
+    if attempt.draining_since is not None:
+        message = f"The job {attempt.job_id} finishes what it has in flight, and is replaced after that."
+        return Stage(Rank.ENDING, Progress.SUBMITTING, message)
     if attempt.started_at is None:
-        return _queued(attempt, seen)
-    return _running(attempt, seen)
+        return _queued(attempt, situation)
+    return _running(attempt, seen, situation.now)
 
 
-def _running(attempt: Attempt, seen: Observed) -> Stage:
+def _running(attempt: Attempt, seen: Observed, now: float) -> Stage:
     files = seen.files.get(attempt.token, JobFiles())
     suspended = _suspended(attempt, seen)
     if suspended is not None:
@@ -69,6 +77,13 @@ def _running(attempt: Attempt, seen: Observed) -> Stage:
     if _is_torn_down(attempt, seen):
         return Stage(Rank.ENDING, Progress.STARTING, _teardown(attempt, attempt.unready_since))
     where = f"The job {attempt.job_id} runs on {attempt.node}"
+    if attempt.claimed_at is None and attempt.started_at is not None and now > attempt.started_at + BEGINS_SECONDS:
+        held_up = (
+            f"{where} since {time_of_day(attempt.started_at)}, and has not begun its work: slurm.prologue, or the "
+            "site's own Prolog, has not come to its end there, or run_dir is not the same folder there. "
+            "Which of them: ai-factory doctor."
+        )
+        return Stage(Rank.STARTING, Progress.STARTING, held_up)
     if files.step == Step.IMAGE:
         detail = f": {files.detail}" if files.detail else ""
         return Stage(Rank.BUILDING, Progress.BUILDING_IMAGE, f"{where}; its image is being made{detail}.")
@@ -96,18 +111,13 @@ def _is_torn_down(attempt: Attempt, seen: Observed) -> bool:
 
 
 def _job(attempt: Attempt, seen: Observed) -> Job | None:
-    return next((j for j in _jobs(attempt, seen) if j.job_id == attempt.job_id), None)
+    return next((j for j in evidence.jobs_of(attempt, seen) if j.job_id == attempt.job_id), None)
 
 
 def _teardown(attempt: Attempt, since: float | None) -> str:
     """Say that a node still works at a job's end; a time of day, which stays the same from pass to pass."""
-    when = f" since {_time_of_day(since)}" if since is not None else ""
+    when = f" since {time_of_day(since)}" if since is not None else ""
     return f"The job {attempt.job_id} is being torn down on {attempt.node}{when} (Slurm: COMPLETING)."
-
-
-def _time_of_day(at: float) -> str:
-    minutes, seconds = divmod(int(at) % 86_400, 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
 
 
 def _between(attempt: Attempt, seen: Observed) -> Stage:
@@ -115,21 +125,21 @@ def _between(attempt: Attempt, seen: Observed) -> Stage:
         message = f"{_teardown(attempt, attempt.closed_at)} It ended as {attempt.outcome}, and is replaced after that."
         return Stage(Rank.ENDING, Progress.SUBMITTING, message)
     if attempt.gone_at is None:
-        message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}."
-        return Stage(Rank.ENDING, Progress.SUBMITTING, message)
+        message = f"The job {attempt.job_id or attempt.token} is being ended: {attempt.outcome}. {attempt.message}"
+        return Stage(Rank.ENDING, Progress.SUBMITTING, message.rstrip())
     message = f"It will be tried again after {attempt.outcome}. {attempt.message}".rstrip()
     return Stage(Rank.ENDING, Progress.BACK_OFF, message)
 
 
-def _queued(attempt: Attempt, seen: Observed) -> Stage:
-    job = pending(attempt, seen)
+def _queued(attempt: Attempt, situation: Situation) -> Stage:
+    job = maintenance.pending(attempt, situation)
     if job is None:
         if attempt.job_id is None:
             open_ = f" Whether Slurm has its job is not known yet: {attempt.message}" if attempt.message else ""
             return Stage(Rank.HELD, Progress.SUBMITTING, f"It is being submitted.{open_}")
         return Stage(Rank.QUEUED, Progress.QUEUED, f"The job {attempt.job_id} is queued.")
     if (
-        job.is_kept_back and len(_jobs(attempt, seen)) == 1
+        job.is_kept_back and len(evidence.jobs_of(attempt, situation.seen)) == 1
     ):  # an earlier job of its name, for which it waits too, is listed
         message = f"The job {job.job_id} waits for another one, which makes its image."
         return Stage(Rank.QUEUED, Progress.BUILDING_IMAGE, message)
@@ -141,12 +151,3 @@ def why_queued(job: Job) -> str:
     reason = f" ({job.reason})" if job.reason else ""
     is_barred = " and can't start as things are" if job.bar is not None else ""
     return f"The job {job.job_id} is queued{is_barred}{reason}. {job.advice}".rstrip()
-
-
-def pending(attempt: Attempt, seen: Observed) -> Job | None:
-    """Return the job of an attempt that is queued."""
-    return next((j for j in _jobs(attempt, seen) if j.phase is JobPhase.PENDING), None)
-
-
-def _jobs(attempt: Attempt, seen: Observed) -> tuple[Job, ...]:
-    return seen.snapshot.jobs.get(attempt.token, ()) if seen.snapshot is not None else ()

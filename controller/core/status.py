@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api.contract.status import Condition, Progress, Truth
+from api.contract.status import Condition, Continuity, Progress, Truth, time_of_day
 from controller.core import evidence
 from controller.core.attempt import Attempt
+from controller.core.bad_nodes import BadNode
+from controller.core.continuity import next_hand_over, trouble
 from controller.core.desired import Desired
 from controller.core.drive import Standing
 from controller.core.limits import Limits
 from controller.core.observed import Observed
 from controller.core.outcomes import Outcome
 from controller.core.published import Status
-from controller.core.situation import Situation
-from controller.core.stages import pending, stage_of, why_queued
+from controller.core.rolling_out import rolling_out
+from controller.core.situation import Replica, Situation
+from controller.core.stages import stage_of, why_queued
 
 Draft = tuple[str, Truth, str, str]
 """Type, status, reason, message of a condition."""
@@ -42,6 +45,7 @@ def status(situation: Situation, standings: Sequence[Standing]) -> Status:
         _ready(desired, target, ready),
         _available(desired, ready),
         _progressing(situation, standings),
+        _continuous(situation, standings),
     ]
     before = {c.type: c for c in seen.status.conditions}
     return Status(
@@ -78,10 +82,23 @@ def _exposed(situation: Situation) -> Draft:
 def _startable(situation: Situation) -> Draft:
     """Say whether a job of it can never start as things are, so that waiting for it is in vain."""
     queued = [a for a in situation.attempts if a.open and a.started_at is None and a.replica < situation.target]
-    barred = next((job for a in queued if (job := pending(a, situation.seen)) and job.bar is not None), None)
-    if barred is None or barred.bar is None:
-        return "Startable", Truth.TRUE, "NothingAgainst", ""
-    return "Startable", Truth.FALSE, barred.bar, why_queued(barred)
+    queued = [a for a in queued if not _serves_what_is_wanted(situation.replica(a.replica), situation)]
+    barred = next((job for a in queued if (job := evidence.pending(a, situation.seen)) and job.bar is not None), None)
+    if barred is not None and barred.bar is not None:
+        return "Startable", Truth.FALSE, barred.bar, why_queued(barred)
+    is_to_start = bool(queued) or (situation.ready_replicas < situation.target and situation.desired.running)
+    if situation.seen.bad_nodes and is_to_start:
+        left_out = "; ".join(map(_left_out, situation.seen.bad_nodes))
+        return "Startable", Truth.TRUE, "NodesExcluded", f"Its next jobs are kept off {left_out}."
+    return "Startable", Truth.TRUE, "NothingAgainst", ""
+
+
+def _left_out(node: BadNode) -> str:
+    return f"{node.name} until {time_of_day(node.until)} ({node.faults} failed there in a row: {node.outcome})"
+
+
+def _serves_what_is_wanted(replica: Replica, situation: Situation) -> bool:
+    return any(a.serves and a.digest == situation.desired.digest for a in replica.attempts)
 
 
 def _observed(situation: Situation) -> Draft:
@@ -145,12 +162,41 @@ def _progressing(situation: Situation, standings: Sequence[Standing]) -> Draft:
     if failed is not None:
         remedy = "To have it tried again: ai-factory services restart, or change the service."
         return "Progressing", Truth.FALSE, Progress.FAILED, f"{failed.rstrip('.')}. {remedy}"
+    rolling = rolling_out(situation, standings)
+    if rolling is not None and rolling.has_failed:
+        return "Progressing", Truth.FALSE, Progress.ROLLOUT_FAILED, rolling.message
+    paused = _paused(situation)
     if situation.ready_replicas + len(given_up) >= situation.target:
+        if paused:
+            return "Progressing", Truth.TRUE, Progress.ROLLOUT_PAUSED, paused
+        if rolling is not None:
+            return "Progressing", Truth.TRUE, Progress.ROLLING_OUT, rolling.message
         return "Progressing", Truth.FALSE, Progress.AS_WANTED, ""
     waiting = [s for s in standings if s.given_up is None and not s.replica.is_ready]
-    stage, replica = min((stage_of(s, situation.seen), s.replica.number) for s in waiting)
+    stage, replica = min((stage_of(s, situation), s.replica.number) for s in waiting)
     which = f"Replica {replica}: " if situation.target > 1 else ""
-    return "Progressing", Truth.TRUE, stage.progress, f"{which}{stage.message}"
+    if paused:
+        return "Progressing", Truth.TRUE, Progress.ROLLOUT_PAUSED, f"{paused} {which}{stage.message}"
+    room = f" {rolling.room}" if rolling is not None and rolling.room else ""
+    return "Progressing", Truth.TRUE, stage.progress, f"{which}{stage.message}{room}"
+
+
+def _continuous(situation: Situation, standings: Sequence[Standing]) -> Draft:
+    """Say whether it goes on answering when its jobs come to their time limits."""
+    found = trouble(situation, standings)
+    if found is None:
+        return "Continuous", Truth.TRUE, Continuity.NOTHING_AGAINST, next_hand_over(situation)
+    return "Continuous", Truth.FALSE, found.reason, found.message
+
+
+def _paused(situation: Situation) -> str:
+    """Say how many replicas a paused change has not reached; empty if it holds nothing back."""
+    desired = situation.desired
+    old = {a.replica for a in situation.attempts if a.open and a.digest != desired.digest}
+    if not situation.is_paused or not old:
+        return ""
+    many = f"{len(old)} of {situation.target} replicas run as before generation {desired.generation}"
+    return f"Its rollout is paused: {many}. To go on: ai-factory services rollout resume {desired.name}."
 
 
 def _condition(draft: Draft, before: Condition | None, generation: int, now: float) -> Condition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from api.contract.configuration import expanded
 from api.contract.exits import Exit, ExitError
 from api.contract.job.parameters import Image
 from api.contract.recipes.book import Library
@@ -30,7 +31,7 @@ def image_of(settings: Settings, what: str) -> Image:
     if "://" in what:
         return reference(what)
     if what.endswith(".def"):
-        return definition(Path(what).expanduser())
+        return definition(expanded(what))
     return _of_recipe(settings, what)
 
 

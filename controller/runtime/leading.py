@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 
 COUNTING_SECONDS = 60.0
 """Between two counts of the GPU-hours."""
+LEARNING_SECONDS = 60.0
+"""Between two looks at how long jobs waited and started."""
 CLEARING_SECONDS = 3600.0
 """Between two rounds of clearing away what is old."""
+
+CANCEL_AGAIN = 1.0
 
 Sweep = Callable[[Snapshot | None], Awaitable[None]]
 """Clears away what is old, given the latest reading of the cluster."""
@@ -70,6 +74,7 @@ class Leading:
         timers.every(settings.fastest_reading, "read the cluster", self.reader.read_when_due)
         timers.every(settings.resync, "look at everything", self.waker.wake_all)
         timers.every(COUNTING_SECONDS, "count the GPU-hours", self.count_hours)
+        timers.every(LEARNING_SECONDS, "learn from the past", self.learn)
         timers.every(CLEARING_SECONDS, "clear away what is old", self.clear_away)
         timers.start()
         background = [
@@ -104,6 +109,14 @@ class Leading:
         except (SQLAlchemyError, OSError) as error:
             log.warning("the GPU-hours could not be counted", extra={"error": cause(error)})
 
+    async def learn(self) -> None:
+        """Learn from the jobs of the last days; without them, from the next ones."""
+        try:
+            await self.cluster.histories.learn()
+            await self.cluster.node_records.learn()
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("how long jobs waited and started could not be read", extra={"error": cause(error)})
+
 
 async def _first_of(*events: asyncio.Event) -> None:
     waiting = [asyncio.create_task(event.wait()) for event in events]
@@ -112,9 +125,12 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]], *, grace: float) -> None:
-    """Let tasks finish what they are at for a while, then cancel them."""
+    """Let tasks finish what they are at for a while, then cancel them, again where what they call swallows that."""
+    left: set[asyncio.Task[Any]] = set(tasks)
     if grace:
-        await asyncio.wait(tasks, timeout=grace)
-    for task in tasks:
-        task.cancel()
+        _, left = await asyncio.wait(left, timeout=grace)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
     await asyncio.gather(*tasks, return_exceptions=True)

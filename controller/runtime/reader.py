@@ -79,8 +79,11 @@ class ClusterReader:
 def changed_tokens(before: Snapshot | None, after: Snapshot, tracked: Collection[Tracked]) -> set[str]:
     """Return the tokens whose jobs changed between two snapshots, those that are missed, and those being ended.
 
+    Those that wait for a maintenance have changed with it.
     A token that is not tracked counts too: the end of an orphan may be what its replica waits for.
     """
     jobs = before.jobs if before is not None else {}
     changed = {token for token in jobs.keys() | after.jobs.keys() if jobs.get(token) != after.jobs.get(token)}
+    if before is not None and before.maintenances != after.maintenances:
+        changed |= {token for token, listed in after.jobs.items() if any(job.awaits_maintenance for job in listed)}
     return changed | {t.token for t in tracked if not t.open or t.token not in after.jobs}

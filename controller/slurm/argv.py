@@ -1,6 +1,7 @@
 """The command lines: pure, each value one argv element. Nothing here goes through a shell.
 
-Facts about the options are from squeue(1), sacct(1), sinfo(1), sbatch(1), scancel(1), and measured with 22.05.
+Facts about the options are from squeue(1), sacct(1), sinfo(1), sbatch(1), scancel(1), scontrol(1), and measured with
+22.05.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from api.contract.gpus import name_of
 from api.contract.job.folder import STDERR, STDOUT
 from api.contract.launch import Resources, Submission
 
-LIST_FIELDS = ("%A", "%T", "%B", "%S", "%e", "%j", "%r")
-"""Id, state, batch host, start, end, name, reason (squeue(1)). `%A` is a number for parts of arrays too; `%B` is the
-host of the batch script, which need not be the first of the node list, and `n/a` while there is none."""
+LIST_FIELDS = ("%A", "%T", "%B", "%S", "%e", "%j", "%r", "%l")
+"""Id, state, batch host, start, end, name, reason, time limit (squeue(1)). `%A` is a number for parts of arrays too;
+`%B` is the host of the batch script, which need not be the first of the node list, and `n/a` while there is none."""
 
 ACCOUNTING_FIELDS = ("JobIDRaw", "State", "ExitCode", "Reason", "NodeList", "Start", "End", "JobName")
 """As `sacct --helpformat` names them."""
 
 ADDRESS_FIELDS = ("%N", "%o")
 """Node name and address (sinfo(1))."""
+
+NODE_FIELDS = ("%N", "%T")
+"""Node name and state in its long form (sinfo(1))."""
+
+MOST_NAMED = 500
+"""Nodes that are named in one sinfo; of more all nodes are asked for."""
 
 LIMITS = "--propagate=NONE"
 """Limits are the node's. sbatch's default hands on those of the process that submits (slurm.conf(5),
@@ -71,9 +78,30 @@ def address_command(mark: str) -> tuple[str, ...]:
     return ("sinfo", "--all", "--local", "--Node", f"--format={fields}")
 
 
+def node_command(nodes: Collection[str], mark: str) -> tuple[str, ...]:
+    """Return the question for the states of some nodes; names that Slurm does not know give no row (measured)."""
+    fields = "".join(field + mark for field in NODE_FIELDS)
+    which = (f"--nodes={','.join(sorted(nodes))}",) if len(nodes) <= MOST_NAMED else ()
+    return ("sinfo", "--all", "--local", "--Node", *which, f"--format={fields}")
+
+
 def cancel_command(token: str, job_id: int) -> tuple[str, ...]:
     """Return the cancellation of the job that has both this name and this id (both must match; measured)."""
     return ("scancel", f"--name={token}", str(job_id))
+
+
+def reservations_command() -> tuple[str, ...]:
+    """Return the question for all reservations that this user may see, one a line (scontrol(1))."""
+    return ("scontrol", "--local", "--oneliner", "show", "reservation")
+
+
+def shorten_command(token: str, uid: int, minutes: int) -> tuple[str, ...]:
+    """Return the change of the time limit of this user's jobs of that name.
+
+    By the name: an id may be another job's by now, and with both of them the name is what is set. Without a user it
+    would be the jobs of all of them (scontrol(1); measured). A user may lower the limit of his own jobs.
+    """
+    return ("scontrol", "update", f"JobName={token}", f"UserID={uid}", f"TimeLimit={minutes}")
 
 
 def submit_command(job: Submission) -> tuple[str, ...]:
@@ -88,12 +116,14 @@ def submit_command(job: Submission) -> tuple[str, ...]:
 
 def submit_options(job: Submission) -> tuple[str, ...]:
     """Return the options alone; raises ValueError as `submit_command` does."""
-    return (*_asked_for(job.resources), *_fixed(job), *_protocol(job))
+    return (*_asked_for(job.resources), *_kept_off(job), *_fixed(job), *_protocol(job))
 
 
 def _asked_for(resources: Resources) -> list[str]:
     """Return the resources, extra options first. `None` leaves a thing to Slurm.
 
+    Not `--time-min`: with it a job begins at once with no more than that
+    (docs/decisions/jobs-are-shortened-by-the-controller.md).
     sbatch refuses `--cpus-per-task` beside `--cpus-per-gpu`, and more than one of the three that ask for memory.
     """
     extra = {name_of(option) for option in resources.extra_options}
@@ -114,6 +144,12 @@ def _asked_for(resources: Resources) -> list[str]:
         if value is not None:
             options.append(f"--{name}={value}")
     return options
+
+
+def _kept_off(job: Submission) -> list[str]:
+    """Return the nodes to keep a job off, beside those that were asked to be left out: the last option counts."""
+    asked = [option.partition("=")[2] for option in job.resources.extra_options if name_of(option) == "--exclude"]
+    return [f"--exclude={','.join((*asked[-1:], *job.exclude))}"] if job.exclude else []
 
 
 def _gpus(resources: Resources) -> str:

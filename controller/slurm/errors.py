@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.core.attempt import SendOutcome
+from controller.ports import SLURM_TIMEOUT
 from controller.slurm.runner import Completed
 
 
@@ -63,9 +64,14 @@ _CONTROLLER = "is slurmctld running and reachable from this host (scontrol ping)
 # The first row that matches decides, so what leaves the outcome open stands above what settles it.
 _TABLE = (
     _Row(
-        "Socket timed out|Zero Bytes were transmitted|Message receive failure|\\(receive failure\\)|\\(send failure\\)"
+        "Zero Bytes were transmitted", Trouble.AMBIGUOUS, SLURM_TIMEOUT,
+        "slurmctld gave no answer: is it overloaded (sdiag), or do munge's key and the clock of this host differ from "
+        "those of its host (munge -n | ssh HOST unmunge)?",
+    ),
+    _Row(
+        "Socket timed out|Message receive failure|\\(receive failure\\)|\\(send failure\\)"
         "|\\(shutdown failure\\)|Unexpected message received|Connection timed out (reading|writing)",
-        Trouble.AMBIGUOUS, "SlurmTimeout", "slurmctld took the request but gave no answer; is it overloaded (sdiag)?",
+        Trouble.AMBIGUOUS, SLURM_TIMEOUT, "slurmctld took the request but gave no answer; is it overloaded (sdiag)?",
     ),
     _Row(
         "talking to (the )?database|slurmdbd|Unable to connect to database",
@@ -78,7 +84,12 @@ _TABLE = (
     _Row(
         "Could not establish a configuration source|Unable to process configuration file"
         "|cannot stat file|Incompatible versions of client and server",
-        Trouble.SETUP, "SlurmNotConfigured", "point SLURM_CONF to the cluster's configuration file",
+        Trouble.SETUP, "SlurmNotConfigured", "set slurm.conf, or SLURM_CONF, to the cluster's configuration file",
+    ),
+    _Row(
+        "Unable to resolve|Unable to establish control machine", Trouble.TRANSIENT, "SlurmUnreachable",
+        "this host does not know the name of slurmctld's host: correct SlurmctldHost in slurm.conf, or have the "
+        "name resolved by DNS or /etc/hosts (getent hosts NAME)",
     ),
     _Row(
         "Unable to contact slurm controller|connect failure|Communication connection failure|Connection refused"
@@ -90,7 +101,7 @@ _TABLE = (
         "the site limits how often Slurm is asked (rl_enable); other programs of this user count too",
     ),
     _Row(
-        "\\w*MaxSubmitJob\\w*|MaxJobCount limit|job queue full|temporarily unable to accept job|create job record"
+        "\\w*(Max|Grp)SubmitJob\\w*|MaxJobCount limit|job queue full|temporarily unable to accept job|create job record"
         "|Licenses currently unavailable",
         Trouble.RETRY_LATER, "SubmitLimit", "the submission is tried again when other jobs have ended; "
         "if none is there, ask the site for a higher limit (sacctmgr show associations user=$USER)",
@@ -141,8 +152,9 @@ _TABLE = (
         "ask for fewer `nodes`, `cpu`, `memory` or `gpu`, or for another `gres`, `constraint` or `partition`",
     ),
     _Row(
-        "other parameter too long|mutually exclusive|Invalid (wckey|license|numeric|memory|count|distribution|user id"
-        "|group id|Trackable RESource|\\w+ specification|--)|mcs_label",
+        "other parameter too long|mutually exclusive|unrecognized --"
+        "|Invalid (wckey|license|numeric|memory|count|distribution|user id|group id"
+        "|Trackable RESource|\\w+ specification|--)|mcs_label",
         Trouble.PERMANENT, "InvalidOption", "change the option that Slurm names",
     ),
     _Row(
@@ -163,7 +175,8 @@ _TABLE = (
     ),
     _Row(
         "Access/permission denied|Requested operation not supported|Requested operation is presently disabled",
-        Trouble.PERMANENT, "PermissionDenied", "ask the site whether this user may submit and cancel jobs",
+        Trouble.PERMANENT, "PermissionDenied", "ask the site whether this user may submit and cancel jobs "
+        "from this host (AllocNodes of the partition: scontrol show partition)",
     ),
     _Row(
         "Unspecified error", Trouble.REFUSED, "RefusedBySite",
@@ -189,7 +202,7 @@ def diagnose(completed: Completed) -> Diagnosis:
         if re.search(row.pattern, verdict, re.IGNORECASE) and not (killed and row.trouble in _REFUSALS):
             return Diagnosis(row.trouble, row.reason, said, row.remedy)
     if killed:
-        return Diagnosis(Trouble.AMBIGUOUS, "SlurmTimeout", said, _CONTROLLER)
+        return Diagnosis(Trouble.AMBIGUOUS, SLURM_TIMEOUT, said, _CONTROLLER)
     return Diagnosis(Trouble.UNKNOWN, "SlurmFailed", said)
 
 

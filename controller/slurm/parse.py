@@ -9,15 +9,21 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from controller.core.jobs import Job, JobPhase
-from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS
+from controller.core.jobs import Job, JobPhase, Maintenance
+from controller.slurm.argv import ACCOUNTING_FIELDS, ADDRESS_FIELDS, LIST_FIELDS, NODE_FIELDS
 from controller.slurm.hostlist import first_host
 from controller.slurm.reasons import KEPT_BACK, advice, meaning
-from controller.slurm.states import end_of, phase_of, state_word
+from controller.slurm.states import end_of, leaving, phase_of, state_word
 
 Record = tuple[str, ...]
 """The fields of one line."""
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Put around words by what some sites have in the place of squeue (ECMA-48, SGR)."""
+_SUBMITTED = re.compile(r"(?:Submitted batch job )?(\d+)(?:;[^;\s]+| on cluster \S+)?")
+_TIME_LIMIT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
+_MAINTENANCE = "MAINT"
+_NO_RESERVATIONS = "No reservations in the system"
 _LASTS = frozenset({JobPhase.RUNNING, JobPhase.SUSPENDED})
 
 
@@ -39,7 +45,7 @@ def records(text: str, mark: str, width: int) -> list[Record]:
 
 
 def _split(text: str, mark: str, width: int) -> list[Record]:
-    *fields, rest = text.split(mark)
+    *fields, rest = COLOUR.sub("", text).split(mark)
     if rest.strip("\n") or len(fields) % width:
         msg = f"it ends in the middle of a record ({len(fields)} fields of {width} a record): {_excerpt(rest)}"
         raise GarbledError(msg)
@@ -60,7 +66,7 @@ def read_listing(text: str, mark: str, prefix: str, before: Mapping[Record, Job]
 
 
 def _listed(record: Record) -> Job:
-    job_id, state, host, start, end, name, reason = record
+    job_id, state, host, start, end, name, reason, limit = record
     word = state_word(state)
     phase = phase_of(word)
     node = first_host(host)
@@ -74,6 +80,11 @@ def _listed(record: Record) -> Job:
         advice=advice(phase, reason, job_id),
         bar=meaning(reason).bar if phase is JobPhase.PENDING else None,
         is_kept_back=reason == KEPT_BACK,
+        lacks_room=phase is JobPhase.PENDING and meaning(reason).lacks_room,
+        is_held=phase is JobPhase.PENDING and meaning(reason).is_held,
+        awaits_maintenance=phase is JobPhase.PENDING and meaning(reason).awaits_maintenance,
+        time_limit=read_limit(limit) if phase is JobPhase.PENDING else None,
+        begins_at=read_time(start) if phase is JobPhase.PENDING and node is None else None,
         node=node,
         # of jobs without a node these are forecasts, or the times of an earlier run
         started_at=read_time(start) if node is not None else None,
@@ -113,10 +124,45 @@ def parse_addresses(text: str, mark: str) -> dict[str, str]:
     return {name: address for name, address in records(text, mark, len(ADDRESS_FIELDS)) if name and address}
 
 
-def parse_submission(text: str) -> int | None:
-    """Return the id in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on a line of its own."""
+def parse_leaving(text: str, mark: str) -> dict[str, str]:
+    """Read the nodes that are being taken out of service, with their states, out of the answer to `argv.node_command`.
+
+    A node shows once for each of its partitions.
+    """
+    found = {name: leaving(state) for name, state in records(text, mark, len(NODE_FIELDS))}
+    return {name: state for name, state in found.items() if name and state}
+
+
+def parse_maintenances(text: str) -> tuple[Maintenance, ...]:
+    """Read the maintenance out of scontrol's answer to `argv.reservations_command`, the one that begins first before.
+
+    Raises GarbledError for what is neither a list of reservations nor says that there is none to be seen, which is
+    also what users are told from whom a site hides them (PrivateData; measured with 22.05).
+    """
+    found: list[Maintenance] = []
     for line in text.splitlines():
-        if match := re.fullmatch(r"(\d+)(;[^;\s]+)?", line.strip()):
+        told = dict(re.findall(r"(\w+)=(\S*)", line)[::-1])  # what comes first counts, a comment comes last
+        if "ReservationName" in told and _MAINTENANCE not in told.get("Flags", "").split(","):
+            continue
+        begins_at, ends_at = read_time(told.get("StartTime", "")), read_time(told.get("EndTime", ""))
+        if "ReservationName" in told and begins_at is not None and ends_at is not None:
+            found.append(Maintenance(begins_at=begins_at, ends_at=ends_at))
+        elif line.strip() not in ("", _NO_RESERVATIONS):
+            msg = f"not a reservation: {_excerpt(line)}"
+            raise GarbledError(msg)
+    if not text.strip():
+        msg = "it says nothing"
+        raise GarbledError(msg)
+    return tuple(sorted(found, key=lambda each: each.begins_at))
+
+
+def parse_submission(text: str) -> int | None:
+    """Return the id in what `sbatch --parsable` printed: `ID` or `ID;CLUSTER`, on a line of its own.
+
+    A site's sbatch that drops the option says `Submitted batch job ID`, and `on cluster CLUSTER` behind it.
+    """
+    for line in text.splitlines():
+        if match := _SUBMITTED.fullmatch(line.strip()):
             return int(match[1])
     return None
 
@@ -133,6 +179,18 @@ def read_time(text: str) -> float | None:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
+
+
+def read_limit(text: str) -> float | None:
+    """Return the seconds of a time limit in squeue's words (`4:00`, `1:00:00`, `3-01:03:00`).
+
+    `None` for `UNLIMITED`, `NOT_SET` and the like.
+    """
+    match = _TIME_LIMIT.fullmatch(text)
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _excerpt(text: str) -> str:

@@ -16,7 +16,7 @@ from api.contract.settings import SlurmSettings
 from controller.slurm.environment import reading_environment, submitting_environment
 
 SUBMISSIONS_AT_ONCE = 4
-"""sbatch and scancel at a time; more did not make slurmctld any faster (measured)."""
+"""sbatch, scancel and `scontrol update` at a time; more did not make slurmctld any faster (measured)."""
 
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of one command's output; 5,000 jobs are under 1 MB."""
@@ -61,7 +61,7 @@ class Runner(Protocol):
         ...
 
     async def change(self, argv: tuple[str, ...]) -> Completed:
-        """Run sbatch or scancel, a few at a time."""
+        """Run sbatch, scancel or `scontrol update`, a few at a time."""
         ...
 
 
@@ -106,7 +106,7 @@ class ProcessRunner:
         return await self._counted(argv, self._reading_environment, self._reading_seconds)
 
     async def change(self, argv: tuple[str, ...]) -> Completed:
-        """Run sbatch or scancel, a few at a time; waiting for one's turn costs no time. Raises NotStartedError."""
+        """Run what changes something, a few at a time; waiting for one's turn costs no time. Raises NotStartedError."""
         environment = self._submitting_environment if argv[0] == "sbatch" else self._reading_environment
         async with self._gate:
             return await self._counted(argv, environment, self._changing_seconds)
@@ -197,7 +197,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(_ended(process)), LAST_WORDS)
+            async with asyncio.timeout(LAST_WORDS):
+                await asyncio.shield(_ended(process))
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from api.contract.launch import Submission
 from controller.core.attempt import SendOutcome, Sent
-from controller.core.jobs import Bar, Job, JobPhase
+from controller.core.jobs import Bar, Job, JobPhase, Maintenance
 from controller.ports import Listing, UnreadableError
 from controller.slurm import argv, ceilings, errors, parse
 from controller.slurm.reasons import meaning
@@ -106,8 +106,28 @@ class SlurmScheduler:
         answer = await self._read(argv.address_command(mark))
         return understood(answer, lambda: parse.parse_addresses(answer.stdout, mark))
 
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]:
+        """Return those of the nodes that are being taken out of service, with their states. Raises UnreadableError."""
+        mark = self._mark()
+        answer = await self._read(argv.node_command(nodes, mark))
+        return understood(answer, lambda: parse.parse_leaving(answer.stdout, mark))
+
+    async def maintenances(self) -> tuple[Maintenance, ...]:
+        """Return the maintenance that goes on or is to come, as far as this user may see it. Raises UnreadableError."""
+        answer = await self._read(argv.reservations_command())
+        return understood(answer, lambda: parse.parse_maintenances(answer.stdout))
+
     async def submit(self, submission: Submission) -> Sent:
-        """Run sbatch once. Raises ValueError for what can't be handed to sbatch; never for Slurm's no."""
+        """Have sbatch make one job. Raises ValueError for what can't be handed to sbatch; never for Slurm's no.
+
+        Slurm refuses what leaves no node that would do: then one that is to be left out is better than none.
+        """
+        sent = await self._submit(submission)
+        if submission.exclude and sent.outcome is SendOutcome.REJECTED:
+            return await self._submit(replace(submission, exclude=()))
+        return sent
+
+    async def _submit(self, submission: Submission) -> Sent:
         command = argv.submit_command(submission)
         try:
             completed = await self._runner.change(command)
@@ -127,6 +147,14 @@ class SlurmScheduler:
         if trouble := errors.cancel_trouble(completed):
             raise _unreadable(trouble)
 
+    async def shorten(self, token: str, minutes: int) -> None:
+        """Set the time limit of our jobs of that name that have not ended. Raises UnreadableError if that failed."""
+        try:
+            completed = await self._runner.change(argv.shorten_command(token, os.getuid(), minutes))
+        except NotStartedError as error:
+            raise _not_started(error) from error
+        _check(completed)
+
     def next_sequence(self) -> int:
         """Take the next number of the counter that orders readings and returned submissions."""
         return next(self._numbers)
@@ -137,21 +165,25 @@ class SlurmScheduler:
     async def _read(self, command: tuple[str, ...]) -> Completed:
         completed = await self._run(command)
         _check(completed)
-        self._hear(completed)
         return completed
 
     def _hear(self, completed: Completed) -> None:
-        """Write down what a command said beside a right answer, until it says something else."""
+        """Write down what a command said beside its answer, or instead of one, until it says something else."""
         said = completed.stderr.strip()
-        if said != self._heard.get(completed.command, ""):
-            log.info("a command says something beside its answer", extra={"command": completed.command, "said": said})
+        if said and said != self._heard.get(completed.command):
+            log.info(
+                "a command says something beside its answer, or instead of one",
+                extra={"command": completed.command, "said": said},
+            )
         self._heard[completed.command] = said
 
     async def _run(self, command: tuple[str, ...]) -> Completed:
         try:
-            return await self._runner.read(command)
+            completed = await self._runner.read(command)
         except NotStartedError as error:
             raise _not_started(error) from error
+        self._hear(completed)
+        return completed
 
 
 def _barred(job: Job, excess: str | None) -> Job:

@@ -49,6 +49,13 @@ ENDS: Mapping[str, JobEnd] = MappingProxyType(
     }
 )
 
+LEAVING = frozenset({"draining", "drained", "failing", "fail", "down"})
+"""States of nodes that are being taken out of service: what runs goes on for a while, nothing new is placed there.
+
+The long forms of sinfo's `%T`. What stands behind them (`draining*`, `draining@`) tells of other things. A node in a
+maintenance reservation shows no word of its own while a job runs on it (22.05, measured).
+"""
+
 UNKNOWN = JobPhase.RUNNING
 """What a word that is not in the table counts as. Of all phases it destroys and duplicates least: not ended (no
 second job is sent), not pending (a claimed job seen pending counts as requeued), not completing (about to be gone).
@@ -58,6 +65,12 @@ REVOKED is meant to be among these: in a federation it says that the job runs on
 def state_word(text: str) -> str:
     """Return the state without what may follow it: `CANCELLED by 0` is `CANCELLED`, sacct's `CANCELLED+` too."""
     return text.split(maxsplit=1)[0].rstrip("+").upper() if text.strip() else ""
+
+
+def leaving(text: str) -> str:
+    """Return the state of a node that is being taken out of service, without its marks; "" for any other."""
+    word = text.strip().rstrip("*~#!%$@^+-").lower()
+    return word if word in LEAVING else ""
 
 
 def phase_of(word: str) -> JobPhase:

@@ -11,10 +11,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from controller.core.attempt import HandOverReason
 from controller.ports import DeposedError
 from controller.report import Pass
 from controller.runtime.leading import Leading
 from controller.telemetry.convergence import Convergence
+from controller.telemetry.hand_overs import Gaps, hand_overs
 
 PREFIX = "ai_factory_"
 PASS_RESULTS = ("ok", "failed", "deposed")
@@ -25,6 +27,7 @@ ATTEMPT_STATES = ("queued", "starting", "ready", "ending")
 COMMANDS = ("squeue", "sacct", "sinfo", "sbatch", "scancel")
 OUTCOMES = ("ok", "failed", "killed", "not started")
 _PASS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_HAND_OVER_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _CONVERGENCE_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 86400)
 
 
@@ -48,8 +51,25 @@ class Metrics:
             buckets=_CONVERGENCE_SECONDS,
             registry=registry,
         )
+        self._hand_overs = Counter(
+            f"{PREFIX}hand_overs", "Hand-overs that came to their end, by why they were begun", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._overlaps = Histogram(
+            f"{PREFIX}hand_over_overlap_seconds",
+            "How long both jobs of a hand-over were held",
+            buckets=_HAND_OVER_SECONDS,
+            registry=registry,
+        )
+        self._gap_seconds = Histogram(
+            f"{PREFIX}gap_seconds",
+            "How long a replica that had been ready had no ready attempt, until the next",
+            buckets=_HAND_OVER_SECONDS,
+            registry=registry,
+        )
         for metric, values in (
             (self._passes, PASS_RESULTS),
+            (self._hand_overs, HandOverReason),
             (self._readings, READING_RESULTS),
             (self._actions, ACTIONS),
             (self._converged, ENDS),
@@ -57,6 +77,7 @@ class Metrics:
             for value in values:
                 metric.labels(value)
         self._convergence = Convergence()
+        self._gaps = Gaps()
         registry.register(_States(leading, calls))
         ProcessCollector(registry=registry)
 
@@ -91,10 +112,16 @@ class Metrics:
         if end is not None:
             to, seconds = end
             self._converged.labels(to).observe(seconds)
+        for one in hand_overs(done):
+            self._hand_overs.labels(one.reason).inc()
+            self._overlaps.observe(one.overlap)
+        for gap in self._gaps.after(done):
+            self._gap_seconds.observe(gap)
 
     def new_term(self) -> None:
         """Forget what began before this term."""
         self._convergence.forget()
+        self._gaps.forget()
 
 
 class _States(Collector):

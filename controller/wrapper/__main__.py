@@ -24,7 +24,8 @@ from controller.wrapper.process import adopt_orphans
 from controller.wrapper.report import Ending, FailedError, Report
 from controller.wrapper.sandbox.scratch import scratch
 from controller.wrapper.signals import Signals, StoppedError
-from controller.wrapper.supervisor import Supervisor, stop_reason
+from controller.wrapper.stopping import stop_reason
+from controller.wrapper.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,6 +71,7 @@ def _run(folder: Path, job_id: int, prologue_code: int, report: Report, signals:
             )
         asked = parameters.read(folder / PARAMETERS)
         remove(folder / PARAMETERS)  # it holds the secret, and we may be killed at any moment
+        signals.expect_warning_after(asked.warned_after)
         report.digest, report.lane = asked.digest, asked.lane
         report.door = None if asked.door is None else asked.door.id
         with bounded(folder, asked.log_bytes) as output, scratch(job_id) as room:

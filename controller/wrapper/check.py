@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from controller.wrapper.process import Child
 from controller.wrapper.report import HealthVerdict
@@ -23,23 +22,19 @@ SAID = 400
 class HealthCheck:
     """One command, never run twice at a time. It looks at nothing but its exit code, and is killed when it hangs.
 
-    What it writes is read as it comes, and is in no file.
+    `start` runs it, with this descriptor for its output. What it writes is read as it comes, and is in no file.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
+        start: Callable[[int], Child],
         signals: Signals,
         *,
         interval: float,
         timeout: float,
         redact: Callable[[str], str],
     ) -> None:
-        self._command = command
-        self._environment = environment
-        self._folder = folder
+        self._begin = start
         self._signals = signals
         self._output = -1
         self._written = b""
@@ -80,7 +75,7 @@ class HealthCheck:
         try:
             read, write = os.pipe()
             try:
-                self._running = Child(self._command, self._environment, self._folder, write)
+                self._running = self._begin(write)
             except OSError:
                 os.close(read)
                 raise

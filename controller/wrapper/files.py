@@ -54,6 +54,15 @@ def is_linked(path: Path) -> bool:
         return False
 
 
+def lies_there(folder: Path, name: str) -> bool:
+    """Whether a folder has a file of that name, as its server says now; raises `OSError`.
+
+    A client of NFS may remember for a minute that a file is not there, but asks anew when the folder is opened (nfs(5),
+    close-to-open and acdirmax).
+    """
+    return name in os.listdir(folder)  # noqa: PTH208
+
+
 def remove(path: Path) -> None:
     """Remove a file if it can be; what is not there is fine."""
     with contextlib.suppress(OSError):

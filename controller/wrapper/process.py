@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from controller.wrapper.enclosure import fork_into, show_processes
 from controller.wrapper.files import say
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -30,7 +33,10 @@ def adopt_orphans() -> None:
 
 
 class Child:
-    """One program in its own session, given these descriptors. Raises `OSError` if it can't be started."""
+    """One program in its own session, given these descriptors. Raises `OSError` if it can't be started.
+
+    In namespaces of its own (`enclosure.kinds_for`) its end is that of everything that it started.
+    """
 
     def __init__(
         self,
@@ -41,10 +47,12 @@ class Child:
         *,
         stdin: int = subprocess.DEVNULL,
         descriptors: Sequence[int] = (),
+        namespaces: int = 0,
     ) -> None:
         self.started_at = time.monotonic()
         self._watchman, watched, self._leash = _guard()
-        leash = self._leash
+        hears, tells = os.pipe()
+        begin = partial(_begin, namespaces, (tells, self._leash), watched)
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -55,15 +63,22 @@ class Child:
                 stderr=output,
                 start_new_session=True,
                 pass_fds=(watched, *descriptors),
-                preexec_fn=lambda: _tie(watched, leash),  # noqa: PLW1509 - we have no threads
+                preexec_fn=begin,  # noqa: PLW1509 - we have no threads
             )
-        except BaseException:
+            first = int(os.read(hears, 32))
+        except BaseException as error:
             _kill(self._watchman)
-            os.close(leash)
+            os.close(self._leash)
+            if isinstance(error, subprocess.SubprocessError):
+                raise OSError(errno.EAGAIN, "it can't be given its namespaces or its guard") from error
             raise
         finally:
-            os.close(watched)
-        _started[self._popen.pid] = self._popen
+            for descriptor in (watched, hears, tells):
+                os.close(descriptor)
+        if namespaces:
+            os.waitpid(self._popen.pid, 0)
+            self._popen.pid = first
+        _started[first] = self._popen
 
     @property
     def age(self) -> float:
@@ -137,13 +152,22 @@ def _guard() -> tuple[int, int, int]:
         os._exit(0)
 
 
-def _tie(watched: int, leash: int) -> None:
-    """Tie the process that becomes a program to the leash, so that there is no moment without a guard.
+def _begin(namespaces: int, told: Sequence[int], watched: int) -> None:
+    """Be the process that becomes a program: tell who that is, to the guard too, and be tied to the leash.
 
-    The guard is told whom to kill; and should the guard be killed with us, the kernel does it: it signals the owner of
-    a pipe's end once the other end is closed (fcntl(2), F_SETSIG). The program inherits that end, and never uses it.
+    So there is no moment without a guard; and should the guard be killed with us, the kernel kills: it signals the
+    owner of a pipe's end once the other end is closed (fcntl(2), F_SETSIG). The program inherits that end, and never
+    uses it. Whoever made namespaces for it ends here, and we adopt it.
     """
-    os.write(leash, str(os.getpid()).encode())
+    if namespaces:
+        if fork_into(namespaces) != 0:
+            os._exit(0)
+        os.setsid()
+    me = os.readlink("/proc/self").encode()  # noqa: PTH115 - as we are called outside
+    for descriptor in told:
+        os.write(descriptor, me)
+    if namespaces:
+        show_processes()
     fcntl.fcntl(watched, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(watched, fcntl.F_SETFL, fcntl.fcntl(watched, fcntl.F_GETFL) | os.O_ASYNC)

@@ -68,9 +68,12 @@ class Report:
         """The key of its image in the cache; empty: it uses none of those."""
         self.network_refusal: str | None = None
         """Why its node gives it no network of its own, where it is to have one."""
+        self.told_to_end_at: float | None = None
+        """When somebody else than the controller told the job to end, Unix seconds by this node's clock."""
+        self._is_empty = False
         self._detail = ""
         self._health: HealthVerdict | None = None
-        self._written: tuple[Step | None, int | None, str, HealthVerdict | None] | None = None
+        self._written: tuple[Step | None, int | None, str, HealthVerdict | None, bool] | None = None
         self._written_at = 0.0
         self._signed_at = 0.0
         self._complained = False
@@ -94,6 +97,12 @@ class Report:
             self._health = verdict
             self._write()
 
+    def empty(self, is_empty: bool) -> None:
+        """Say whether the door drains and nobody has anything open, once that is otherwise than before."""
+        if is_empty != self._is_empty:
+            self._is_empty = is_empty
+            self._write()
+
     def catch_up(self) -> None:
         """Write a detail that was held back, once its time has come."""
         if time.monotonic() - self._written_at >= DETAIL_INTERVAL:
@@ -113,7 +122,7 @@ class Report:
         self._put(EXIT, {"code": ending.code, "reason": ending.reason, "message": message})
 
     def _write(self) -> None:
-        now = (self._step, self._port, self._detail, self._health)
+        now = (self._step, self._port, self._detail, self._health, self._is_empty)
         if now == self._written:
             return
         self._written, self._written_at = now, time.monotonic()
@@ -129,6 +138,10 @@ class Report:
             content["image"] = self.image
         if self.network_refusal is not None:
             content["network_refusal"] = self.network_refusal
+        if self.told_to_end_at is not None:
+            content["told_to_end_at"] = self.told_to_end_at
+        if self._is_empty:
+            content["empty"] = True
         if self._health is not None:
             told = {"ok": self._health.ok, "failures": self._health.failures, "message": clean(self._health.message)}
             content["health"] = told

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from api.contract.job import network
+from api.contract.job import namespaces
 from api.contract.job.folder import RECIPE_FILES
 from api.contract.job.parameters import Parameters
 from api.contract.job.words import ExitReason, Network, Step
@@ -35,6 +35,7 @@ from controller.wrapper.sandbox.paths import require_paths
 from controller.wrapper.sandbox.place import Place
 from controller.wrapper.sandbox.scratch import SOCKET, socket_folder
 from controller.wrapper.signals import Signals
+from controller.wrapper.stopping import Stop
 
 PORT_TRIES = 5
 PORT_WINDOW = 3600.0
@@ -44,15 +45,8 @@ QUICK_LOOKS = 60.0
 """Seconds during which a starting engine is looked at every `QUICK`, later every `SLOW`; once it serves, `CALM`."""
 QUICK, SLOW, CALM = 0.25, 1.0, 5.0
 
-RESEND = 2.0
-"""Seconds between two TERMs."""
-
-DEAF = 5.0
-"""Seconds after its start during which a TERM may be lost; later one that writes to its log has heard it."""
-
 if TYPE_CHECKING:
-    Lost = Callable[[], Ending | None]
-    """Tells how a job ends that has lost its replica or a volume to another, or its door; `None` while it has not."""
+    from controller.wrapper.stopping import Lost
 
 
 @dataclass(frozen=True)
@@ -103,14 +97,15 @@ class Supervisor:
             return Ending(0, ExitReason.IMAGE_READY, str(image))
         job_id = int(os.environ["SLURM_JOB_ID"])
         me = parameters.token, job_id, self._report, self._signals
-        with slot.held(self._folder, parameters.lane, *me) as place, held(parameters.volumes, *me) as volumes:
+        own_slot = slot.held(self._folder, parameters.lane, *me, alone=parameters.alone)
+        with own_slot as place, held(parameters.volumes, *me) as volumes:
             return self._try_addresses(image, files, lambda: _lost(place, volumes))
 
     def _try_addresses(self, image: Path | None, files: Path, lost: Lost) -> Ending:
         tried: set[int] = set()
         with self._premises() as premises:
             if self._parameters.network is Network.PRIVATE:
-                self._report.network_refusal = network.leave()
+                self._report.network_refusal = namespaces.leave_network()
             while len(tried) < PORT_TRIES:
                 address = self._address(premises, tried)
                 ending = self._run_engine(image, files, address, premises, lost)
@@ -127,7 +122,7 @@ class Supervisor:
             yield None
             return
         with ports.listen(parameters.port_range) as entrance, socket_folder(self._scratch) as sockets:
-            yield Premises(parameters.door, entrance, sockets)
+            yield Premises(parameters.door, entrance, sockets, self._folder)
 
     def _address(self, premises: Premises | None, tried: Collection[int]) -> EngineAddress:
         """Choose where the engine is to listen; raises `FailedError` (`NoFreePort`)."""
@@ -167,7 +162,7 @@ class Supervisor:
         with contextlib.ExitStack() as ends:
             door = None
             if premises is not None:
-                door = OpenDoor(premises, address.port, address.socket)
+                door = OpenDoor(premises, address.port, address.socket, self._signals)
                 ends.callback(door.close)
             child = self._spawn(place, ExitReason.ENGINE_EXITED if image is None else ExitReason.IMAGE_FAILED)
             ends.callback(child.end)
@@ -178,7 +173,7 @@ class Supervisor:
             stopped = self._watch(watched, lambda: lost() or (door.ended() if door is not None else None))
             code = child.exit_code()
             if door is not None and code is not None:
-                door.finish(self._signals)
+                door.finish()
         if stopped is not None:
             return stopped
         lines = [self._redact(line) for line in logs.lines()]
@@ -191,9 +186,7 @@ class Supervisor:
         if asked is None:
             return None
         return HealthCheck(
-            place.arguments(asked.command),
-            place.environment(),
-            place.folder,
+            partial(place.start, asked.command),
             self._signals,
             interval=asked.interval,
             timeout=asked.timeout,
@@ -201,11 +194,11 @@ class Supervisor:
         )
 
     def _spawn(self, place: Place, reason: ExitReason) -> Child:
-        arguments = place.arguments(self._parameters.command)
+        command = self._parameters.command
         try:
-            return Child(arguments, place.environment(), place.folder)
+            return place.start(command)
         except OSError as error:
-            raise FailedError(reason, cannot_start(arguments[0], error)) from error
+            raise FailedError(reason, cannot_start(place.arguments(command)[0], error)) from error
 
     def _watch(self, running: Watched, lost: Lost) -> Ending | None:
         """Follow the engine until it ends, or we are told to end it: then how it took that."""
@@ -218,7 +211,8 @@ class Supervisor:
             if self._signals.stop is not None:
                 if check is not None:
                     check.close()
-                return self._drain(child, self._signals.stop, running.logs, lost)
+                stop = Stop(self._folder, self._parameters, self._report, self._signals)
+                return stop.end(child, running.door, running.logs, lost)
             ending = lost()
             if ending is not None:
                 return ending
@@ -235,6 +229,8 @@ class Supervisor:
             if self._signals.warned and not warned:
                 warned = True
                 self._report.detail("time limit near", at_once=True)
+            if running.door is not None:
+                self._report.empty(running.door.is_empty)
             self._report.catch_up()
             pause = CALM if serving else QUICK if child.age < QUICK_LOOKS else SLOW
             if check is not None and serving:
@@ -243,45 +239,12 @@ class Supervisor:
             self._signals.wait(pause)
         return None
 
-    def _drain(self, child: Child, number: signal.Signals, logs: Logs, lost: Lost) -> Ending:
-        """Pass TERM on until it is heeded, for as long as the grace lasts and nobody takes our place; then kill."""
-        self._report.step(Step.DRAINING, f"{number.name} received")
-        began = time.monotonic()
-        deadline = began + self._parameters.stop_grace
-        deaf, written = child.age < DEAF, logs.size()
-        child.send(signal.SIGTERM)
-        again = began + RESEND
-        while child.exit_code() is None:
-            now = time.monotonic()
-            if now >= deadline:
-                grace = f"{self._parameters.stop_grace:g} s"
-                return self._stopped(137, f"the engine did not end within {grace}, and was killed")
-            taken = lost()
-            if taken is not None:
-                return self._stopped(137, f"{taken.message}; the engine was killed")
-            if now >= again:
-                if deaf or logs.size() == written:
-                    child.send(signal.SIGTERM)
-                again = now + RESEND
-            self._signals.wait(min(again, deadline) - now)
-        code = child.exit_code() or 0
-        return self._stopped(code, f"the engine ended with {code} after {time.monotonic() - began:.1f} s")
-
-    def _stopped(self, code: int, how: str) -> Ending:
-        name = self._signals.stop.name if self._signals.stop is not None else ""
-        return Ending(code, stop_reason(self._signals), f"stopped by {name}; {how}")
-
 
 def _lost(place: slot.HeldSlot, volumes: HeldVolumes) -> Ending | None:
     for reason, lost in ((ExitReason.SLOT_LOST, place.lost()), (ExitReason.VOLUME_LOST, volumes.lost())):
         if lost is not None:
             return Ending(1, reason, lost)
     return None
-
-
-def stop_reason(signals: Signals) -> ExitReason:
-    """Name why we were told to stop: after a warning it is the time limit."""
-    return ExitReason.TIME_LIMIT if signals.warned else ExitReason.TERMINATED
 
 
 def _by_signal(code: int | None) -> str:

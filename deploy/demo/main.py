@@ -104,10 +104,21 @@ def up(wanted: Choices) -> int:
             server.stop(running)
 
 
-OPENAI = (
-    'from openai import OpenAI; question = [{"role": "user", "content": "Why is the sky blue?"}]; '
-    f'print(OpenAI().chat.completions.create(model="{SERVICE}", messages=question).choices[0].message.content)'
-)
+def openai_line(url: str) -> str:
+    """Return one line of shell, for the project's folder, that asks the model with OpenAI's library.
+
+    The library is put beside the demo: the project's programs do not need it.
+    """
+    folder, python = os.path.relpath(Demo.folder / "openai", ROOT), os.path.relpath(PROGRAM.parent / "python", ROOT)
+    pip = f"{python} -m pip" if (PROGRAM.parent / "pip").exists() else f"python3 -m pip --python {python}"
+    asked = (
+        'from openai import OpenAI; question = [{"role": "user", "content": "Why is the sky blue?"}]; '
+        f'print(OpenAI().chat.completions.create(model="{SERVICE}", messages=question).choices[0].message.content)'
+    )
+    return (
+        f"[ -d {folder} ] || {pip} install -q --target {folder} openai; "
+        f"OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=unused PYTHONPATH={folder} {python} -c '{asked}'"
+    )
 
 
 def _serve(running: server.Server) -> None:
@@ -122,15 +133,14 @@ Try next, in another terminal in {ROOT}:
   all services     curl {running.url}/api/v1/services
   ask              curl {running.url}/api/v1/vllm/{SERVICE}/prompt -H 'content-type: application/json' \\
                         -d '{{"prompt": "Why is the sky blue?", "max_tokens": 60}}'
-  OpenAI's library OPENAI_BASE_URL={running.url}/v1 OPENAI_API_KEY=unused python3 -c '{OPENAI}'
-                   (where that Python has it: pip install openai)
   the same, short  {cli} services list
                    {cli} prompt {SERVICE} 'Why is the sky blue?'
                    {cli} logs {SERVICE} --tail 20
   Slurm's view     {view}
   end everything   make demo-down
 
-Ctrl-C stops API and controller.""",
+Ctrl-C stops API and controller. Ask with OpenAI's library, in one line:
+{openai_line(running.url)}""",
         flush=True,
     )
     try:

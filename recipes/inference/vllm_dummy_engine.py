@@ -28,6 +28,9 @@ NO_CHAT_TEMPLATE = (
     "if the tokenizer does not define one."
 )
 
+ENDS = {signal.SIGTERM, signal.SIGINT}
+"""What ends it. They are waited for: a handler that takes a lock would meet itself when two come at once."""
+
 Json = dict[str, Any]
 
 
@@ -298,23 +301,21 @@ def crash(code: int) -> None:
 def main() -> None:
     """Serve until TERM or INT, then finish what is in flight."""
     options = arguments()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     engine = Engine(options)
     server = Server(options, engine)
     if options.exit_after is not None:
         threading.Timer(options.exit_after, crash, (options.exit_code,)).start()
     log(f"Initializing a V1 LLM engine (v{VERSION}) with config: model={options.model!r}")
     log(f"Starting to load model {options.model}...")
-    if stop.wait(options.startup_delay):
+    if signal.sigtimedwait(ENDS, options.startup_delay) is not None:
         os._exit(128 + signal.SIGTERM)
     log("Loading weights took 0.00 seconds")
     server.server_activate()
     log(f"Starting vLLM server on {server.where()}")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     print("INFO:     Application startup complete.", flush=True)
-    stop.wait()
+    signal.sigwait(ENDS)
     log("[shutdown] API server: shutdown triggered")
     server.shutdown()
     server.server_close()

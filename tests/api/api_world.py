@@ -31,6 +31,7 @@ from api.http.app import create_app
 from api.web.auth import Guard
 from api.web.keys import Keys
 from api.web.peers import STATE_KEY
+from api.web.principal import OPERATOR, Principal
 from tests.doors import KEY, keyring_of
 
 HERE = Path(__file__).parent
@@ -44,6 +45,7 @@ def settings_for(folder: Path, **flags: str) -> Settings:
         "state_dir": str(folder / "state"),
         "run_dir": str(folder / "run"),
         "recipes": str(RECIPES),
+        "gateway.queue_seconds": "0",
         **{name.replace("__", "."): value for name, value in flags.items()},
     }
     return load(given, environ={"HOME": str(folder)})
@@ -279,6 +281,7 @@ class World:
         token: str,
         replica: int = 0,
         state: str = "ready",
+        models: Sequence[str] = ("dummy",),
         door: str | None = None,
     ) -> None:
         async with self.database.write() as connection:
@@ -287,7 +290,7 @@ class World:
                     token=token,
                     service_id=service_id,
                     replica=replica,
-                    models=["dummy"],
+                    models=list(models),
                     host=host,
                     port=port,
                     door=door,
@@ -322,11 +325,32 @@ def condition(kind: str, status: Truth, reason: str, message: str = "") -> Condi
     return Condition(type=kind, status=status, reason=reason, message=message, since=1.0, generation=1)
 
 
-def new_app(settings: Settings, database: Database, *, key: str | None = None, requires_key: bool = False) -> Litestar:
+def new_app(
+    settings: Settings,
+    database: Database,
+    *,
+    key: str | None = None,
+    requires_key: bool = False,
+    users: Mapping[int, Principal] | None = None,
+) -> Litestar:
+    """Make the application; `users` of this host need no key, beside the operator."""
     keys = Keys(settings.gateway.stale_keys)
     hosts = frozenset({"localhost", "login1"})
-    guard = Guard(uid=OWN_UID, key=key, hosts=hosts, keys=keys, requires_key=requires_key)
+    known = {OWN_UID: OPERATOR, **(users or {})}
+    guard = Guard(users=known, key=key, hosts=hosts, keys=keys, requires_key=requires_key)
     keyring = keyring_of(settings.key_file, KEY)
     return create_app(
         settings, database, guard=guard, keyring=keyring, environment={"SLURMD_NODENAME": "node7", "SLURM_JOB_ID": "42"}
     )
+
+
+@asynccontextmanager
+async def opened(folder: Path, **flags: str) -> AsyncIterator[World]:
+    """The API over the folder's database, with these settings."""
+    settings = settings_for(folder, **flags)
+    database = Database(settings.database_url)
+    try:
+        async with World(settings, database, new_app(settings, database)).running() as world:
+            yield world
+    finally:
+        await database.close()

@@ -14,8 +14,11 @@ from api_servers import ENGINE_PROGRAM, LiveServer, RunningEngine, start_server,
 from api_world import KEY, World, new_app, settings_for
 from backends import Backend
 
+import api.gateway.data_plane
+import api.gateway.queue
 from api.contract.database import Database, migrate
 from api.contract.doorless import secret
+from api.gateway.queue import Queues
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,20 @@ def folder(template: Path, tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     shutil.copy(template, tmp_path / "state/ai-factory.db")
     return tmp_path
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Say how many wait. Nobody looks by himself here: what wakes those who wait is what the gateway is told."""
+    monkeypatch.setattr(api.gateway.queue, "LOOK_SECONDS", 3600.0)
+    made: list[Queues] = []
+
+    def make(length: int, seconds: float) -> Queues:
+        made.append(Queues(length, seconds))
+        return made[-1]
+
+    monkeypatch.setattr(api.gateway.data_plane, "Queues", make)
+    return lambda: sum(len(places) for queues in made for places in queues._waiting.values())
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from api_servers import LiveServer, spawn_server, start_server
 from api_world import OWN_UID, World, new_app
 
+from api.contract.served_tls import ServedTlsError
 from api.contract.settings import ApiSettings
 from api.web.auth import UnsafeError, guard_of, is_loopback, read_admin_key
 from api.web.keys import Keys
@@ -212,7 +213,11 @@ def test_loopback_needs_no_key(host: str) -> None:
 def test_any_other_address_needs_one(host: str, tmp_path: Path) -> None:
     with pytest.raises(UnsafeError, match=r"set api\.admin_key_file"):
         guard_of(ApiSettings(host=host), 1, Keys(1))
-    guard_of(ApiSettings(host=host, admin_key_file=key_file(tmp_path)), 1, Keys(1))
+    key = key_file(tmp_path)
+    with pytest.raises(ServedTlsError, match=r"set api\.plain_http = true"):
+        guard_of(ApiSettings(host=host, admin_key_file=key), 1, Keys(1))
+    guard_of(ApiSettings(host=host, admin_key_file=key, plain_http=True), 1, Keys(1))
+    guard_of(ApiSettings(host=host, admin_key_file=key, tls_certificate=key, tls_key=key), 1, Keys(1))
 
 
 def test_is_loopback() -> None:
@@ -288,7 +293,9 @@ def test_anothers_connection_to_the_program(live: LiveServer) -> None:
 def test_an_address_that_others_reach_serves_those_with_the_key(template: Path, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     shutil.copy(template, tmp_path / "state/ai-factory.db")
-    server = start_server(tmp_path, api__host="0.0.0.0", api__admin_key_file=str(key_file(tmp_path)))
+    server = start_server(
+        tmp_path, api__host="0.0.0.0", api__admin_key_file=str(key_file(tmp_path)), api__plain_http="true"
+    )
     try:
         os.seteuid(NOBODY)
         try:

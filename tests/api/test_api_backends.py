@@ -60,7 +60,7 @@ async def test_life_of_a_service(anywhere: World) -> None:
     assert (await world.get("/api/v1/vllm/services")).json()["vllm_services"][0]["endpoint"] == "http://127.0.0.1:1"
     prompt = (await world.post("/api/v1/vllm/mine/prompt", {"prompt": "hi"})).json()
     assert prompt["error"] == "Service not available"
-    assert "127.0.0.1:2" in prompt["technical_details"]
+    assert f"{service}-1: " in prompt["technical_details"]
 
     for key in ("mine", service, "mine"):
         assert (await world.delete(f"{SERVICES}/{key}")).status_code == 200

@@ -98,6 +98,7 @@ async def test_the_declaration_is_what_was_declared(anywhere: World) -> None:
     assert answer.json() == {
         "id": service, "name": "mine", "recipe_name": ENGINE, "config": {"environment": {"X": None}},
         "replicas": None, "desired_state": "running", "deleted_at": None, "version": 1,
+        "access": None,
     }  # fmt: skip
     assert answer.headers["etag"] == '"1"'
     await world.patch(f"{SERVICES}/mine", {"replicas": 2, "desired_state": "stopped"})

@@ -12,7 +12,9 @@ from api_world import ENGINE, HERE, World
 from litestar.routes import HTTPRoute
 
 from api.http import documents
+from api.http.prompt_requests import DEFAULTS
 from api.web.errors import NAMES_REQUEST
+from tests.pages import ROOT
 
 Described = dict[str, Any]
 
@@ -137,6 +139,12 @@ async def test_operation_ids_are_unique_and_references_lead_somewhere(world: Wor
             assert reference in document["components"]["schemas"]
 
 
+def schema_of(operation: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an operation's body; empty where it takes none."""
+    body = operation.get("requestBody", {"content": {"application/json": {"schema": {}}}})
+    return dict(body["content"]["application/json"]["schema"])
+
+
 async def test_the_extended_document_adds_and_takes_nothing_away(world: World) -> None:
     contract = (await world.get("/openapi.json")).json()
     extended = (await world.get("/openapi.extended.json")).json()
@@ -144,11 +152,24 @@ async def test_the_extended_document_adds_and_takes_nothing_away(world: World) -
         for method, operation in operations.items():
             known = extended["paths"][path][method]
             assert [p for p in known.get("parameters", []) if p["in"] == "path"] == operation.get("parameters", [])
-            for part in ("summary", "description", "operationId", "requestBody"):
+            for part in ("summary", "description", "operationId"):
                 assert known.get(part) == operation.get(part), (path, method)
+            assert schema_of(known).items() >= schema_of(operation).items(), (path, method)
             assert known["responses"].items() >= operation["responses"].items()
     for name, schema in contract["components"]["schemas"].items():
         assert extended["components"]["schemas"][name]["properties"].items() >= schema["properties"].items()
+
+
+async def test_the_extended_document_names_what_a_prompt_may_hold(world: World) -> None:
+    path = "/api/v1/vllm/{service_id}/prompt"
+    documents = [(await world.get(name)).json() for name in ("/openapi.json", "/openapi.extended.json")]
+    plain, extended = (
+        document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        for document in documents
+    )
+    assert plain == {"type": "object", "additionalProperties": True, "title": "Request"}
+    assert set(extended["properties"]) >= {"prompt", "messages", "system", "model", "stream", *DEFAULTS}
+    assert extended["additionalProperties"] is True
 
 
 def test_refusals_name_the_request_where_the_contract_knows_no_route(world: World) -> None:
@@ -181,6 +202,14 @@ async def test_docs_is_a_page_that_needs_nothing_from_elsewhere(world: World, pa
         assert "{{" not in answer.text
         assert not re.search(r"https?://|//cdn|@import|src=", answer.text)
         assert "'unsafe-inline'" not in answer.headers["content-security-policy"].split("style-src")[0]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/rest.md"])
+def test_it_is_told_where_the_whole_api_is(page: str) -> None:
+    text = (ROOT / page).read_text()
+    whole = r"(whole API|all of it|all that is served)"
+    assert re.search(rf"{whole} is at `/docs/extended`|`/docs/extended` {whole}", text)
+    assert not re.search(rf"{whole} is at `/docs`|`/docs` (shows )?{whole}", text)
 
 
 async def test_answers_are_json_and_carry_a_request_id(world: World) -> None:

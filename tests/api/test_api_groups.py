@@ -168,8 +168,11 @@ async def test_metrics_of_engines_stand_beside_each_other(world: World) -> None:
 
     await world.create(name="mine")
     from api.http.services import Services
+    from api.http.sight import Sight
+    from api.web.belonging import Access
+    from api.web.principal import OPERATOR
 
-    row = await Services(world.database).find("mine")
+    row = await Services(world.database, Sight(Access.OWNER)).find("mine", OPERATOR)
     assert row is not None
     text = (
         '# HELP vllm:tokens Tokens.\n# TYPE vllm:tokens counter\nvllm:tokens_total{model="m"} %d\n'

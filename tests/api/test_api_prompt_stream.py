@@ -49,6 +49,16 @@ async def test_the_bits_make_the_answer(world: World, engine: StartEngine, flags
     assert (name, last) == ("done", whole)
 
 
+async def test_the_body_may_ask_for_it_too(world: World, engine: StartEngine) -> None:
+    service = await ready_service(world, engine())
+    body = {"prompt": "hi", "stream": True, "stream_options": {"include_usage": True}}
+    answer = await world.post(f"{VLLM}/{service}/prompt", body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert "event: done" in answer.text
+    whole = await world.post(f"{VLLM}/{service}/prompt?stream=false", body)
+    assert whole.json()["success"] is True
+
+
 @pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
 async def test_a_stream_that_is_all_reasoning_says_so(world: World, key: str) -> None:
     bits = [{"choices": [{"delta": {key: bit}, "finish_reason": end}]} for bit, end in (("H", None), ("m.", "length"))]

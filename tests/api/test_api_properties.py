@@ -23,8 +23,8 @@ from tests.examples import examples
 
 pytestmark = pytest.mark.hypothesis
 
-MANY = settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
-FEW = settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(15), suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=examples(5), suppress_health_check=list(HealthCheck))
 
 NASTY = st.sampled_from(
     [

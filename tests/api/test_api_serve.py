@@ -54,7 +54,7 @@ def test_address_of_another_host(folder: Path) -> None:
     key = folder / "key"
     key.write_text("some-key")
     key.chmod(0o600)
-    code, text = refused(folder, api__host="192.0.2.1", api__admin_key_file=str(key))
+    code, text = refused(folder, api__host="192.0.2.1", api__admin_key_file=str(key), api__plain_http="true")
     assert (code, "can't listen on 192.0.2.1" in text) == (4, True)
 
 
@@ -174,7 +174,7 @@ def test_answers_while_another_program_writes(live: LiveServer) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        with httpx.Client(base_url=live.url, trust_env=False) as client:
+        with httpx.Client(base_url=live.url, trust_env=False, timeout=30) as client:
             for _ in range(50):
                 assert client.post("/api/v1/services", json={"recipe_name": "engine"}).status_code == 200
     finally:

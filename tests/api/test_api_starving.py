@@ -19,7 +19,9 @@ from api_servers import LiveServer, start_server
 
 import api.web.peers
 from api.contract.doors import Doors
-from api.web.engines import Engines, UnreachableError
+from api.gateway.engines import Engines, UnreachableError
+from api.gateway.forward import Forwarder
+from api.gateway.pool import Pool
 from api.web.peers import TimelyProtocol
 from api.web.replicas import ReadyReplica
 from api.web.serve import Server
@@ -107,14 +109,14 @@ def test_who_comes_as_the_operator_can_not_keep_it_for_long(starving: LiveServer
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
-    """Serve an ASGI application; yield the port."""
+async def serving(app: Any, kept: int = 60) -> AsyncIterator[int]:
+    """Serve an ASGI application, whose idle connections are kept for so many seconds; yield the port."""
 
     async def end_streams() -> None: ...
 
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    config = uvicorn.Config(app, http=TimelyProtocol, lifespan="off", log_config=None, timeout_keep_alive=60)
+    config = uvicorn.Config(app, http=TimelyProtocol, lifespan="off", log_config=None, timeout_keep_alive=kept)
     server = Server(config, end_streams)
     running = asyncio.create_task(server.serve(sockets=[listening]))
     async with asyncio.timeout(60):
@@ -126,14 +128,14 @@ async def serving(app: Any) -> AsyncIterator[int]:
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:
-    await asyncio.sleep(0.5 if scope["path"] == "/slow" else 0)
+    await asyncio.sleep(1.5 if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.web.peers, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(api.web.peers, "HEAD_SECONDS", 1.0)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
@@ -166,12 +168,26 @@ async def test_the_next_head_must_come_in_time_too(quick: None, said: bytes) -> 
         writer.close()
 
 
+async def test_an_idle_connection_is_kept_for_its_time_after_its_last_answer() -> None:
+    """Not after the first one, whose timer stands on; nor does it end an answer that takes longer."""
+    async with serving(answer, kept=1) as port:
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for path in (b"/", b"/slow", b"/slow", b"/slow"):
+            writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        answered = loop.time()
+        assert await reader.read() == b""
+        assert 0.9 <= loop.time() - answered < 30
+        writer.close()
+
+
 # Engines
 
 
 async def test_an_engine_that_this_host_can_not_ask_is_not_said_to_be_away(tmp_path: Path) -> None:
     replica = ReadyReplica(token="af-x-y-0-1", name="y-0", models=(), host="127.0.0.1", port=1, door=None)
-    engines = Engines(Doors(keyring_of(tmp_path / "key"), "api"))
+    engines = Engines(Forwarder(Pool(Doors(keyring_of(tmp_path / "key"), "api"))))
     with pytest.raises(UnreachableError) as raised:
         await engines.get([replica], "/health")
     assert "was not asked" not in str(raised.value)

@@ -10,8 +10,9 @@ SHORT = Trial(
     services=8,
     followers=20,
     watchers=20,
-    seconds=5,
-    events=((0.2, "rotated"), (0.4, "SIGKILL, rotated"), (0.7, "SIGTERM")),
+    seconds=7,
+    # All have to be back before they are cut off again: nearly 4 s from one restart to the next.
+    events=((0.15, "rotated"), (0.29, "SIGKILL, rotated"), (0.85, "SIGTERM")),
 )
 
 

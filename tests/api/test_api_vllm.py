@@ -18,6 +18,7 @@ from api_world import ENGINE, World, condition
 
 from api.contract.status import Truth
 from api.web.replicas import ReadyReplica, choose
+from tests.doors import listening
 
 VLLM = "/api/v1/vllm"
 StartEngine = Callable[..., RunningEngine]
@@ -183,7 +184,7 @@ async def test_answered_by_one_of_several_replicas(world: World, engine: StartEn
     assert seen == {f"{service}-0", f"{service}-1"}
 
 
-@pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"prompt": None}, {"max_tokens": 5}])
+@pytest.mark.parametrize("body", [{}, {"prompt": ""}, {"prompt": None}, {"max_tokens": 5}, {"messages": []}])
 async def test_prompt_is_required_and_checked_before_the_id(world: World, body: Any) -> None:
     for service in ("999", await world.create()):
         answer = await world.post(f"{VLLM}/{service}/prompt", body)
@@ -274,18 +275,25 @@ async def test_another_replica_is_asked_when_one_refuses(world: World, engine: S
         assert (answer["success"], answer["routed_to"]) == (True, f"{service}-1")
 
 
-async def test_an_answer_that_breaks_off_is_not_asked_for_again(world: World) -> None:
+async def test_an_answer_that_breaks_off_is_asked_for_once_more(world: World) -> None:
+    """No byte of it had come, and a generation changes nothing in an engine."""
     asked = 0
 
     async def break_off(*_: Any) -> None:
         nonlocal asked
         asked += 1
 
-    async with upstream(break_off) as one, upstream(break_off) as two:
-        two.token = "af-inst22-upstream-1-1"
-        answer = await ask(world, await ready_service(world, one, two))
+    async with upstream(break_off) as one, upstream(break_off) as two, upstream(break_off) as three:
+        two.token, three.token = "af-inst22-upstream-1-1", "af-inst22-upstream-2-1"
+        answer = await ask(world, await ready_service(world, one, two, three))
     assert answer["error"] == "Service not available"
-    assert asked == 1
+    assert asked == 2
+
+
+async def test_another_replica_answers_where_one_is_busy(world: World, engine: StartEngine) -> None:
+    async with upstream(respond(503, {"error": "full"})) as busy:
+        service = await ready_service(world, busy, engine())
+        assert {(await ask(world, service))["routed_to"] for _ in range(10)} == {f"{service}-1"}
 
 
 async def test_vllm_answers_an_error(world: World, engine: StartEngine) -> None:
@@ -348,7 +356,8 @@ async def test_an_answer_that_is_all_reasoning_says_so(world: World, key: str, t
         answer = await ask(world, await ready_service(world, engine))
     assert (answer["success"], answer["response"]) == (True, text or "")
     more = {key: answer[key] for key in set(answer) - CONTRACT_KEYS}
-    assert more == ({} if text else {"finish_reason": "length", "reasoning": "Hm."})
+    why = "The model spent all of its tokens on reasoning, and did not come to an answer. Give it more: max_tokens."
+    assert more == ({} if text else {"finish_reason": "length", "reasoning": "Hm.", "message": why})
 
 
 CONTRACT_KEYS = {"success", "response", "service_id", "endpoint", "endpoint_used", "usage"}
@@ -402,7 +411,7 @@ async def test_what_is_sent_to_the_engine(world: World) -> None:
     seen: list[bytes] = []
     async with upstream(respond(200, {"choices": [{"message": {"content": "ok"}}]}, seen)) as engine:
         service = await ready_service(world, engine)
-        await ask(world, service, "hi", stream=True, stream_options={"include_usage": True})
+        await ask(world, service, "hi", stream=False, stream_options={"include_usage": True})
         await ask(world, service, "hi", max_tokens=7, temperature=0, model="mine", top_p=0.5, stop=["\n"], seed=2**80)
     heads, bodies = zip(*(request.split(b"\r\n\r\n", 1) for request in seen), strict=True)
     assert f"Bearer {world.secret(engine.token)}".encode() in heads[0]
@@ -421,6 +430,84 @@ async def test_what_is_sent_to_the_engine(world: World) -> None:
         "seed": 2**80,
         "messages": [{"role": "user", "content": "hi"}],
     }
+
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+REFUSED = [
+    ({"messages": "hi"}, "messages"),
+    ({"messages": ["hi"]}, "messages"),
+    ({"messages": MESSAGES, "prompt": "hi"}, "messages"),
+    ({"messages": MESSAGES, "system": "Be kind."}, "system"),
+    ({"prompt": "hi", "system": 5}, "system"),
+    ({"prompt": "hi", "stream": "yes"}, "stream"),
+    ({"prompt": "hi", "stream_options": {"continuous_usage_stats": True}}, "stream_options"),
+    ({"prompt": "hi", "n": "2"}, "n"),
+    ({"prompt": "hi", "n": True}, "n"),
+]
+
+
+@pytest.mark.parametrize("asked", [{"messages": MESSAGES}, {"prompt": "hi", "system": "Be brief."}])
+async def test_a_conversation(world: World, asked: dict[str, Any]) -> None:
+    seen: list[bytes] = []
+    async with upstream(respond(200, {"choices": [{"message": {"content": "ok"}}]}, seen)) as engine:
+        service = await ready_service(world, engine)
+        answer = await world.post(f"{VLLM}/{service}/prompt", asked)
+    assert answer.json()["response"] == "ok"
+    sent = json.loads(seen[0].partition(b"\r\n\r\n")[2])
+    assert (sent["messages"], "system" in sent, "prompt" in sent) == (MESSAGES, False, False)
+
+
+@pytest.mark.parametrize(("asked", "key"), REFUSED)
+async def test_what_can_not_be_done_is_refused(world: World, asked: dict[str, Any], key: str) -> None:
+    answer = await world.post(f"{VLLM}/999/prompt", asked)
+    assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", key])
+
+
+async def test_a_conversation_is_nothing_to_complete(world: World, engine: StartEngine) -> None:
+    service = await ready_service(world, engine("--no-chat-template"))
+    answer = (await world.post(f"{VLLM}/{service}/prompt", {"messages": MESSAGES})).json()
+    assert (answer["success"], answer["error"]) == (False, "vLLM returned 400")
+    assert "chat template" in json.dumps(answer["body"])
+
+
+@pytest.mark.parametrize("wider", [{"n": 2}, {"logprobs": True}, {"tools": [{"type": "function"}]}])
+async def test_all_that_is_asked_for_is_told(world: World, wider: dict[str, Any]) -> None:
+    choices = [{"message": {"content": text}} for text in ("one", "two")]
+    async with upstream(respond(200, {"choices": choices})) as engine:
+        service = await ready_service(world, engine)
+        answer = await ask(world, service, **wider)
+        assert (answer["response"], answer["choices"]) == ("one", choices)
+        assert "choices" not in await ask(world, service, n=1)
+        streamed = await world.post(f"{VLLM}/{service}/prompt", {"prompt": "hi", "stream": True, **wider})
+    assert (streamed.status_code, "bit by bit" in streamed.json()["detail"][0]["msg"]) == (422, True)
+
+
+async def test_an_engine_fetches_nothing_for_a_conversation(world: World) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    messages = [{"role": "user", "content": [part]}]
+    answer = await world.post(f"{VLLM}/999/prompt", {"messages": messages})
+    assert (answer.status_code, "gateway.media_hosts" in answer.json()["detail"]) == (400, True)
+
+
+async def test_prompts_keep_the_connections_that_all_share(world: World, engine: StartEngine) -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = re.search(rb"content-length: (\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+            body = b'{"data": [], "choices": [{"text": "ok"}]}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with listening(serve) as port:
+        service = await ready_service(world, RunningEngine(port, "af-inst22-kept-0-1"))
+        await ask(world, service)
+        await world.get(f"{VLLM}/{service}/models")
+        await world.get(f"/api/v1/services/{service}/metrics")
+        await ask(world, service)
+    assert connections == 1
 
 
 async def test_the_secret_is_in_no_answer(world: World, engine: StartEngine) -> None:
@@ -474,7 +561,7 @@ async def test_a_client_that_leaves_ends_the_generation(world: World) -> None:
 
 
 async def test_an_answer_that_takes_too_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.web.engines.READ_SECONDS", 0.1)
+    monkeypatch.setattr("api.gateway.engines.READ_SECONDS", 0.1)
 
     async def sleep(_: bytes, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -482,7 +569,7 @@ async def test_an_answer_that_takes_too_long(world: World, monkeypatch: pytest.M
     async with upstream(sleep) as engine:
         answer = await ask(world, await ready_service(world, engine))
     assert answer["error"] == "Service not available"
-    assert "no answer within 0.1 s" in answer["technical_details"]
+    assert "nothing came for 0.1 s" in answer["technical_details"]
 
 
 @pytest.mark.parametrize("prompt", ["\0", "😀" * 1000, "$(id)", "--help", '"\\', "\u2028", "x" * 500_000])
@@ -532,6 +619,29 @@ async def test_an_answer_that_is_too_large_is_not_decoded(world: World, body: by
         answer = await ask(world, await ready_service(world, engine))
     assert answer["success"] is False
     assert isinstance(answer.get("raw_response", {"text": ""})["text"], str)
+
+
+async def test_an_answer_in_crumbs_is_as_long_as_what_carries_them(world: World) -> None:
+    async def answer(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(90):
+            writer.write(b"1\r\n \r\n" * 8192)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    async with upstream(answer) as engine:
+        told = await ask(world, await ready_service(world, engine))
+    assert "longer than 4,194,304 bytes" in told["technical_details"]
+
+
+async def test_an_answer_that_is_compressed_is_not_read(world: World) -> None:
+    async def answer(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async with upstream(answer) as engine:
+        told = await ask(world, await ready_service(world, engine))
+    assert (told["error"], "is compressed" in told["technical_details"]) == ("Service not available", True)
 
 
 async def test_a_streamed_line_without_end_ends_the_answer(world: World) -> None:

@@ -42,8 +42,8 @@ class Engine:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = next(int(line[15:]) for line in head.lower().split("\r\n") if line[:15] == "content-length:")
-                self.bodies.append(await reader.readexactly(length))
+                lengths = (int(line[15:]) for line in head.lower().split("\r\n") if line[:15] == "content-length:")
+                self.bodies.append(await reader.readexactly(next(lengths, 0)))
                 self.heads.append(head)
                 lines = [f"HTTP/1.1 {self.status} OK", f"Content-Type: {self.content_type}", *self.more]
                 writer.write("\r\n".join([*lines, "Transfer-Encoding: chunked", "", ""]).encode())
@@ -123,6 +123,38 @@ async def test_a_service_is_asked_for_by_its_name_too(world: World) -> None:
     async with served(world, engine, name="chat"):
         await chat(world, "chat", temperature=0.5)
     assert json.loads(engine.bodies[0]) == {"model": "dummy", "messages": [], "temperature": 0.5}
+
+
+async def test_an_adapter_is_a_model_too(world: World) -> None:
+    engine, adapters = Engine(), ["--enable-lora", "--lora-modules", "sql=/models/sql"]
+    async with served(world, engine, name="chat", config={"extra_args": adapters}):
+        models = (await world.get("/v1/models")).json()["data"]
+        assert {model["id"] for model in models} == {"dummy", "chat", "sql"}
+        assert (await chat(world, "sql")).status_code == 200
+    assert json.loads(engine.bodies[0])["model"] == "sql"
+
+
+async def test_a_form_passes_byte_for_byte(world: World) -> None:
+    engine, sound = Engine(chunks=(b'{"text": "hi"}',)), bytes(range(256)) * 1000
+    files = {"file": ("a.wav", sound, "audio/wav"), "model": (None, "dummy")}
+    sent = httpx.Request("POST", "http://x", files=files)
+    headers = {"content-type": sent.headers["content-type"]}
+    async with served(world, engine, name="chat"):
+        for path in ("/v1/audio/transcriptions", "/v1/audio/translations"):
+            answer = await world.client.post(path, content=sent.read(), headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"text": "hi"})
+        renamed = sent.read().replace(b"dummy", b"chat")
+        await world.client.post(path, content=renamed, headers=headers)
+        assert (await world.post(path, {"model": "dummy"})).status_code == 400
+    assert engine.bodies == [sent.read()] * 3
+    assert f"content-type: {sent.headers['content-type']}\r\n" in engine.heads[0]
+
+
+async def test_speech_is_bytes(world: World) -> None:
+    engine = Engine(content_type="audio/mpeg", chunks=(b"\xff\xfb\0", b"\r\n\r\n"))
+    async with served(world, engine):
+        answer = await world.post("/v1/audio/speech", {"model": "dummy", "input": "hi", "voice": "x"})
+    assert (answer.headers["content-type"], answer.content) == ("audio/mpeg", b"\xff\xfb\0\r\n\r\n")
 
 
 async def test_what_proves_who_asks_stays_here(world: World) -> None:
@@ -276,8 +308,10 @@ async def test_other_paths_are_not_passed_on(world: World, path: str) -> None:
 
 
 async def test_the_wrong_method(world: World) -> None:
-    assert (await world.get("/v1/chat/completions")).status_code == 405
-    assert (await world.post("/v1/models", {})).status_code == 405
+    wrong = await world.get("/v1/chat/completions"), await world.post("/v1/models", {})
+    assert [(answer.status_code, answer.headers["allow"]) for answer in wrong] == [(405, "POST"), (405, "GET, HEAD")]
+    async with served(world, Engine()):
+        assert (await world.client.head("/v1/models")).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"model"', b"[" * 100_000, b"\xff"])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.processes import Process, job, kill_together, listening, processes, send, wrapper
+from tests.cluster.processes import Process, job, kill_together, listening, processes, wrapper
 from tests.cluster.system import System, wait_for
 from tests.networks import add_recipe, require_networks
 
@@ -80,8 +80,6 @@ def test_nothing_of_it_lives_and_nothing_answers_in_its_place(system: System, ch
         assert PROMPT in system.prompt(chat, PROMPT)["response"], "it serves on without them"
         for pid in parts["wrapper"]:
             os.kill(pid, signal.SIGKILL)
-        # In a group of its own, out of the kernel's reach; it mounts the image, and nobody is reached by it.
-        send({process.pid for process in whole if "squashfuse" in process.arguments[0]}, signal.SIGKILL)
     left: list[Process] = []
 
     def is_over() -> bool:

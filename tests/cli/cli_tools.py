@@ -149,9 +149,12 @@ class LiveApi:
         finally:
             connection.close()
 
-    def observe(self, service: str, reason: str, *, ready: int = 0, message: str = "") -> None:
-        """Say what the controller would say of a service, in the generation that it has now."""
-        ((generation, replicas),) = self.sql("SELECT generation, replicas FROM services WHERE id = ?", service)
+    def observe(
+        self, service: str, reason: str, *, ready: int = 0, message: str = "", generation: int | None = None
+    ) -> None:
+        """Say what the controller would say of a service, in this generation or (`None`) the one that it has now."""
+        ((newest, replicas),) = self.sql("SELECT generation, replicas FROM services WHERE id = ?", service)
+        generation = newest if generation is None else generation
         wanted = 1 if replicas is None else replicas
         facts = {
             "Progressing": ("True", reason, message),

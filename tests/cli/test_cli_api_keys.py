@@ -52,6 +52,18 @@ def test_rotated_and_revoked(ask: Run, live: LiveApi) -> None:
     assert [line.split()[3] for line in ask("api-keys", "list").out.splitlines()[1:]] == ["ended", "ended"]
 
 
+def test_when_it_was_last_used(ask: Run, live: LiveApi) -> None:
+    made = json.loads(ask("api-keys", "create", "laptop", "-o", "json").out)
+    for output in ("table", "wide"):
+        assert " never" in ask("api-keys", "list", "-o", output).out
+    live.sql("INSERT INTO key_use (key_id, last_used_at) VALUES (?, 86400.0)", made["id"])
+    assert json.loads(ask("api-keys", "list", "-o", "json").out)[0]["last_used_at"] == "1970-01-02T00:00:00.000+00:00"
+    for output in ("table", "wide"):
+        head, line = ask("api-keys", "list", "-o", output).out.splitlines()
+        assert "LAST USED" in head
+        assert " 1970-01-02" in line
+
+
 def test_a_key_of_ones_own_comes_from_a_file(ask: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "own.key"
     file.write_text(ask("api-keys", "create", "laptop", "--scope", "read").out)
@@ -60,13 +72,13 @@ def test_a_key_of_ones_own_comes_from_a_file(ask: Run, tmp_path: Path, monkeypat
     assert ask("services", "list").code == 0
     refused = ask("api-keys", "list")
     assert refused.code == Exit.FAILED
-    assert "This needs a key with the scope admin" in refused.err
+    assert "This needs the scope admin" in refused.err
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("revoke", "nobody"), Exit.NOT_FOUND, "There is no such key"),
+        (("revoke", "nobody"), Exit.NOT_FOUND, "There is no such key. See: ai-factory api-keys list"),
         (("rotate", "nobody"), Exit.NOT_FOUND, "There is no such key"),
         (("create", "x", "--expires", "soon"), Exit.USAGE, "write 90d, 12h, 30m or 20s"),
         (("create", "x", "--scope", "root"), Exit.USAGE, "invalid choice: 'root'"),
@@ -82,3 +94,11 @@ def test_what_is_refused(ask: Run, words: tuple[str, ...], code: Exit, said: str
 
 def test_an_empty_list_says_how_to_begin(ask: Run) -> None:
     assert ask("api-keys", "list").err == "No keys yet. Make one with: ai-factory api-keys create NAME\n"
+
+
+def test_a_token_is_written_alone(ask: Run) -> None:
+    secret = ask("token", "--scope", "read", "--expires", "1h").out
+    assert secret.startswith("aift_")
+    assert secret.count("\n") == 1
+    assert json.loads(ask("token", "-o", "json").out)["scopes"] == ["infer"]
+    assert ask("token", "--expires", "13h").code != 0

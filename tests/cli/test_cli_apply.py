@@ -66,6 +66,24 @@ def test_what_files_say_becomes_so(ask: Run, live: LiveApi, file: Path) -> None:
     assert live.sql("SELECT name, generation FROM services ORDER BY name") == [("chat", 2), ("search", 1)]
 
 
+def test_who_sees_a_service_is_declared_too(ask: Run, live: LiveApi, tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(f"name: ours\nrecipe_name: {RECIPE}\naccess: owner\n---\nname: all\nrecipe_name: {RECIPE}\n")
+
+    def access() -> list[Any]:
+        return [one.get("access") for one in exported(ask, "ours", "all")]
+
+    assert ask("apply", "-f", str(file), "--yes").code == 0
+    assert access() == ["owner", None]
+    assert ask("apply", "-f", str(file), "--access", "everyone", "--yes").code == 0
+    assert access() == ["owner", "everyone"]
+    assert ask("apply", "-f", str(file)).err == "2 unchanged.\n", "what no file says stays as it is"
+    file.write_text(file.read_text().replace("access: owner", "access: everyone"))
+    assert "+access: everyone" in ask("diff", "-f", str(file)).out.splitlines()
+    assert ask("apply", "-f", str(file), "--yes").code == 0
+    assert access() == ["everyone", "everyone"]
+
+
 def test_nothing_is_done_unasked(ask: Run, live: LiveApi, file: Path) -> None:
     ran = ask("apply", "-f", str(file))
     assert (ran.code, "--yes" in ran.err) == (Exit.USAGE, True)
@@ -206,6 +224,7 @@ def test_standard_input(ask: Run, live: LiveApi, monkeypatch: pytest.MonkeyPatch
         ("name: a\nrecipe_name: x\nreplicas: 2\nconfig: {replicas: 3}\n", "the config says 3"),
         ("name: a\nrecipe_name: x\nconfig: []\n", "config: must be a mapping"),
         ("name: a\nrecipe_name: x\ndesired_state: paused\n", "desired_state: must be running or stopped"),
+        ("name: a\nrecipe_name: x\naccess: all\n", "access: must be one of owner, project, everyone"),
         ("name: a\nrecipe_name: x\nconfig: {at: 2026-01-02}\n", "A date must stand in quotes"),
         ("name: a\nname: b\n", 'neither YAML nor JSON: line 2: found duplicate key "name" with value "b" (original'),
         ("name: [\n", "neither YAML nor JSON"),
@@ -241,6 +260,7 @@ declarations = st.builds(
     recipe_name=st.just("b/c"),
     replicas=st.none() | st.integers(0, 1000),
     desired_state=st.sampled_from(["running", "stopped"]),
+    access=st.sampled_from([None, "owner", "project", "everyone"]),
     config=configs,
 )
 
@@ -261,6 +281,7 @@ def test_a_patch_makes_the_one_of_the_other(before: ServiceDeclaration, after: S
         recipe_name="b/c",
         replicas=asked.get("replicas", before.replicas),
         desired_state=asked.get("desired_state", before.desired_state),
+        access=asked.get("access", before.access),
         config=config,
     )
     assert same(now, after)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_tools import FakeApi, Following, LiveApi, Run, service
 
+from api.cli.rest.client import for_people
 from api.contract.exits import Exit
+from tests.pages import ROOT
 
 RECIPE = "inference/vllm_dummy"
+REQUEST = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) [/…]")
 
 
 @pytest.fixture(autouse=True)
@@ -148,10 +153,38 @@ def test_what_the_api_calls_a_request_is_told_as_the_command(ask: Run, live: Liv
         ask("services", "restart", "nope"),
     ]  # fmt: skip
     for ran in unknown:
-        assert not re.search(r"\b(GET|POST|PATCH|DELETE) [/…]", ran.out + ran.err), ran
+        assert not re.search(REQUEST, ran.out + ran.err), ran
     assert "There are: inference/vllm" in unknown[0].err
     assert unknown[1].out == "There is no such attempt. See: ai-factory services history\n"
     assert unknown[2].err == "ai-factory: There is no such service. See: ai-factory services list\n"
+
+
+def test_no_answer_of_the_api_names_a_request_that_has_no_command() -> None:
+    """But for what a streamed prompt can't be asked, which the command line never asks."""
+    kept = "POST /v1/chat/completions"
+    named = {
+        node.value
+        for folder in ("api/http", "api/gateway", "api/web", "controller/core")
+        for file in (ROOT / folder).rglob("*.py")
+        for node in _said(ast.parse(file.read_text()))
+        if re.search(REQUEST, node.value)
+    }
+    assert len(named) > 5
+    assert {text for text in named if re.search(REQUEST, for_people(text)) and kept not in text} == set()
+
+
+def _said(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Yield the texts of a program but those that explain it, and the descriptions of REST's own page."""
+    explaining = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    explaining |= {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "description"
+        for part in ast.walk(node.value)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in explaining:
+            yield node
 
 
 def test_the_stages_of_an_engine_are_told(ask: Run, live: LiveApi, chat: str) -> None:

@@ -48,26 +48,28 @@ class Controller:
         self._thread.join()
 
     def _run(self) -> None:
-        query = """SELECT s.id, s.deletion_requested_at IS NULL AND s.desired_state = 'running'
+        query = """SELECT s.id, s.generation, s.deletion_requested_at IS NULL AND s.desired_state = 'running'
                    FROM services s LEFT JOIN service_status t ON t.service_id = s.id
                    WHERE s.generation > coalesce(t.observed_generation, 0)"""
         while not self._end.wait(0.05):
-            for service, is_wanted in self._live.sql(query):
+            for service, generation, is_wanted in self._live.sql(query):
                 ((replicas,),) = self._live.sql("SELECT coalesce(replicas, 1) FROM services WHERE id = ?", service)
-                if is_wanted and not self._live.sql("SELECT 1 FROM attempts WHERE service_id = ?", service):
-                    self._launch(service)
+                known = {row[0] for row in self._live.sql("SELECT replica FROM attempts WHERE service_id = ?", service)}
+                for replica in set(range(replicas)) - known if is_wanted else ():
+                    self._launch(service, replica)
                 if is_wanted:
-                    self._live.observe(service, "AsWanted", ready=replicas)
+                    self._live.observe(service, "AsWanted", ready=replicas, generation=generation)
                 else:
-                    self._live.observe(service, "Stopped")
+                    self._live.observe(service, "Stopped", generation=generation)
 
-    def _launch(self, service: str) -> None:
-        folder = self._live.attempt(service, job_id=4711, node="n1", started_at=1767323045.0)
+    def _launch(self, service: str, replica: int) -> None:
+        steps = {"started_at": 1767323045.0, "ready_at": 1767323055.0}
+        folder = self._live.attempt(service, replica, job_id=4711 + replica, node="n1", **steps)
         (folder / "stdout.log").write_text("it listens\n")
         self._live.sql(
             "INSERT INTO endpoints (token, service_id, replica, models, host, port, state)"
-            " VALUES (?, ?, 0, '[]', '127.0.0.1', ?, 'ready')",
-            *(folder.name, service, self._engine),
+            " VALUES (?, ?, ?, '[]', '127.0.0.1', ?, 'ready')",
+            *(folder.name, service, replica, self._engine),
         )
 
 

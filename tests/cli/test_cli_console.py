@@ -51,6 +51,9 @@ def test_a_message_stands_below_its_row_where_there_is_no_room_beside_it() -> No
     ]
     assert layout(columns, [row], 40)[2:] == ["  The job 4711 is queued (Resources). It", "  waits."]
     assert layout(columns, [row], 72)[1] == "k3x9q2ab  a-rather-long-name-of-a-service  pending  The job 4711 is que…"
+    whole = (*COLUMNS[:3], Column("MESSAGE", flexible=True, below=True, whole=True))
+    assert layout(whole, [row], 72)[2] == "  The job 4711 is queued (Resources). It waits."
+    assert layout(whole, [row], 97)[1].endswith("pending  The job 4711 is queued (Resources). It waits.")
 
 
 cells = st.text(max_size=40)
@@ -58,7 +61,7 @@ cells = st.text(max_size=40)
 
 @given(st.lists(st.tuples(cells, cells, cells, cells), max_size=4), st.integers(1, 100), st.booleans())
 def test_no_line_is_ever_wider_than_the_terminal(rows: list[tuple[str, ...]], width: int, below: bool) -> None:
-    lines = layout((*COLUMNS[:3], replace(COLUMNS[3], below=below)), rows, width)
+    lines = layout((*COLUMNS[:3], replace(COLUMNS[3], below=below, whole=below and width % 2 == 0)), rows, width)
     assert below or len(lines) == len(rows) + 1
     for line in lines:
         assert wide(line) <= width

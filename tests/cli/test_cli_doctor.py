@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import sqlite3
 import stat
 import sys
@@ -21,6 +22,7 @@ from cli_tools import FakeApi, Run
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, State, results
 from api.contract.traces import PLANS
+from tests.cluster.system import free_port
 from tests.networks import REFUSED, require_networks
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
@@ -62,7 +64,17 @@ PARTITION = "PartitionName=main Default=YES AllowGroups={groups} AllowAccounts={
 
 def job(number: str, state: str, *, node: str = "n/a", reason: str = "None", **more: str) -> dict[str, str]:
     """A job as squeue lists it; under the name of the doctor's last one, if none is given."""
-    fields = {"A": number, "i": number, "T": state, "B": node, "S": "N/A", "e": "N/A", "r": reason, "k": ""}
+    fields = {
+        "A": number,
+        "i": number,
+        "T": state,
+        "B": node,
+        "S": "N/A",
+        "e": "N/A",
+        "r": reason,
+        "l": "1:00",
+        "k": "",
+    }
     return fields | more
 
 
@@ -124,10 +136,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[
         "RUN_DIR": site.run_dir,
         "RECIPES": recipes.parent,
         "APPTAINER_COMMAND": site.bin / "apptainer",
+        "API_PORT": free_port(),
     }.items():
         monkeypatch.setenv(f"AI_FACTORY_{name}", str(value))
-    monkeypatch.setattr("api.cli.doctor.job.POLL_SECONDS", 0.02)
-    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 20.0)
+    monkeypatch.setattr("api.cli.doctor.job_wait.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("api.cli.doctor.job_wait.APPEAR_SECONDS", 20.0)
     assert run("migrate").code == 0
     yield site
 
@@ -224,7 +237,7 @@ def test_what_is_not_on_this_cluster(site: Site, ask: Any, monkeypatch: pytest.M
     site.command("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     code, found = ask("--no-job")
     assert code == 1
-    assert "gpu, main" in found["partition"]["remedy"]
+    assert found["partition"]["remedy"] == "Set slurm.partition to one of: main"
     assert "lab, root" in found["account and QOS"]["remedy"]
     assert found["accounting"]["state"] == "skipped"
     monkeypatch.setenv("AI_FACTORY_SLURM_ACCOUNT", "root")
@@ -272,7 +285,7 @@ def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any)
     site.jobs(job("7", "PENDING", reason="Resources"))
     code, found = ask("--timeout", "0.3")
     assert code == 1
-    assert "job 7 is pending (Resources)" in found["run_dir seen by jobs"]["message"]
+    assert "job 7 is pending (Resources)" in found["jobs start"]["message"]
     assert found["Python in jobs"]["state"] == "skipped"
     cancelled = [line.split() for line in site.calls.read_text().splitlines() if line.startswith("scancel")]
     assert len(cancelled) == 1
@@ -282,11 +295,102 @@ def test_a_job_that_never_runs_is_cancelled_by_name_and_id(site: Site, ask: Any)
 
 
 def test_a_prologue_that_waits_is_named(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "exec sleep 10")
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "echo Password:; exec sleep 10")
     site.jobs(job("7", "RUNNING", node="n1"))
-    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
-    assert "slurm.prologue did not come to its end: job 7 was still at it after 3 s" in found["message"]
-    assert "must not wait" in found["remedy"]
+    found = ask("--timeout", "3")[1]
+    assert found["run_dir seen by jobs"]["state"] == "ok"
+    told = "slurm.prologue did not come to its end: job 7 was still at it on n1 after 3 s"
+    assert f"{told}, and was cancelled. Its last words: Password:" in found["prologue in jobs"]["message"]
+    assert "must not wait" in found["prologue in jobs"]["remedy"]
+    assert found["Python in jobs"]["state"] == "skipped"
+
+
+def test_a_slow_prologue_is_told_of_and_waited_for(site: Site, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.cli.doctor.job_wait.SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("api.cli.doctor.job_checks.SLOW_SECONDS", 0.1)
+    monkeypatch.setenv("AI_FACTORY_SLURM_PROLOGUE", "printf 'unknown module\n\n\n'; sleep 2")
+    site.jobs(job("7", "RUNNING", node="n1"))
+    ran = run("doctor", "-o", "json", "--timeout", "60")
+    found = {result["name"]: result for result in json.loads(ran.out)}
+    assert "slurm.prologue did not come to its end: job 7 was still at it on n1 after 0.1 s" in ran.err
+    assert (found["prologue in jobs"]["state"], found["Python in jobs"]["state"]) == ("warning", "ok")
+    assert re.search(r": unknown module. It took \d+ s", found["prologue in jobs"]["message"])
+
+
+def test_a_job_that_runs_and_says_nothing(site: Site, ask: Any) -> None:
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace("( exec", "#"))
+    site.jobs(job("7", "RUNNING", node="n1"))
+    found = ask("--timeout", "0.3")[1]
+    assert (found["jobs start"]["state"], found["run_dir seen by jobs"]["state"]) == ("ok", "failed")
+    assert "is its own Prolog still at work there" in found["run_dir seen by jobs"]["remedy"]
+
+
+def test_a_job_that_ended_before_it_began_is_told_with_what_slurm_says_of_its_node(site: Site, ask: Any) -> None:
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace("( exec", "#"))
+    site.jobs(job("7", "CANCELLED", node="n1"))
+    site.listing("sinfo", *PARTITIONS, *NODES, {"E": "Prolog error"})
+    found = ask("--timeout", "60")[1]["run_dir seen by jobs"]
+    assert "before it began; Slurm has taken the node out of service: Prolog error" in found["message"]
+    assert "Prolog may find the node unfit (sinfo -R)" in found["remedy"]
+
+
+def test_a_node_that_does_not_answer_any_more(site: Site, ask: Any) -> None:
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace("( exec", "#"))
+    site.jobs(job("7", "RUNNING", node="n1"))
+    site.listing("sinfo", *PARTITIONS, *NODES, {"T": "idle*"})
+    found = ask("--timeout", "60")[1]["run_dir seen by jobs"]
+    assert "job 7 on n1, which does not answer it any more" in found["message"]
+    assert "is slurmd running there, and munged, with the cluster's key" in found["remedy"]
+
+
+def test_a_folder_that_is_full(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("api.cli.doctor.local.make_folder", full)
+    found = ask("--no-job")[1]
+    assert found["run_dir"]["remedy"] == "Make room there, or set run_dir to another folder."
+
+
+def test_a_user_whom_the_node_does_not_know(site: Site, ask: Any) -> None:
+    site.command("apptainer", "printf '\\033[31mFATAL: unknown userid\\033[0m\\n' >&2; exit 255")
+    site.command("id", "exit 1")
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace(
+        'bash "$@" )', f'PATH={site.bin}:$PATH bash "$@" )'))  # fmt: skip
+    found = ask("--timeout", "60")[1]["Apptainer in jobs"]
+    assert found["message"].endswith(f"does not know the user {os.getuid()}: FATAL: unknown userid")
+    assert found["remedy"].startswith("Ask the site to make this user known to its nodes")
+
+
+def test_a_file_that_this_user_can_not_look_for(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can: its name is too long."""
+    image = f"/{'x' * 300}"
+    monkeypatch.setenv("AI_FACTORY_MODELS_FOLDERS", image)
+    found = ask("--no-job")[1]["recipes' files here"]
+    assert (found["state"], "not on this host" in found["message"]) == ("warning", True)
+
+
+def test_an_option_that_sbatch_does_not_understand(site: Site, ask: Any) -> None:
+    refuse = 'case "$*" in *--test-only*) echo "sbatch: error: moon in a wrong phase" >&2; exit 1;; esac\n'
+    site.command("sbatch", refuse + SBATCH.format(calls=site.calls, environment=site.environment))
+    found = ask("--no-job")[1]["may submit"]
+    assert found["remedy"].startswith("Try it by hand: sbatch --test-only --nodes=1 ")
+
+
+def test_a_folder_that_comes_late(site: Site, ask: Any) -> None:
+    """As on NFS: what was made on one host is seen on another one after seconds."""
+    late = 'cp "$1" "$2.sh"; mv "$2" "$2.late"; (sleep 1; mv "$2.late" "$2") & bash "$2.sh" "${@:2}" )'
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace('bash "$@" )', late))
+    assert ask("--timeout", "60")[1]["run_dir seen by jobs"]["state"] == "ok"
+
+
+def test_a_node_whose_name_is_not_known_here(site: Site, ask: Any) -> None:
+    site.listing("sinfo", *PARTITIONS, {"N": "n1", "o": "n1.invalid"})
+    site.command("sbatch", SBATCH.format(calls=site.calls, environment=site.environment).replace(
+        'bash "$@" )', 'SLURMD_NODENAME=n1 timeout 5 bash "$@" )'))  # fmt: skip
+    found = ask("--timeout", "60")[1]["ports of the nodes"]
+    assert "this host does not know where the nodes are: n1.invalid port" in found["message"]
+    assert "getent hosts n1.invalid" in found["remedy"]
 
 
 def test_a_run_dir_that_is_full_when_the_job_is_written(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +398,7 @@ def test_a_run_dir_that_is_full_when_the_job_is_written(site: Site, ask: Any, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("api.cli.doctor.job.make_folder", full)
-    found = ask("--timeout", "3")[1]["run_dir seen by jobs"]
+    found = ask("--timeout", "3")[1]["jobs start"]
     assert "No space left on device" in found["message"]
     assert "Make room there" in found["remedy"]
 
@@ -314,6 +418,18 @@ exec {sys.executable} "$@"
     assert "from 1024 on" in found["remedy"]
 
 
+def test_ports_of_connections_that_have_just_ended(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", port := free_port())) as server:
+        client = socket.create_connection(("127.0.0.1", port))
+        server.accept()[0].close()  # who ends it first keeps its port for a minute (RFC 9293, TIME-WAIT)
+        assert client.recv(1) == b""
+        client.close()
+    monkeypatch.setenv("AI_FACTORY_SLURM_PORT_RANGE", f"{port},{port}")
+    found = ask("--timeout", "60")[1]["ports of the nodes"]
+    assert (found["state"], "have just ended hold theirs for a minute" in found["message"]) == ("failed", True), found
+    assert "Ask again in a minute" in found["remedy"]
+
+
 def test_a_folder_of_recipes_that_is_missing(site: Site, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AI_FACTORY_RECIPES", f"{os.environ['AI_FACTORY_RECIPES']}:/nowhere/recipes")
     found = ask("--no-job")[1]["recipes"]
@@ -323,14 +439,14 @@ def test_a_folder_of_recipes_that_is_missing(site: Site, ask: Any, monkeypatch: 
 def test_a_submission_without_an_answer_is_cancelled_by_name(site: Site, ask: Any) -> None:
     site.command("sbatch", """case "$*" in --version|*--test-only*) echo ok;; *) echo timed out >&2; exit 1;; esac""")
     _, found = ask("--timeout", "60")
-    assert "timed out" in found["run_dir seen by jobs"]["message"]
+    assert "timed out" in found["jobs start"]["message"]
     assert "scancel --name=af-doctor-" in site.calls.read_text()
 
 
 def test_a_run_dir_that_the_node_does_not_share(
     site: Site, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.cli.doctor.job.APPEAR_SECONDS", 0.2)
+    monkeypatch.setattr("api.cli.doctor.job_wait.APPEAR_SECONDS", 0.2)
     script = SBATCH.format(calls=site.calls, environment=site.environment)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -381,7 +497,8 @@ def test_a_node_where_no_container_starts(site: Site, ask: Any, monkeypatch: pyt
     starter.chmod(0o4755)
     site.command("apptainer", f'[ "$1" = buildcfg ] && echo {site.bin}/libexec || echo apptainer version 1.4.0')
     _, found = ask("--timeout", "60")
-    assert "setuid" in found["user namespaces in jobs"]["message"]
+    assert found["user namespaces in jobs"]["state"] == "ok"
+    assert "a user may make none. Apptainer is installed setuid" in found["user namespaces in jobs"]["message"]
 
 
 def test_a_node_that_gives_jobs_no_network_of_their_own(site: Site, ask: Any) -> None:

@@ -56,7 +56,7 @@ def test_every_help_teaches_by_examples_that_are_understood() -> None:
             assert program == "ai-factory"
             arguments = build().parse_args(words)
             assert arguments.output in arguments.formats, example
-            assert path in ("", *(" ".join(words[:n]) for n in range(1, 3))), (path, example)
+            assert path in ("", *(" ".join(words[:n]) for n in range(1, 4))), (path, example)
 
 
 def test_every_flag_and_argument_is_explained() -> None:

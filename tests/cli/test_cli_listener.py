@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from cli_tools import FakeApi, Run
@@ -98,4 +99,21 @@ def test_who_does_not_accept_is_not_waited_for(run: Run, monkeypatch: pytest.Mon
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AI_FACTORY_API_PORT", str(silent.getsockname()[1]))
         ran = run("services", "list")
-    assert (ran.code, "does not accept" in ran.err) == (Exit.UNREACHABLE, True)
+    assert (ran.code, "accepts no connection" in ran.err) == (Exit.UNREACHABLE, True)
+
+
+def test_an_api_that_is_starting_is_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its port is taken before it answers."""
+    with socket.create_server(("127.0.0.1", 0)) as starting:
+        monkeypatch.setenv("AI_FACTORY_API_PORT", str(starting.getsockname()[1]))
+        Timer(1.0, serve_once, (starting,)).start()
+        ran = run("services", "list", "-o", "json")
+    assert (ran.code, ran.out.strip()) == (0, "[]"), ran.err
+
+
+def serve_once(server: socket.socket) -> None:
+    """Answer one request with an empty list."""
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n[]")

@@ -17,9 +17,10 @@ def call(run: Run, api: FakeApi) -> Run:
 
 def test_a_prompt_prints_only_the_text(call: Run, api: FakeApi) -> None:
     api.answer("POST", PROMPT, (200, {"success": True, "response": "Hello!", "usage": {}}))
-    ran = call("prompt", "chat", "Hi", "--max-tokens", "5", "--temperature", "0")
+    ran = call("prompt", "chat", "Hi", "--system", "Be brief.", "--max-tokens", "5", "--temperature", "0")
     assert (ran.code, ran.out, ran.err) == (0, "Hello!\n", "")
-    assert api.asked == [("POST", PROMPT, {"prompt": "Hi", "max_tokens": 5, "temperature": 0.0})]
+    asked = {"prompt": "Hi", "system": "Be brief.", "max_tokens": 5, "temperature": 0.0}
+    assert api.asked == [("POST", PROMPT, asked)]
 
 
 def test_a_dash_reads_standard_input(call: Run, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,11 @@ def test_create_sends_what_was_given(call: Run, api: FakeApi, tmp_path: Path) ->
     file.write_text("resources: {gpu: 1}\n")
     api.answer("POST", SERVICES, (200, service(status="pending")))
     ran = call("services", "create", "inference/vllm", "--name", "chat", "--replicas", "2", "--set", "model=a/b",
-               "--set", "resources.cpu=8", "--config-file", str(file), "-o", "name")  # fmt: skip
+               "--set", "resources.cpu=8", "--config-file", str(file), "--access", "owner", "-o", "name")  # fmt: skip
     assert (ran.code, ran.out) == (0, "chat\n")
     config = {"resources": {"gpu": 1, "cpu": 8}, "model": "a/b", "replicas": 2}
-    assert api.asked == [("POST", SERVICES, {"recipe_name": "inference/vllm", "config": config, "name": "chat"})]
+    asked = {"recipe_name": "inference/vllm", "config": config, "name": "chat", "access": "owner"}
+    assert api.asked == [("POST", SERVICES, asked)]
 
 
 def test_refusals_are_one_readable_line(call: Run, api: FakeApi) -> None:

@@ -2,25 +2,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api.cli.errors import CliError
-from api.cli.programs.supervise import Program, supervise
+from api.cli.programs.child import Program
+from api.cli.programs.supervise import supervise
 from api.contract.exits import Exit
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
+READY_AND_GONE = """
+import os, sys, time
+ready = int(sys.argv[1].removeprefix("--ready="))
+os.write(ready, b"\\n")
+print("up", flush=True)
+if os.path.exists(os.environ["MARK"]):
+    time.sleep(600)
+open(os.environ["MARK"], "w").close()
+"""
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 UP = """
 import asyncio, sys
-from api.cli.programs.supervise import Program, supervise
+from api.cli.programs.child import Program
+from api.cli.programs.supervise import supervise
 import os
 programs = [Program(name=f"p{i}", command=[sys.executable, "-c", code], environment=dict(os.environ))
             for i, code in enumerate(sys.argv[1:])]
@@ -41,6 +56,12 @@ def alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     return False
+
+
+def is_pending(pid: int, number: int) -> bool:
+    """Whether a signal that was sent to a process has not reached it yet."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return any(int(fields[name], 16) >> (number - 1) & 1 for name in ("SigPnd", "ShdPnd"))
 
 
 def eventually(truth: Callable[[], object], seconds: float = 60.0) -> None:
@@ -100,7 +121,8 @@ def test_a_second_signal_does_not_wait(start: Callable[..., subprocess.Popen[str
     up = start(STUBBORN, STUBBORN)
     mine = children(up.pid)
     up.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    eventually(lambda: not is_pending(up.pid, signal.SIGINT))  # else both would be one
+    time.sleep(0.2)  # so that it comes while the children are waited for
     up.send_signal(signal.SIGINT)
     assert up.wait(4.5) == 0
     assert not any(map(alive, mine))
@@ -112,7 +134,7 @@ def test_sigkill_leaves_no_children(start: Callable[..., subprocess.Popen[str]])
     assert all(map(alive, mine))
     up.kill()
     up.wait()
-    eventually(lambda: not any(map(alive, mine)), 3)
+    eventually(lambda: not any(map(alive, mine)), 20)
 
 
 def test_when_one_falls_the_other_is_ended_and_its_last_words_are_told() -> None:
@@ -152,6 +174,34 @@ def test_a_program_that_can_not_be_started() -> None:
     missing = Program(name="api", command=["/no/such/program"], environment=dict(os.environ))
     with pytest.raises(CliError, match="No such file"):
         asyncio.run(supervise([missing, program("controller", SLEEP)], lambda _: None))
+
+
+def test_a_host_that_can_start_nothing_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one of the gateway's sockets would have nobody who accepts, and nobody would know."""
+    spawned: list[str] = []
+    spawn = asyncio.create_subprocess_exec
+
+    async def failing(*command: str, **rest: Any) -> asyncio.subprocess.Process:
+        spawned.append(command[0])
+        if len(spawned) in (2, 3):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await spawn(*command, **rest)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if said.count("up") == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    said: list[str] = []
+    monkeypatch.setattr("asyncio.create_subprocess_exec", failing)
+    monkeypatch.setattr("api.cli.programs.supervise.PAUSE_SECONDS", 0.01)
+    with socket.socket() as listening:
+        environment = {**os.environ, "MARK": str(tmp_path / "mark")}
+        one = program("gateway", READY_AND_GONE)
+        worker = replace(one, environment=environment, listening=[listening], is_restarted=True)
+        asyncio.run(asyncio.wait_for(supervise([worker], say), 60))
+    assert said.count("The gateway can't be started: Resource temporarily unavailable. It is tried again.") == 2
+    assert len(spawned) == 4
 
 
 def test_long_and_strange_output_is_passed_on() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.cli.doctor.limits import JobLimits, minutes, of_partition, of_quality
+from api.cli.doctor.limits import JobLimits, minutes, of_account, of_partition, of_quality
 from api.cli.doctor.partitions import Asker, Partition, out_of_service
 from api.contract.launch import Resources
 
@@ -25,6 +25,7 @@ LAB = Asker(account="lab", qos="normal", groups={"users"})
         ("State=UP", "State=UP", ""),
         ("State=UP", "State=DOWN", "main is DOWN"),
         ("State=UP", "State=DRAIN", "main is DRAIN"),
+        ("TotalNodes=2", "TotalNodes=0", "main has no nodes"),
         ("State=UP", "State=INACTIVE", "main is INACTIVE"),
         ("AllowAccounts=ALL", "AllowAccounts=other,lab", ""),
         ("AllowAccounts=ALL", "AllowAccounts=other,third", "not for the account lab, but for other, third"),
@@ -34,6 +35,8 @@ LAB = Asker(account="lab", qos="normal", groups={"users"})
         ("AllowQos=ALL", "DenyQos=normal", "not for the QOS normal"),
         ("AllowGroups=ALL", "AllowGroups=staff,root", "for the groups root, staff alone"),
         ("AllowGroups=ALL", "AllowGroups=staff,users", ""),
+        ("State=UP", "MinNodes=1", ""),
+        ("State=UP", "MinNodes=2", "takes only jobs of 2 nodes or more"),
         ("RootOnly=NO", "RootOnly=YES", "for root alone"),
         ("ReqResv=NO", "ReqResv=YES", "slurm.reservation"),
     ],
@@ -57,7 +60,13 @@ def test_what_is_not_known_closes_nothing() -> None:
     ],
 )  # fmt: skip
 def test_nodes_that_take_no_jobs(states: list[str], out: bool) -> None:
-    assert out_of_service(states) == out
+    assert out_of_service(states, reserved=False) == out
+
+
+def test_nodes_in_maintenance_take_the_jobs_of_a_reservation() -> None:
+    assert out_of_service(["maint"], reserved=False)
+    assert not out_of_service(["maint"], reserved=True)
+    assert out_of_service(["maint*", "drained"], reserved=True)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +110,10 @@ def test_the_least_of_a_qos_counts() -> None:
         ("time_limit", "30"), ("cpu", "8"), ("memory", "8192M"),
     ]  # fmt: skip
     assert excess(of_quality("normal", ""), gpu=100, time_limit=10**5) == []
+
+
+def test_of_an_account_counts_what_the_qos_does_not_say() -> None:
+    account = of_account("poor", "01:00:00", "gres/gpu=2", "cpu=4")
+    assert excess(account, cpu=6, gpu=3, time_limit=61) == [("time_limit", "60"), ("cpu", "4"), ("gpu", "2")]
+    rich = account.beneath(of_quality("long", "7-00:00:00", "gres/gpu=8"))
+    assert (rich.of, excess(rich, cpu=6, gpu=3, time_limit=61)) == ("the account poor", [("cpu", "4")])

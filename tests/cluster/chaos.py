@@ -2,7 +2,8 @@
 
 The seed says what is drawn; when it happens is the machine's. Now and then, and at the end, all is mended. Then each
 wanted replica must run once (else it is lost) and nothing else may run (it leaked), and at no time may two engines of a
-replica, two jobs of a token or two submissions of one have been seen (they are doubled).
+replica, two jobs of a token or two submissions of one have been seen (they are doubled). Some of the services have jobs
+of a minute, so that replicas are handed over all the while: there two engines may be, and no more.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from pathlib import Path
 
 from controller.failpoints import POINTS
 from tests.cluster import slurm_past
+from tests.cluster.beside import by_their_rows
 from tests.cluster.engines import Journal
 from tests.cluster.faults import Faults, small_run_dir
-from tests.cluster.findings import Findings
+from tests.cluster.findings import TAKEN_OVER, Findings
 from tests.cluster.job_faults import JobFaults, NobodyError
 from tests.cluster.lying_commands import Commands, Lies
 from tests.cluster.matching import differences
@@ -48,7 +50,7 @@ KILLS_AT_A_TIME = 20
 MOST_UNTIL_LEADING = 8.0
 DOUBT = 40
 """Seconds of controller.doubt_grace: ten minutes, to scale with the other graces of the tests' installations."""
-RARE = ("release the lease", "revoke", "scancel a stray")
+RARE = ("release the lease", "revoke", "scancel a stray", "shorten")
 LIKELY = tuple(point for point in POINTS if not point.endswith(RARE))
 
 
@@ -280,7 +282,7 @@ class Chaos:
 
     def _differences(self, wanted: dict[str, int]) -> list[str]:
         """Return what is not as wanted, by the product's word and Slurm's, and by that of who looks on from outside."""
-        outside = amiss(engines(self.system.folder / "run"), wanted)
+        outside = amiss(engines(self.system.folder / "run"), wanted, by_their_rows(self.system))
         try:
             return differences(self.system, wanted) + outside
         except subprocess.SubprocessError as error:
@@ -293,11 +295,11 @@ class Chaos:
         for line in left:
             is_leak = "no owner" in line or "not gone" in line
             (self.findings.leaked if is_leak else self.findings.lost).append(line)
-        for overlap in overlaps(self.sampler.samples()):
+        for overlap in overlaps(self.sampler.samples(), by_their_rows(self.system)):
             self._double(str(overlap))
-        for start in self.journal.doubles():
-            if not self.sampler.had_just_resumed(start.met, start.at):
-                self._double(f"the engine of {start.token} (job {start.job_id}) met that of {start.met}")
+        for start, met in self.journal.doubles():
+            if not self.sampler.had_just_resumed(met, start.at):
+                self._double(f"the engine of {start.token} (job {start.job_id}) met that of {met}")
         for token, count in Counter(token for _, _, token in self.commands.calls("sbatch")).items():
             if count > 1:
                 self._double(f"{token} was submitted {count} times")
@@ -311,6 +313,8 @@ class Chaos:
         work["replicas wanted at the end"] = sum(wanted.values())
         work["attempts"] = sum(count for _, count in outcomes)
         work |= {f"  {word or 'open at the end'}": count for word, count in outcomes}
+        beside = system.sql("SELECT count(*), count(ready_at) FROM attempts WHERE beside IS NOT NULL")[0]
+        work["successors opened beside"], work[TAKEN_OVER] = beside
         work["jobs submitted"] = len({token for _, _, token in self.commands.calls("sbatch")})
         work["engines started"] = len(self.journal.starts())
         work["samples of what lives"] = len(samples)

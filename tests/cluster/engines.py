@@ -1,6 +1,7 @@
-"""Engines that tell on themselves: each holds a lock of its replica for as long as it lives, and writes down its start.
+"""Engines that tell on themselves: each holds a lock of its own for as long as it lives, and writes down its start.
 
-An engine that finds its replica's lock held is a second one at that very moment, however short it lasts.
+An engine that finds another one's lock held, of its replica, is a second one at that very moment, however short it
+lasts.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from tests.cluster.beside import by_their_rows
 from tests.cluster.system import ROOT, System
 
 RECIPE = "chaos/engine"
@@ -17,22 +19,28 @@ RECORDED = """
 import fcntl, os, pathlib, sys, time
 journal = pathlib.Path(sys.argv[1])
 token = pathlib.Path(__file__).resolve().parent.parent.name
-replica = token.rpartition("-")[0]
-lock = os.open(journal / f"{replica}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    met = "alone"
-except BlockingIOError:
-    met, pid = os.pread(lock, 200, 0).decode().split()
-    if pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
-        met = "suspended"
-else:
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{token} {os.getpid()}".encode(), 0)
+locks = journal / token.rpartition("-")[0]
+locks.mkdir(exist_ok=True)
+turn = os.open(locks, os.O_RDONLY)
+fcntl.flock(turn, fcntl.LOCK_EX)
+met = []
+for file in locks.iterdir():
+    other = os.open(file, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        theirs, pid = file.name.split(".")
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        if stat.rpartition(")")[2].split()[0] != "T":
+            met.append(theirs)
+    os.close(other)
+lock = os.open(locks / f"{token}.{os.getpid()}", os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(lock, fcntl.LOCK_EX)
 os.set_inheritable(lock, True)
-line = f"{time.time():.3f} {os.getpid()} {os.environ['SLURM_JOB_ID']} {token} {met}\\n"
+line = f"{time.time():.3f} {os.getpid()} {os.environ['SLURM_JOB_ID']} {token} {','.join(met)}\\n"
 with open(journal / "starts", "a") as starts:
     starts.write(line)
+os.close(turn)
 engine = str(pathlib.Path(__file__).with_name("vllm_dummy_engine.py"))
 os.execv(sys.executable, [sys.executable, engine, *sys.argv[2:]])
 """
@@ -46,13 +54,8 @@ class Start:
     pid: int
     job_id: int
     token: str
-    met: str
-    """The token of the engine that ran already; `alone` if none did, `suspended` if that one did not work."""
-
-    @property
-    def replica(self) -> str:
-        """The token less its incarnation."""
-        return self.token.rpartition("-")[0]
+    met: tuple[str, ...]
+    """The tokens of the engines of its replica that worked already."""
 
 
 class Journal:
@@ -81,14 +84,22 @@ class Journal:
         except FileNotFoundError:
             return []
         words = [line.split(" ") for line in lines]
-        return [Start(float(at), int(pid), int(job), token, met) for at, pid, job, token, met in words]
+        return [
+            Start(float(at), int(pid), int(job), token, tuple(filter(None, met.split(","))))
+            for at, pid, job, token, met in words
+        ]
 
-    def doubles(self) -> list[Start]:
-        """Return the engines that met another of their replica, and those of a second job under one token."""
+    def doubles(self) -> list[tuple[Start, str]]:
+        """Return the engines that met another of their replica without a recorded reason, each with that one's token.
+
+        So are those of a second job under one token.
+        """
+        may_live = by_their_rows(self.system)
         jobs: dict[str, set[int]] = defaultdict(set)
         found = []
         for start in self.starts():
             jobs[start.token].add(start.job_id)
-            if start.met not in ("alone", "suspended") or len(jobs[start.token]) > 1:
-                found.append(start)
+            found += [(start, met) for met in start.met if not may_live(met, start.token)]
+            if len(jobs[start.token]) > 1:
+                found.append((start, start.token))
         return found

@@ -102,11 +102,9 @@ class Faults:
         self._system.cluster.control("start", daemon)
 
     def _node(self) -> None:
-        """Kill all that runs on a node, as a power cut does, and bring it back."""
+        """Cut a node's power, and bring it back."""
         node = self._drawn.choice(NODES)
-        jobs = self._system.slurm("squeue", "-h", "-w", node, "-o", "%A").split()
-        self._system.cluster.control("kill", f"slurmd-{node}")
-        _kill_all_of(jobs, self._system.cluster.folder / "log")
+        cut_power(self._system, node)
         self._hold(20, 5)
         self._system.cluster.control("start", f"slurmd-{node}")
 
@@ -184,6 +182,13 @@ def small_run_dir(system: System) -> Iterator[None]:
     finally:
         if mounted:
             subprocess.run(["umount", "--lazy", run_dir], check=False)
+
+
+def cut_power(system: System, node: str) -> None:
+    """Kill all that runs on a node, its slurmd too."""
+    jobs = system.slurm("squeue", "-h", "-w", node, "-o", "%A").split()
+    system.cluster.control("kill", f"slurmd-{node}")
+    _kill_all_of(jobs, system.cluster.folder / "log")
 
 
 def _kill_all_of(jobs: list[str], log: Path) -> None:

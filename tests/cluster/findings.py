@@ -10,6 +10,8 @@ LONG = 200
 """So many kills are long enough for every kind of fault to strike."""
 ENOUGH_SAMPLES = 0.8
 """A second."""
+TAKEN_OVER = "  of these ready"
+"""How the successors are counted that could take over."""
 
 
 @dataclass
@@ -36,9 +38,11 @@ class Findings:
         return not (self.doubled or self.leaked or self.lost or self.unproved)
 
     def vouch(self, kinds: Collection[str], samples: int) -> None:
-        """Note what was not tried or not seen: a kind of fault that never struck in a long run, too few samples."""
+        """Note what was not tried or not seen: what never came about in a long run, too few samples."""
         if self.kills.total() >= LONG:
             self.unproved += [f"never struck: {kind}" for kind in kinds if not self.faults[kind]]
+            if not self.work[TAKEN_OVER]:
+                self.unproved.append("no replica was handed over")
         if samples < ENOUGH_SAMPLES * self.seconds:
             self.unproved.append(f"what lives was looked at {samples} times in {self.seconds:.0f} s")
 

@@ -1,8 +1,9 @@
 """Who looks on from outside: which engines live is read from /proc once a second, and kept in a file.
 
 It knows nothing of the database, of Slurm, nor of what the product believes. Two engines of one replica that work in
-the same second are a double, but for the one case that the design allows (docs/design.md, "Exactly once", 4): a job
-that was suspended looks for its slot when it is resumed, within 5 s, and then takes 5 s at most to end its engine.
+the same second are a double, but for what the design allows: a hand-over whose reason is recorded (`beside.py`); and
+(docs/design.md, "Exactly once", 4) a job that was suspended looks for its slot when it is resumed, within 5 s, and then
+takes 5 s at most to end its engine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.cluster.beside import MayLive, none_may
 from tests.cluster.processes import LivingEngine, engines
 
 INTERVAL = 1.0
@@ -50,14 +52,14 @@ class Overlap:
         return f"{self.newer.token} worked beside {self.older.token} for {seconds:.0f} s from {begins} on (pids {pids})"
 
 
-def overlaps(samples: Iterable[Sample]) -> list[Overlap]:
+def overlaps(samples: Iterable[Sample], may_live: MayLive = none_may) -> list[Overlap]:
     """Return each pair of engines of a replica that worked in the same second, but for what the design allows."""
     found: dict[tuple[int, ...], Overlap] = {}
     stopped: dict[tuple[int, int], float] = {}
     for sample in samples:
         stopped |= {(e.pid, e.born): sample.at for e in sample.engines if not e.works}
         for older, newer in pairs(sample.engines):
-            if is_resumed(sample.at, stopped.get((older.pid, older.born))):
+            if may_live(older.token, newer.token) or is_resumed(sample.at, stopped.get((older.pid, older.born))):
                 continue
             key = older.pid, older.born, newer.pid, newer.born
             first = found[key].first if key in found else sample.at
@@ -80,20 +82,23 @@ def is_resumed(at: float, stopped: float | None) -> bool:
     return stopped is not None and 0 <= at - stopped <= INTERVAL + AFTER_RESUMING
 
 
-def amiss(alive: Iterable[LivingEngine], wanted: Mapping[str, int]) -> list[str]:
+def amiss(alive: Iterable[LivingEngine], wanted: Mapping[str, int], may_live: MayLive = none_may) -> list[str]:
     """Return what is wrong once all is calm: replicas that have no engine, or several, and engines of no replica.
 
-    `wanted` are the replicas by service.
+    `wanted` are the replicas by service. Two that hand over are one.
     """
-    at_work = {f"{service}-{replica}": 0 for service, count in wanted.items() for replica in range(count)}
+    at_work: dict[str, list[str]] = {f"{service}-{n}": [] for service, count in wanted.items() for n in range(count)}
     found = []
     for engine in alive:
         replica = engine.replica.split("-", 2)[2]
-        if replica in at_work:
-            at_work[replica] += engine.works
-        else:
+        if replica not in at_work:
             found.append(f"the engine {engine.pid} of {engine.token} has no owner")
-    return found + [f"{replica} has {count} engines at work" for replica, count in at_work.items() if count != 1]
+        elif engine.works:
+            at_work[replica].append(engine.token)
+    for replica, tokens in at_work.items():
+        if len(tokens) != 1 and not (len(tokens) == 2 and may_live(*tokens)):
+            found.append(f"{replica} has {len(tokens)} engines at work")
+    return found
 
 
 class Sampler:

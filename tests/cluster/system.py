@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -21,12 +22,21 @@ from api.contract.doorless import secret_of
 from api.contract.doors import Doors
 from api.contract.identity import load_keys
 from api.contract.keyring import Keyring
+from controller.wrapper.ports import lasting
 from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
 """Seconds that anything may take on a busy machine."""
+
+PROGRAMS = {
+    "api": ("api.http",),
+    "controller": ("controller", "run"),
+    "up": ("api.cli", "up"),
+    "gateway": ("api.cli", "gateway"),
+}
+"""Module and words of each."""
 
 SETTINGS = """
 state_dir = "{folder}/state"
@@ -80,7 +90,7 @@ class System:
         self.config.write_text(text.replace(old, new, 1))
 
     def start(self, *programs: str, under: Sequence[str] = (), **settings: str) -> None:
-        """Start `api`, `controller` or both; `controller-2` is a second one.
+        """Start programs, by their names in `PROGRAMS`, or API and controller; `controller-2` is a second one.
 
         `under` is put before the command; `settings` are of the controller, and go by the environment.
         """
@@ -88,14 +98,13 @@ class System:
             f"AI_FACTORY_CONTROLLER_{key.upper()}": value for key, value in settings.items()
         }
         for name in programs or ("api", "controller"):
-            module = {"api": "api.http", "controller": "controller"}[name.split("-")[0]]
-            command = [*under, sys.executable, "-m", module, "--config", str(self.config)]
-            command += ["run"] if module == "controller" else []
+            module, *words = PROGRAMS[name.split("-")[0]]
+            command = [*under, sys.executable, "-m", module, "--config", str(self.config), *words]
             with (self.folder / f"{name}.log").open("ab") as log:
                 self._programs[name] = subprocess.Popen(
                     command, stdout=log, stderr=log, cwd=self.folder, env=environment
                 )
-        if "api" in (programs or ("api",)):
+        if {"api", "up"} & set(programs or ("api",)):
             wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
 
     def migrate(self, revision: str = "head") -> None:
@@ -159,6 +168,10 @@ class System:
         answer = self.client.post("/api/v1/services", json=body)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
+
+    def known_replicas(self, name: str) -> int:
+        """Return how many replicas the gateway sends requests for a model to."""
+        return int(self.client.get(f"/v1/models/{name}").json().get("ready_replicas", 0))
 
     def service(self, key: str) -> dict[str, Any]:
         """Return a service as REST shows it."""
@@ -252,9 +265,12 @@ class System:
     def story(self, key: str) -> str:
         """Tell all there is to know of a service, for a failing test."""
         events = self.sql("SELECT reason, message, count FROM events WHERE service_id = ? ORDER BY id", key)
-        log = (self.folder / "controller.log").read_text(errors="replace").splitlines()[-40:]
+        log = (self.folder / self._log_of_the_controller()).read_text(errors="replace").splitlines()[-40:]
         told = [json.dumps(self.service(key)), *(str(dict(e)) for e in events), *map(str, self.attempts(key)), *log]
         return "\n".join(told)
+
+    def _log_of_the_controller(self) -> str:
+        return "up.log" if "up" in self._programs else "controller.log"
 
 
 def wait_for(
@@ -274,10 +290,12 @@ def wait_for(
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that nobody listens on, none of those that the kernel gives to who connects."""
+    ports = lasting() or (0, 0)
+    while True:
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("", random.randint(*ports)))
+            return int(probe.getsockname()[1])
 
 
 def command_lines() -> list[str]:

@@ -13,6 +13,8 @@ from tests.cluster.system import System
 
 pytestmark = pytest.mark.cluster
 
+ROLLOUT = ("services", "rollout")
+
 
 def run(system: System, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command line on the system's host."""
@@ -37,13 +39,31 @@ def test_a_restart_launches_every_replica_anew(system: System) -> None:
     assert restarted.returncode == 0, restarted.stderr
     attempts = json.loads(run(system, "services", "history", "again", "-o", "json").stdout)
     assert {one["token"]: one["outcome"] for one in attempts if one["token"] in before} == dict.fromkeys(
-        before, "Outdated"
+        before, "Superseded"
     )
     assert sorted(one["replica"] for one in attempts if one["state"] == "ready") == [0, 1]
     asked = run(system, "prompt", "again", "hello there", "--stream")
     assert (asked.returncode, asked.stdout) == (0, "[tiny] echo: hello there\n"), asked.stderr
+    goes_back(system)
     assert run(system, "services", "delete", "again", "--wait").returncode == 0
     assert not system.running_of(key)
+
+
+def goes_back(system: System) -> None:
+    """A change to what never answers fails, what ran before serves on, and a script undoes it by the exit code."""
+    assert run(system, *ROLLOUT, "pause", "again").returncode == 0
+    system.sql("UPDATE services SET config = json_set(config, '$.exit_after', 0) WHERE name = 'again'")
+    late = run(system, *ROLLOUT, "status", "again", "--wait", "--timeout", "3")
+    assert (late.returncode, "Its rollout is paused" in late.stderr) == (6, True), late.stderr
+    assert run(system, *ROLLOUT, "resume", "again").returncode == 0
+    failed = run(system, *ROLLOUT, "status", "again", "--watch")
+    assert (failed.returncode, "does not come to run what is wanted" in failed.stderr) == (1, True), failed.stderr
+    undone = run(system, *ROLLOUT, "undo", "again", "--wait", "-o", "json")
+    assert undone.returncode == 0, undone.stderr
+    rollout = json.loads(undone.stdout)
+    assert (rollout["state"], rollout["updated_replicas"]) == ("complete", 2)
+    assert [one["state"] for one in rollout["attempts"]] == ["ready", "ready"]
+    assert run(system, "prompt", "again", "hello there").stdout == "[tiny] echo: hello there\n"
 
 
 def test_all_is_well_with_a_cluster_as_it_should_be(system: System) -> None:

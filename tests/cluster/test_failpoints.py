@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,27 @@ class Load:
         self.wanted[created] = 1
         for key, move in zip(older, (self._change, self._scale, self._stop, self._delete), strict=False):
             move(key)
+
+    def create_to_shrink(self) -> None:
+        """Create one of three replicas, and wait until all answer: only what is ready drains."""
+        self.shrinking = self._create(replicas=3)
+        self.wanted[self.shrinking] = 3
+        wait_for(
+            lambda: self.system.service(self.shrinking)["ready_replicas"] == 3,
+            "three replicas are ready",
+            PATIENCE,
+            lambda: self.system.story(self.shrinking),
+        )
+
+    def create_kept_back(self) -> None:
+        """Create one whose job could not end before a maintenance, but may be shortened; others end in an hour."""
+        self.wanted[self._create(resources={"time_limit": 240, "time_min": 5})] = 1
+
+    def shrink(self) -> None:
+        """Scale that down by one."""
+        self.wanted[self.shrinking] -= 1
+        values = self.wanted[self.shrinking], self.shrinking
+        self.system.sql("UPDATE services SET replicas = ? WHERE id = ?", *values)
 
     def _create(self, **config: Any) -> str:
         return self.system.create(RECIPE, **config)
@@ -78,9 +99,15 @@ def journal_and_load(slurm_cluster: SlurmCluster) -> Iterator[tuple[Journal, Loa
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_killed_before_and_after(journal_and_load: tuple[Journal, Load], effect: str) -> None:
+def test_killed_before_and_after(
+    journal_and_load: tuple[Journal, Load], effect: str, request: pytest.FixtureRequest
+) -> None:
     journal, load = journal_and_load
     system = load.system
+    if effect == "tell a door":
+        load.create_to_shrink()
+    if effect == "shorten":
+        request.addfinalizer(reserved(system))
     settle(load)
     kept, noted = ids(system, load.kept), ids(system)
     for point in (f"before {effect}", f"after {effect}"):
@@ -110,6 +137,19 @@ def make_due(load: Load, effect: str) -> None:
         load.system.wait_killed("controller")
     if effect == "scancel a stray":
         submit_late(load.system)
+    if effect == "tell a door":
+        load.shrink()
+    if effect == "shorten":
+        load.create_kept_back()
+
+
+def reserved(system: System) -> Callable[[], object]:
+    """Reserve all nodes for a maintenance that is to come; return what calls it off."""
+    system.slurm(
+        "scontrol", "create", "reservation", "ReservationName=maintenance", "StartTime=now+7200", "Duration=60",
+        "Users=root", "Nodes=ALL", "Flags=MAINT,IGNORE_JOBS",
+    )  # fmt: skip
+    return lambda: system.slurm("scontrol", "delete", "ReservationName=maintenance")
 
 
 def settle(load: Load) -> None:

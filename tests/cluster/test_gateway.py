@@ -20,14 +20,10 @@ pytestmark = pytest.mark.cluster
 QUESTION = {"messages": [{"role": "user", "content": "one two"}]}
 
 
-def replicas_known(system: System, name: str) -> int:
-    return int(system.client.get(f"/v1/models/{name}").json().get("ready_replicas", 0))
-
-
 def test_a_model_answers_under_its_services_name(system: System) -> None:
     key = system.create(name="chat", model="org/some-model")
     system.wait_status(key, "running")
-    wait_for(lambda: replicas_known(system, "chat") == 1, "the gateway knows it")
+    wait_for(lambda: system.known_replicas("chat") == 1, "the gateway knows it")
     for name in ("chat", "org/some-model"):
         answer = system.client.post("/v1/chat/completions", json={"model": name, **QUESTION}).json()
         assert answer["choices"][0]["message"]["content"] == "[org/some-model] echo: one two"
@@ -43,7 +39,7 @@ def test_a_model_answers_under_its_services_name(system: System) -> None:
 def test_no_request_fails_while_a_replica_dies(system: System) -> None:
     key = system.create(name="pair", replicas=2)
     system.wait_status(key, "running")
-    wait_for(lambda: replicas_known(system, "pair") == 2, "the gateway knows both")
+    wait_for(lambda: system.known_replicas("pair") == 2, "the gateway knows both")
     statuses: Counter[int] = Counter()
     ends = threading.Event()
 
@@ -60,7 +56,7 @@ def test_no_request_fails_while_a_replica_dies(system: System) -> None:
         for pid in job(system.folder / "run", system.open_attempt(key)["token"]):
             with contextlib.suppress(ProcessLookupError):  # some die of the others
                 os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: replicas_known(system, "pair") == 1, "the gateway has heard of it")
+        wait_for(lambda: system.known_replicas("pair") == 1, "the gateway has heard of it")
         answered = statuses[200]
         wait_for(lambda: statuses[200] > answered + 50, "requests are answered still")
     finally:

@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
@@ -14,6 +15,10 @@ from tests.cluster.system import System
 
 LEAST_SERVICES, MOST_SERVICES = 5, 10
 MOST_REPLICAS = 3
+SHORT_LIVED = 0.2
+"""Share of the services whose jobs end after a minute."""
+STEADY = 2
+"""The first services, which nobody touches; their jobs end after a minute, so they are handed over again and again."""
 
 
 class RefusedError(Exception):
@@ -38,11 +43,12 @@ class Users:
     def move(self) -> None:
         """Do something to one of the services."""
         alive = [key for key, replicas in self._acknowledged.items() if replicas >= 0]
+        touched = alive[STEADY:]
         moves = [self.change, self._scale, self._stop_or_start, self._delete]
         move = self._create if len(alive) < LEAST_SERVICES else self._drawn.choice([self._create, *moves])
         if move == self._create and len(alive) >= MOST_SERVICES:
             move = self._delete
-        key = self._drawn.choice(alive) if alive else ""
+        key = self._drawn.choice(touched) if touched else ""
         try:
             move(key)
         except (httpx.HTTPError, sqlite3.Error, RefusedError):
@@ -74,7 +80,10 @@ class Users:
 
     def _create(self, _: str) -> None:
         replicas = self._drawn.randint(1, MOST_REPLICAS)
-        config = {"startup_delay": self._drawn.choice((0, 0, 1)), "replicas": replicas}
+        config: dict[str, Any] = {"startup_delay": self._drawn.choice((0, 0, 1)), "replicas": replicas}
+        if len(self._acknowledged) < STEADY or self._drawn.random() < SHORT_LIVED:
+            config["resources"] = {"time_limit": 1}
+            self._changes["created, with jobs of a minute"] += 1
         body = {"recipe_name": RECIPE, "config": config}
         answer = self._system.client.post("/api/v1/services", json=body)
         _check(answer)

@@ -16,20 +16,23 @@ import pytest
 from api.contract.job.token import prefix
 from api.contract.launch import Resources, Submission
 from controller.core.attempt import Sent
-from controller.core.jobs import Job, JobPhase
+from controller.core.jobs import Job, JobPhase, Maintenance
 from controller.ports import Listing
 from controller.slurm.environment import reading_environment, submitting_environment
-from controller.slurm.runner import ProcessRunner
+from controller.slurm.runner import Completed, ProcessRunner
 from controller.slurm.scheduler import SlurmScheduler
 from tests.simulation.adapters import SimScheduler
-from tests.simulation.slurm import MIN_JOB_AGE, SimJob
+from tests.simulation.slurm import MIN_JOB_AGE, SimJob, SimMaintenance
 from tests.simulation.world import Plan, World
 from tests.slurm_cluster import SlurmCluster
 
 INSTALLATION = "sim"
 SLEEP = "#!/bin/sh\nexec sleep 300\n"
-PATIENCE_OF_COMMANDS = 3.0
-"""Seconds; a slurmctld that hangs is given up after this."""
+PATIENCE_OF_COMMANDS = 30.0
+"""Seconds that a command may take on a busy machine."""
+PATIENCE_IN_VAIN = 3.0
+"""Seconds after which one is given up while slurmctld can't answer."""
+TIME_LIMIT_MINUTES = 5
 Seen = TypeVar("Seen")
 Value = TypeVar("Value")
 _numbers = itertools.count(1)
@@ -44,7 +47,13 @@ class Reading(Protocol):
 
     async def addresses(self) -> Mapping[str, str]: ...
 
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]: ...
+
+    async def maintenances(self) -> tuple[Maintenance, ...]: ...
+
     async def cancel(self, token: str, job_id: int) -> None: ...
+
+    async def shorten(self, token: str, minutes: int) -> None: ...
 
     def next_sequence(self) -> int: ...
 
@@ -84,6 +93,33 @@ class Cluster:
         return await self.until(look, f"{token} {phase} {reason}")
 
 
+class Commands:
+    """Slurm's commands. They are given up soon only while nobody answers them."""
+
+    def __init__(self, conf: str) -> None:
+        base = dict(os.environ)
+        self._patient, self._hasty = (
+            ProcessRunner(
+                reading_environment(base, conf),
+                submitting_environment(base, conf),
+                reading_seconds=seconds,
+                changing_seconds=seconds,
+            )
+            for seconds in (PATIENCE_OF_COMMANDS, PATIENCE_IN_VAIN)
+        )
+        self.are_answered = True
+
+    async def read(self, argv: tuple[str, ...]) -> Completed:
+        return await self._runner.read(argv)
+
+    async def change(self, argv: tuple[str, ...]) -> Completed:
+        return await self._runner.change(argv)
+
+    @property
+    def _runner(self) -> ProcessRunner:
+        return self._patient if self.are_answered else self._hasty
+
+
 class RealCluster(Cluster):
     """Slurm's own commands; power over its daemons only where the cluster is this run's own."""
 
@@ -92,14 +128,8 @@ class RealCluster(Cluster):
         self._folder = folder
         self._environment = os.environ | ({"SLURM_CONF": conf} if conf else {})
         self._deadline = time.monotonic() + 90
-        base = dict(os.environ)
-        runner = ProcessRunner(
-            reading_environment(base, conf),
-            submitting_environment(base, conf),
-            reading_seconds=PATIENCE_OF_COMMANDS,
-            changing_seconds=PATIENCE_OF_COMMANDS,
-        )
-        self._scheduler = SlurmScheduler(runner, prefix(INSTALLATION))
+        self._runner = Commands(conf)
+        self._scheduler = SlurmScheduler(self._runner, prefix(INSTALLATION))
         self.scheduler: Reading = self._scheduler
 
     async def pass_time(self) -> bool:
@@ -148,18 +178,45 @@ class RealCluster(Cluster):
 
         await self.until(back, f"the return of {node}")
 
+    def drain(self, node: str) -> None:
+        self._power()
+        self._command("scontrol", "update", f"nodename={node}", "state=drain", "reason=a test")
+
+    def undrain(self, node: str) -> None:
+        self._command("scontrol", "update", f"nodename={node}", "state=resume")
+
+    def limit_jobs(self, most: int | None) -> None:
+        """Let the QOS that jobs have by default run so many of a user at a time; `None`: any number."""
+        self._power()
+        limit = f"MaxJobsPerUser={-1 if most is None else most}"
+        self._command("sacctmgr", "-i", "-Q", "modify", "qos", "normal", "set", limit)
+
+    def reserve(self, seconds: float) -> None:
+        """Reserve all nodes for a maintenance that begins in so many seconds."""
+        self._power()
+        what = ("ReservationName=maintenance", "Duration=60", "Users=root", "Nodes=ALL", "Flags=MAINT,IGNORE_JOBS")
+        self._command("scontrol", "create", "reservation", f"StartTime=now+{seconds:.0f}", *what)
+
+    def call_off(self) -> None:
+        """Call that maintenance off."""
+        self._command("scontrol", "delete", "ReservationName=maintenance")
+
     def hang(self) -> None:
         """Stop slurmctld by SIGSTOP."""
         self._power().control("pause", "slurmctld")
+        self._runner.are_answered = False
 
     def go_on(self) -> None:
         self._power().control("continue", "slurmctld")
+        self._runner.are_answered = True
 
     def stop(self) -> None:
         self._power().control("stop", "slurmctld")
+        self._runner.are_answered = False
 
     def start(self) -> None:
         self._power().control("start", "slurmctld")
+        self._runner.are_answered = True
 
     def stop_accounting(self) -> None:
         self._power().control("stop", "slurmdbd")
@@ -193,7 +250,7 @@ class RealCluster(Cluster):
 
 def submission(token: str, folder: str = "/run", script: str = "/run/job.sh") -> Submission:
     """Return a small job."""
-    resources = Resources(memory_mb=100, time_limit=5)
+    resources = Resources(memory_mb=100, time_limit=TIME_LIMIT_MINUTES)
     return Submission(token=token, resources=resources, folder=folder, script=script, comment="a test", warning=60)
 
 
@@ -222,8 +279,17 @@ class AtOnce:
     async def addresses(self) -> Mapping[str, str]:
         return finish(self._inner.addresses())
 
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]:
+        return finish(self._inner.leaving(nodes))
+
+    async def maintenances(self) -> tuple[Maintenance, ...]:
+        return finish(self._inner.maintenances())
+
     async def cancel(self, token: str, job_id: int) -> None:
         finish(self._inner.cancel(token, job_id))
+
+    async def shorten(self, token: str, minutes: int) -> None:
+        finish(self._inner.shorten(token, minutes))
 
     def next_sequence(self) -> int:
         return self._inner.next_sequence()
@@ -283,6 +349,24 @@ class SimulatedCluster(Cluster):
 
     async def node_returns(self, node: str) -> None:
         """Nodes of the simulation are never away."""
+
+    def drain(self, node: str) -> None:
+        self._slurm.leaving.add(node)
+
+    def undrain(self, node: str) -> None:
+        self._slurm.leaving.discard(node)
+
+    def limit_jobs(self, most: int | None) -> None:
+        self._slurm.most_running = most or 0
+
+    def reserve(self, seconds: float) -> None:
+        """Reserve all nodes for a maintenance that begins in so many seconds."""
+        begins_at, self._slurm.time_limit = self._world.now + seconds, TIME_LIMIT_MINUTES * 60.0
+        self._slurm.maintenances.append(SimMaintenance(begins_at, begins_at + 3600.0))
+
+    def call_off(self) -> None:
+        """Call that maintenance off."""
+        self._slurm.maintenances.clear()
 
     def hang(self) -> None:
         self._slurm.silent_until = float("inf")

@@ -20,7 +20,16 @@ from sqlalchemy import Connection, Select, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 import api.contract.database
-from api.contract.database import READERS, Database, SchemaError, driver_url, file_system, migrate, open_database
+from api.contract.database import (
+    READERS,
+    Database,
+    SchemaError,
+    cause,
+    driver_url,
+    file_system,
+    migrate,
+    open_database,
+)
 from api.contract.tables import Feed, Service
 from api.http.requests import RESERVED_NAMES
 from tests.modes import bound_by_modes
@@ -670,6 +679,17 @@ class TestSchema:
         with pytest.raises(SchemaError, match=r"can't be reached: .*Check database_url") as error:
             await open_database("postgresql://user:hidden@127.0.0.1:1/db")
         assert "hidden" not in str(error.value)
+
+    async def test_a_file_that_is_none_says_what_brings_it_back(self, tmp_path: Path) -> None:
+        (tmp_path / "garbage.db").write_text("garbage" * 100)
+        with pytest.raises(SchemaError, match=r"not a database. .* restore a backup \(ai-factory restore\)"):
+            await open_database(f"sqlite:///{tmp_path}/garbage.db")
+
+    @pytest.mark.parametrize("words", ["no password supplied", 'password authentication failed for user "lab"'])
+    def test_a_password_that_is_missing_says_where_it_belongs(self, words: str) -> None:
+        told = "(a line HOST:PORT:DATABASE:USER:PASSWORD in ~/.pgpass, mode 0600, gives the password)"
+        assert cause(OSError(words)).endswith(told)
+        assert told not in cause(OSError("connection refused"))
 
     @on_postgresql
     async def test_one_that_does_not_exist_says_so(self, backend: Backend) -> None:

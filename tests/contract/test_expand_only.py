@@ -8,7 +8,6 @@ has to be split: one release that adds what is new, a later one that removes wha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from backends import Backend
@@ -30,11 +29,6 @@ def statements(revision: str) -> list[str]:
     return [statement.strip() for statement in "\n".join(lines).split(";\n") if statement.strip(" ;\n")]
 
 
-async def answers(backend: Backend, sent: list[str]) -> list[Any]:
-    """Return the rows that each statement gives."""
-    return [(statement, await backend.run(statement)) for statement in sent]
-
-
 async def migrated(backend: Backend, revision: str) -> None:
     database = Database(backend.url)
     try:
@@ -51,34 +45,35 @@ def test_there_is_something_before() -> None:
 async def test_programs_of_an_older_schema_go_on(empty_backend: Backend, revision: str) -> None:
     sent = statements(revision)
     await migrated(empty_backend, revision)
-    then = await answers(empty_backend, sent)
-    assert sum(statement.startswith("SELECT") and rows != [] for statement, rows in then) > 5
+    then = await empty_backend.rows(sent)
+    assert sum(statement.startswith("SELECT") and rows != [] for statement, rows in zip(sent, then, strict=True)) > 5
     await migrated(empty_backend, "base")
     await migrated(empty_backend, "head")
-    assert await answers(empty_backend, sent) == then
+    assert await empty_backend.rows(sent) == then
 
 
 @pytest.mark.parametrize("revision", BEFORE)
 async def test_a_migration_amid_their_work(empty_backend: Backend, revision: str) -> None:
     sent = statements(revision)
     await migrated(empty_backend, revision)
-    then = await answers(empty_backend, sent)
+    with empty_backend.copy() as backend:
+        then = await backend.rows(sent)
     for step in range(1, len(sent), 10):
-        await migrated(empty_backend, "base")
-        await migrated(empty_backend, revision)
-        before = await answers(empty_backend, sent[:step])
-        await migrated(empty_backend, "head")
-        assert before + await answers(empty_backend, sent[step:]) == then
+        with empty_backend.copy() as backend:
+            before = await backend.rows(sent[:step])
+            await migrated(backend, "head")
+            assert before + await backend.rows(sent[step:]) == then
 
 
 @pytest.mark.parametrize("revision", BEFORE)
 async def test_going_back_amid_their_work(empty_backend: Backend, revision: str) -> None:
     sent = statements(revision)
     await migrated(empty_backend, revision)
-    then = await answers(empty_backend, sent)
+    with empty_backend.copy() as backend:
+        then = await backend.rows(sent)
+    await migrated(empty_backend, "head")
     for step in range(5, len(sent), 20):
-        await migrated(empty_backend, "base")
-        await migrated(empty_backend, "head")
-        before = await answers(empty_backend, sent[:step])
-        await migrated(empty_backend, revision)
-        assert before + await answers(empty_backend, sent[step:]) == then
+        with empty_backend.copy() as backend:
+            before = await backend.rows(sent[:step])
+            await migrated(backend, revision)
+            assert before + await backend.rows(sent[step:]) == then

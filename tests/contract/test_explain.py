@@ -116,6 +116,27 @@ async def test_a_silent_slurm(
     assert "the cluster can't be read" in text(told)
 
 
+async def test_lanes_and_what_happens_when_a_job_ends(
+    database: Database, backend: Backend, settings: Settings, service: str
+) -> None:
+    await attempt(backend)
+    now = time.time()
+    await backend.run(
+        f"UPDATE attempts SET lane = 'b', beside = 'TimeLimit', ends_at = {now + 605}, started_at = {now - 290},"
+        f" ready_at = {now - 280}",
+        "UPDATE services SET rollout_paused = 1",
+    )
+    said = text(await explain(settings, "chat"))
+    assert "lane b, opened beside the other one: TimeLimit" in said
+    assert "its job ends in 10 min; handed over before it: its successor is due in" in said
+    assert "gets the requests" in said
+    assert "its rollout is paused" in said
+    await backend.run(f"UPDATE attempts SET draining_since = {time.time() - 65}")
+    said = text(await explain(settings, "chat"))
+    assert "draining for 6" in said
+    assert "ended once nothing is in flight" in said
+
+
 async def test_an_attempt_its_files_and_the_leader(
     database: Database, backend: Backend, settings: Settings, service: str
 ) -> None:
@@ -129,7 +150,7 @@ async def test_an_attempt_its_files_and_the_leader(
     told = await explain(settings, "chat")
     said = text(told)
     for part in (
-        "the leader: login1, epoch 7, last heartbeat 2", f"Attempt {made.token}", "intent 5 min ago", "job 501",
+        "the leader: login1, epoch 7, last heartbeat ", f"Attempt {made.token}", "intent 5 min ago", "job 501",
         "no job of it is on the cluster", "claim 0", "claimed by job 501", "port 8000", "3, EngineExited: out of luck",
         "would become outcome: nothing", "change the attempt", "What the leader has sent",
     ):  # fmt: skip

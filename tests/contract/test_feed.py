@@ -21,7 +21,7 @@ from api.contract.feed import wakeups
 from api.contract.tables import Service
 
 INSERT = "INSERT INTO services (recipe_name) VALUES ('r')"
-SOON = 1.0
+SOON = 20.0
 
 Watch = Callable[[Database], "Watcher"]
 
@@ -183,7 +183,7 @@ async def test_a_connection_that_breaks_at_listening_is_made_again(
     monkeypatch.setattr(asyncpg.Connection, "add_listener", broken)
     watcher = Watcher(database)
     try:
-        await watcher.wakes(2)
+        await watcher.wakes()
         await watcher.while_doing(backend.run(INSERT))
     finally:
         await watcher.stop()
@@ -243,7 +243,7 @@ async def test_a_connection_that_silently_died_is_made_again(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.contract.feed, "QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(api.contract.feed, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(api.contract.feed, "ANSWER_SECONDS", 2.0)
     wire = Wire(backend.postgres.folder / ".s.PGSQL.5432")
     proxy = await asyncio.start_unix_server(wire.connected, backend.postgres.folder / ".s.PGSQL.5999")
     database = Database(f"{backend.url}&port=5999")
@@ -253,8 +253,8 @@ async def test_a_connection_that_silently_died_is_made_again(
         await asyncio.sleep(0.6)
         assert (watcher.count, wire.connections) == (1, 1), "quiet alone must not wake, nor connect again"
         wire.cut()
-        await watcher.wakes(3)
-        await watcher.wakes(3)
+        await watcher.wakes()
+        await watcher.wakes()
         await watcher.while_doing(backend.run(INSERT))
     finally:
         await watcher.stop()

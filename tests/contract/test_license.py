@@ -97,6 +97,20 @@ async def test_a_cancel_needs_the_name_and_the_id(cluster: AnyCluster) -> None:
     await cluster.scheduler.cancel(token, job.job_id)  # once more does no harm
 
 
+async def test_a_limit_on_its_owners_jobs_holds_one_back_until_another_ends(cluster: AnyCluster) -> None:
+    token, first = await started(cluster)
+    try:
+        cluster.limit_jobs(1)
+        other = cluster.token()
+        await cluster.submit(other)
+        waiting = await cluster.seen(other, JobPhase.PENDING, "QOSMaxJobsPerUserLimit")
+        assert (waiting.lacks_room, waiting.is_held, waiting.bar) == (True, False, None)
+        await cluster.scheduler.cancel(token, first.job_id)
+        await cluster.seen(other, JobPhase.RUNNING)
+    finally:
+        cluster.limit_jobs(None)
+
+
 async def test_two_jobs_of_one_token_never_run_together(cluster: AnyCluster) -> None:
     token, first = await started(cluster)
     second = await cluster.submit(token)
@@ -207,3 +221,44 @@ async def test_without_accounting_jobs_are_listed_and_sent_all_the_same(cluster:
         await cluster.scheduler.ended_jobs([sent.job_id or 0])
     assert raised.value.reason == "AccountingDown"
     cluster.start_accounting()
+
+
+async def test_a_node_that_is_drained_is_leaving_while_its_job_goes_on(cluster: AnyCluster) -> None:
+    token, job = await started(cluster)
+    assert job.node is not None
+    assert await cluster.scheduler.leaving({job.node}) == {}
+    cluster.drain(job.node)
+    try:
+        assert await cluster.scheduler.leaving({job.node, "nobody"}) == {job.node: "draining"}
+        assert [j.phase for j in await cluster.jobs(token)] == [JobPhase.RUNNING]
+    finally:
+        cluster.undrain(job.node)
+    assert await cluster.scheduler.leaving({job.node}) == {}
+
+
+async def test_a_job_that_a_maintenance_keeps_back_begins_once_it_is_shortened(cluster: AnyCluster) -> None:
+    token = cluster.token()
+    assert await cluster.scheduler.maintenances() == ()
+    cluster.reserve(240.0)
+    try:
+        await cluster.submit(token)  # for five minutes
+        kept_back = await cluster.seen(token, JobPhase.PENDING, "ReqNodeNotAvail, Reserved for maintenance")
+        assert (kept_back.awaits_maintenance, kept_back.time_limit) == (True, 300.0)
+        (maintenance,) = await cluster.scheduler.maintenances()
+        assert maintenance.ends_at == maintenance.begins_at + 3600.0
+        await cluster.scheduler.shorten(token, 3)
+        job = await cluster.seen(token, JobPhase.RUNNING)
+        assert job.started_at is not None
+        assert job.ends_at == job.started_at + 180.0
+        assert job.ends_at <= maintenance.begins_at
+    finally:
+        cluster.call_off()
+
+
+async def test_nothing_to_shorten_is_a_failure(cluster: AnyCluster) -> None:
+    token = cluster.token()
+    await cluster.submit(token, exit_code=3)
+    await cluster.seen(token, JobPhase.ENDED)
+    for name in (token, cluster.token()):
+        with pytest.raises(UnreadableError):
+            await cluster.scheduler.shorten(name, 1)

@@ -197,7 +197,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     shutil.copytree(shared_folder("migrations"), migrations)
     (migrations / "versions" / "9999_broken.py").write_text(
         "from alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = '9999', '0008', None, None\n"
+        "revision, down_revision, branch_labels, depends_on = '9999', '0014', None, None\n"
         "def upgrade():\n"
         "    op.execute('CREATE TABLE half (id INTEGER)')\n"
         "    op.execute('DROP TABLE events')\n"
@@ -208,7 +208,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     with pytest.raises(SQLAlchemyError, match="no_such_table"):
         await migrate(database)
     assert await raw(backend) == before
-    assert await database.revision() == "0008"
+    assert await database.revision() == "0014"
 
 
 async def test_a_new_folder_is_made_private(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ async def test_there_is_no_way_back_while_jobs_have_doors(
             await migrate(database, "0005")
     else:
         await migrate(database, "0005")
-    assert await database.revision() == ("0008" if refused else "0005")
+    assert await database.revision() == ("0014" if refused else "0005")
 
 
 @on_postgresql

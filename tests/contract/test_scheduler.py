@@ -85,6 +85,7 @@ class Slurm:
         comment: str = "a test",
         folder: str = "",
         after: int | None = None,
+        exclude: tuple[str, ...] = (),
         **resources: object,
     ) -> Sent:
         script = self.folder / "job.sh"
@@ -98,6 +99,7 @@ class Slurm:
             arguments=arguments,
             comment=comment,
             warning=60,
+            exclude=exclude,
             after=after,
         )
         return await (scheduler or self.scheduler).submit(submission)
@@ -307,6 +309,27 @@ async def test_what_slurm_accepts_though_it_can_not_run(slurm: Slurm, wrong: dic
     await waits(slurm, token, reason)
 
 
+async def test_a_time_limit_that_an_administrator_changes_moves_the_end(slurm: Slurm) -> None:
+    token = slurm.token()
+    job = await slurm.started(token)
+    assert job.started_at is not None
+    for minutes in (2, 30):
+        slurm.command("scontrol", "update", f"JobId={job.job_id}", f"TimeLimit={minutes}")
+        (told,) = await slurm.jobs(token)
+        assert told.ends_at == job.started_at + minutes * 60
+    slurm.command("scancel", str(job.job_id))
+
+
+async def test_a_job_is_kept_off_a_node_unless_no_other_would_do(slurm: Slurm) -> None:
+    nodes = sorted(slurm.command("sinfo", "-h", "-N", "-o", "%N").split())
+    others = tuple(dict.fromkeys(node for node in nodes if node != nodes[0]))
+    await slurm.submit(first := slurm.token(), exclude=others)
+    assert (await slurm.seen(first, JobPhase.RUNNING)).node == nodes[0]
+    sent = await slurm.submit(second := slurm.token(), exclude=tuple(dict.fromkeys(nodes)))
+    assert sent.outcome is SendOutcome.ACCEPTED, sent
+    await slurm.seen(second, JobPhase.RUNNING)
+
+
 async def test_what_no_node_has_is_rejected_or_waits_for_ever(slurm: Slurm) -> None:
     """Slurm 22.05 accepts a job of more CPUs than any node has; 24.11 refuses it at once."""
     token = slurm.token()
@@ -409,7 +432,7 @@ async def test_a_site_without_accounting(slurm: Slurm) -> None:
 async def test_a_configuration_that_is_not_there(slurm: Slurm) -> None:
     """Slurm's commands wait a minute for the file to turn up."""
     with pytest.raises(UnreadableError) as raised:
-        await slurm.another(conf=str(slurm.folder / "nope.conf"), seconds=2.0).list_jobs()
+        await slurm.another(conf=str(slurm.folder / "nope.conf"), seconds=4.0).list_jobs()
     assert raised.value.reason == "SlurmNotConfigured"
 
 

@@ -16,7 +16,10 @@ from api.contract.database import Database
 from api.contract.status import Condition, Progress, Truth, explanation, word
 from api.contract.tables import AttemptRow, EndpointRow, ServiceStatus
 from api.http.services import Services
+from api.http.sight import Sight
 from api.http.wire import service_response
+from api.web.belonging import Access
+from api.web.principal import OPERATOR
 
 OVERVIEW = [
     "id", "name", "recipe", "desired_state", "status", "replicas", "ready", "message", "endpoint", "endpoints",
@@ -114,9 +117,10 @@ async def test_the_overview_says_what_the_api_says(backend: Backend, database: D
                 await connection.execute(insert(EndpointRow).values(token=f"{key}-{replica}", state=state, **values))
         await connection.execute(insert(ServiceStatus).values(status("down", down, ready_replicas=0)))
     rows = {row["id"]: row for row in await read(database, "SELECT * FROM service_overview")}
-    services = Services(database)
-    told = {row.id: service_response(row) for row in [await services.find(key) for key in rows] if row is not None}
-    assert rows.keys() == told.keys() >= {row.id for row in await services.list_all()}
+    services = Services(database, Sight(Access.OWNER))
+    found = [await services.find(key, OPERATOR) for key in rows]
+    told = {row.id: service_response(row, "http://gateway") for row in found if row is not None}
+    assert rows.keys() == told.keys() >= {row.id for row in await services.list_all(OPERATOR)}
     for key, row in rows.items():
         assert list(row) == OVERVIEW
         api = told[key]
@@ -200,7 +204,10 @@ async def test_writing_to_a_view_is_refused(backend: Backend, database: Database
 async def test_times_are_the_apis_to_the_millisecond(backend: Backend, database: Database) -> None:
     """Text of a time that a float can't hold exactly is the same everywhere."""
     await backend.run(*(f"INSERT INTO services (id, recipe_name) VALUES ('s{n}', 'r')" for n in range(40)))
-    told = {row.id: service_response(row).created_at for row in await Services(database).list_all()}
+    told = {
+        row.id: service_response(row, "http://gateway").created_at
+        for row in await Services(database, Sight(Access.OWNER)).list_all(OPERATOR)
+    }
     found = {
         row["id"]: row["created_at"] for row in await read(database, "SELECT id, created_at FROM service_overview")
     }

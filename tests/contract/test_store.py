@@ -19,6 +19,7 @@ from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
 from api.contract.status import Condition, Truth
 from controller.core.attempt import Attempt, SendOutcome, Sent
+from controller.core.lead import Way
 from controller.core.plan import Plan, Submit
 from controller.core.published import Endpoint, Event, Status
 from controller.lease import Lease, SqlLeaseRecords
@@ -59,6 +60,9 @@ FULL = attempt(
     serving_at=1700000001.6,
     ready_at=1700000001.7,
     unready_since=1700000001.8,
+    draining_since=1700000001.85,
+    draining_feed=5_000_000_000,
+    shut_at=1700000001.87,
     ends_at=1700000001.9,
     closed_at=1700000002.1,
     outcome="EngineExited",
@@ -397,3 +401,22 @@ class TestWanted:
 
 async def test_the_installation_has_an_id(backend: Backend, database: Database) -> None:
     assert await installation_id(database) == (await backend.one("SELECT id FROM installation"))[0]
+
+
+async def test_what_began_tells_how_long_it_waited_and_what_it_was_opened_beside(
+    store: SqlStore, term: Term, backend: Backend
+) -> None:
+    first = attempt("af-x-one-0-1", digest="d1", intent_at=10.0, started_at=20.0, ready_at=25.0)
+    over = replace(first, closed_at=40.0, outcome="Superseded", gone_at=50.0)
+    second = attempt(
+        "af-x-one-0-2", incarnation=2, lane=Lane.B, beside="TimeLimit", digest="d2", intent_at=30.0, started_at=35.0
+    )
+    third = attempt("af-x-one-1-2", replica=1, incarnation=2, digest="d1", intent_at=40.0, started_at=45.0)
+    queued = attempt("af-x-one-2-1", replica=2, digest="d1", intent_at=50.0)
+    lone = attempt("af-x-one-1-1", replica=1, digest="d1", intent_at=5.0, started_at=6.0, closed_at=7.0, outcome="O")
+    await carry_out(store, term, Plan(attempts=(over, second, lone, third, queued)))
+    assert await store.ways(9.0) == [
+        ("d1", Way(intent_at=40.0, started_at=45.0)),
+        ("d2", Way(intent_at=30.0, started_at=35.0, forerunner_closed_at=40.0, forerunner_gone_at=50.0)),
+        ("d1", Way(intent_at=10.0, started_at=20.0, ready_at=25.0)),
+    ]

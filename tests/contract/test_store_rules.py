@@ -97,6 +97,16 @@ async def test_attempts_that_matter_are_loaded(ground: Ground, term: Term) -> No
     assert await ground.store.known(()) == {}
 
 
+async def test_attempts_that_had_a_node_are_read_unless_they_ended_long_ago(ground: Ground, term: Term) -> None:
+    placed = {"node": "n1"}
+    old = attempt("a", incarnation=1, **placed, **GONE)
+    late = attempt("b", incarnation=2, intent_at=1.0, **placed, closed_at=9.0, outcome="EngineExited", gone_at=9.0)
+    runs = attempt("c", incarnation=3, intent_at=2.0, **placed)
+    queued = attempt("d", replica=1)
+    await carry_out(ground, term, Plan(attempts=(old, late, runs, queued)))
+    assert list(await ground.store.placed(5.0)) == [runs, late]
+
+
 async def test_the_same_line_again_only_counts(ground: Ground, term: Term) -> None:
     for text in ("a", "b", "b", "a"):
         await carry_out(ground, term, Plan(events=(Event(reason="R", message=text),)))

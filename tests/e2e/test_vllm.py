@@ -14,7 +14,9 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from langchain_openai import ChatOpenAI
 
+from tests import javascript
 from tests.cluster.processes import job, listening
 from tests.cluster.system import ROOT, System, running, wait_for
 from tests.slurm_cluster import SlurmCluster
@@ -139,6 +141,19 @@ def check_openai(system: System) -> None:
             client.completions.create(model="tiny", prompt="word " * 1000)
 
 
+def check_others(system: System) -> None:
+    """Ask with OpenAI's library in JavaScript, and with LangChain's."""
+    told = javascript.asked(system.url, "unused", "tiny")
+    assert told["models"] == ["tiny"]
+    assert told["whole"] == told["said"] != ""
+    assert told["completion"]
+    assert [told[case] for case in ("unknown", "tooLong")] == ["NotFoundError", "BadRequestError"]
+    assert told["wrongKey"] == "AuthenticationError"
+    model = ChatOpenAI(base_url=f"{system.url}/v1", api_key="unused", model="tiny", max_retries=0, max_tokens=8)
+    assert model.invoke(QUESTION).content
+    assert "".join(str(piece.content) for piece in model.stream(QUESTION))
+
+
 def check_anthropic(system: System) -> None:
     """Ask as clients of Anthropic's API do, with its own library."""
     with anthropic.Anthropic(base_url=system.url, api_key="unused", max_retries=0, timeout=120) as client:
@@ -163,6 +178,7 @@ def test_a_model_answers(system: System) -> None:
     assert "Application startup complete" in logs
     check_openai(system)
     check_anthropic(system)
+    check_others(system)
     check_sockets(system, key)
     check_strangers(system, key)
     assert system.ask(key, "POST", "/tokenize", json={"prompt": "hello"}).status_code == 200, "it is there to be asked"

@@ -18,7 +18,12 @@ from api.contract.exits import Exit
 from controller.telemetry.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-UNITS = ["systemd/ai-factory.service", "systemd/user/ai-factory.service"]
+RUN = {
+    "systemd/ai-factory.service": "api.cli.programs.up:up",
+    "systemd/ai-factory-gateway.service": "api.cli.programs.up:gateway",
+    "systemd/user/ai-factory.service": "api.cli.programs.up:up",
+}
+UNITS = list(RUN)
 
 
 def unit(name: str) -> ConfigParser:
@@ -32,7 +37,7 @@ def unit(name: str) -> ConfigParser:
 def test_units_start_a_command_that_there_is(name: str) -> None:
     program, *arguments = unit(name)["Service"]["ExecStart"].split()
     assert program.endswith("/.venv/bin/ai-factory")
-    assert build().parse_args(arguments).run == "api.cli.programs.up:up"
+    assert build().parse_args(arguments).run == RUN[name]
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -47,14 +52,25 @@ def test_systemd_understands_the_units(name: str, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed: install the package systemd")
     text = (DEPLOY / name).read_text()
-    (tmp_path / "ai-factory.service").write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+    (tmp_path / Path(name).name).write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
     where = ["--user"] if "user" in name else []
     done = subprocess.run(
-        ["systemd-analyze", *where, "--man=no", "verify", str(tmp_path / "ai-factory.service")],
+        ["systemd-analyze", *where, "--man=no", "verify", str(tmp_path / Path(name).name)],
         check=False, capture_output=True, text=True, env={"XDG_RUNTIME_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    told = [line for line in done.stderr.splitlines() if "ai-factory.service" in line]
+    told = [line for line in done.stderr.splitlines() if Path(name).name in line]
     assert told == []
+
+
+def test_the_gateways_unit_says_what_its_chapter_says() -> None:
+    """The file and the folders that the chapter writes, for the same user as everything else."""
+    chapter = (DEPLOY.parent / "docs/gateway.md").read_text()
+    service, beside = (unit(f"systemd/ai-factory{name}.service")["Service"] for name in ("-gateway", ""))
+    config = service["ExecStart"].split()[2]
+    assert f"ai-factory --config {config} gateway" in chapter
+    assert "cp /opt/ai-factory/deploy/systemd/ai-factory-gateway.service /etc/systemd/system/" in chapter
+    for key in ("User", "StateDirectory", "StateDirectoryMode", "Environment", "ExecReload", "KillMode", "UMask"):
+        assert service[key] == beside[key]
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:

@@ -35,10 +35,12 @@ def test_configurations_load(block: object, tmp_path: Path) -> None:
 
 
 def test_the_configurations_fit_into_one_file(tmp_path: Path) -> None:
-    base, database, api = CONFIGS
+    base, database, api, tls = CONFIGS
     loaded = settings(database.text + base.text + api.text, tmp_path)
     assert driver_url(loaded.database_url).get_backend_name() == "postgresql"
     assert loaded.api.admin_key_file == loaded.state_dir / "admin.key"
+    with_tls = settings(database.text + base.text + tls.text, tmp_path)
+    assert (with_tls.api.admin_key_file, with_tls.api.plain_http) == (loaded.api.admin_key_file, False)
     assert f"> {loaded.api.admin_key_file}" in TEXT
     made = next(command for command in COMMANDS if command.startswith("install -d -o ai-factory"))
     assert {str(loaded.state_dir), str(loaded.run_dir)} < set(made.split())

@@ -24,6 +24,10 @@ def pids(folder):
     return {file.name: file.read_text() for file in (folder / "run").glob("*.pid")}
 
 
+def is_stopped(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def kept_settings(folder):
     return dict(line.split("=", 1) for line in (folder / "settings").read_text().splitlines())
 
@@ -102,14 +106,17 @@ def test_one_daemon_paused_killed_and_started(cluster, script):
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def state(pid):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    def wait_until(name, stopped):
+        """A signal that is sent has not yet been heeded."""
+        deadline = time.monotonic() + 60
+        while is_stopped(ctl("pid", name)) != stopped:
+            assert time.monotonic() < deadline, f"{name} is {'not ' * stopped}stopped after 60 s"
+            time.sleep(0.05)
 
-    pid = ctl("pid", "slurmctld")
     ctl("pause", "slurmctld")
-    assert state(pid) == "T"
+    wait_until("slurmctld", stopped=True)
     ctl("continue", "slurmctld")
-    assert state(pid) != "T"
+    wait_until("slurmctld", stopped=False)
     for daemon in ("slurmctld", "slurmd-node1", "munged"):
         before = ctl("pid", daemon)
         ctl("kill", daemon)
@@ -122,7 +129,7 @@ def test_one_daemon_paused_killed_and_started(cluster, script):
 
     ctl("pause", "slurmctld")
     assert script("slurm-up", cluster).returncode == 0
-    assert state(ctl("pid", "slurmctld")) != "T"
+    wait_until("slurmctld", stopped=False)
 
     for daemon in ("slurmctld", "slurmd-node1"):
         ctl("pause", daemon)  # and the end still comes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,12 @@ from api.contract.job.token import prefix
 from api.contract.launch import Health, Submission
 from controller.core.attempt import Attempt, Probe, ProbeSpec, Sent
 from controller.core.job_files import Claim, Held, JobExit, JobFiles, Revoked, Unreadable
-from controller.core.jobs import Job
+from controller.core.jobs import Job, Maintenance
+from controller.core.lead import Way
 from controller.core.plan import Plan
 from controller.ports import (
     Clock,
+    Gateway,
     JobFolder,
     Listing,
     Record,
@@ -45,11 +47,12 @@ ANSWERS = {
 """What sbatch exits with and prints, by what becomes of it; of all else it says nothing before it is killed."""
 
 BOUNDARIES = (
-    "before take", "after take", "renew", "keys", "tracked", "known", "load",
+    "before take", "after take", "renew", "keys", "tracked", "known", "ways", "load",
     "before squeue", "squeue hangs", "after squeue", "before sacct", "after sacct",
     "before record", "after record", "before prepare", "after prepare",
     "before sbatch", "after sbatch", "before note", "after note",
     "before scancel", "after scancel", "before revoke", "after revoke",
+    "gateways", "before tell a door", "after tell a door",
 )  # fmt: skip
 """Where a controller can be killed, paused and deposed: before and after everything it does to its world."""
 EFFECTS = ("before record", "before sbatch", "before note", "before scancel", "before revoke")
@@ -102,7 +105,7 @@ class SimStore:
         self._world.maybe_fail_the_commit()
         self._world.show(record, plan)
         await self._world.database.store.record(term, record, plan, now)
-        self._world.judge_plan(plan)
+        self._world.judge_plan(record, plan)
         if writes(plan):
             self._world.judge_write(term)
             self._world.judge_ceiling()
@@ -125,6 +128,25 @@ class SimStore:
         await Boundary("known")
         self._world.check_database()
         return await self._world.database.store.known(tokens)
+
+    async def placed(self, since: float) -> Sequence[Attempt]:
+        self._world.check_database()
+        return await self._world.database.store.placed(since)
+
+    async def ways(self, since: float) -> Sequence[tuple[str, Way]]:
+        await Boundary("ways")
+        self._world.check_database()
+        return await self._world.database.store.ways(since)
+
+    async def gateways(self) -> tuple[Gateway, ...]:
+        await Boundary("gateways")
+        self._world.check_database()
+        return await self._world.database.store.gateways()
+
+    async def forget_gateways(self, ids: Collection[str]) -> None:
+        self._world.check_database()
+        self._world.reach("gateway forgotten")
+        await self._world.database.store.forget_gateways(ids)
 
 
 class SimScheduler:
@@ -150,7 +172,7 @@ class SimScheduler:
             await Boundary("squeue hangs")
             raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
         slurm = world.slurm
-        jobs = [j.seen(slurm.reason(j)) for j in slurm.listing(world.now) if self._is_ours(j)]
+        jobs = [j.seen(slurm.reason(j, world.now)) for j in slurm.listing(world.now) if self._is_ours(j)]
         self.listed = world.tick()
         await Boundary("after squeue")
         return Listing(jobs=tuple(jobs))
@@ -172,6 +194,26 @@ class SimScheduler:
             raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
         return NODES
 
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]:
+        if self._world.now < self._world.slurm.silent_until:
+            raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
+        return {node: "draining" for node in self._world.slurm.leaving if node in nodes}
+
+    async def maintenances(self) -> tuple[Maintenance, ...]:
+        if self._world.now < self._world.slurm.silent_until:
+            raise UnreadableError("SlurmUnreachable", "Unable to contact slurm controller (connect failure)")
+        return tuple(each.seen() for each in self._world.slurm.maintenances)
+
+    async def shorten(self, token: str, minutes: int) -> None:
+        await Boundary("before shorten")
+        world = self._world
+        world.reach("shortened")
+        is_silent = world.now < world.slurm.silent_until
+        is_done = not is_silent and world.slurm.shorten(token, minutes)
+        await Boundary("after shorten")
+        if not is_done:
+            raise UnreadableError("SlurmFailed", "scontrol: Unable to contact slurm controller, or no jobs with name")
+
     def _is_ours(self, job: SimJob) -> bool:
         return job.name.startswith(prefix(self._world.installation))
 
@@ -180,6 +222,7 @@ class SimScheduler:
         world.reach("sbatch")
         await Boundary("before sbatch")
         fate = world.fate_of_sbatch()
+        world.slurm.exclude(token, submission.exclude)
         job_id = None
         dependencies = [word for word in argv.submit_command(submission) if word.startswith("--dependency")]
         singleton = dependencies[-1:] == ["--dependency=singleton"]
@@ -228,7 +271,8 @@ class SimRunDirs:
         if self._world.slurm.folder(token).claim is not None:
             self._world.reach("a token was used before")
             raise UsedTokenError(token)
-        self._world.slurm.folder(token).lane = json.loads(parameters).get("lane", "main")
+        told, folder = json.loads(parameters), self._world.slurm.folder(token)
+        folder.lane, folder.alone = told["lane"], told["alone"]
         await Boundary("after prepare")
         return JobFolder(path=f"/run/{token}", launch_script="/run/launch.sh", wrapper="/run/wrapper.pyz")
 
@@ -253,15 +297,24 @@ class SimRunDirs:
         found = world.slurm.folders.get(token)
         if found is None or world.now < world.folder_fails_until:
             return JobFiles()
+        is_told = found.told_at is not None
         if world.now < world.files_garbled_until:
-            return JobFiles(claim=None if found.claim is None else Unreadable())
+            return JobFiles(claim=None if found.claim is None else Unreadable(), is_told_to_drain=is_told)
         late = world.now < world.files_late_until
         claim_hidden = late and world.now - found.claim_at < 30 and found.claim != REVOKED
         claim = None if found.claim is None or claim_hidden else _claim(found.claim)
         if late and world.now - found.written_at < 30:
-            return JobFiles(claim=claim)
+            return JobFiles(claim=claim, is_told_to_drain=is_told)
         left = JobExit(code=found.exit[0], reason=found.exit[1], message="") if found.exit else None
-        return JobFiles(claim=claim, step=found.step, port=found.port, exit=left)
+        return JobFiles(
+            claim=claim,
+            step=found.step,
+            port=found.port,
+            exit=left,
+            told_to_end_at=found.told_to_end_at,
+            is_told_to_drain=is_told,
+            is_empty=not world.traffic.is_open(found, world.now) and not world.traffic.in_flight(token, world.now),
+        )
 
     async def last_words(self, _service_id: str, _token: str) -> str:
         return ""
@@ -276,6 +329,18 @@ class SimRunDirs:
         if folder.claim is None:
             folder.claim, folder.claim_at = REVOKED, world.now
         await Boundary("after revoke")
+
+    async def say_closed(self, service_id: str, token: str) -> None:
+        """Simulated jobs take every TERM for somebody else's: they live longer, which is worse."""
+
+    async def tell_door(self, service_id: str, token: str, *, drains: bool) -> None:
+        world = self._world
+        await Boundary("before tell a door")
+        world.check_folder()
+        folder = world.slurm.folder(token)
+        world.reach("door told to drain" if drains else "door opened again")
+        folder.told_at = (folder.told_at or world.now) if drains else None
+        await Boundary("after tell a door")
 
     async def clear(self, service_id: str, token: str) -> None:
         """Nothing secret lies in a simulated folder."""
@@ -310,10 +375,20 @@ class SimProbes:
         changed = []
         for token, attempt in self.watched.items():
             before = self._latest.get(token)
-            ready = self.believes(self._world.listener(attempt.host, attempt.port), token)
+            found = self._world.listener(attempt.host, attempt.port)
+            ready = self.believes(found, token)
             failures = 0 if ready else (before.failures if before else 0) + 1
             is_own = ready and self._world.slurm.engines_prove_themselves
-            self._latest[token] = Probe(at=self._clock.now(), ready=ready, failures=failures, is_own=is_own)
+            is_quiet = attempt.draining_since is not None and found is not None and found.is_quiet
+            now = self._clock.now()
+            quiet_since = (before and before.quiet_since) or now
+            self._latest[token] = Probe(
+                at=now,
+                ready=ready,
+                failures=failures,
+                is_own=is_own,
+                quiet_since=quiet_since if is_quiet else None,
+            )
             if before is None or before.ready != ready or not ready:
                 changed.append(attempt.service_id)
         return changed

@@ -12,6 +12,7 @@ from controller.act import ActionExecutor
 from controller.clock import TermClock
 from controller.cluster.admission import Admission
 from controller.cluster.cluster import Cluster
+from controller.cluster.gateways import Gateways
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.rhythm import Rhythm
@@ -27,18 +28,19 @@ from controller.queue import KeyedQueue
 from controller.reconciler import Reconciler
 from controller.report import Pass
 from controller.runtime.held_term import HeldTerm
-from controller.runtime.leading import Leading
+from controller.runtime.leading import LEARNING_SECONDS, Leading
 from controller.runtime.reader import ClusterReader
 from controller.runtime.waker import Waker
 from controller.runtime.workers import Workers
 from tests.simulation.adapters import Boundary, SimClock, SimKeys, SimProbes, SimRunDirs, SimScheduler, SimStore
+from tests.simulation.traffic import LIVES
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LEASE = 15.0
 SETTINGS = ControllerSettings(lease=LEASE, workers=2)
-LIMITS = Limits(doubt_grace=120.0)
+LIMITS = Limits(doubt_grace=120.0, drain_settles=3.0, drain_hears=10.0, drain_most=20.0)
 Value = TypeVar("Value")
 SITE = Site(apptainer="apptainer", image_cache="/images", port_range=None, volumes="/v", python="python3")
 
@@ -107,6 +109,7 @@ class WatchedSnapshots(SnapshotTaker):
 
         def judge(done: Pass) -> None:
             if done.seen.snapshot is not None:
+                world.judge_told(done)
                 world.judge_absence(done, self._listed[done.seen.snapshot.sequence], self._sim.returned)
 
         return judge
@@ -237,6 +240,8 @@ class SimController:
             self._begin("read", leading.reader.read_when_due())
         if self._due("resync", SETTINGS.resync) and not self._busy("resync"):
             self._begin("resync", leading.waker.wake_all())
+        if self._due("learn", LEARNING_SECONDS) and not self._busy("learn"):
+            self._begin("learn", leading.learn())
         if self._due("probe", 2.0):
             leading.queue.add_all(self._probes.probe_all())
         self._follow_changes(leading)
@@ -287,6 +292,7 @@ class SimController:
             rhythm=Rhythm(SETTINGS.fastest_reading, SETTINGS.slowest_reading),
             clock=clock,
         )
+        cluster.gateways = Gateways(store, lambda: world.now, lives=LIVES)
         cluster.snapshots = snapshots = WatchedSnapshots(scheduler, tracked.all, clock)
         executor = ActionExecutor(
             cluster=cluster,
@@ -294,7 +300,6 @@ class SimController:
             clock=clock,
             site=SITE,
             keys=SimKeys(),
-            time_warning=0,
             may_act=self._lease.holds,
         )
         reconciler = Reconciler(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 
-from api.contract.launch import Health, LaunchSpec, Resources
+from api.contract.launch import Health, LaunchSpec, NoRoomPolicy, Resources
 from controller.core.attempt import Attempt, SendOutcome, Sent
 from controller.core.desired import Desired
+from controller.core.lead import Way
 from controller.core.plan import Plan
 from controller.core.published import Endpoint, Event, Status
 from controller.lease import HeldLease
-from controller.ports import DeposedError, Record, Term, Tracked
+from controller.ports import DeposedError, Gateway, Record, Term, Tracked
+from tests.simulation.adapters import KEY
 
 INSTALLATION = "sim"
 SPEC = LaunchSpec(
@@ -23,6 +25,7 @@ SPEC = LaunchSpec(
     model="m",
     image=None,
     command=("engine",),
+    access="door",
     resources=Resources(gpu=1),
     health=Health(interval=5.0, retries=3, startup_timeout=120.0),
     max_failures=1000,
@@ -44,6 +47,8 @@ class SimService:
     """Of its config: another one launches something else."""
     generation: int = 1
     deleted: bool = False
+    paused: bool = False
+    """Whether changes are held back from what runs."""
 
 
 @dataclass
@@ -77,6 +82,7 @@ class Tables:
     """By token, with their service."""
     events: list[EventLine] = field(default_factory=list)
     lease: LeaseRow = field(default_factory=LeaseRow)
+    gateways: dict[str, Gateway] = field(default_factory=dict)
     seq: int = 0
     changes: dict[str, int] = field(default_factory=dict)
 
@@ -87,6 +93,12 @@ class MemoryDatabase(Tables):
     installation = INSTALLATION
     edits = 0
     """How often people changed something: who sees it unchanged need not ask the feed."""
+    surge = 1
+    """Of every service."""
+    no_room: NoRoomPolicy = "gap"
+    """Of every service."""
+    time_min: int | None = None
+    """Minutes, of every service."""
 
     @property
     def store(self) -> MemoryStore:
@@ -105,9 +117,10 @@ class MemoryDatabase(Tables):
 
     def change(self, key: str, **values: object) -> None:
         """Let a user make or change a service."""
+        is_new = key not in self.services
         service = self.services.setdefault(key, SimService(id=key, generation=0))
         vars(service).update(values)
-        service.generation += 1
+        service.generation += is_new or bool(values.keys() - {"paused"})
         self.seq += 1
         self.changes[key] = self.seq
         self.edits += 1
@@ -124,6 +137,21 @@ class MemoryDatabase(Tables):
     def wanted_digest(self, key: str) -> str:
         """Return what the service's attempts are to run."""
         return f"v{self.services[key].version}"
+
+    @property
+    def position(self) -> int:
+        """The feed's number."""
+        return self.seq
+
+    @property
+    def routed(self) -> tuple[str, ...]:
+        """The attempts that gateways are to ask."""
+        return tuple(token for token, (_, endpoint) in self.endpoints.items() if endpoint.ready)
+
+    def sign(self, gateway: str, applied: int) -> None:
+        """Let a gateway say that it lives, and what it has heard."""
+        before = self.gateways.get(gateway)
+        self.gateways[gateway] = Gateway(id=gateway, applied=applied, signs=before.signs + 1 if before else 1)
 
     def backup(self) -> Tables:
         """Return a copy of everything."""
@@ -181,6 +209,13 @@ class MemoryDatabase(Tables):
             if key not in self.services:
                 raise BrokenRuleError("an endpoint belongs to a service")
             self.endpoints[endpoint.token] = key, endpoint
+        self.seq += 1
+
+    def number_drains(self, attempts: Collection[Attempt]) -> None:
+        """Write down at which number of the feed attempts began to drain."""
+        for attempt in attempts:
+            if attempt.draining_since is not None and attempt.draining_feed is None:
+                self.attempts[attempt.token] = replace(attempt, draining_feed=self.seq)
 
     def write_event(self, key: str, event: Event, now: float) -> None:
         """Count the newest line up if it says the same, else add one."""
@@ -193,6 +228,17 @@ class MemoryDatabase(Tables):
                 return
             break
         self.events.append(EventLine(key, event, 1, now, now))
+
+
+def _way(attempt: Attempt, forerunner: Attempt | None) -> Way:
+    assert attempt.started_at is not None
+    return Way(
+        intent_at=attempt.intent_at,
+        started_at=attempt.started_at,
+        ready_at=attempt.ready_at,
+        forerunner_closed_at=forerunner.closed_at if forerunner is not None else None,
+        forerunner_gone_at=forerunner.gone_at if forerunner is not None else None,
+    )
 
 
 def _end(attempt: Attempt) -> tuple[float | None, str | None]:
@@ -244,8 +290,15 @@ class MemoryStore:
                 generation=service.generation,
                 running=service.running and not service.deleted,
                 replicas=service.replicas,
-                spec=SPEC,
+                spec=replace(
+                    SPEC,
+                    surge=self._database.surge,
+                    no_room=self._database.no_room,
+                    resources=replace(SPEC.resources, time_min=self._database.time_min),
+                ),
                 digest=f"v{service.version}",
+                paused=service.paused,
+                door=KEY,
             ),
             status=database.statuses.get(key, Status()),
             endpoints=tuple(endpoints),
@@ -264,6 +317,7 @@ class MemoryStore:
                 self._database.write(attempt, exists=attempt.token in known)
             if plan.endpoints is not None:
                 self._database.write_endpoints(key, record.endpoints, plan.endpoints)
+            self._database.number_drains(plan.attempts)
             if plan.status is not None:
                 self._database.statuses[key] = plan.status
             for event in plan.events:
@@ -288,6 +342,31 @@ class MemoryStore:
         """Return whether the attempts of known tokens are closed."""
         attempts = self._database.attempts
         return {t: not attempts[t].open for t in tokens if t in attempts}
+
+    async def placed(self, since: float) -> Sequence[Attempt]:
+        """Return the attempts that had a node and were not closed before `since`, newest first."""
+        rows = [a for a in self._database.attempts.values() if a.node and (a.closed_at is None or a.closed_at > since)]
+        return sorted(rows, key=lambda a: -a.intent_at)
+
+    async def ways(self, since: float) -> Sequence[tuple[str, Way]]:
+        """Return the jobs that began, newest first, each with the digest of its launch."""
+        rows = self._database.attempts.values()
+        places = {(a.service_id, a.replica, a.incarnation): a for a in rows}
+        found = sorted((a for a in rows if a.intent_at > since), key=lambda a: -a.intent_at)
+        return [
+            (a.digest, _way(a, places.get((a.service_id, a.replica, a.incarnation - 1)) if a.beside else None))
+            for a in found
+            if a.started_at is not None
+        ]
+
+    async def gateways(self) -> tuple[Gateway, ...]:
+        """Return all gateways that are remembered."""
+        return tuple(self._database.gateways.values())
+
+    async def forget_gateways(self, ids: Collection[str]) -> None:
+        """Remove gateways."""
+        for id_ in ids:
+            self._database.gateways.pop(id_, None)
 
     def fence(self, term: Term) -> None:
         """Check that the term stands; raises `DeposedError`."""

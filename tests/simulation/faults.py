@@ -37,8 +37,8 @@ def listing_lies(world: World) -> None:
     """squeue prints nothing, or half, and exits with 0. Whoever has restored a database must be able to look."""
     if world.restored:
         return
-    # Without one slot not for so long that an engine which hangs beside it is replaced.
-    seconds = (3.0, 10.0, 40.0) if world.plan.has_one_slot else (3.0, 10.0)
+    # Without slots not for so long that an engine which hangs beside it is replaced.
+    seconds = (3.0, 10.0, 40.0) if world.plan.slots else (3.0, 10.0)
     world.slurm.listing_fault = world.rng.choice(("empty", "half"))
     world.slurm.listing_fault_until = world.now + world.rng.choice(seconds)
 
@@ -77,6 +77,26 @@ def preempted(world: World) -> None:
         world.slurm.terminate(job, "PREEMPTED", world.now)
 
 
+def preempted_with_grace(world: World) -> None:
+    """Slurm cuts a job's time for another one, and some sites have the job told at once."""
+    victims = running(world)
+    if victims:
+        job = world.rng.choice(victims)
+        world.slurm.preempt(job, world.now, world.rng.choice((5.0, 30.0, 90.0)))
+        if world.rng.random() < 0.5:
+            world.slurm.tell_to_end(job, world.now)
+
+
+def node_drained(world: World) -> None:
+    """An administrator takes a node out of service for a while: what runs there goes on, and nothing new begins."""
+    victims = running(world)
+    if victims:
+        node = world.rng.choice(victims).node
+        assert node is not None
+        world.slurm.leaving.add(node)
+        world.later(world.rng.choice((40.0, 200.0)), lambda: world.slurm.leaving.discard(node))
+
+
 def time_limit(world: World) -> None:
     for job in running(world)[:1]:
         world.slurm.terminate(job, "TIMEOUT", world.now)
@@ -98,11 +118,15 @@ def engine_dies(world: World) -> None:
 
 
 def wrapper_and_guard_killed(world: World) -> None:
-    """An engine that has been heard outlives its job. Of others, and where a database was restored, nobody can know."""
+    """An engine that has been heard, and whose door is open, outlives its job.
+
+    Of others, and where a database was restored, nobody can know.
+    """
     victims = [
         j
         for j in running(world)
         if j.stage == "ready" and j.model == MODEL and not j.hangs and not j.lies and not j.taken_for_queued_until
+        if world.slurm.folder(j.name).told_at is None and world.slurm.folder(j.name).told_to_end_at is None
         if (attempt := world.database.attempt(j.name)) is not None and attempt.ready_at is not None
     ]
     if victims and not world.restored:
@@ -240,6 +264,8 @@ FAULTS: tuple[Callable[[World], None], ...] = (
     node_dies,
     node_given_up,
     preempted,
+    preempted_with_grace,
+    node_drained,
     time_limit,
     suspended,
     engine_dies,

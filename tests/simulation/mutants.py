@@ -14,15 +14,17 @@ from unittest import mock
 
 from api.contract.job.words import Lane
 from api.contract.launch import Submission
-from controller.core import evidence, openings
+from controller.core import closings, draining, evidence, hand_over, openings
 from controller.core.attempt import Attempt, SendOutcome, Sent
 from controller.core.fold import Folded
 from controller.core.job_files import JobFiles, Revoked
-from controller.core.jobs import JobEnd, JobPhase
+from controller.core.jobs import Job, JobEnd, JobPhase, Maintenance
 from controller.core.limits import Limits
+from controller.core.marks import Mark
 from controller.core.observed import Observed
 from controller.core.outcomes import Outcome
-from controller.core.plan import Cancel
+from controller.core.plan import Cancel, Drain
+from controller.core.situation import Situation
 from controller.ports import Listing, Term, UnreadableError
 from controller.slurm.argv import submit_command
 from controller.slurm.runner import Completed
@@ -318,6 +320,10 @@ LIST: Any = None
 KNOWN: Any = None
 LOSERS: Any = None
 FILES: Any = None
+PREFER: Any = None
+TELL_DOORS: Any = None
+RUNNING: Any = None
+STARTED: Any = None
 RECORD: Any = None
 EVICT: Any = None
 FOLD: Any = None
@@ -328,11 +334,121 @@ LEAVE_OPEN: Any = None
 READ_ANSWER: Any = None
 
 
+def has_begun_to_drain(attempt: Any, _situation: Any) -> bool:
+    """Nobody looks what is in flight."""
+    return attempt.draining_since is not None
+
+
+def is_quiet_at_once(attempt: Any, situation: Any) -> bool:
+    """What is quiet ends, though requests may be on their way to it."""
+    probe = situation.seen.probes.get(attempt.token)
+    return attempt.draining_since is not None and probe is not None and probe.quiet_since is not None
+
+
+async def dead_are_waited_for(self: Any) -> int | None:
+    """Whoever has ever been a gateway is one."""
+    return min((gateway.applied for gateway in await self._store.gateways()), default=None)
+
+
+def told_without_telling(attempt: Any, _seen: Observed) -> bool:
+    """No door is told anything, and each is taken to know."""
+    return attempt.draining_since is not None
+
+
+def tells_none_to_open(situation: Any) -> list[Any]:
+    """A door that was shut stays so."""
+    return [action for action in TELL_DOORS(situation) if isinstance(action, Drain)]
+
+
+def prefers_the_oldest(replica: Any, situation: Any, leaving: Any) -> None:
+    """The old one is preferred again whenever the new one does not answer."""
+    PREFER(replica, situation, leaving)
+    for attempt in situation.replica(replica.number).attempts:
+        if attempt.draining_since is not None and not any(a.ready for a in replica.attempts if a is not attempt):
+            situation.put(replace(attempt, draining_since=None))
+
+
+def prefers_the_youngest(replica: Any, situation: Any, _leaving: Any) -> None:
+    """The old one drains as soon as there is another."""
+    for attempt in [a for a in replica.attempts if a.open][:-1]:
+        if attempt.draining_since is None:
+            situation.put(replace(attempt, draining_since=situation.now))
+
+
+def closes_when_drained() -> tuple[Any, ...]:
+    """What drains is closed in its time, whether or not another one answers."""
+
+    def superseded(attempt: Any, situation: Any) -> str | None:
+        until = draining.must_end_at(attempt, situation.limits)
+        return "It had its time." if until is not None and situation.now >= until else None
+
+    return (*without_closing(closings.superseded), (Outcome.SUPERSEDED, superseded, closings.at_once))
+
+
+def without_closing(policy: closings.ClosingPolicy) -> tuple[Any, ...]:
+    """Return what closes an attempt, but for this."""
+    return tuple(each for each in closings.CLOSINGS if each[1] is not policy)
+
+
+def scaled_down_at_once() -> tuple[Any, ...]:
+    """What is surplus is closed whatever is in flight on it."""
+    first = (Outcome.SCALED_DOWN, closings.scaled_down, closings.at_once)
+    return (first, *without_closing(closings.scaled_down))
+
+
+def ends_what_serves() -> tuple[Any, ...]:
+    """Once a successor was tried for a change, what serves is closed, whatever came of it."""
+
+    def outdated(attempt: Attempt, situation: Any) -> str | None:
+        is_tried = Mark.FAILED in situation.marks(attempt.replica) and attempt.digest != situation.desired.digest
+        return "It was changed." if is_tried else closings.outdated(attempt, situation)
+
+    return (*without_closing(closings.outdated), (Outcome.OUTDATED, outdated, closings.at_once))
+
+
+def next_before_ready(replica: Any, situation: Any) -> bool:
+    """The next one is changed as soon as there is room for a successor, whatever came of the one before."""
+    return situation.marked(Mark.BESIDE) < situation.desired.spec.surge  # type: ignore[no-any-return]
+
+
+def without_reason(policy: hand_over.ReasonPolicy) -> tuple[hand_over.ReasonPolicy, ...]:
+    """Return why what stands is handed over, but for this."""
+    return tuple(each for each in hand_over.REASONS if each is not policy)
+
+
+def preferred_though_told(attempt: Attempt, seen: Observed) -> bool:
+    """What its job's report says of its end is not looked at before it is preferred again."""
+    return attempt.token in seen.files
+
+
+def judged_though_told(attempt: Attempt, files: JobFiles, seen: Observed, *more: Any) -> Folded:
+    """What is told to end is ended for checks of its health that its closed door keeps out."""
+    heard = {attempt.token: replace(files, told_to_end_at=None)}
+    return RUNNING(attempt, files, replace(seen, files=heard), *more)  # type: ignore[no-any-return]
+
+
+def started_with_its_first_limit(attempt: Attempt, *more: Any) -> Attempt:
+    """What squeue says first of a job's end is believed for ever."""
+    now: Attempt = STARTED(attempt, *more)
+    return replace(now, ends_at=attempt.ends_at or now.ends_at)
+
+
+def the_first_maintenance(job: Job, situation: Situation) -> Maintenance | None:
+    """Whatever maintenance comes next is taken for what a job waits for."""
+    snapshot = situation.seen.snapshot
+    known = snapshot.maintenances if snapshot is not None else ()
+    return min((m for m in known if m.ends_at > situation.now), key=lambda m: m.begins_at, default=None)
+
+
+async def learns_nothing(_self: Any) -> None:
+    """A term knows only what it saw itself."""
+
+
 def remember_originals() -> None:
     """Keep what mutants wrap."""
     from controller.cluster.sends import Sends
     from controller.cluster.snapshots import SnapshotTaker
-    from controller.core import decide, fold
+    from controller.core import decide, drive, fold
     from controller.slurm import scheduler
     from tests.simulation.adapters import SimRunDirs, SimScheduler, SimStore
     from tests.simulation.database import MemoryStore
@@ -350,6 +466,10 @@ def remember_originals() -> None:
         TAKE=SnapshotTaker.take,
         LEAVE_OPEN=Sends._leave_open,
         READ_ANSWER=scheduler.read_answer,
+        PREFER=drive.prefer,
+        TELL_DOORS=draining.tell_doors,
+        RUNNING=fold._running,
+        STARTED=fold._started,
     )
 
 
@@ -368,6 +488,11 @@ MUTANTS = (
     ),
     Mutant("adoption", patched("controller.core.evidence.holder", never_adopted), scenarios.unanswered_job_waits),
     Mutant("slot claim", patched("tests.simulation.slurm.SimSlurm._take_slot", start_beside)),
+    Mutant(
+        "opened without a reason, a job takes the slot of the other lane too",
+        patched("tests.simulation.slurm.SimSlurm._others", lambda *_: []),
+        scenarios.lives_on_in_the_other_lane,
+    ),
     Mutant("eviction", patched("controller.core.decide.evict", cancels_nothing)),
     Mutant("only the closed are evicted", patched("controller.core.decide.fold", evicts_the_open_too)),
     Mutant("started_at rule", patched("controller.core.evidence.has_begun", lambda *_: False)),
@@ -379,6 +504,138 @@ MUTANTS = (
     Mutant(
         "a lane opens only once nothing of it is left",
         patched("controller.core.openings.HOLDS", (*without(openings.left_over), left_without_reason)),
+    ),
+    Mutant("what drains may finish what it has", patched("controller.core.draining.is_drained", has_begun_to_drain)),
+    Mutant(
+        "whoever routes requests hears of it first",
+        patched("controller.core.draining.is_drained", is_quiet_at_once),
+    ),
+    Mutant(
+        "a door shuts once gateways that live have heard of it",
+        patched("controller.core.draining._is_heard", lambda *_: True),
+        scenarios.heard_late,
+    ),
+    Mutant(
+        "a gateway that is dead is not waited for",
+        patched("controller.cluster.gateways.Gateways.heard", dead_are_waited_for),
+        scenarios.stopped_gateway,
+    ),
+    Mutant(
+        "a gateway that does not hear is not waited for without end",
+        patched("controller.core.draining._is_late", lambda *_: False),
+        scenarios.deaf_gateway,
+    ),
+    Mutant(
+        "what is to end has shut its door",
+        patched("controller.core.draining._is_told", told_without_telling),
+        scenarios.cut_off_gateway,
+    ),
+    Mutant(
+        "what is preferred again lets all in",
+        patched("controller.core.draining.tell_doors", tells_none_to_open),
+        scenarios.preferred_again,
+    ),
+    Mutant("what drains is not preferred again", patched("controller.core.drive.prefer", prefers_the_oldest)),
+    Mutant("none drains before another is ready", patched("controller.core.drive.prefer", prefers_the_youngest)),
+    Mutant("no hand-over closes the last one", patched("controller.core.closings.CLOSINGS", closes_when_drained())),
+    Mutant(
+        "no more are changed at a time than surge",
+        patched("controller.core.openings.may_change", lambda *_: True),
+        scenarios.changed_one_after_another,
+    ),
+    Mutant(
+        "the next is changed once the one before is ready",
+        patched("controller.core.openings.may_change", next_before_ready),
+        scenarios.changed_in_vain,
+    ),
+    Mutant(
+        "a paused change touches nothing",
+        patched("controller.core.situation.Situation.is_paused", False),
+    ),
+    Mutant("a change that fails costs nothing", patched("controller.core.closings.CLOSINGS", ends_what_serves())),
+    Mutant("what is surplus drains", patched("controller.core.closings.CLOSINGS", scaled_down_at_once())),
+    Mutant(
+        "what is told to end drains at once",
+        patched("controller.core.evidence.is_told_to_end", lambda *_: False),
+    ),
+    Mutant(
+        "what is told to end is not preferred again",
+        patched("controller.core.evidence.says_nothing_of_its_end", preferred_though_told),
+    ),
+    Mutant(
+        "what is told to end is succeeded at once",
+        patched("controller.core.hand_over.REASONS", without_reason(hand_over.interrupted)),
+        scenarios.told_to_end,
+    ),
+    Mutant(
+        "what is told to end is not judged by its health",
+        patched("controller.core.fold._running", judged_though_told),
+        scenarios.told_and_unheard,
+    ),
+    Mutant(
+        "the drain of a node is not waited for",
+        patched("controller.core.hand_over.REASONS", without_reason(hand_over.node_drains)),
+        scenarios.drained_node,
+    ),
+    Mutant(
+        "a replica makes room in time",
+        patched("controller.core.room.may_make_room", lambda *_: False),
+        scenarios.makes_room,
+    ),
+    Mutant(
+        "it does so early enough for those that end after it",
+        patched("controller.core.room.Situation.ending_after", lambda *_: 0),
+        scenarios.makes_room_while_busy,
+    ),
+    Mutant(
+        "a replica makes room only while others serve",
+        patched("controller.core.room.Situation.ready_without", lambda self, _attempt: self.target),
+        scenarios.makes_room,
+    ),
+    Mutant(
+        "a time limit that is cut moves the hand-over",
+        patched("controller.core.fold._started", started_with_its_first_limit),
+        scenarios.limit_cut,
+    ),
+    Mutant(
+        "a time limit that is extended moves the hand-over",
+        patched("controller.core.fold._started", started_with_its_first_limit),
+        scenarios.limit_extended,
+    ),
+    Mutant(
+        "a job is shortened before a maintenance",
+        patched("controller.core.maintenance.shorten", lambda _: ()),
+        scenarios.maintenance_ahead,
+    ),
+    Mutant(
+        "a shortening that failed is told, and not made again at once",
+        patched("controller.core.maintenance._due_at", lambda _, situation: situation.now),
+        scenarios.maintenance_unheard,
+    ),
+    Mutant(
+        "the last maintenance that a job would meet is tried first",
+        patched("controller.core.maintenance._ahead", the_first_maintenance),
+        scenarios.maintenance_of_one_node_first,
+    ),
+    Mutant(
+        "no job is shortened to less than its service allows",
+        patched("controller.core.maintenance._least", lambda *_: 0),
+        scenarios.maintenance_too_near,
+    ),
+    Mutant(
+        "a successor that is held is told at once",
+        patched("controller.core.continuity._queued", lambda *_: None),
+        scenarios.successor_held_and_cancelled,
+    ),
+    Mutant(
+        "a node on which nothing starts is left out",
+        patched("controller.cluster.node_records.bad_nodes", lambda *_, **__: ()),
+        scenarios.sick_node,
+    ),
+    Mutant(
+        "how nodes fared is read when a term begins",
+        patched("controller.cluster.node_records.NodeRecords.learn", learns_nothing),
+        scenarios.sick_node_and_another_term,
     ),
     Mutant(
         "a ceiling's GPUs are promised first", patched("controller.cluster.admission.Admission.hold", lambda *_: None)
@@ -395,7 +652,7 @@ MUTANTS = (
     Mutant(
         "nobody is cancelled before the claim",
         patched("controller.core.fold._losers", cancels_the_younger),
-        first=2_000,
+        first=6_000,
     ),
     Mutant(
         "ready by model and secret",
@@ -446,7 +703,11 @@ MUTANTS = (
         "an engine is asked before its node is believed",
         patched("controller.core.evidence.can_be_heard", lambda *_: False),
     ),
-    Mutant("slurmctld's CANCELLED is not its node's", patched("controller.core.evidence.is_over", any_end_is_believed)),
+    Mutant(
+        "slurmctld's CANCELLED is not its node's",
+        patched("controller.core.evidence.is_over", any_end_is_believed),
+        scenarios.cancelled_without_its_node,
+    ),
     Mutant("a claim may be newer than the snapshot", patched("controller.core.evidence.has_begun", begun_once_claimed)),
     Mutant(
         "absence that another term noted does not count",
@@ -471,7 +732,7 @@ MUTANTS = (
     Mutant(
         "exit 0 without an id leaves it open",
         patched("controller.slurm.scheduler.read_answer", no_id_is_a_refusal),
-        first=2_000,
+        scenarios.job_without_an_id_waits,
     ),
     Mutant(
         "scancel's exit code counts",

@@ -39,18 +39,28 @@ class Outcome:
 
 
 def plan_of(seed: int) -> Plan:
-    """Derive a schedule's shape from its seed: some large, half with two controllers, with slots, with lanes."""
-    large = seed % 10 == 0
+    """Derive a schedule's shape from its seed: some large, half with two controllers, with slots; some hand over.
+
+    Half of those that do have no room for it at times: by a ceiling on GPUs, or a limit of Slurm's on jobs.
+    """
+    large, lanes = seed % 10 == 0, seed // 4 % 4 == 0
+    ceiling, limit = seed % 30 == 0, 0
+    if lanes and not large:
+        ceiling, limit = seed // 16 % 4 == 0, (0, 2, 0, 0)[seed // 16 % 4]
     return Plan(
         seed=seed,
         services=3 if large else 1,
         controllers=1 + seed % 2,
         faults=14 if large else 6,
-        user_actions=6 if large else 3,
-        steps=600 if large else 250,
-        gpus=2 if seed % 30 == 0 else 0,
+        user_actions=6 if large or lanes else 3,
+        steps=1200 if lanes else 600 if large else 250,
+        gpus=2 if ceiling else 0,
+        jobs=limit,
+        no_room="shrink" if seed // 64 % 4 else "gap",
         slots=seed // 2 % 2 == 0,
-        lanes=seed // 4 % 2 == 0,
+        lanes=lanes,
+        surge=(1, 1, 2, 0)[seed // 7 % 4],
+        pauses=seed % 8 == 2,
     )
 
 

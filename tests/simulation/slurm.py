@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from controller.core.jobs import Job, JobPhase
-from controller.slurm.reasons import KEPT_BACK
+from api.contract.job.words import Lane
+from controller.core.jobs import Job, JobPhase, Maintenance
+from controller.slurm.reasons import KEPT_BACK, meaning
 from controller.slurm.states import end_of
 
+HELD = "JobHeldAdmin"
+MAINTENANCE = "ReqNodeNotAvail, Reserved for maintenance"
+NO_MORE_JOBS = "QOSMaxJobsPerUserLimit"
 MIN_JOB_AGE = 30.0
 TIME_LIMIT = 86_400.0
 QUEUE_WAITS = (0.0,) * 6 + (20.0, 90.0)
@@ -26,8 +32,27 @@ NODES = {f"n{number}": f"10.0.0.{number + 1}" for number in range(3)}
 MODEL = "m"
 """What every service of the simulation is to serve."""
 FIRST_PORT = 20000
+FINISHES = 25.0
+"""How long an engine that somebody has told to end may finish what it has, while nobody new gets through its door."""
 HANDOVER, LOOKS = 12.0, 10.0
 """How long a new engine gives the one that had its slot, and how long that one takes at most to be ended."""
+
+
+@dataclass(frozen=True)
+class SimMaintenance:
+    """A reservation in which no job runs on some nodes."""
+
+    begins_at: float
+    ends_at: float
+    nodes: Sequence[str] = tuple(NODES)
+
+    def meets(self, job: SimJob, now: float) -> bool:
+        """Whether a job that began now would reach into it."""
+        return self.begins_at < now + job.time_limit and now < self.ends_at
+
+    def seen(self) -> Maintenance:
+        """Return it as scontrol shows it."""
+        return Maintenance(begins_at=self.begins_at, ends_at=self.ends_at)
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,8 @@ class Listener:
     secret: str
     """The token whose secret it knows."""
     model: str
+    is_quiet: bool
+    """Whether nothing is in flight there."""
 
 
 @dataclass
@@ -48,6 +75,9 @@ class SimJob:
     name: str
     submitted_at: float
     state: str = "PENDING"
+    time_limit: float = TIME_LIMIT
+    timeout: str = "TIMEOUT"
+    """What Slurm calls its end when its time is over."""
     starts_after: float = 0.0
     """Until then no node is free for it."""
     singleton: bool = True
@@ -80,6 +110,8 @@ class SimJob:
     """Its engine calls itself well, and serves no model."""
     model: str = MODEL
     port: int | None = None
+    busy_until: float = 0.0
+    """When all is answered that it has been asked."""
 
     @property
     def alive(self) -> bool:
@@ -118,9 +150,13 @@ class SimJob:
             end=end_of(self.state),
             reason=reason,
             is_kept_back=reason == KEPT_BACK,
+            is_held=reason == HELD,
+            lacks_room=meaning(reason).lacks_room,
+            awaits_maintenance=reason == MAINTENANCE,
+            time_limit=self.time_limit if self.state == "PENDING" else None,
             node=self.node,
             started_at=self.started_at,
-            ends_at=self.started_at + TIME_LIMIT if lasts and self.started_at is not None else None,
+            ends_at=self.started_at + self.time_limit if lasts and self.started_at is not None else None,
         )
 
     def accounted(self) -> Job:
@@ -141,8 +177,14 @@ class JobFolder:
     written_at: float = 0.0
     lane: str = "main"
     """Where its attempt stands beside another of its replica."""
+    alone: bool = False
+    """Whether nothing in the other lane may live beside it."""
+    told_to_end_at: float | None = None
+    """When its wrapper was told to end, and said so."""
     signed_at: float | None = None
     """When its wrapper last gave a sign of life."""
+    told_at: float | None = None
+    """When its door was told to let nobody new in; `None`: it was not, or that was taken back."""
 
 
 @dataclass
@@ -160,7 +202,7 @@ class SimSlurm:
 
     rng: random.Random
     jobs: dict[int, SimJob] = field(default_factory=dict)
-    folders: dict[str, JobFolder] = field(default_factory=dict)
+    folders: defaultdict[str, JobFolder] = field(default_factory=lambda: defaultdict(JobFolder))
     accounting: dict[int, tuple[float, SimJob]] = field(default_factory=dict)
     """Id -> when the row can first be seen, and the row."""
     next_id: int = 1
@@ -176,6 +218,10 @@ class SimSlurm:
     """Whether wrappers give signs of life; those of older releases do not."""
     engines_prove_themselves: bool = True
     """Whether what an engine answers tells whose it is."""
+    time_limit: float = TIME_LIMIT
+    """Of the jobs that are submitted."""
+    most_running: int = 0
+    """Jobs of ours that may run at a time. 0: any number."""
     queue_waits: tuple[float, ...] = QUEUE_WAITS
     drains: tuple[float, ...] = DRAINS
     epilogs: tuple[float, ...] = EPILOGS
@@ -188,6 +234,13 @@ class SimSlurm:
     """Until then nodes don't see RUN_DIR: what starts there can't claim."""
     requeued: set[str] = field(default_factory=set)
     """Tokens of which a job was put back into the queue, or taken for queued, after it had begun."""
+    maintenances: list[SimMaintenance] = field(default_factory=list)
+    leaving: set[str] = field(default_factory=set)
+    """Nodes that are being taken out of service: no job starts there."""
+    excluded: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By token: nodes that its job is kept off."""
+    sick: str = ""
+    """A node on which no engine comes to serve, and which is always the first to be free."""
     served: set[str] = field(default_factory=set)
     """Tokens whose engine has ever been ready with the right model."""
 
@@ -201,10 +254,15 @@ class SimSlurm:
             job_id=job_id,
             name=name,
             submitted_at=now,
+            time_limit=self.time_limit,
             starts_after=now + self.rng.choice(self.queue_waits),
             singleton=singleton,
         )
         return job_id
+
+    def exclude(self, token: str, nodes: Iterable[str]) -> None:
+        """Keep the jobs of a token off some nodes, as sbatch asks; not off all of them: that it would refuse."""
+        self.excluded[token] = frozenset(nodes)
 
     def listing(self, now: float) -> list[SimJob]:
         """Return what squeue prints, which may be a lie."""
@@ -229,11 +287,30 @@ class SimSlurm:
         else:
             self.terminate(job, "CANCELLED", now)
 
+    def shorten(self, name: str, minutes: int) -> bool:
+        """Set the time limit of the jobs of a name; return whether there is one."""
+        found = [job for job in self.jobs.values() if job.name == name and job.alive]
+        for job in found:
+            job.time_limit = minutes * 60.0
+        return bool(found)
+
     def terminate(self, job: SimJob, state: str, now: float) -> None:
         """Send TERM, later KILL: from now on it is COMPLETING, and while it is, singleton holds no twin of it back."""
         if job.alive and job.ends_at is None:
+            self.tell_to_end(job, now)
             job.state, job.ends_as = "COMPLETING", state
             job.ends_at = now + self.rng.choice(self.drains)
+
+    def tell_to_end(self, job: SimJob, now: float) -> None:
+        """Have its wrapper hear a TERM: it says so, closes its door, and lets its engine finish what it has."""
+        folder = self.folder(job.name)
+        if job.gives_signs and self.wrappers_sign and folder.told_to_end_at is None:
+            folder.told_to_end_at = folder.written_at = now
+
+    def preempt(self, job: SimJob, now: float, grace: float) -> None:
+        """Cut its time for another job. Its wrapper hears of that only where the site has it told (squeue tells)."""
+        if job.state == "RUNNING" and job.started_at is not None:
+            job.time_limit, job.timeout = min(job.time_limit, now - job.started_at + grace), "PREEMPTED"
 
     def end(self, job: SimJob, state: str, now: float, code: int, reason: str | None = None) -> None:
         """End a job; its wrapper may leave a record."""
@@ -259,11 +336,16 @@ class SimSlurm:
 
     def place(self, job: SimJob) -> str:
         """Name the lane of the replica that a job is for: where its slot is."""
-        return f"{job.name.rpartition('-')[0]} {self.folder(job.name).lane}"
+        return _place(job, self.folder(job.name).lane)
+
+    def _others(self, job: SimJob) -> list[str]:
+        """Name the lanes that nothing may live in beside a job."""
+        folder = self.folder(job.name)
+        return [_place(job, lane) for lane in Lane if folder.alone and lane != folder.lane]
 
     def folder(self, token: str) -> JobFolder:
         """Return an attempt's folder."""
-        return self.folders.setdefault(token, JobFolder())
+        return self.folders[token]
 
     # --- what goes on by itself
 
@@ -276,6 +358,10 @@ class SimSlurm:
             self._look_at_slot(job, now)
             if job.gives_signs and self.wrappers_sign:
                 self.folder(job.name).signed_at = now
+            if job.state == "RUNNING" and now >= (job.started_at or now) + job.time_limit:
+                self.terminate(job, job.timeout, now)
+            if job.state == "RUNNING" and self._has_finished(job, now):
+                self.end(job, "COMPLETED", now, code=143, reason="Terminated")
             if job.taken_for_queued_until and now >= job.taken_for_queued_until and job.alive:
                 self.requeue(job, now)  # its node registers, and ends what slurmctld does not know to run
             elif job.ends_at is not None and now >= job.ends_at and job.alive:
@@ -284,6 +370,11 @@ class SimSlurm:
                 self._progress(job, now)
             elif not job.alive and not job.lives_until and now - (job.ended_at or now) > MIN_JOB_AGE * 4:
                 del self.jobs[job.job_id]
+
+    def _has_finished(self, job: SimJob, now: float) -> bool:
+        """Whether a job that was told to end, and that nobody ends, has had its time."""
+        told = self.folder(job.name).told_to_end_at
+        return job.gives_signs and told is not None and now >= told + FINISHES
 
     def _progress(self, job: SimJob, now: float) -> None:
         if job.state == "PENDING":
@@ -297,7 +388,11 @@ class SimSlurm:
         elif job.stage == "claimed":
             self._take_slot(job, now)
         elif job.stage == "slot" and now >= job.slot_at:
+            for place in self._others(job):
+                self._leave_slot(place, job, now)
             self._step(job, "starting", now)
+        elif job.stage == "starting" and job.node == self.sick:
+            self.end(job, "FAILED", now, code=1, reason="EngineExited")
         elif job.stage == "starting" and now >= self.slow_until:
             job.port = self._free_port(job)
             self._step(job, "serving", now, port=job.port)
@@ -311,21 +406,33 @@ class SimSlurm:
         taken = {other.port for other in self.jobs.values() if other.has_engine and other.node == job.node}
         return next(port for port in range(FIRST_PORT, FIRST_PORT + len(taken) + 1) if port not in taken)
 
-    def listener(self, host: str | None, port: int | None) -> Listener | None:
+    def listener(self, host: str | None, port: int | None, now: float) -> Listener | None:
         """Return who answers under an address."""
         for job in self.jobs.values():
             if job.port != port or job.node is None or NODES[job.node] != host or not job.has_engine:
                 continue
+            if self.folder(job.name).told_to_end_at is not None:
+                return None  # its door is closed
             if job.stage in ("serving", "ready") and job.state != "SUSPENDED" and not job.hangs:
                 healthy = job.stage == "ready" or job.lies
-                return Listener(healthy=healthy, secret=job.name, model=job.model if job.stage == "ready" else "")
+                model = job.model if job.stage == "ready" else ""
+                return Listener(healthy=healthy, secret=job.name, model=model, is_quiet=now >= job.busy_until)
         return None
 
-    def reason(self, job: SimJob) -> str:
+    def reason(self, job: SimJob, now: float) -> str:
         """Say why a job is pending."""
         if job.state != "PENDING":
             return ""
-        return "JobHeldAdmin" if job.held else "Dependency" if self._is_kept_back(job) else ""
+        if job.held or self._is_kept_back(job):
+            return HELD if job.held else KEPT_BACK
+        if self._is_full(job):
+            return NO_MORE_JOBS
+        return "" if self._free_nodes(job, now) or not self.maintenances else MAINTENANCE
+
+    def _is_full(self, job: SimJob) -> bool:
+        """Whether a limit on its owner's jobs holds it back; what is being ended does not count (22.05, measured)."""
+        running = [j for j in self.jobs.values() if j.state in ("RUNNING", "SUSPENDED") and not j.theirs]
+        return not job.theirs and 0 < self.most_running <= len(running)
 
     def _is_kept_back(self, job: SimJob) -> bool:
         """A twin that runs, or that was submitted before, keeps a job back. A requeued one has no dependency left."""
@@ -336,9 +443,17 @@ class SimSlurm:
         )
 
     def _start(self, job: SimJob, now: float) -> None:
-        if job.held or now < max(self.silent_until, job.starts_after) or self._is_kept_back(job):
+        if job.held or now < max(self.silent_until, job.starts_after) or self._is_kept_back(job) or self._is_full(job):
             return
-        job.state, job.node, job.started_at, job.stage = "RUNNING", self.rng.choice([*NODES]), now, "none"
+        nodes = self._free_nodes(job, now)
+        if nodes:
+            node = self.sick if self.sick in nodes else self.rng.choice(nodes)
+            job.state, job.node, job.started_at, job.stage = "RUNNING", node, now, "none"
+
+    def _free_nodes(self, job: SimJob, now: float) -> list[str]:
+        reserved = {node for each in self.maintenances if each.meets(job, now) for node in each.nodes}
+        excluded = self.leaving | self.excluded.get(job.name, frozenset()) | reserved
+        return [node for node in NODES if node not in excluded]
 
     def _begin_script(self, job: SimJob, now: float) -> None:
         """The wrapper's claim. Without it no engine."""
@@ -357,16 +472,19 @@ class SimSlurm:
         job.stage = "slot"
         if not self.has_slots:
             return
-        replica = self.place(job)
-        before = self.slots.get(replica)
-        self.slots[replica] = Slot(job, now)
-        job.slot_at = now + HANDOVER if before is not None and before.job is not None else now
+        places = [self.place(job), *self._others(job)]
+        may_live = any(self.slots[place].job is not None for place in places if place in self.slots)
+        self.slots.update({place: Slot(job, now) for place in places})
+        job.slot_at = now + HANDOVER if may_live else now
 
     def _give_back(self, job: SimJob, now: float) -> None:
-        replica = self.place(job)
-        slot = self.slots.get(replica)
-        if slot is not None and slot.job is job and job.stage != "slot":  # who waited for another gives nothing back
-            self.slots[replica] = Slot(None, now)
+        if job.stage != "slot":  # who waited for another gives nothing back
+            self._leave_slot(self.place(job), job, now)
+
+    def _leave_slot(self, place: str, job: SimJob, now: float) -> None:
+        slot = self.slots.get(place)
+        if slot is not None and slot.job is job:
+            self.slots[place] = Slot(None, now)
 
     def _look_at_slot(self, job: SimJob, now: float) -> None:
         """End the engine of a job that has lost its slot, and what lived on though its node was given up."""
@@ -450,3 +568,7 @@ class SimSlurm:
         self.jobs.clear()
         self.next_id = 1
         self.silent_until = now + 5.0
+
+
+def _place(job: SimJob, lane: str) -> str:
+    return f"{job.name.rpartition('-')[0]} {lane}"

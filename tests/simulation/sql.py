@@ -13,13 +13,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import uvloop
+
 from api.contract.database import Database, migrate
+from api.contract.launch import NoRoomPolicy
 from api.contract.recipes.book import Library
 from api.contract.settings import SlurmSettings
 from controller.core.attempt import Attempt
 from controller.lease import SqlLeaseRecords
 from controller.store import ATTEMPT_FIELDS, SqlStore
 from controller.wanted import Wanted
+from tests.memory import in_memory
 from tests.simulation.adapters import KEY
 from tests.simulation.database import INSTALLATION, SimService
 
@@ -45,7 +49,7 @@ Value = TypeVar("Value")
 @functools.cache
 def loop() -> asyncio.AbstractEventLoop:
     """Return an event loop that runs only while a call of the store does."""
-    return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def finish(work: Coroutine[Any, Any, Value]) -> Value:
@@ -90,10 +94,13 @@ class SqlDatabase:
     """A world's database: the controllers' end is the project's own, the users' end is SQL."""
 
     installation = INSTALLATION
+    surge = 1
+    no_room: NoRoomPolicy = "gap"
+    time_min: int | None = None
 
     def __init__(self) -> None:
         self.edits = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="af-sim-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="af-sim-", dir=in_memory()))
         self._file = self._folder / "ai-factory.db"
         shutil.copyfile(template() / "ai-factory.db", self._file)
         self._wanted = Wanted(INSTALLATION, Library((template() / "recipes",), {}), SlurmSettings(), lambda: KEY)
@@ -128,6 +135,7 @@ class SqlDatabase:
                 generation=row["generation"],
                 deleted=row["deletion_requested_at"] is not None,
                 version=json.loads(row["config"])["version"],
+                paused=bool(row["rollout_paused"]),
             )
             for row in self._people.execute("SELECT * FROM services")
         }
@@ -153,22 +161,46 @@ class SqlDatabase:
         self.edits += 1
         columns = {
             "replicas": values.get("replicas"),
-            "config": json.dumps({"version": values["version"]}) if "version" in values else None,
+            "config": self._config(values["version"]) if "version" in values else None,
             "desired_state": ("running" if values["running"] else "stopped") if "running" in values else None,
+            "rollout_paused": int(values["paused"]) if "paused" in values else None,
         }
         given = {name: value for name, value in columns.items() if value is not None}
         if key in self.services:
             changes = ", ".join(f"{name} = :{name}" for name in given)
             self._people.execute(f"UPDATE services SET {changes} WHERE id = :id", given | {"id": key})
             return
-        row = {"id": key, "recipe_name": "sim/sim", "replicas": 1, "config": '{"version": 1}'} | given
+        row = {"id": key, "recipe_name": "sim/sim", "replicas": 1, "config": self._config(1)} | given
         names = ", ".join(row)
         self._people.execute(f"INSERT INTO services ({names}) VALUES (:{', :'.join(row)})", row)
+
+    def _config(self, version: int) -> str:
+        config: dict[str, object] = {"version": version, "update": {"surge": self.surge, "no_room": self.no_room}}
+        return json.dumps(config | ({"resources": {"time_min": self.time_min}} if self.time_min else {}))
 
     def delete(self, key: str) -> None:
         """Let a user delete a service, in SQL: a trigger makes a tombstone of it."""
         self.edits += 1
         self._people.execute("DELETE FROM services WHERE id = ?", (key,))
+
+    @property
+    def position(self) -> int:
+        """The feed's number."""
+        seq: int = self._people.execute("SELECT seq FROM feed").fetchone()["seq"]
+        return seq
+
+    @property
+    def routed(self) -> tuple[str, ...]:
+        """The attempts that gateways are to ask."""
+        return tuple(row["token"] for row in self._people.execute("SELECT token FROM endpoints WHERE state = 'ready'"))
+
+    def sign(self, gateway: str, applied: int) -> None:
+        """Let a gateway say that it lives, and what it has heard."""
+        row = {"id": gateway, "applied": applied}
+        said = self._people.execute("UPDATE gateways SET applied = :applied, signs = signs + 1 WHERE id = :id", row)
+        if said.rowcount == 0:
+            columns = "id, applied, host, pid, began_at, signs, heard_at"
+            self._people.execute(f"INSERT INTO gateways ({columns}) VALUES (:id, :applied, 'h', 1, 1.0, 1, 1.0)", row)
 
     def backup(self) -> Path:
         """Make a backup as people do: `VACUUM INTO`."""

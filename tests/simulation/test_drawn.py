@@ -15,7 +15,7 @@ from tests.simulation.adapters import BOUNDARIES
 from tests.simulation.faults import FAULTS
 from tests.simulation.world import Plan, ViolationError, World
 
-EXAMPLES = examples(40)
+EXAMPLES = examples(10)
 STEPS = 30
 MOST_MOVES = 60
 """Until a controller comes to a boundary; some are rarely come to."""

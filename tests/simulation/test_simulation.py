@@ -9,10 +9,10 @@ import pytest
 
 from tests.simulation import mutants, scenarios, schedules
 from tests.simulation.adapters import BOUNDARIES, EFFECTS
-from tests.simulation.faults import FAULTS, ONLY_WITH_SLOTS
+from tests.simulation.faults import FAULTS
 
-SOME, SOME_ON_SQLITE = 1_500, 50
-MANY, MANY_ON_SQLITE = 10_000, 300
+SOME, SOME_ON_SQLITE = 500, 20
+MANY, MANY_ON_SQLITE = 10_000, 150
 REACHED_AT_LEAST = {
     "term": 10_000,
     "sbatch accepted": 10_000,
@@ -24,8 +24,25 @@ REACHED_AT_LEAST = {
     "revoke won": 1_000,
     "revoke lost": 500,
     "cancel": 1_000,
-    "other lane opened": 500,
-    "handed over": 80,
+    "other lane opened: TimeLimit": 500,
+    "other lane opened: Interrupted": 300,
+    "other lane opened: NodeDrains": 100,
+    "other lane opened: Changed": 60,
+    "told to end": 1_000,
+    "drains": 400,
+    "drains as surplus": 60,
+    "scaled down": 20,
+    "preferred again": 10,  # what is told to end is not
+    "handed over": 400,
+    "handed over, and cut": 100,
+    "handed over before its time was over": 50,
+    "ended to make room": 80,
+    "ended to make room before its time was over": 30,
+    "door told to drain": 1_000,
+    "door opened again": 10,
+    "request met a closed door": 300,
+    "gateway stopped": 2_000,
+    "gateway without the database": 2_000,
     "commit failed": 500,
     "commit's answer lost": 500,
     "database put back": 500,
@@ -35,8 +52,8 @@ REACHED_AT_LEAST = {
     "slot lost": 150,  # an engine that answers is not replaced any more, so fewer are met
     "a false engine called itself well": 500,
     "user: delete": 500,
+    "user: pause": 250,
     **{fault.__name__: 1_000 for fault in FAULTS},
-    **{fault.__name__: 500 for fault in ONLY_WITH_SLOTS},
     **{f"{what} {boundary}": 3 for boundary in BOUNDARIES for what in ("crash", "pause")},
     **{f"deposed, went on {effect}": 3 for effect in EFFECTS},
 }

@@ -2,85 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.system import PATIENCE, free_port
-from tests.sites.conftest import cluster
-from tests.slurm_cluster import SlurmCluster
-
-SETTINGS = """
-state_dir = "{folder}/state"
-run_dir = "{folder}/run"
-[api]
-port = {port}
-[slurm]
-conf = "{conf}"
-[apptainer]
-command = "{apptainer}"
-"""
-DOCTORS_PATIENCE = str(PATIENCE * 10)
-"""Who waited for that long would meet the test's own patience first."""
-
-Found = dict[str, dict[str, Any]]
-
-
-@dataclass
-class Newcomer:
-    """Somebody who has just written a configuration, and has not started anything yet."""
-
-    folder: Path
-    cluster: SlurmCluster
-    settings: str
-
-    def ask(self, *flags: str, more: str = "", under: tuple[str, ...] = (), **slurm: str) -> tuple[int, Found]:
-        """Run doctor; return its exit code and results by name."""
-        config = self.folder / "config.toml"
-        config.write_text(self.settings + more)
-        settings = {f"AI_FACTORY_SLURM_{key.upper()}": value for key, value in slurm.items()}
-        command = [*under, sys.executable, "-m", "api.cli", "--config", str(config), "doctor", "-o", "json", *flags]
-        done = subprocess.run(
-            [*command, "--timeout", DOCTORS_PATIENCE],
-            env=os.environ | settings, capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
-        assert done.stdout, done.stderr
-        return done.returncode, {result["name"]: result for result in json.loads(done.stdout)}
-
-    def well(self, *flags: str, **more: Any) -> None:
-        """Require that nothing fails."""
-        code, found = self.ask(*flags, **more)
-        assert [result for result in found.values() if result["state"] == "failed"] == []
-        assert code == 0
-
-    def culprit(self, *flags: str, **more: Any) -> tuple[str, str, str]:
-        """Require that exactly one check fails; return its name, message and remedy."""
-        code, found = self.ask(*flags, **more)
-        (result,) = [result for result in found.values() if result["state"] == "failed"]
-        assert code == 1
-        return result["name"], result["message"], result["remedy"]
-
-    def run(self, command: str) -> None:
-        """Type a command of Slurm's."""
-        self.cluster.run(*command.split())
+from tests.cluster.system import free_port, wait_for
+from tests.sites.newcomer import Newcomer, munged, newcomer_on
 
 
 @pytest.fixture(scope="module")
 def newcomer(apptainer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Newcomer]:
-    folder = tmp_path_factory.mktemp("doctor")
-    with cluster(folder / "slurm") as its_cluster:
-        text = SETTINGS.format(folder=folder, port=free_port(), conf=its_cluster.conf, apptainer=apptainer)
-        yield Newcomer(folder, its_cluster, text)
+    with newcomer_on(tmp_path_factory.mktemp("doctor"), apptainer) as newcomer:
+        yield newcomer
 
 
 def test_before_the_first_start_a_healthy_site_is_green(newcomer: Newcomer) -> None:
@@ -102,6 +40,7 @@ def test_before_the_first_start_a_healthy_site_is_green(newcomer: Newcomer) -> N
         ("State=DRAIN", "State=UP", "main is DRAIN"),
         ("State=INACTIVE", "State=UP", "main is INACTIVE"),
         ("ReqResv=YES", "ReqResv=NO", "for jobs with a reservation"),
+        ("Nodes=", "Nodes=node[1-2]", "main has no nodes"),
     ],
 )
 def test_a_partition_that_is_closed(newcomer: Newcomer, broken: str, whole: str, words: str) -> None:
@@ -125,6 +64,113 @@ def test_a_partition_without_nodes(newcomer: Newcomer) -> None:
         assert re.search(r"no node of the partition main is in service \(drain\w*, broken\)", message)
     finally:
         newcomer.run("scontrol update NodeName=node[1-2] State=RESUME")
+    newcomer.well("--no-job")
+
+
+def test_nodes_in_maintenance_take_the_jobs_of_its_reservation(newcomer: Newcomer) -> None:
+    newcomer.run("scontrol create reservation ReservationName=maint StartTime=now Duration=60 Users=root Flags=maint "
+                 "Nodes=ALL")  # fmt: skip
+    try:
+        wait_for(lambda: "maint" in newcomer.cluster.run("sinfo", "-h", "-o", "%T"), "it has begun")
+        name, message, _ = newcomer.culprit("--no-job")
+        assert (name, "in service (maint)" in message) == ("partition is open", True)
+        newcomer.well(reservation="maint")
+    finally:
+        newcomer.run("scontrol delete ReservationName=maint")
+
+
+def test_a_reservation_that_begins_later(newcomer: Newcomer) -> None:
+    newcomer.run("scontrol create reservation ReservationName=later StartTime=now+2hours Duration=60 Users=root "
+                 "Nodes=node1")  # fmt: skip
+    try:
+        name, message, remedy = newcomer.culprit("--no-job", reservation="later")
+        assert (name, bool(re.search(r"later begins at 20\d\d-\d\d-\d\d \d\d:\d\d:", message))) == ("may submit", True)
+        assert remedy.startswith("Leave slurm.reservation out until then")
+        newcomer.well("--no-job")
+    finally:
+        newcomer.run("scontrol delete ReservationName=later")
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "has"),
+    [("gres", "gpu:a10:1", r"the nodes have: (gpu:a100):2$"), ("constraint", "hopper", "none$")],
+)
+def test_what_no_node_has_is_told_with_what_they_have(newcomer: Newcomer, setting: str, wrong: str, has: str) -> None:
+    name, _, remedy = newcomer.culprit("--no-job", **{setting: wrong})
+    found = re.search(rf"slurm.{setting} is {wrong}; .*{has}", remedy)
+    assert (name, bool(found)) == ("may submit", True), remedy
+    newcomer.well("--no-job", **{setting: found[1] if found and found.groups() else ""})
+
+
+def test_a_partition_for_jobs_of_several_nodes(newcomer: Newcomer) -> None:
+    newcomer.run("scontrol update PartitionName=main MinNodes=2")
+    try:
+        name, message, remedy = newcomer.culprit()
+        assert (name, "takes only jobs of 2 nodes or more" in message) == ("partition is open", True)
+        newcomer.well("--no-job", partition=re.findall(r"slurm.partition to one of: (\w+)", remedy)[0])
+    finally:
+        newcomer.run("scontrol update PartitionName=main MinNodes=1")
+
+
+def test_an_account_that_may_have_no_jobs_at_all(newcomer: Newcomer) -> None:
+    newcomer.run("sacctmgr -i modify account where name=local set GrpSubmitJobs=0")
+    try:
+        name, message, remedy = newcomer.culprit("--no-job")
+        assert (name, "AssocGrpSubmitJobsLimit" in message) == ("may submit", True)
+        assert "ask the site for a higher limit" in remedy
+    finally:
+        newcomer.run("sacctmgr -i modify account where name=local set GrpSubmitJobs=-1")
+    newcomer.well("--no-job")
+
+
+def test_no_partition_by_default(newcomer: Newcomer) -> None:
+    newcomer.run("scontrol update PartitionName=main Default=NO")
+    try:
+        name, _, remedy = newcomer.culprit("--no-job")
+        assert (name, remedy) == ("partition", "Set slurm.partition to one of: main, short")
+        newcomer.well("--no-job", partition="short")
+    finally:
+        newcomer.run("scontrol update PartitionName=main Default=YES")
+
+
+def test_a_munge_key_that_is_not_the_clusters(newcomer: Newcomer) -> None:
+    with munged() as its_socket:
+        conf = newcomer.folder / "slurm" / "etc" / "of-another-key.conf"
+        text = Path(newcomer.cluster.conf).read_text()
+        conf.write_text(re.sub("AuthInfo=.*", f"AuthInfo=socket={its_socket}", text))
+        name, _, remedy = newcomer.culprit("--no-job", conf=str(conf))
+    assert (name, "munge -n | ssh HOST unmunge" in remedy) == ("Slurm answers", True)
+
+
+def test_a_slurmdbd_that_does_not_run(newcomer: Newcomer) -> None:
+    newcomer.cluster.control("stop", "slurmdbd")
+    try:
+        name, _, remedy = newcomer.culprit("--no-job")
+        assert (name, "is slurmdbd running" in remedy.lower()) == ("accounting", True)
+    finally:
+        newcomer.cluster.control("start", "slurmdbd")
+    newcomer.well("--no-job")
+
+
+def test_a_limit_of_nought_is_told_with_its_name(newcomer: Newcomer) -> None:
+    """So accounts expire: nobody takes them away."""
+    for limit, check, told in (("MaxJobs", "jobs start", "AssocMaxJobsLimit"), ("MaxSubmitJobs", "may submit",
+                               "AssocMaxSubmitJobLimit")):  # fmt: skip
+        newcomer.run(f"sacctmgr -i modify user where name=root account=local set {limit}=0")
+        try:
+            name, message, remedy = newcomer.culprit(account="local")
+            assert (name, told in message) == (check, True), message
+            assert "ask the site for a higher limit" in remedy
+        finally:
+            newcomer.run(f"sacctmgr -i modify user where name=root account=local set {limit}=-1")
+    newcomer.well(account="local")
+
+
+def test_a_folder_for_temporary_files_that_is_missing(newcomer: Newcomer) -> None:
+    broken = "export TMPDIR=/nowhere/scratch"
+    name, _, remedy = newcomer.culprit(prologue=broken)
+    assert name == "room for temporary files"
+    newcomer.well(prologue=f"{broken}; {remedy.rpartition(': ')[2]}")
 
 
 def test_an_account_and_a_qos_that_are_not_this_users(newcomer: Newcomer) -> None:
@@ -173,6 +219,7 @@ def test_a_folder_of_commands_that_is_missing(newcomer: Newcomer) -> None:
     name, message, remedy = newcomer.culprit("--no-job", bin_dir="/opt/slurm/nope")
     assert (name, remedy) == ("Slurm's commands", "Leave it out: they are on PATH.")
     assert "/opt/slurm/nope" in message
+    newcomer.well("--no-job")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +233,7 @@ def test_a_recipe_of_the_site_that_asks_for_too_much(newcomer: Newcomer, resourc
     try:
         name, message, remedy = newcomer.culprit("--no-job", more=f"{table}{small}resources.{resources}\n")
         assert name == "recipes' resources"
-        assert "inference/vllm_dummy (" in message
+        assert "inference/vllm_dummy (" in message.partition(";")[0], "the site's own are told first"
         typed = re.findall(rf'Set (resources\.{key} = \S+) under \[recipe\."inference/vllm_dummy"\]', remedy)[0]
         newcomer.well("--no-job", more=f"{table}{small}{typed}\n")
     finally:
@@ -197,7 +244,50 @@ def test_a_qos_that_gives_less_than_a_recipe_asks_for(newcomer: Newcomer) -> Non
     more = '\n[recipe."inference/vllm_dummy"]\nresources = {time_limit = 40}\n'
     name, message, remedy = newcomer.culprit("--no-job", more=more, qos="capped")
     assert (name, "the QOS capped allows 30 minutes" in message) == ("recipes' resources", True)
-    assert "resources.time_limit = 30" in remedy
+    typed = re.findall(r"Set (resources.time_limit = 30) under", remedy)[0]
+    newcomer.well("--no-job", more=f'\n[recipe."inference/vllm_dummy"]\n{typed}\n', qos="capped")
+
+
+def test_a_partition_whose_qos_gives_less_than_a_recipe_asks_for(newcomer: Newcomer) -> None:
+    table = '\n[recipe."inference/vllm_dummy"]\nresources.time_limit = 5\n'
+    newcomer.run("sacctmgr -i add qos of-short MaxTRESPerUser=cpu=2")
+    newcomer.run("scontrol update PartitionName=short QoS=of-short")
+    try:
+        name, message, remedy = newcomer.culprit("--no-job", more=f"{table}resources.cpu = 3\n", partition="short")
+        assert (name, "the QOS of-short allows 2 CPUs" in message) == ("recipes' resources", True), message
+        found = re.findall(r"Set (resources.cpu = \d) under .* or slurm.partition to one of: (\w+)", remedy)[0]
+        newcomer.well("--no-job", more=f"{table}{found[0]}\n", partition="short")
+        newcomer.well("--no-job", more=f"{table}resources.cpu = 3\n", partition=found[1])
+        newcomer.run("sacctmgr -i modify qos capped set MaxTRESPerUser=cpu=4")
+        newcomer.culprit("--no-job", more=f"{table}resources.cpu = 3\n", partition="short", qos="capped")
+        newcomer.run("sacctmgr -i modify qos capped set flags=OverPartQOS")
+        newcomer.well("--no-job", more=f"{table}resources.cpu = 3\n", partition="short", qos="capped")
+    finally:
+        newcomer.run("scontrol update PartitionName=short QoS=")
+        newcomer.run("sacctmgr -i modify qos capped set flags=-1 MaxTRESPerUser=cpu=-1")
+
+
+@pytest.mark.parametrize(
+    ("of", "limit", "resources", "words"),
+    [
+        ("account where name=local", "GrpTRES=cpu", "cpu = 3", "the account local allows 2 CPUs"),
+        ("user where name=root account=local", "MaxTRES=gres/gpu", "gpu = 2", "the account local allows 1 GPUs"),
+        ("account where name=root", "GrpTRES=cpu", "cpu = 3", "the account root allows 2 CPUs"),
+    ],
+)
+def test_an_account_that_gives_less_than_a_recipe_asks_for(
+    newcomer: Newcomer, of: str, limit: str, resources: str, words: str
+) -> None:
+    """Slurm takes such a job, and lets it wait for ever."""
+    table = '\n[recipe."inference/vllm_dummy"]\n'
+    newcomer.run(f"sacctmgr -i modify {of} set {limit}={re.findall('[0-9]', words)[0]}")
+    try:
+        name, message, remedy = newcomer.culprit("--no-job", more=f"{table}resources.{resources}\n")
+        assert (name, words in message) == ("recipes' resources", True), message
+        typed = re.findall(r"Set (resources\.\w+ = \S+) under", remedy)[0]
+        newcomer.well("--no-job", more=f"{table}{typed}\n")
+    finally:
+        newcomer.run(f"sacctmgr -i modify {of} set {limit}=-1")
 
 
 @pytest.mark.parametrize(
@@ -211,10 +301,11 @@ def test_a_qos_that_gives_less_than_a_recipe_asks_for(newcomer: Newcomer) -> Non
 )
 def test_a_prologue_that_fails(newcomer: Newcomer, prologue: str, words: str) -> None:
     name, message, remedy = newcomer.culprit(prologue=prologue)
-    assert name in ("prologue in jobs", "run_dir seen by jobs")
+    assert name == "prologue in jobs"
     assert re.search(words.format(host=os.uname().nodename), message), message
     assert remedy.startswith("Correct slurm.prologue")
     assert remedy.endswith(prologue)
+    newcomer.well(prologue="true")
 
 
 def test_a_prologue_that_is_well_is_told(newcomer: Newcomer) -> None:
@@ -234,10 +325,11 @@ def test_a_run_dir_that_nodes_do_not_share(newcomer: Newcomer, there: str) -> No
     name, message, remedy = newcomer.culprit(under=under, prologue="exit 1")
     assert name == "run_dir seen by jobs"
     assert "slurm_script" not in message
-    assert ("is not the folder that it is here" if there == "another folder" else f"there is no {run_dir}") in message
+    assert f"{run_dir} on node1 is not the folder that it is here" in message
     assert "shared folder" in remedy
     for left in run_dir.glob("doctor/*"):
         left.unlink()
+    newcomer.well(prologue="true")
 
 
 def test_what_squeue_explains_is_not_waited_for(newcomer: Newcomer) -> None:
@@ -245,18 +337,19 @@ def test_what_squeue_explains_is_not_waited_for(newcomer: Newcomer) -> None:
     newcomer.cluster.run("sbatch", "--qos=capped", "--time=5", "--output=/dev/null", "--wrap=sleep 600")
     try:
         name, message, _ = newcomer.culprit(qos="capped")
-        assert name == "run_dir seen by jobs"
+        assert name == "jobs start"
         assert "can't start (QOSMaxJobsPerUserLimit), and was cancelled" in message
     finally:
         newcomer.run("scancel --user=root")
+    newcomer.well(qos="capped")
 
 
 def test_ports_that_a_colleague_uses(newcomer: Newcomer) -> None:
     with ExitStack() as colleague:
         first = colleague.enter_context(socket.socket())
-        first.bind(("", 0))
+        port = free_port()
+        first.bind(("", port))
         first.listen()
-        port = first.getsockname()[1]
         name, message, remedy = newcomer.culprit(port_range=f"{port},{port}")
         assert (name, f"all ports from {port} to {port} are taken" in message) == ("ports of the nodes", True)
         assert remedy.startswith("Set slurm.port_range")
@@ -266,3 +359,9 @@ def test_ports_that_a_colleague_uses(newcomer: Newcomer) -> None:
             rf"of {port} to {port + 50}, \d+ are taken there: {port}", found["ports of the nodes"]["message"]
         )
     newcomer.well(port_range=f"{port},{port + 50}")
+    _, found = newcomer.ask(port_range=f"{port},{port}")
+    assert found["ports of the nodes"]["state"] == "warning", found["ports of the nodes"]
+    assert "room for 1 jobs on a node" in found["ports of the nodes"]["message"]
+    least = re.findall(r"port_range to (\d+) ports", found["ports of the nodes"]["remedy"])[0]
+    _, found = newcomer.ask(port_range=f"{port},{port + int(least) - 1}")
+    assert found["ports of the nodes"]["state"] == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,16 @@ def test_a_refusal_in_the_site_s_own_words_is_told_at_once_and_is_final(system: 
     system.sql("UPDATE services SET config = json_remove(config, '$.resources') WHERE id = ?", key)
     system.wait_status(key, "running")
     system.delete(key)
+
+
+def test_doctor_tells_the_words_beforehand(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AI_FACTORY_SLURM_PARTITION", "short")
+    code, said = command_line(system, "doctor", "--no-job")
+    assert (code, said.count("✗")) == (1, 1), said
+    assert re.search(r"✗ may submit .*Jobs of this kind must go to partition (main)", said)
+    monkeypatch.setenv("AI_FACTORY_SLURM_PARTITION", "main")
+    code, said = command_line(system, "doctor", "--no-job")
+    assert (code, "✗" in said) == (0, False), said
 
 
 def test_what_it_takes_is_run(system: System) -> None:

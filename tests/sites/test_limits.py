@@ -46,9 +46,11 @@ def test_what_can_never_start_says_so_and_is_not_waited_for(
 ) -> None:
     key = system.create(resources=resources)
     code, said = command_line(system, "services", "wait", key, "--timeout", str(SECONDS))
-    assert (code, words in said) == (3, True), f"{said}\n{system.story(key)}"
-    found = against(system, key)
-    assert (found["reason"], words in found["message"]) == (reason, True)
+    assert code == 3, f"{said}\n{system.story(key)}"
+    # Until its scheduler has come to the job, Slurm may have nothing closer to say.
+    assert words in said or "(PartitionConfig)" in said, f"{said}\n{system.story(key)}"
+    wait_for(lambda: against(system, key).get("reason") == reason, reason, SECONDS)
+    assert words in against(system, key)["message"]
     assert system.status(key) == "pending"
     assert words in command_line(system, "services", "describe", key)[1]
     system.delete(key)

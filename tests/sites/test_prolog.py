@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.system import System, wait_for
-from tests.sites.conftest import site
+from tests.sites.conftest import command_line, site
 
 PROLOG = """#!/bin/bash
 [ -e "{folder}/unfit" ] || exit 0
@@ -43,3 +43,14 @@ def test_a_prolog_that_fails_is_named_and_the_job_goes_elsewhere(system: System,
     wait_for(lambda: system.cluster.resume_nodes() or True, "nodes are given back")
     system.wait_status(key, "running")
     system.delete(key)
+
+
+def test_doctor_tells_what_slurm_says_of_the_node(system: System, folder: Path) -> None:
+    (folder / "unfit").touch()
+    code, said = command_line(system, "doctor", "--timeout", "60")
+    (folder / "unfit").unlink()
+    assert (code, said.count("✗")) == (1, 1), said
+    assert "Prolog error" in said, said
+    wait_for(lambda: system.cluster.resume_nodes() or True, "nodes are given back")
+    code, said = command_line(system, "doctor")
+    assert (code, "✗" in said) == (0, False), said

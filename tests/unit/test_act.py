@@ -17,10 +17,10 @@ from controller.cluster.cluster import Cluster
 from controller.cluster.sends import Sends
 from controller.cluster.snapshots import SnapshotTaker
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.attempt import Attempt, ProbeSpec, SendOutcome, Sent
+from controller.core.attempt import Attempt, ProbeSpec, SendOutcome, Sent, Shortening
 from controller.core.desired import Desired
 from controller.core.jobs import Job, JobPhase, Snapshot
-from controller.core.plan import Cancel, Revoke, Submit
+from controller.core.plan import Cancel, Drain, Reopen, Revoke, Shorten, Submit
 from controller.core.published import Status
 from controller.core.script import Site
 from controller.ports import (
@@ -34,7 +34,9 @@ from controller.ports import (
 )
 
 TERM = Term(epoch=1, began_at=0.0)
-SITE = Site(apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9")
+SITE = Site(
+    apptainer="apptainer", image_cache="/run/images", port_range=None, volumes="/v", python="python3.9", time_warning=60
+)
 SPEC = LaunchSpec(recipe="r", kind="service", engine="vllm", model="m", image=None, command=("x",),
                   resources=Resources(cpu=3), health=None, secret_variable="VLLM_API_KEY")  # fmt: skip
 BEHIND = replace(SPEC, access="door", health=Health(), secret_variable=None)
@@ -105,6 +107,12 @@ class World:
     async def revoke(self, service_id: str, token: str) -> None:
         self._do("revoke", service_id, token)
 
+    async def say_closed(self, service_id: str, token: str) -> None:
+        self._do("say closed", service_id, token)
+
+    async def tell_door(self, service_id: str, token: str, *, drains: bool) -> None:
+        self._do("tell", service_id, token, drains)
+
     async def clear(self, service_id: str, token: str) -> None:
         self._do("clear", service_id, token)
 
@@ -115,6 +123,9 @@ class World:
 
     async def cancel(self, token: str, job_id: int) -> None:
         self._do("cancel", token, job_id)
+
+    async def shorten(self, token: str, minutes: int) -> None:
+        self._do("shorten", token, minutes)
 
     async def note(self, term: Term, token: str, sent: Sent, now: float) -> None:
         self._do("note", token, sent.job_id)
@@ -147,7 +158,7 @@ def new_executor(world: World, *, images: bool = False) -> ActionExecutor:
     ports = ClusterPorts(scheduler=fake, run_dirs=fake, probes=fake, images=fake if images else None)
     cluster = Cluster(ports, store=fake, tracked=TrackedAttempts(), admission=fake, rhythm=fake, clock=fake)
     world.sends, world.snapshots = cluster.sends, cluster.snapshots
-    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, keys=fake, time_warning=60,
+    return ActionExecutor(cluster=cluster, store=fake, clock=fake, site=SITE, keys=fake,
                           may_act=world.may_act)  # fmt: skip
 
 
@@ -304,7 +315,10 @@ class TestSubmitting:
 
 
 class TestTheLease:
-    @pytest.mark.parametrize("action", [Submit(token="a"), Cancel(token="a", job_id=7), Revoke(token="a")])
+    @pytest.mark.parametrize(
+        "action",
+        [Submit(token="a"), Cancel(token="a", job_id=7), Revoke(token="a"), Shorten(token="a", minutes=5, before=9.0)],
+    )
     async def test_without_it_nothing_is_done(self, executor: ActionExecutor, world: World, action: Any) -> None:
         world.holds = False
         with pytest.raises(DeposedError):
@@ -349,9 +363,37 @@ class TestCancellingAndRevoking:
     async def test_actions_come_in_their_order(self, executor: ActionExecutor, world: World) -> None:
         closed = replace(A, closed_at=1.0, outcome="Stopped")
         await act(executor, (closed, B), Cancel(token="a", job_id=5), Revoke(token="a"), Submit(token="b"))
-        assert world.done[:2] == [("cancel", "a", 5), ("revoke", "one", "a")]
-        assert world.verbs == ["cancel", "revoke", "prepare", "submit", "note"]
+        assert world.done[:3] == [("say closed", "one", "a"), ("cancel", "a", 5), ("revoke", "one", "a")]
+        assert world.verbs == ["say closed", "cancel", "revoke", "prepare", "submit", "note"]
         assert world.sends.cancelled == {"a": 50.0}
+
+    async def test_a_second_job_of_an_open_attempt_is_cancelled_without_a_word_to_the_first(
+        self, executor: ActionExecutor, world: World
+    ) -> None:
+        await act(executor, (A,), Cancel(token="a", job_id=6))
+        assert world.verbs == ["cancel"]
+
+    async def test_a_cancel_does_not_wait_for_the_shared_folder(self, executor: ActionExecutor, world: World) -> None:
+        world.errors["say closed"] = OSError(30, "Read-only file system")
+        await act(executor, (replace(A, closed_at=1.0, outcome="Stopped"),), Cancel(token="a", job_id=5))
+        assert world.done[1] == ("cancel", "a", 5)
+
+    async def test_doors_are_told(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A, B), Drain(token="a"), Reopen(token="b"))
+        assert world.done == [("tell", "one", "a", True), ("tell", "one", "b", False)]
+
+    async def test_a_job_is_shortened_and_that_is_remembered(self, executor: ActionExecutor, world: World) -> None:
+        await act(executor, (A,), Shorten(token="a", minutes=5, before=400.0))
+        assert world.done == [("shorten", "a", 5)]
+        assert world.sends.shortened == {"a": Shortening(at=50.0, minutes=5, before=400.0)}
+        await act(executor, (replace(A, closed_at=1.0, gone_at=2.0, outcome="Stopped"),))
+        assert world.sends.shortened == {}
+
+    async def test_what_could_not_be_shortened_holds_nothing_up(self, executor: ActionExecutor, world: World) -> None:
+        world.errors["shorten"] = UnreadableError("PermissionDenied", "scontrol: no")
+        await act(executor, (A, B), Shorten(token="a", minutes=5, before=400.0), Revoke(token="b"))
+        assert world.verbs == ["shorten", "revoke"]
+        assert world.sends.shortened["a"].trouble == "scontrol: no"
 
     async def test_a_cancel_that_failed_is_made_again_at_once(self, executor: ActionExecutor, world: World) -> None:
         world.errors["cancel"] = UnreadableError("SlurmUnreachable", "no answer")
@@ -372,6 +414,30 @@ class TestCancellingAndRevoking:
         world.errors[verb] = error
         with pytest.raises(type(error)):
             await act(executor, (A,), action)
+
+    @pytest.mark.parametrize("action", [Drain(token="a"), Reopen(token="a"), Revoke(token="a")])
+    async def test_what_fails_stops_no_other(self, executor: ActionExecutor, world: World, action: Any) -> None:
+        error = OSError(28, "No space left on device")
+        world.errors |= {"tell": error, "revoke": error}
+        gone = replace(B, gone_at=1.0)
+        with pytest.raises(OSError, match="No space left"):
+            await act(executor, (A, gone), action, Cancel(token="a", job_id=5))
+        assert world.verbs == ["revoke" if isinstance(action, Revoke) else "tell", "cancel", "forget"]
+
+    @pytest.mark.parametrize(("reason", "tries"), [("SlurmTimeout", 1), ("SlurmFailed", 2)])
+    async def test_a_silent_slurm_is_waited_for_once(
+        self, executor: ActionExecutor, world: World, reason: str, tries: int
+    ) -> None:
+        world.errors["cancel"] = UnreadableError(reason, "m")
+        with pytest.raises(UnreadableError):
+            await act(executor, (A, B), Cancel(token="a", job_id=5), Cancel(token="b", job_id=6), Drain(token="b"))
+        assert world.verbs == ["cancel"] * tries + ["tell"]
+
+    async def test_what_fails_keeps_nothing_from_being_probed(self, executor: ActionExecutor, world: World) -> None:
+        world.errors["tell"] = OSError(5, "Input/output error")
+        with pytest.raises(OSError, match="Input/output"):
+            await act(executor, (replace(A, serving_at=1.0), replace(B, serving_at=1.0)), Drain(token="b"))
+        assert world.probed == {"a": "m", "b": "m"}
 
 
 class TestClearing:

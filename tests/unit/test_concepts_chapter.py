@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
-from api.contract.status import Progress
+from api.contract.status import Continuity, Progress
+from controller.core.attempt import HandOverReason
 from controller.core.jobs import Bar
 from tests.pages import ROOT
 
@@ -32,6 +33,7 @@ def told() -> dict[str, set[str]]:
     wanted = (ROOT / "controller" / "wanted.py").read_text()
     found["Accepted"] |= set(re.findall(r'"(Bad\w+)"', wanted))
     found["Progressing"] = {str(reason) for reason in Progress}
+    found["Continuous"] |= {str(reason) for reason in Continuity}
     found["Startable"] |= {str(bar) for bar in Bar}
     return found
 
@@ -46,11 +48,17 @@ def test_the_conditions_and_their_reasons() -> None:
     code = told()
     conditions = rows("condition | True means")
     assert (
-        conditions.keys() == code.keys() == {"Accepted", "Startable", "Observed", "Ready", "Available", "Progressing"}
+        conditions.keys()
+        == code.keys()
+        == {"Accepted", "Startable", "Observed", "Ready", "Available", "Progressing", "Continuous"}
     )
     for kind, row in conditions.items():
         named = set(re.findall(r"`([A-Z][A-Za-z]+)`", row)) - {kind, "False", "SlurmUnreachable"}
         assert named == code[kind], kind
+
+
+def test_the_reasons_of_a_hand_over() -> None:
+    assert rows("reason | meaning").keys() == set(HandOverReason)
 
 
 def test_each_word_stands_once() -> None:

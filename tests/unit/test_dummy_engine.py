@@ -245,6 +245,13 @@ def test_term_lets_what_is_in_flight_finish(launch: Start) -> None:
     idle.connection.close()
 
 
+def test_several_terms_at_once_meet_no_handler(engine: Client) -> None:
+    """Slurm, Apptainer and the wrapper each pass one on within a millisecond; in a handler two of them deadlocked."""
+    status = Path(f"/proc/{engine.process.pid}/status").read_text()
+    (caught,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
+    assert not caught >> (signal.SIGTERM - 1) & 1
+
+
 def test_a_client_that_leaves_does_no_harm(launch: Start) -> None:
     engine = launch("--token-delay", "0.05")
     leaving = Client(engine.process, engine.port)

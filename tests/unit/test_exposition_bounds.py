@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from api.gateway.engines import Answer, Engines
 from api.http import exposition as module
 from api.http.exposition import ServiceFigures, engine_texts, exposition
-from api.web.engines import Answer, Engines
 from api.web.replicas import ReadyReplica
 from tests.evil_asking import ROW
 

@@ -74,8 +74,55 @@ def test_the_body_is_the_same_however_it_is_cut(kind: str, cuts: list[int]) -> N
     asyncio.run(run())
 
 
+class Taking:
+    """An outlet that takes what it is drawn to take."""
+
+    def __init__(self, draws: list[bool]) -> None:
+        self._draws = draws
+        self.chunks: list[bytes] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._draws.pop() if self._draws else True
+
+    def write(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@given(cuts=st.lists(st.integers(1, 200), max_size=12), draws=st.lists(st.booleans(), max_size=12))
+def test_the_body_is_the_same_whichever_way_its_chunks_go(kind: str, cuts: list[int], draws: list[bool]) -> None:
+    taking, read = Taking(draws), list[bytes]()
+
+    async def take(exchange: Exchange) -> None:
+        exchange.read_along(read.append)
+        while chunk := await exchange.chunk():
+            taking.chunks.append(chunk)
+            await exchange.pass_to(taking)  # type: ignore[arg-type]
+
+    async def run() -> None:
+        exchange, _ = asked()
+        answer = ANSWERS[kind]
+        places = [0, *sorted({cut % len(answer) for cut in cuts}), len(answer)]
+        reading = asyncio.ensure_future(take(exchange))
+        for begin, end in pairwise(places):
+            if begin < end:
+                exchange.data_received(answer[begin:end])
+            if len(draws) % 2:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await reading
+        exchange.abort()
+
+    asyncio.run(run())
+    assert b"".join(taking.chunks) == BODY
+    assert b"" not in taking.chunks
+    assert read == taking.chunks, "who reads along reads each chunk once"
+
+
 async def test_one_request_after_another() -> None:
-    exchange, transport = asked()
+    (exchange, transport), read = asked(), list[bytes]()
+    exchange.read_along(read.append)
     exchange.data_received(ANSWERS["length"])
     assert await body_of(exchange) == BODY
     exchange.send([b"2"], 60)
@@ -83,6 +130,7 @@ async def test_one_request_after_another() -> None:
     assert not exchange.is_free
     exchange.data_received(ANSWERS["chunked"])
     assert await body_of(exchange) == BODY
+    assert b"".join(read) == BODY, "who read along with the first answer reads nothing of the second"
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
@@ -126,6 +174,7 @@ async def test_an_answer_that_ends_with_its_connection() -> None:
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx",
         b"garbage\r\n\r\n",
+        b"HTTP/1.1 600 X\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     ],
 )
@@ -174,3 +223,23 @@ async def test_who_does_not_read_is_not_the_engines_silence() -> None:
     while loop.time() < ends:
         await asyncio.sleep(0.01)
     assert await exchange.chunk() == b"x"
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_an_answer_to_head_is_its_head_alone(kind: str) -> None:
+    exchange, transport = Exchange(), Transport()
+    exchange.connection_made(transport)
+    for _ in range(2):  # on one connection
+        exchange.send([b"HEAD / HTTP/1.1\r\n\r\n"], 60.0, is_head=True)
+        head = ANSWERS[kind].removesuffix(BODY).partition(b"\r\n\r\nb\r\n")[0].removesuffix(b"\r\n\r\n")
+        exchange.data_received(head + b"\r\n\r\n")
+        await exchange.head()
+        assert (exchange.status, await body_of(exchange), exchange.is_free) == (200, b"", True)
+
+
+async def test_an_answer_to_head_with_a_body_ends_the_connection() -> None:
+    exchange, transport = Exchange(), Transport()
+    exchange.connection_made(transport)
+    exchange.send([b"HEAD / HTTP/1.1\r\n\r\n"], 60.0, is_head=True)
+    exchange.data_received(ANSWERS["length"])
+    assert (exchange.is_free, transport.is_aborted) == (False, True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from api.web.errors import ApiError, UnavailableError
 from api.web.key_secret import digest_of, new_secret
-from api.web.keys import Keys, KnownKey
+from api.web.keys import Keys, KnownKey, LapsedKeyError, Serving
 from api.web.principal import OPERATOR, KeyScope, Principal, verdict
 
 SCOPES = st.frozensets(st.sampled_from(KeyScope))
@@ -21,7 +21,7 @@ NAMES = st.sampled_from(["a", "b", "c"])
 def test_the_verdict(
     scopes: frozenset[KeyScope], needed: KeyScope, models: frozenset[str] | None, model: str | None
 ) -> None:
-    refusal = verdict(Principal("k", scopes, models), needed, model)
+    refusal = verdict(Principal("k", scopes, owner="o", models=models), needed, model)
     if needed not in scopes and KeyScope.ADMIN not in scopes:
         assert refusal is not None
         assert (refusal.status, refusal.code) == (403, "insufficient_scope")
@@ -41,7 +41,8 @@ class Clock:
 
 
 def known(key: str = "k", expires_at: float | None = None, revoked_at: float | None = None) -> KnownKey:
-    return KnownKey(principal=Principal(key, frozenset(KeyScope)), expires_at=expires_at, revoked_at=revoked_at)
+    principal = Principal(key, frozenset(KeyScope), owner="o")
+    return KnownKey(principal=principal, expires_at=expires_at, revoked_at=revoked_at)
 
 
 def test_what_is_known_goes_on_for_a_while_without_the_database() -> None:
@@ -83,24 +84,40 @@ def test_it_ends_on_the_second(key: KnownKey, code: str | None) -> None:
     assert (refusal.value.status, refusal.value.code) == (401, code)
 
 
+def test_when_a_key_was_last_used_is_told_once() -> None:
+    clock, secrets = Clock(), {name: new_secret() for name in ("k", "other", "unused", "ended")}
+    keys = Keys(60.0, now=clock, monotonic=clock)
+    ends = {"ended": 1001.0}
+    keys.learn((digest_of(secrets[name]), known(name, expires_at=ends.get(name))) for name in secrets)
+    keys.confirm(clock())
+    keys.find(secrets["k"])
+    keys.find(secrets["other"])
+    clock.now += 1.0
+    keys.find(secrets["k"])
+    for secret in (secrets["ended"], new_secret()):
+        with pytest.raises(ApiError):
+            keys.find(secret)
+    assert keys.take_used() == {"k": 1001.0, "other": 1000.0}
+    assert keys.take_used() == {}
+    keys.find(secrets["other"])
+    assert keys.take_used() == {"other": 1001.0}
+
+
 async def test_what_is_served_ends_with_its_key_and_nothing_else() -> None:
     clock, secret = Clock(), new_secret()
     keys = Keys(60.0, now=clock, monotonic=clock)
     keys.learn([(digest_of(secret), known()), ("other", known("other"))])
-    timeouts = [asyncio.timeout(None) for _ in range(3)]
 
-    async def serve(timeout: asyncio.Timeout, key: str) -> bool:
+    async def serve(key: str) -> bool:
         try:
-            async with timeout:
-                keys.begin(timeout, key)
+            with Serving(keys) as serving:
+                keys.begin(serving, Principal(key, frozenset(), owner="o"))
                 await asyncio.sleep(0 if key == "done" else 3600)
-        except TimeoutError:
+        except LapsedKeyError:
             return True
-        finally:
-            keys.end(timeout)
         return False
 
-    tasks = [asyncio.create_task(serve(*pair)) for pair in zip(timeouts, ("k", "other", "done"), strict=True)]
+    tasks = [asyncio.create_task(serve(key)) for key in ("k", "other", "done")]
     assert await tasks[2] is False
     keys.confirm(clock())
     await asyncio.sleep(0)
@@ -111,3 +128,40 @@ async def test_what_is_served_ends_with_its_key_and_nothing_else() -> None:
     assert await tasks[0] is True
     assert not tasks[1].done()
     tasks[1].cancel()
+
+
+async def test_who_cancels_what_is_cut_goes_first() -> None:
+    """A program that ends is not held up by keys that end."""
+    began = asyncio.Event()
+
+    async def serve(own: list[Serving]) -> None:
+        with Serving(Keys(60.0)) as serving:
+            own.append(serving)
+            began.set()
+            await asyncio.sleep(3600)
+
+    cut: list[Serving] = []
+    task = asyncio.create_task(serve(cut))
+    await began.wait()
+    cut[0].cut()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_a_signed_key_opens_ends_in_time() -> None:
+    keys = Keys(60.0, now=lambda: 100.0)
+    for until, seconds in ((100.01, 3600.0), (100.01, 0.0)):
+        principal = Principal(None, frozenset(), owner="o", until=until)
+        ended = False
+        try:
+            with Serving(keys) as serving:
+                keys.begin(serving, principal)
+                await asyncio.sleep(seconds)
+        except LapsedKeyError:
+            ended = True
+        assert ended is (seconds > 0)
+    await asyncio.sleep(0.03)  # the second one's time comes when it is over
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()

@@ -97,7 +97,7 @@ def test_a_cancel_may_be_acknowledged_and_not_done(tmp_path: Path) -> None:
 def test_what_is_late_is_done_even_if_its_caller_is_killed(tmp_path: Path) -> None:
     sbatch = Stage(tmp_path, "sbatch")
     liar = tmp_path / "liar.py"
-    liar.write_text(liar.read_text().replace("LATE = 15.0", "LATE = 0.5"))
+    liar.write_text(liar.read_text().replace("LATE = 15.0", "LATE = 2.5"))
     sbatch.lie("late, then done")
     with sbatch.start("--job-name=token") as process:
         until = time.monotonic() + 30

@@ -8,7 +8,7 @@ from collections import Counter
 from ruamel.yaml import YAML
 
 from api.contract.job.words import ExitReason
-from api.contract.status import Progress
+from api.contract.status import Continuity, Progress
 from controller.core.jobs import Bar
 from controller.core.outcomes import Outcome
 from controller.slurm.errors import _REFUSALS, _TABLE, Trouble
@@ -37,10 +37,11 @@ def test_each_reason_of_a_condition_is_explained() -> None:
     readings |= set(re.findall(r'UnreadableError\("(\w+)"', CODE)) | {"SlurmFailed"}
     assert f'Diagnosis(Trouble.{Trouble.UNKNOWN.name}, "SlurmFailed"' in CODE
     progress = set(Progress) - {Progress.AS_WANTED, Progress.STOPPED, Progress.COMPLETED}
-    conditions = {"Accepted", "Startable", "Observed", "Progressing"}
+    conditions = {"Accepted", "Startable", "Observed", "Progressing", "Continuous"}
     expected = readings | {str(word) for word in progress} | {"BadConfig", "BadRecipe"} | conditions
     expected |= {"ValidOnLoopback", "ValidOnHostNetwork", "ValidWithWarnings", "MassVanishing", "EngineOutlivesJob"}
-    expected |= {str(bar) for bar in Bar}
+    expected |= {"NodesExcluded"}
+    expected |= {str(bar) for bar in Bar} | set(Continuity) - {Continuity.NOTHING_AGAINST}
     assert named("### A service is not running") == expected
 
 

@@ -15,10 +15,11 @@ from controller.cluster.admission import Admission
 from controller.cluster.pace import Pace
 from controller.cluster.quotas import Quotas
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent, Shortening
 from controller.core.desired import Desired
 from controller.core.job_files import JobFiles
 from controller.core.jobs import ReadingFailure, Snapshot
+from controller.core.lead import History, Measured
 from controller.core.limits import Limits
 from controller.core.observed import Grant, Observed, Quota
 from controller.core.plan import Action, Cancel, Plan, Submit
@@ -29,11 +30,13 @@ from controller.report import Pass
 
 TERM = Term(epoch=3, began_at=0.0)
 NOW = 1000.0
+LEARNT = History(waits=Measured(count=3, high=7.0))
 LIMITS = Limits(absence_grace=77.0)
 A = Attempt(token="a", service_id="one", replica=0, incarnation=1, generation=1, digest="d", intent_at=0.0)
 GONE = replace(A, token="g", replica=1, closed_at=1.0, outcome="Stopped", gone_at=2.0)
 CLOSED = replace(A, token="c", replica=2, closed_at=1.0, outcome="Stopped")
 FRESH = replace(A, token="f", replica=3)
+SHORTENED = Shortening(at=9.0, minutes=5, before=400.0)
 
 
 class World:
@@ -56,8 +59,11 @@ class World:
             "other": Sent(outcome=SendOutcome.UNKNOWN, sequence=2),
         }
         self.cancelled = {"c": 9.0, "other": 9.0}
+        self.shortened = {"a": SHORTENED, "other": SHORTENED}
         self.latest_ = Snapshot(sequence=4, began_at=999.0, jobs={})
         self.failure: ReadingFailure | None = None
+        self.noted: list[Attempt] = []
+        """What was taken in of how attempts fare on their nodes."""
 
     def _do(self, verb: str, *about: Any) -> None:
         self.done.append((verb, *about))
@@ -175,7 +181,9 @@ def reconcile(world: World, tracked: TrackedAttempts, admission: Admission) -> C
         snapshots=FakeSnapshots(world),
         run_dirs=FakeFolders(world),
         probes=FakeProbes(),
-        sends=SimpleNamespace(sent=world.sent, cancelled=world.cancelled),
+        histories=SimpleNamespace(of=lambda _: LEARNT),
+        node_records=SimpleNamespace(update=world.noted.extend),
+        sends=SimpleNamespace(sent=world.sent, cancelled=world.cancelled, shortened=world.shortened),
         tracked=tracked,
         admission=admission,
         rhythm=SimpleNamespace(hurry=world.hurry),
@@ -213,6 +221,7 @@ async def test_a_pass_has_one_time_and_one_term(world: World, reconcile: Reconci
     told = Pass(term=TERM, record=world.record_, seen=world.seen, now=NOW, limits=LIMITS, plan=BUSY)
     assert ("report", told) in world.done
     assert ("act", TERM, (A, GONE, CLOSED, FRESH), BUSY.actions) in world.done
+    assert world.noted == [A, GONE, CLOSED, FRESH]
 
 
 async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile) -> None:
@@ -229,7 +238,9 @@ async def test_all_that_is_seen_is_decided_on(world: World, reconcile: Reconcile
         probes={"a": Probe(at=1.0, ready=True, failures=0)},
         sent={"a": world.sent["a"]},
         cancelled={"c": 9.0},
+        shortened={"a": SHORTENED},
         grant=Grant(jobs=2, quota=Quota(gpus=4)),
+        history=LEARNT,
     )
 
 

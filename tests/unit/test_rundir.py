@@ -224,6 +224,8 @@ class TestReading:
             "detail": "KV cache\nsize: 9 tokens",
             "port": 8123,
             "network_refusal": "Not\npermitted",
+            "told_to_end_at": 1700000000,
+            "empty": True,
         }
         (folder / "state.json").write_text(json.dumps(told))
         (folder / "exit.json").write_text('{"code": -9, "reason": "EngineExited", "message": "It „died“."}')
@@ -233,6 +235,8 @@ class TestReading:
             detail="KV cache size: 9 tokens",
             port=8123,
             network_refusal="Not permitted",
+            told_to_end_at=1700000000.0,
+            is_empty=True,
             exit=JobExit(code=-9, reason="EngineExited", message="It „died“."),
         )
 
@@ -306,6 +310,38 @@ class TestReading:
         for name in ("state.json", "exit.json", "claim"):
             (folder / name).mkdir()
         assert read_job_files(folder) == JobFiles(claim=Unreadable())
+
+
+class TestClosing:
+    async def test_a_file_says_who_ends_the_job(self, run_dirs: SharedRunDirs, folder: Path) -> None:
+        for _ in range(2):
+            await run_dirs.say_closed("one", TOKEN)
+            assert names(folder) == ["closed"]
+            assert stat.S_IMODE((folder / "closed").stat().st_mode) == 0o600
+
+    async def test_where_the_folder_is_gone_nothing_is_said(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
+        await run_dirs.say_closed("never", TOKEN)
+        assert not list(tmp_path.rglob("closed"))
+
+
+class TestTellingADoor:
+    async def test_a_file_says_that_nobody_new_is_let_in(self, run_dirs: SharedRunDirs, folder: Path) -> None:
+        assert not (await read(run_dirs)).is_told_to_drain
+        for _ in range(2):
+            await run_dirs.tell_door("one", TOKEN, drains=True)
+            assert (await read(run_dirs)).is_told_to_drain
+            assert names(folder) == ["drain"]
+            assert (folder / "drain").read_bytes() == b""
+            assert stat.S_IMODE((folder / "drain").stat().st_mode) == 0o600
+        for _ in range(2):
+            await run_dirs.tell_door("one", TOKEN, drains=False)
+            assert not (await read(run_dirs)).is_told_to_drain
+            assert names(folder) == []
+
+    async def test_where_the_folder_is_gone_nothing_is_told(self, run_dirs: SharedRunDirs, tmp_path: Path) -> None:
+        for drains in (True, False):
+            await run_dirs.tell_door("never", TOKEN, drains=drains)
+        assert not list(tmp_path.rglob("drain"))
 
 
 class TestRevoking:

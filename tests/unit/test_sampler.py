@@ -50,6 +50,17 @@ def test_a_resumed_one_may_work_until_it_has_looked_and_killed() -> None:
     assert found.first == AFTER_RESUMING + 2
 
 
+def test_two_that_hand_over_are_none_in_that_order_only() -> None:
+    def may_live(older: str, newer: str) -> bool:
+        return (older, newer) == (FIRST.token, SECOND.token)
+
+    assert overlaps(samples((FIRST, SECOND)), may_live) == []
+    assert overlaps(samples((SECOND, FIRST)), may_live)
+    assert overlaps(samples((FIRST, SECOND, replace(SECOND, pid=21, born=3))), may_live)
+    assert amiss([FIRST, SECOND], {"s": 1}, may_live) == []
+    assert amiss([FIRST, SECOND, SECOND], {"s": 1}, may_live) == ["s-0 has 3 engines at work"]
+
+
 def test_it_is_the_older_one_that_must_have_been_suspended() -> None:
     assert overlaps(samples((FIRST, replace(SECOND, state="T")), (FIRST, SECOND)))
 

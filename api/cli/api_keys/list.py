@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.cli.api_keys.limits import LIMITS
 from api.cli.context import Context
 from api.cli.rest.client import connect
 from api.cli.terminal.table import Column
@@ -17,8 +18,19 @@ _COLUMNS = (
     Column("SCOPES"),
     Column("MODELS", flexible=True),
     Column("EXPIRES"),
+    Column("LAST USED"),
 )
-_WIDE = (*_COLUMNS, Column("SECRET"), Column("CREATED"), Column("REVOKED"))
+_WIDE = (
+    *_COLUMNS,
+    Column("PROJECT", flexible=True),
+    Column("RECIPES", flexible=True),
+    Column("REQUESTS/MIN"),
+    Column("TOKENS/MIN"),
+    Column("AT ONCE"),
+    Column("SECRET"),
+    Column("CREATED"),
+    Column("REVOKED"),
+)
 
 
 def list_(context: Context) -> Exit:
@@ -40,10 +52,13 @@ def list_(context: Context) -> Exit:
 
 
 def _row(key: dict[str, Any], *, is_wide: bool) -> list[str]:
-    models = "all" if key["models"] is None else ", ".join(key["models"])
+    models, recipes = (", ".join(key.get(names) or ["all"]) for names in ("models", "recipes"))
     shown = [key["id"], key["name"], key["owner"], key["state"], ", ".join(key["scopes"]), models]
-    shown.append(_day(key["expires_at"]))
-    return [*shown, f"{key['start']}…", _day(key["created_at"]), _day(key["revoked_at"])] if is_wide else shown
+    shown += [_day(key["expires_at"]), _day(key.get("last_used_at"))]
+    if not is_wide:
+        return shown
+    whose = [key.get("project") or "", recipes, *(str(key[limit] or "any") for limit in LIMITS)]
+    return [*shown, *whose, f"{key['start']}…", _day(key["created_at"]), _day(key["revoked_at"])]
 
 
 def _day(time: str | None) -> str:

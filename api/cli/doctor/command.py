@@ -65,7 +65,9 @@ def all_checks(context: Context) -> list[Check]:
         *OtherInstallations(slurm, settings).checks(),
     ]
     if arguments.job:
-        checks += JobChecks(JobProbe(slurm, settings, arguments.timeout), settings, files).checks()
+        checks += JobChecks(
+            JobProbe(slurm, settings, arguments.timeout, context.console.warning), settings, files
+        ).checks()
     return [*checks, *OpenEngines(settings).checks(), *local.program_checks()]
 
 

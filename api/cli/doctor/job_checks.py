@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+from functools import cached_property
+
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
 from api.cli.doctor.job import JobProbe, JobReport
+from api.cli.doctor.job_wait import SLOW_SECONDS
 from api.cli.doctor.partition_checks import SUBMIT
 from api.cli.doctor.recipe_files import RecipeFiles
 from api.contract.job_shell import OLDEST
@@ -11,8 +17,15 @@ from api.contract.settings import Settings
 
 CLOCK_SECONDS = 5.0
 """By how much a node's clock may differ."""
+LEAST_PORTS = 16
+"""A job takes one of its node's, and a successor beside it another one."""
 LEAST_FREE_MB = 1024
 """In the node's folder for temporary files."""
+
+SETUID = (
+    "Apptainer is installed setuid: what mounts images for it (squashfuse) can outlive a job whose wrapper and guards "
+    "are killed together, where Slurm does not end it by cgroup"
+)
 
 
 class JobChecks:
@@ -29,7 +42,8 @@ class JobChecks:
         needs = ("run_dir seen by jobs",)
         prologue = ("prologue in jobs",)
         return [
-            Check("run_dir seen by jobs", self._run, needs=(SUBMIT, "run_dir")),
+            Check("jobs start", self._start, needs=(SUBMIT, "run_dir")),
+            Check("run_dir seen by jobs", self._see, needs=("jobs start",)),
             Check("prologue in jobs", self._prologue, needs=needs),
             Check("clock of the node", self._clock, needs=needs),
             Check("Python in jobs", self._python, needs=needs, repeats=prologue),
@@ -41,19 +55,31 @@ class JobChecks:
             Check("ports of the nodes", self._ports, needs=needs),
         ]
 
-    def _run(self) -> str:
-        self._report = self._probe.run(self._files.paths)
-        took = self._report.seen_at - self._report.submitted_at
-        return f"written on {self._report.said.get('host')}, seen here {took:.1f} s after it was submitted"
+    @cached_property
+    def _steps(self) -> Iterator[JobReport | None]:
+        return self._probe.run(self._files.paths)
+
+    def _start(self) -> str:
+        began = time.monotonic()
+        next(self._steps)
+        return f"{time.monotonic() - began:.1f} s after it was submitted"
+
+    def _see(self) -> str:
+        next(self._steps)
+        return "what is written here is read there, and what is written there is seen here"
 
     def _prologue(self) -> str:
-        text, said = self._settings.slurm.prologue.strip(), self._said().said
+        *_, self._report = self._steps
+        report, text = self._said(), self._settings.slurm.prologue.strip()
         if not text:
             raise SkippedError("none is set (slurm.prologue)")
-        code, words = said.get("prologue_exit", ""), said.get("prologue_words", "").strip()
-        told = f"exit code {code} on {said.get('host')}" + (f": {words}" if words else ", without a word")
+        code, host = report.said.get("prologue_exit", ""), report.said.get("host")
+        told = f"exit code {code} on {host}: {report.words or 'without a word'}"
         if code != "0":
             raise CheckFailedError(told, f"Correct slurm.prologue, which every job runs first and gives up on: {text}")
+        took = report.said.get("prologue_seconds", "")
+        if took.isdecimal() and int(took) > SLOW_SECONDS:
+            raise WarnedError(f"{told}. It took {took} s", f"Every job waits so long before its engine: {text}")
         return told
 
     def _recipes_files(self) -> str:
@@ -93,6 +119,11 @@ class JobChecks:
 
     def _apptainer(self) -> str:
         command, said = self._settings.apptainer.command, self._said().said
+        if said.get("apptainer_exit") != "0" and said.get("user_exit", "0") != "0":
+            raise CheckFailedError(
+                f"{said.get('host')} does not know the user {os.getuid()}: {said.get('apptainer')}",
+                f"Ask the site to make this user known to its nodes, under the same uid (getent passwd {os.getuid()}).",
+            )
         if said.get("apptainer_exit") != "0":
             load = "load it by slurm.prologue (module load apptainer)"
             if self._settings.slurm.prologue:
@@ -105,10 +136,11 @@ class JobChecks:
 
     def _namespaces(self) -> str:
         said = self._said().said
-        if said.get("namespaces_exit") == "0":
+        is_setuid, may = said.get("setuid_exit") == "0", said.get("namespaces_exit") == "0"
+        if is_setuid:
+            return f"a user may make {'them' if may else 'none'}. {SETUID}"
+        if may:
             return "a user may make them"
-        if said.get("setuid_exit") == "0":
-            return "none, but Apptainer is installed setuid"
         raise CheckFailedError(
             "neither may a user make them on the node, nor is Apptainer installed setuid: no container starts",
             "Ask an administrator for: sysctl user.max_user_namespaces=15000 (on Ubuntu also "
@@ -133,13 +165,13 @@ class JobChecks:
         if not free.isdecimal():
             raise CheckFailedError(
                 f"{folder} on {said.get('host')} is no folder",
-                "Set TMPDIR to one that every node has: slurm.prologue = 'export TMPDIR=/local/scratch'",
+                "Set TMPDIR to one that every node has, at the end of slurm.prologue: export TMPDIR=/tmp",
             )
         shown = f"{int(free) / 1024:.1f} GB in {folder} of {said.get('host')}"
         if int(free) < LEAST_FREE_MB:
             raise CheckFailedError(
                 f"only {shown}",
-                "Make room there, or set another folder: slurm.prologue = 'export TMPDIR=/local/scratch'. "
+                "Make room there, or set a larger one at the end of slurm.prologue: export TMPDIR=/local/scratch. "
                 "To pull vLLM's image takes 20 GB; an image in a .sif file takes none.",
             )
         return shown
@@ -153,13 +185,26 @@ class JobChecks:
                 f"all ports from {low} to {high} are taken on {found.said.get('host')}: no engine could listen there",
                 "Set slurm.port_range to ports that nobody else's programs use on the nodes.",
             )
-        if found.said.get("port") == "none":
+        if found.said.get("port") == "used":
+            raise CheckFailedError(
+                f"of the ports from {low} to {high} none is free on {found.said.get('host')} at the moment: "
+                "connections that have just ended hold theirs for a minute",
+                "Ask again in a minute. Where that changes nothing, set slurm.port_range to more ports, below those "
+                "that the kernel gives to who connects (/proc/sys/net/ipv4/ip_local_port_range).",
+            )
+        if found.said.get("port") == "denied":
             raise CheckFailedError(
                 f"{found.said.get('host')} lets this user listen on no port from {low} to {high}",
                 "Set slurm.port_range to ports from 1024 on: those below are root's.",
             )
         if found.unreachable == "":
             raise SkippedError("the job could not listen; see: Python in jobs, slurm.port_range")
+        if found.unreachable is not None and found.unresolved:
+            raise CheckFailedError(
+                f"this host does not know where the nodes are: {found.unreachable}",
+                f"Have it resolve their names, by DNS or /etc/hosts (try: getent hosts {found.unresolved}), or run API "
+                "and controller on a host that does.",
+            )
         if found.unreachable is not None:
             raise CheckFailedError(
                 f"this host does not reach the engines' ports: {found.unreachable}",
@@ -168,9 +213,16 @@ class JobChecks:
             )
         reached = f"port {found.said.get('port')} of {found.said.get('host')} is reached from here"
         if taken.isdecimal() and int(taken) > 0:
-            return f"{reached}; of {low} to {high}, {taken} are taken there: {some.replace(' ', ', ')}"
+            reached += f"; of {low} to {high}, {taken} are taken there: {some.replace(' ', ', ')}"
+        if low and high - low + 1 < LEAST_PORTS:
+            raise WarnedError(
+                f"{reached}. From {low} to {high} there is room for {high - low + 1} jobs on a node at a time, those "
+                "of successors and of other users' programs included: who finds no port ends as NoFreePort",
+                f"Set slurm.port_range to {LEAST_PORTS} ports or more.",
+            )
         return reached
 
     def _said(self) -> JobReport:
-        assert self._report is not None  # the first check made it, or these are skipped
+        if self._report is None:
+            raise SkippedError("needs: prologue in jobs")
         return self._report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from api.contract.gpus import gpus_asked
 from api.contract.launch import Resources
@@ -44,6 +45,12 @@ class JobLimits:
     """Megabytes."""
     gpus: int | None = None
 
+    def beneath(self, stronger: JobLimits) -> JobLimits:
+        """Return what is left of them where others go before: a QOS before an account (Slurm's resource limits)."""
+        kinds = [one.name for one in fields(self) if one.name != "of"]
+        told: dict[str, Any] = {kind: None for kind in kinds if getattr(stronger, kind) is not None}
+        return replace(self, **told)
+
     def exceeded_by(self, asked: Resources) -> Iterator[Overrun]:
         """Yield what is asked too much; what is left to Slurm is not."""
         nodes, memory, gpus = asked.nodes, asked.memory_mb, gpus_asked(asked)
@@ -75,14 +82,23 @@ def of_partition(facts: Mapping[str, str], nodes: Sequence[Sequence[str]]) -> Jo
     )
 
 
-def of_quality(name: str, longest: str, *traded: str) -> JobLimits:
+def of_quality(name: str, longest: str = "", *traded: str) -> JobLimits:
     """Read them from what sacctmgr shows of a QOS: MaxWall, and MaxTRES, MaxTRESPerUser and GrpTRES."""
+    return _of_traded(f"the QOS {name}", longest, *traded)
+
+
+def of_account(name: str, longest: str, *traded: str) -> JobLimits:
+    """Read them from what sacctmgr shows of an account, or of a user in it: MaxWall, and MaxTRES and GrpTRES."""
+    return _of_traded(f"the account {name}", longest, *traded)
+
+
+def _of_traded(of: str, longest: str, *traded: str) -> JobLimits:
     least: dict[str, int] = {}
     for text in traded:
         for kind, count in _tres(text).items():
             least[kind] = min(count, least.get(kind, count))
     return JobLimits(
-        of=f"the QOS {name}",
+        of=of,
         minutes=minutes(longest),
         nodes=least.get("node"),
         cpus=least.get("cpu"),

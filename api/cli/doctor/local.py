@@ -20,6 +20,7 @@ from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedEr
 from api.cli.errors import CliError
 from api.cli.programs.beginning import lost
 from api.cli.rest.client import Client, admin_key
+from api.cli.rest.server_tls import tls_of
 from api.cli.terminal.text import duration
 from api.contract.configuration import process_environment
 from api.contract.database import (
@@ -37,13 +38,16 @@ from api.contract.identity import KeyFileError, load_keys
 from api.contract.job.private import make_folder
 from api.contract.recipes.book import Library
 from api.contract.settings import Settings
-from api.contract.tables import LeaseRow
+from api.contract.tables import EventRow, LeaseRow
 from api.contract.traces import find_traces
 from api.contract.trust import Fault, inspect
 
 LEAST_FOR_STATE = 2**28
 LEAST_FOR_JOBS = 2**30
+LEFT_OUT_FOR = 3600.0
+"""Seconds for which jobs are kept off a node, at most, before it is tried again."""
 QUOTA_BYTES = 16 * 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 START = "Start it with: ai-factory up"
 
 
@@ -72,7 +76,11 @@ class Local:
 
     def program_checks(self) -> list[Check]:
         """Return what can be checked of running programs."""
-        return [Check("API", self._api), Check("controller", self._controller, needs=("database",))]
+        return [
+            Check("API", self._api),
+            Check("controller", self._controller, needs=("database",)),
+            Check("nodes that jobs are kept off", self._left_out, needs=("database",)),
+        ]
 
     def _state_dir(self) -> str:
         folder = self._settings.state_dir
@@ -184,7 +192,8 @@ class Local:
     def _api(self) -> str:
         try:
             key = admin_key(self._settings.api.admin_key_file)
-            with Client(self._url, key, is_chosen=self._is_chosen) as client:
+            tls = tls_of(self._settings, self._url if self._is_chosen else None)
+            with Client(self._url, key, is_chosen=self._is_chosen, tls=tls) as client:
                 status = client.health()
         except CliError as error:
             if error.code is Exit.UNREACHABLE and "can't be reached" in str(error):
@@ -207,6 +216,12 @@ class Local:
             raise CheckFailedError(f"the one on {host} has not been heard of for {duration(silent)}", START)
         return f"at work on {host}, heard of {max(0.0, silent):.0f} s ago"
 
+    def _left_out(self) -> str:
+        found = asyncio.run(_newest_event(self._settings.database_url, "NodesExcluded", time.time() - LEFT_OUT_FOR))
+        if found is not None:
+            raise WarnedError(found, "See what failed there (services describe NAME), and tell the site.")
+        return "none in the last hour"
+
 
 def _require_writable(folder: Path, setting: str) -> None:
     """Raise `CheckFailedError` unless files can be written there; a folder that is missing is made."""
@@ -216,8 +231,12 @@ def _require_writable(folder: Path, setting: str) -> None:
             file.write(b"x")
             os.fsync(file.fileno())
     except OSError as error:
+        is_full = error.errno in FULL
         raise CheckFailedError(
-            f"{folder} can't be written: {error.strerror}", f"Set {setting} to a folder that this user may write."
+            f"{folder} can't be written: {error.strerror}",
+            f"Make room there, or set {setting} to another folder."
+            if is_full
+            else f"Set {setting} to a folder that this user may write.",
         ) from error
 
 
@@ -231,7 +250,7 @@ def _room(folder: Path, least: int, remedy: str) -> str:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, QUOTA_BYTES)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise SkippedError(f"{folder}: {error.strerror}") from error
         what = "your quota is used up" if error.errno == errno.EDQUOT else "it is full"
         raise CheckFailedError(f"{folder}: {what}", remedy) from error
@@ -239,6 +258,21 @@ def _room(folder: Path, least: int, remedy: str) -> str:
     if room < least:
         raise CheckFailedError(f"{folder} has only {room / 2**30:.1f} GB left", remedy)
     return f"{room / 2**30:.0f} GB"
+
+
+async def _newest_event(url: str, reason: str, since: float) -> str | None:
+    """Return what the newest event of that reason says; `None`: there was none."""
+    database = await open_database(url)
+    try:
+        query = select(EventRow.message).where(EventRow.reason == reason, EventRow.last_at > since)
+        query = query.order_by(EventRow.last_at.desc()).limit(1)
+        return await database.read(lambda connection: connection.scalar(query))
+    except SQLAlchemyError as error:
+        raise CheckFailedError(
+            f"the database can't be read: {cause(error)}", "See the check of the database."
+        ) from error
+    finally:
+        await database.close()
 
 
 async def _lease(url: str) -> tuple[str | None, str | None, float] | None:

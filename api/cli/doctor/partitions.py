@@ -47,6 +47,10 @@ class Partition:
         """Return why jobs do not start here; "" where they do."""
         if (state := self.facts.get("State", "UP")) != "UP":
             return f"the partition {self.name} is {state}"
+        if self.facts.get("TotalNodes") == "0":
+            return f"the partition {self.name} has no nodes"
+        if (least := self.facts.get("MinNodes", "")).isdecimal() and int(least) > 1:
+            return f"the partition {self.name} takes only jobs of {least} nodes or more"
         if self.facts.get("RootOnly") == "YES" and asker.groups is not None:
             return f"the partition {self.name} is for root alone"
         if self.facts.get("ReqResv") == "YES" and not asker.reservation:
@@ -69,9 +73,12 @@ class Partition:
         return None if text in _OPEN_TO_ALL else set(text.split(","))
 
 
-def out_of_service(nodes: Collection[str]) -> bool:
-    """Whether no node of these states (sinfo(1), NODE STATE CODES) takes a job."""
-    return bool(nodes) and all(_OUT_OF_SERVICE.search(state) or state.endswith("*") for state in nodes)
+def out_of_service(nodes: Collection[str], *, reserved: bool) -> bool:
+    """Whether no node of these states (sinfo(1), NODE STATE CODES) takes a job; `reserved`: one with a reservation."""
+    return bool(nodes) and all(
+        (_OUT_OF_SERVICE.search(state) and not (reserved and state == "maint")) or state.endswith("*")
+        for state in nodes
+    )
 
 
 def _listed(names: Collection[str]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, WarnedError
 from api.cli.doctor.limits import JobLimits
 from api.cli.doctor.partition_checks import SUBMIT, JobTarget
+from api.cli.doctor.partitions import Partition
 from api.cli.doctor.recipe_files import RecipeFiles
 from api.contract.launch import Resources
 from api.contract.recipes.book import Library, Recipe
@@ -51,7 +54,9 @@ class RecipeChecks:
             raise WarnedError(f"{error}. Jobs need it on the nodes", error.remedy) from error
 
     def _resources(self) -> str:
-        """Ask for each recipe whether its jobs would start: of partition and QOS, then sbatch. Nothing is submitted.
+        """Ask for each recipe whether its jobs would start: of partition, QOS and account, then sbatch.
+
+        Nothing is submitted.
 
         What the site has set up must; of a recipe that came along it may be that this cluster is not for it.
         """
@@ -61,7 +66,8 @@ class RecipeChecks:
             return f"the jobs of {len(book.recipes)} recipes would start"
         told, remedies = [], []
         used = self._settings.recipe
-        found.sort(key=lambda one: (one.what, one.recipe not in used))
+        of_ours = {one.what for one in found if one.recipe in used}
+        found.sort(key=lambda one: (one.what not in of_ours, one.what, one.recipe not in used))
         for what, findings in groupby(found, key=lambda one: one.what):
             alike = list(findings)
             told.append(f"{what}: {', '.join(f'{one.recipe}{one.asked}' for one in alike)}")
@@ -102,9 +108,20 @@ class RecipeChecks:
             chosen = self._to.chosen(asked.partition)
         except SkippedError:
             return
-        if len(chosen) == 1:
-            yield self._to.limits(chosen[0])
-        yield self._to.quality(self._to.asker(asked.account or "", asked.qos or "").qos)
+        yield from self._limits_in(chosen[0] if len(chosen) == 1 else None, asked)
+
+    def _limits_in(self, partition: Partition | None, asked: Resources) -> Iterator[JobLimits]:
+        """Yield what holds in a partition. What a QOS says goes before what accounts say of the same."""
+        if partition is not None:
+            yield self._to.limits(partition)
+        asker = self._to.asker(asked.account or "", asked.qos or "")
+        stronger: list[JobLimits] = []
+        for quality in self._to.qualities(partition, asker.qos):
+            yield reduce(JobLimits.beneath, stronger, quality)
+            stronger.append(quality)
+        with contextlib.suppress(SkippedError, CheckFailedError):
+            for account in self._to.association(asker.account):
+                yield reduce(JobLimits.beneath, stronger, account)
 
     def _elsewhere(self, asked: Resources) -> str:
         """Return what other partition would take the job, as the end of a sentence; "" where none would."""
@@ -112,6 +129,7 @@ class RecipeChecks:
         others = [
             one.name
             for one in self._to.partitions
-            if not one.closed_to(asker) and not any(self._to.limits(one).exceeded_by(asked))
+            if not one.closed_to(asker)
+            and not any(excess for limits in self._limits_in(one, asked) for excess in limits.exceeded_by(asked))
         ]
         return f", or slurm.partition to one of: {', '.join(others)}" if others else ""

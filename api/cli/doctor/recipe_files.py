@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 
 from api.cli.doctor.check import CheckFailedError
 from api.contract.recipes.book import Library, Recipe
@@ -42,18 +42,19 @@ class RecipeFiles:
 
     @property
     def missing_here(self) -> tuple[str, ...]:
-        """Return those that this host does not see."""
-        return tuple(path for path in self.paths if not Path(path).exists())
+        """Return those that this user does not see on this host."""
+        return tuple(path for path in self.paths if not os.access(path, os.R_OK))
 
     def judge(self, missing: Collection[str], where: str) -> str:
-        """Say that all are there. Raises `CheckFailedError` where some are missing."""
+        """Say that all are there. Raises `CheckFailedError` where some are missing, or this user may not read them."""
         if not missing:
             return f"{len(self.paths)} are there"
         named = [f"{path} ({', '.join(self._wanted.get(path, ()))})" for path in missing][:NAMED]
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise CheckFailedError(
             f"not {where}: {'; '.join(named)}{more}",
-            "Put it where all nodes see it under that path, or correct the path; `ai-factory recipes show` has it.",
+            "Put it where all nodes see it under that path, for this user to read, or correct the path; "
+            "`ai-factory recipes show` has it.",
         )
 
 

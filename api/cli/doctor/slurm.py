@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -110,6 +111,20 @@ class Slurm:
             return next(iter(self.accounted(job.token, job.job_id)), None)
         return None
 
+    def out_of_service(self, node: str) -> str:
+        """Return why a node gets no jobs, in Slurm's or the site's words (sinfo(1), `%E`); "": nothing is said."""
+        with contextlib.suppress(CheckFailedError):
+            said = self.read("sinfo", "--noheader", "--local", f"--nodes={node}", "--format=%E").stdout
+            return next((line.strip() for line in said.splitlines() if line.strip() not in ("", "none")), "")
+        return ""
+
+    def is_silent(self, node: str) -> bool:
+        """Whether slurmctld has no answer of a node (sinfo(1), NODE STATE CODES: `*`)."""
+        with contextlib.suppress(CheckFailedError):
+            said = self.read("sinfo", "--noheader", "--local", f"--nodes={node}", "--format=%T").stdout
+            return any(state.endswith("*") for state in said.split())
+        return False
+
     def accounted(self, name: str, job_id: int) -> list[int | None]:
         """Return the exit code of a job, if accounting knows it, as the controller asks about ended jobs.
 
@@ -155,9 +170,12 @@ class Slurm:
 
     def try_out(self, resources: Resources) -> str:
         """Have sbatch say whether it would take a job (`--test-only`). Raises `CheckFailedError` where it would not."""
-        trial = read_trial(self.change(*trial_command(job("af-doctor", resources))))
+        command = trial_command(job("af-doctor", resources))
+        trial = read_trial(self.change(*command))
         if not trial.is_accepted:
-            raise self._refusal(trial.words, trial.remedy)
+            conf = f"SLURM_CONF={shlex.quote(self._settings.conf)} " if self._settings.conf else ""
+            by_hand = f"try it by hand: {conf}{shlex.join(command)}"
+            raise self._refusal(trial.words, trial.remedy or by_hand)
         return trial.words
 
     def failure(self, trouble: Diagnosis) -> CheckFailedError:

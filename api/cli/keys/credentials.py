@@ -8,13 +8,14 @@ from pathlib import Path
 from api.cli.context import Context
 from api.cli.errors import CliError
 from api.contract.certificates import Authority
+from api.contract.configuration import expanded
 from api.contract.exits import Exit
 from api.contract.identity import read_keys
 
 
 def credentials(context: Context) -> Exit:
     """Write them for each of the installation's keys."""
-    folder = Path(context.arguments.folder).expanduser()
+    folder = expanded(context.arguments.folder)
     authorities = [Authority(key) for key in read_keys(context.settings.key_file)]
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,7 +6,7 @@ from api.cli.parser import Commands, command, group
 
 
 def add(commands: Commands) -> None:
-    """Add key and gateway."""
+    """Add key."""
     keys = group(commands, "key", "the installation's keys: by them engines and those who ask them know each other",
                  "key list", "key rotate")  # fmt: skip
     command(
@@ -27,11 +27,3 @@ def add(commands: Commands) -> None:
         "key prune",
         more="The cluster is asked too: after a restore it may run jobs of which the database knows nothing.",
     )  # fmt: skip
-    gateway = group(commands, "gateway", "what a gateway on another host needs", "gateway credentials ./gateway")
-    credentials = command(
-        gateway, "credentials", "keys.credentials:credentials",
-        "write what opens the doors of all jobs: certificates and a client's key for each of the installation's keys",
-        "gateway credentials ./gateway",
-        more="The installation's key is not in it. Written again after a rotation, the files of new keys are added.",
-    )  # fmt: skip
-    credentials.add_argument("folder", metavar="FOLDER", help="a folder of yours; what is written has mode 0600")

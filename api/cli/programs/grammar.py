@@ -6,7 +6,7 @@ from api.cli.parser import Commands, command
 
 
 def add(commands: Commands) -> None:
-    """Add up, api, controller and migrate."""
+    """Add up, api, gateway, controller and migrate."""
     up = command(
         commands, "up", "programs.up:up", "bring the database up to date, run API and controller together",
         "up", "up --port 8010  # where 8001 is taken",
@@ -15,9 +15,16 @@ def add(commands: Commands) -> None:
         commands, "api", "programs.up:api", "run the API alone",
         "api --host 10.1.2.3  # needs api.admin_key_file",
     )  # fmt: skip
-    for parser in (up, api):
-        parser.add_argument("--host", dest="flag_api.host", metavar="HOST", help="the address to listen on")
-        parser.add_argument("--port", dest="flag_api.port", type=int, metavar="PORT", help="the port to listen on")
+    gateway = command(
+        commands, "gateway", "programs.up:gateway", "run the gateway alone, beside the API or on another host",
+        "gateway --workers 4",
+        more="It needs database_url and gateway.credentials, and on the host of the installation's key that alone.",
+    )  # fmt: skip
+    gateway.add_argument("--workers", dest="flag_gateway.workers", type=int, metavar="N", help="its processes")
+    for parser, table in ((up, "api"), (api, "api"), (gateway, "gateway")):
+        parser.add_argument("--host", dest=f"flag_{table}.host", metavar="HOST", help="the address to listen on")
+        parser.add_argument("--port", dest=f"flag_{table}.port", type=int, metavar="PORT", help="the port to listen on")
+    _credentials(gateway.add_subparsers(title="instead of running it", metavar="[COMMAND]"))
     controller = command(commands, "controller", "programs.up:controller", "run the controller alone", "controller")
     _replay(controller.add_subparsers(title="instead of running it", metavar="[COMMAND]"))
     migrate = command(
@@ -32,6 +39,16 @@ def add(commands: Commands) -> None:
     chosen.add_argument("--check", action="store_true", help="change nothing; exit 3 unless it is as it should be")
     about = "what an empty database begins: the installation of this id, again, or a new one"
     chosen.add_argument("--installation", metavar="ID|new", help=about)
+
+
+def _credentials(commands: Commands) -> None:
+    credentials = command(
+        commands, "credentials", "keys.credentials:credentials",
+        "write what opens the doors of all jobs: certificates and a client's key for each of the installation's keys",
+        "gateway credentials ./gateway",
+        more="The installation's key is not in it. Written again after a rotation, the files of new keys are added.",
+    )  # fmt: skip
+    credentials.add_argument("folder", metavar="FOLDER", help="a folder of yours; what is written has mode 0600")
 
 
 def _replay(commands: Commands) -> None:

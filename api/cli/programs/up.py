@@ -1,4 +1,4 @@
-"""`ai-factory up`, `api` and `controller`: the programs of this host."""
+"""`ai-factory up`, `api`, `gateway` and `controller`: the programs of this host."""
 
 from __future__ import annotations
 
@@ -6,39 +6,57 @@ import asyncio
 import contextlib
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from api.cli.context import Context, server_url, tcp_url
+from api.cli.programs.child import Program, start
 from api.cli.programs.folders import require_writable
 from api.cli.programs.migrate import migrated
-from api.cli.programs.supervise import Program, supervise
+from api.cli.programs.supervise import supervise
 from api.cli.version import program_version
 from api.contract.configuration import PREFIX, SettingsError, load, process_environment
 from api.contract.database_url import shown_url
 from api.contract.exits import Exit
-from api.contract.listen import listen
+from api.contract.listen import held, listen_as_set, listen_for_gateway, listen_locally_as_set
 
 API = ("-m", "api.http")
+GATEWAY = ("-m", "api.gateway")
 CONTROLLER = ("-m", "controller", "run")
+MIGRATE = ("-m", "api.cli", "migrate")
 
 
 def up(context: Context) -> Exit:
     """Bring the database up to date, then run API and controller together until asked to end."""
-    api = context.settings.api
-    _require_free(api.host, api.port)
-    require_writable(context.settings)
-    context.console.note(migrated(context))
-    programs = [_program(context, "api", API), _program(context, "controller", CONTROLLER)]
-    asyncio.run(supervise(programs, context.console.note, lambda: _greet(context)))
+    settings, say = context.settings, context.console.note
+    with held(listen_as_set(settings)) as by_tcp:
+        require_writable(settings)
+        say(migrated(context))
+        with held(listen_locally_as_set(settings)) as locally:
+            api, controller = (
+                _program(context, "api", API, [*by_tcp, *locally]),
+                _program(context, "controller", CONTROLLER),
+            )
+            asyncio.run(supervise([api, controller], say, lambda: _greet(context), lambda: _migrate(context)))
     context.console.note("Ended. Running models are not touched; `ai-factory up` looks after them again.")
     return Exit.OK
 
 
-def api(context: Context) -> NoReturn:
-    """Become the API."""
-    _become(context, API)
+def api(context: Context) -> Exit:
+    """Run the API until asked to end."""
+    with held(listen_as_set(context.settings)) as by_tcp, held(listen_locally_as_set(context.settings)) as locally:
+        asyncio.run(supervise([_program(context, "api", API, [*by_tcp, *locally])], context.console.note))
+    return Exit.OK
+
+
+def gateway(context: Context) -> Exit:
+    """Run the gateway's workers until asked to end."""
+    with held(listen_for_gateway(context.settings.gateway)) as sockets:
+        workers = [_program(context, "gateway", GATEWAY, [each], is_restarted=True) for each in sockets]
+        asyncio.run(supervise(workers, context.console.note))
+    return Exit.OK
 
 
 def controller(context: Context) -> NoReturn:
@@ -47,13 +65,32 @@ def controller(context: Context) -> NoReturn:
     _become(context, CONTROLLER)
 
 
-def _require_free(host: str, port: int) -> None:
-    """Raise `PortError` unless the API could listen there; the API itself says so too, but later."""
-    listen(host, port, who="The API", remedy="Set api.port to another, or: ai-factory up --port N").close()
+def _program(
+    context: Context,
+    name: str,
+    arguments: Sequence[str],
+    listening: Sequence[socket.socket] = (),
+    *,
+    is_restarted: bool = False,
+) -> Program:
+    return Program(
+        name=name,
+        command=[sys.executable, *arguments],
+        environment=context.child_environment(),
+        listening=listening,
+        is_restarted=is_restarted,
+    )
 
 
-def _program(context: Context, name: str, arguments: Sequence[str]) -> Program:
-    return Program(name=name, command=[sys.executable, *arguments], environment=context.child_environment())
+async def _migrate(context: Context) -> None:
+    """Bring the database to the schema of the version that is installed now, which may be newer than this process.
+
+    Raises `CliError`.
+    """
+    migrating = await start(_program(context, "migrate", MIGRATE), context.console.note)
+    await migrating.until_last_words()
+    if not migrating.ended_well:
+        raise migrating.obituary()
 
 
 def _become(context: Context, arguments: Sequence[str]) -> NoReturn:
@@ -61,16 +98,9 @@ def _become(context: Context, arguments: Sequence[str]) -> NoReturn:
 
 
 async def _greet(context: Context) -> None:
-    """Tell people where things are, once the API listens."""
+    """Tell people where things are."""
     settings, url = context.settings, tcp_url(context.settings)
     by_socket = f"\n    socket      {server_url(settings)} for commands; over TCP all need the key"
-    host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(host, settings.api.port)
-            writer.close()
-            break
-        await asyncio.sleep(0.1)
     next_commands = "\n    ".join([*_first_lines(context), "ai-factory doctor"])
     context.console.text(
         f"""

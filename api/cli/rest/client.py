@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ import httpx
 from api.cli.context import UNIX, Context, server_url
 from api.cli.errors import CliError
 from api.cli.rest.listener import OwnListener
+from api.cli.rest.server_tls import tls_of
 from api.contract.configuration import key_file_of_a_client, process_environment
 from api.contract.exits import Exit
 from api.contract.job.private import open_regular
@@ -45,8 +47,15 @@ class Client:
     """
 
     def __init__(
-        self, url: str, key: str | None = None, seconds: float = ANSWER_SECONDS, *, is_chosen: bool = False
+        self,
+        url: str,
+        key: str | None = None,
+        seconds: float = ANSWER_SECONDS,
+        *,
+        is_chosen: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`tls` knows whose certificate is good; `None`: none is."""
         self.url = url.rstrip("/")
         self._seconds = seconds
         is_unix = url.startswith(UNIX)
@@ -55,7 +64,11 @@ class Client:
         self._http = httpx.Client(
             base_url="http://localhost" if is_unix else _address(self.url),
             # A site's proxy does not lead to this host.
-            transport=transport(uds=url.removeprefix(UNIX) if is_unix else None, trust_env=False),
+            transport=transport(
+                uds=url.removeprefix(UNIX) if is_unix else None,
+                trust_env=False,
+                verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            ),
             headers={"Authorization": f"Bearer {key}"} if key else {},
             trust_env=False,
         )
@@ -99,6 +112,26 @@ class Client:
         """Return the last attempts of a service, the newest last."""
         return _objects(self._call("GET", f"{path_of(name)}/attempts", query={"tail": tail}))
 
+    def rollout(self, name: str) -> dict[str, Any]:
+        """Return how far the last change of a service is, and which attempts stand for its replicas."""
+        return _object(self._call("GET", rollout_path(name)))
+
+    def generations(self, name: str) -> list[dict[str, Any]]:
+        """Return what the last generations of a service asked to be launched, the newest last."""
+        return _objects(self._call("GET", f"{rollout_path(name)}/history"))
+
+    def undo(self, name: str, generation: int | None) -> dict[str, Any]:
+        """Go back to what a generation asked for, or (`None`) the one before; return the rollout."""
+        return _object(self._call("POST", f"{rollout_path(name)}/undo", body={"to_generation": generation}))
+
+    def pause(self, name: str) -> dict[str, Any]:
+        """Hold changes of a service back from what runs; return the rollout."""
+        return _object(self._call("POST", f"{rollout_path(name)}/pause"))
+
+    def resume(self, name: str) -> dict[str, Any]:
+        """Go on with what was held back; return the rollout."""
+        return _object(self._call("POST", f"{rollout_path(name)}/resume"))
+
     def recipes(self) -> list[dict[str, Any]]:
         """Return all recipes."""
         return _objects(self._call("GET", "/api/v1/recipes"))
@@ -110,6 +143,10 @@ class Client:
     def make_key(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Make a key; its secret is in the answer."""
         return _object(self._call("POST", KEYS, body=request))
+
+    def make_token(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a key signed for some hours."""
+        return _object(self._call("POST", "/api/v1/tokens", body=request))
 
     def rotate_key(self, key: str, grace: float) -> dict[str, Any]:
         """Make a key in another's place, which goes on for `grace` seconds."""
@@ -218,10 +255,13 @@ def connect(context: Context, seconds: float = ANSWER_SECONDS) -> Client:
     """Return a client for the server that the command line or the settings name."""
     named, settings = context.arguments.server, context.settings
     if named is None:
-        return Client(server_url(settings), admin_key(settings.api.admin_key_file), seconds)
+        url = server_url(settings)
+        return Client(url, admin_key(settings.api.admin_key_file), seconds, tls=tls_of(settings))
     if settings.api.admin_key_file is None and (file := key_file_of_a_client(process_environment())) is not None:
-        return Client(named, _key_in(file, "AI_FACTORY_KEY_FILE") or None, seconds, is_chosen=True)
-    return Client(named, admin_key(settings.api.admin_key_file), seconds, is_chosen=True)
+        key = _key_in(file, "AI_FACTORY_KEY_FILE") or None
+    else:
+        key = admin_key(settings.api.admin_key_file)
+    return Client(named, key, seconds, is_chosen=True, tls=tls_of(settings, named))
 
 
 def admin_key(path: Path | None) -> str | None:
@@ -249,7 +289,11 @@ def _key_in(path: Path, what: str) -> str:
 
 _COMMANDS = {
     "GET /v1/models lists those that there are.": "See: ai-factory services list",
+    "GET /v1/models lists them.": "see: ai-factory services list",
     "GET …/attempts lists those that there are.": "See: ai-factory services history",
+    "GET …/rollout/history lists those that are.": "See: ai-factory services rollout history",
+    "POST …/rollout/resume has it go on.": "To go on: ai-factory services rollout resume",
+    ": GET /api/v1/keys lists them": ". See: ai-factory api-keys list",
     "Service not found": "There is no such service. See: ai-factory services list",
 }
 """The command for what the API names a request for."""
@@ -298,6 +342,11 @@ def _address(url: str) -> httpx.URL:
 def path_of(name: str) -> str:
     """Return where a service is, by id or name."""
     return f"/api/v1/services/{quote(name, safe='')}"
+
+
+def rollout_path(name: str) -> str:
+    """Return where the rollout of a service is."""
+    return f"{path_of(name)}/rollout"
 
 
 def prompt_path(name: str) -> str:

@@ -14,7 +14,8 @@ from api.contract.exits import Exit
 from api.contract.job.private import is_trusted
 from api.contract.peers import Peers
 
-ACCEPT_SECONDS = 5.0
+ACCEPT_SECONDS = 15.0
+"""So long an API that is starting may take to accept its first connection, on a busy host."""
 _LOOK_SECONDS = 0.002
 _CONNECTED = ("connection.connect_tcp.complete", "connection.connect_unix_socket.complete")
 """Steps of httpcore, as its extension `trace` tells them."""
@@ -51,7 +52,11 @@ def require_ours(connection: socket.socket) -> None:
     finally:
         peers.close()
     if user is None:
-        raise CliError("Something listens there, but does not accept connections.", Exit.UNREACHABLE)
+        raise CliError(
+            f"{_place(connection)} accepts no connection, though something listens there. If the API is just starting, "
+            "try again. If not, see what it is: ss -ltnp",
+            Exit.UNREACHABLE,
+        )
     if not is_trusted(user):
         raise CliError(
             f"{_place(connection)} is taken by another user's server (uid {user}), which was told nothing. If "

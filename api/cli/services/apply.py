@@ -122,6 +122,8 @@ def _wanted(context: Context) -> list[ServiceDeclaration]:
             wanted.append(declaration)
     if not wanted and not arguments.prune:
         raise CliError(f"There is no service in {', '.join(arguments.files)}.", Exit.USAGE)
+    if arguments.access:
+        wanted = [replace(one, access=one.access or arguments.access) for one in wanted]
     if arguments.applied_as:
         return [replace(one, config={**one.config, MARK: arguments.applied_as}) for one in wanted]
     return wanted
@@ -169,6 +171,7 @@ def _change(client: Client, wanted: ServiceDeclaration) -> PlannedChange | None:
     before = of_api(declared)
     if MARK in before.config and MARK not in wanted.config:  # applied without --as: it stays in its set
         wanted = replace(wanted, config={**wanted.config, MARK: before.config[MARK]})
+    wanted = replace(wanted, access=wanted.access or before.access)
     if same(before, wanted):
         return None
     patch(before, wanted)

@@ -19,8 +19,9 @@ def create(context: Context) -> Exit:
     if arguments.replicas is not None:
         config["replicas"] = arguments.replicas
     request = {"recipe_name": arguments.recipe, "config": config}
-    if arguments.name is not None:
-        request["name"] = arguments.name
+    for key in ("name", "access"):
+        if (value := getattr(arguments, key)) is not None:
+            request[key] = value
     with connect(context) as client:
         service = client.try_create(request) if arguments.dry_run else client.create(request)
         tell_warnings(context, service)

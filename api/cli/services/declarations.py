@@ -25,8 +25,9 @@ from api.cli.set_flags import complaint
 from api.cli.terminal.yaml_text import same_json, yaml_text
 from api.contract.exits import Exit
 
-KEYS = ("name", "recipe_name", "replicas", "desired_state", "config")
+KEYS = ("name", "recipe_name", "replicas", "desired_state", "access", "config")
 STATES = ("running", "stopped")
+ACCESS_WORDS = ("owner", "project", "everyone")
 MARK = "applied_as"
 """The key of the config that says to which set of applied services one belongs. To the job it means nothing."""
 
@@ -40,6 +41,8 @@ class ServiceDeclaration:
     replicas: int | None = None
     """`None`: as many as the recipe says."""
     desired_state: str = "running"
+    access: str | None = None
+    """`None`: as the site has it."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Without `replicas`, which stands beside it."""
 
@@ -50,12 +53,15 @@ class ServiceDeclaration:
             written["replicas"] = self.replicas
         if self.desired_state != "running":
             written["desired_state"] = self.desired_state
+        if self.access is not None:
+            written["access"] = self.access
         return {**written, "config": dict(self.config)} if self.config else written
 
     def request(self) -> dict[str, Any]:
         """Return what the API is sent to create it."""
         config = dict(self.config) | ({} if self.replicas is None else {"replicas": self.replicas})
-        return {"name": self.name, "recipe_name": self.recipe_name, "config": config}
+        access = {} if self.access is None else {"access": self.access}
+        return {"name": self.name, "recipe_name": self.recipe_name, **access, "config": config}
 
 
 def of_api(declared: Mapping[str, Any]) -> ServiceDeclaration:
@@ -68,6 +74,7 @@ def of_api(declared: Mapping[str, Any]) -> ServiceDeclaration:
         recipe_name=str(declared["recipe_name"]),
         replicas=_whole(inner) if own is None else int(own),
         desired_state=str(declared["desired_state"]),
+        access=declared.get("access"),
         config=config,
     )
 
@@ -85,6 +92,9 @@ def of_document(document: object, where: str) -> ServiceDeclaration:
     state = document.get("desired_state", "running")
     if state not in STATES:
         raise CliError(f"{where}: desired_state: must be {' or '.join(STATES)}.", Exit.USAGE)
+    access = document.get("access")
+    if access is not None and access not in ACCESS_WORDS:
+        raise CliError(f"{where}: access: must be one of {', '.join(ACCESS_WORDS)}.", Exit.USAGE)
     config = document.get("config")
     config = {} if config is None else config
     if not isinstance(config, dict):
@@ -101,6 +111,7 @@ def of_document(document: object, where: str) -> ServiceDeclaration:
         recipe_name=document["recipe_name"],
         replicas=replicas,
         desired_state=state,
+        access=access,
         config=config,
     )
 
@@ -178,6 +189,8 @@ def patch(before: ServiceDeclaration, after: ServiceDeclaration) -> dict[str, An
         asked["replicas"] = after.replicas
     if before.desired_state != after.desired_state:
         asked["desired_state"] = after.desired_state
+    if before.access != after.access:
+        asked["access"] = after.access
     return asked
 
 

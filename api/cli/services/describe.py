@@ -12,29 +12,30 @@ from typing import Any
 from api.cli.context import Context
 from api.cli.rest.client import RefusedError, connect
 from api.cli.services.rows import Service, age, ready, status_colour, status_of
+from api.cli.services.standing import STANDING, standing_rows
 from api.cli.terminal.console import Console, entries
 from api.cli.terminal.table import Column
 from api.cli.terminal.text import duration, one_line
 from api.contract.exits import Exit
 
 MOST = 10
-"""Attempts and events are shown: the last ones. `services history` and `events` show all."""
+"""Ended attempts and events are shown: the last ones. `services history` and `events` show all."""
 
 _CONDITION = (
     Column("TYPE"),
     Column("STATUS", colour=lambda s: {"True": "green", "False": "red"}.get(s, "yellow")),
     Column("REASON"),
     Column("SINCE"),
-    Column("MESSAGE", flexible=True, below=True),
+    Column("MESSAGE", flexible=True, below=True, whole=True),
 )
 _ATTEMPT = (
     Column("REPLICA"),
-    Column("TRY"),
+    Column("ATTEMPT"),
     Column("LANE"),
     Column("JOB"),
     Column("STATE", colour=status_colour),
     Column("NODE", flexible=True),
-    Column("PORT"),
+    Column("ENDED"),
     Column("MESSAGE", flexible=True, below=True),
 )
 _EVENT = (
@@ -50,9 +51,10 @@ def describe(context: Context) -> Exit:
     """Tell all about one service."""
     with connect(context) as client:
         service = client.service(context.arguments.service)
+        key = str(service["id"])
         with contextlib.suppress(RefusedError):  # by an API that gives the contract alone
-            key = str(service["id"])
             service = {**service, "attempts": client.attempts(key, MOST), "events": client.events(key, MOST)}
+            service = {**service, "rollout": client.rollout(key)}
     if context.output == "json":
         context.console.json(service)
     else:
@@ -66,7 +68,11 @@ def write(console: Console, service: Service, now: float) -> None:
     _section(console, "Config", [f"{key}: {_value(value)}" for key, value in (service.get("config") or {}).items()])
     _section(console, "Warnings", _warnings(service))
     _table(console, "Conditions", _CONDITION, [_condition(c, now) for c in _items(service, "conditions")])
-    _table(console, "Attempts", _ATTEMPT, [_attempt(a) for a in _items(service, "attempts")])
+    standing = _items(service.get("rollout") or {}, "attempts")
+    _table(console, "Replicas", STANDING, standing_rows(standing, now))
+    tokens = {one["token"] for one in standing}
+    before = [_attempt(a, now) for a in _items(service, "attempts") if a.get("token") not in tokens]
+    _table(console, "Attempts before" if standing else "Attempts", _ATTEMPT, before)
     _table(console, "Events", _EVENT, [_event(e, now) for e in _items(service, "events")])
 
 
@@ -82,8 +88,17 @@ def _facts(service: Service, now: float) -> dict[str, str]:
         "Generation": f"{service.get('generation') or ''}{' (not looked at yet)' if unseen else ''}",
         "Created": f"{service.get('created_at') or ''} ({age(service, now)} ago)",
         "Message": str(service.get("message") or ""),
+        "Rollout": _rollout(service),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _rollout(service: Service) -> str:
+    """Say how far the last change is; "" where the API does not. What to do about it says a condition."""
+    rollout = service.get("rollout")
+    if not rollout:
+        return ""
+    return f"{rollout['state']}, {rollout['updated_replicas']} of {rollout['replicas']} replicas run what is wanted"
 
 
 def _warnings(service: Service) -> list[str]:
@@ -97,14 +112,15 @@ def _condition(condition: Mapping[str, Any], now: float) -> list[str]:
     return [*_texts(condition, keys), _ago(condition.get("since"), now), *_texts(condition, ("message",))]
 
 
-def _attempt(attempt: Mapping[str, Any]) -> list[str]:
+def _attempt(attempt: Mapping[str, Any], now: float) -> list[str]:
     state = attempt.get("outcome") or attempt.get("state") or ""
     node = attempt.get("node") or attempt.get("host") or ""
     return [
         *_texts(attempt, ("replica", "attempt", "lane", "job_id")),
         str(state),
         str(node),
-        *_texts(attempt, ("port", "message")),
+        _ago(attempt.get("closed_at"), now),
+        *_texts(attempt, ("message",)),
     ]
 
 

@@ -15,6 +15,7 @@ from api.cli.parser import (
     wait_flags,
 )
 from api.cli.parser import command as local_command
+from api.cli.services.declarations import ACCESS_WORDS
 from api.cli.services.rows import STATUSES
 
 command = partial(local_command, is_local=False)
@@ -34,6 +35,7 @@ def add_services(commands: Commands) -> None:
     _seen(services)
     _declared(services)
     _changed(services)
+    _rolled_out(services)
 
 
 def _seen(services: Commands) -> None:
@@ -110,11 +112,13 @@ def _declared(services: Commands) -> None:
         "services create inference/vllm_dummy --name chat --replicas 2 --wait",
         "services create inference/vllm --set extra_args='[\"--enforce-eager\"]' --dry-run  # checks it, makes nothing",
         "services create storage/postgres --name db --config-file db.yaml",
+        "services create inference/vllm --name ours --access project",
         formats=FORMATS,
     )  # fmt: skip
     create.add_argument("recipe", metavar="RECIPE", help="its recipe, e.g. inference/vllm")
     create.add_argument("--name", help="a name of your own: lower-case letters, digits, hyphens")
     create.add_argument("--replicas", type=int, metavar="N", help="how many copies")
+    _access_flag(create, "default: as the site has it")
     config_flags(create)
     create.add_argument("--dry-run", action="store_true", help="have it checked, create nothing")
     wait_flags(create, "until it is running", READY_SECONDS)
@@ -173,6 +177,66 @@ def _changed(services: Commands) -> None:
     service_argument(edit)
 
 
+def _rolled_out(services: Commands) -> None:
+    rollout = group(
+        services, "rollout", "see how far a change of a service is, go back, hold it and go on",
+        "services rollout status chat --wait",
+        "services rollout history chat",
+        "services rollout pause chat",
+    )  # fmt: skip
+    formats = ("table", "json", "yaml", "name")
+    status = command(
+        rollout, "status", "services.rollout:status", "tell how far the last change of a service is",
+        "services rollout status chat",
+        "services rollout status chat --wait --timeout 600",
+        formats=formats,
+        more="With --wait it ends with 0 once all replicas run what is wanted now, 1 if that has failed, 3 if a job of "
+        "it can never start as things are, and 6 if it is not through within --timeout; one that is paused is waited "
+        "for. So `|| ai-factory services rollout undo chat` behind it goes back.",
+    )  # fmt: skip
+    service_argument(status)
+    status.add_argument(
+        "--wait", "--watch", dest="wait", action="store_true",
+        help="wait until it is through or has failed; --watch, as kubectl has it, is the same",
+    )  # fmt: skip
+    timeout_flag(status, READY_SECONDS)
+    history = command(
+        rollout, "history", "services.rollout:history", "list what the last generations asked for, the newest last",
+        "services rollout history chat", "services rollout history chat -o wide  # with their configs",
+        formats=("table", "wide", "json", "yaml"),
+        more="The last ten are kept that asked for another launch than the one before. The number of replicas, and "
+        "whether it runs, is no part of that.",
+    )  # fmt: skip
+    service_argument(history)
+    undo = command(
+        rollout, "undo", "services.rollout:undo", "go back to what a service asked for before its last change",
+        "services rollout undo chat --wait",
+        "services rollout undo chat --to 3  # a generation of its history",
+        formats=formats,
+        more="It is a change like any other, a new generation. Recipe and config become what they were; the number of "
+        "replicas stays.",
+    )  # fmt: skip
+    service_argument(undo)
+    undo.add_argument(
+        "--to", dest="generation", metavar="GENERATION", type=int, help="this one instead of the one before"
+    )
+    wait_flags(undo, "until all replicas run it", READY_SECONDS)
+    pause = command(
+        rollout, "pause", "services.rollout:pause", "hold changes of a service back from what runs",
+        "services rollout pause chat",
+        formats=formats,
+        more="What fails, or hands over because its job ends, is replaced by what is wanted now all the same.",
+    )  # fmt: skip
+    service_argument(pause)
+    resume = command(
+        rollout, "resume", "services.rollout:resume", "go on with what a pause has held back",
+        "services rollout resume chat --wait",
+        formats=formats,
+    )  # fmt: skip
+    service_argument(resume)
+    wait_flags(resume, "until all replicas run what is wanted", READY_SECONDS)
+
+
 def add_declared(commands: Commands) -> None:
     """Add apply, diff and export."""
     apply = command(
@@ -188,6 +252,7 @@ def add_declared(commands: Commands) -> None:
         formats=("table", "json"),
     )  # fmt: skip
     _file_flags(apply)
+    _access_flag(apply, "of services whose file does not say; default: as it is")
     apply.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
     apply.add_argument("--dry-run", action="store_true", help="show the difference, change nothing")
     diff = command(
@@ -198,12 +263,19 @@ def add_declared(commands: Commands) -> None:
         formats=("table", "json"),
     )  # fmt: skip
     _file_flags(diff)
+    _access_flag(diff, "as for apply")
     export = command(
         commands, "export", "services.apply:export", "print services as a file that apply takes",
         "export >services.yaml  # all there are", "export chat search",
         formats=("table", "json"),
     )  # fmt: skip
     export.add_argument("services", metavar="ID", nargs="*", help="id or name; default: all")
+
+
+def _access_flag(parser: Parser, otherwise: str) -> None:
+    parser.add_argument(
+        "--access", choices=ACCESS_WORDS, help=f"who sees it and may ask it, beside its owner ({otherwise})"
+    )
 
 
 def _file_flags(parser: Parser) -> None:
@@ -253,6 +325,7 @@ def add_models(commands: Commands) -> None:
     )  # fmt: skip
     service_argument(prompt)
     prompt.add_argument("text", metavar="TEXT", help="the prompt; - reads it from standard input")
+    prompt.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
     prompt.add_argument("--stream", action="store_true", help="print the answer as it comes")
     prompt.add_argument("--max-tokens", type=int, metavar="N", help="at most so many tokens (the API's own: 150)")
     prompt.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest word")

@@ -22,8 +22,9 @@ def prompt(context: Context) -> Exit:
     """Ask a service's model and print its answer; with --stream, as it comes."""
     arguments = context.arguments
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
-    options = {"max_tokens": arguments.max_tokens, "temperature": arguments.temperature, "model": arguments.model}
-    body = {"prompt": text} | {key: value for key, value in options.items() if value is not None}
+    named = ("system", "max_tokens", "temperature", "model")
+    given = {name: value for name in named if (value := getattr(arguments, name)) is not None}
+    body = {"prompt": text, **given}
     with connect(context) as client:
         if arguments.stream:
             return _streamed(context, client, body)

@@ -8,10 +8,11 @@ from typing import Any
 
 from api.cli.context import Context
 from api.cli.errors import CliError
-from api.cli.rest.client import Client, connect
+from api.cli.rest.client import Client, connect, for_people
 from api.cli.services.rows import ENDED, Service, progress, show
 from api.cli.terminal.progress import LiveProgress
 from api.contract.exits import Exit
+from api.contract.status import Progress
 
 POLL_FIRST = 0.3
 POLL_MOST = 2.0
@@ -66,9 +67,44 @@ def wait_ready(context: Context, client: Client, name: str, seconds: float) -> S
             raise CliError(f"{living['name']} is scaled to 0. See: ai-factory services scale {name} 1")
         _raise_if(living, ("failed", "cancelled"))
         _raise_if_barred(living)
-        return living["status"] == "running" and _all_ready(living)
+        if progress(living) == Progress.ROLLOUT_FAILED:
+            raise CliError(f"{living['name']} is {said(living).rstrip('.')}. See: ai-factory services describe {name}")
+        return living["status"] == "running" and _all_ready(living) and progress(living) != Progress.ROLLING_OUT
 
     return _living(_wait(context, client, name, judge, seconds), name)
+
+
+def wait_rolled_out(context: Context, client: Client, name: str, seconds: float) -> dict[str, Any]:
+    """Wait until the last change of a service has reached all its replicas; return the rollout.
+
+    One that is paused is waited for: somebody may resume it. Raises `CliError` if it has failed, or never will.
+    """
+    seen: dict[str, Any] = {}
+
+    def judge(service: Service | None) -> bool:
+        living = _living(service, name)
+        seen.update(_rollout(client, str(living["id"])))
+        state, message = seen.get("state"), for_people(str(seen.get("message")))
+        if state in ("failed", "stopped"):
+            what = f"The rollout of {living['name']} {'has failed' if state == 'failed' else 'goes no further'}"
+            raise CliError(f"{what}: {message.rstrip('.')}. See: ai-factory services describe {name}")
+        if state == "complete":
+            return True
+        _raise_if_barred(living)
+        return False
+
+    _wait(context, client, name, judge, seconds)
+    return seen
+
+
+def _rollout(client: Client, key: str) -> dict[str, Any]:
+    """Look how far a rollout is; nothing is known while the API is away."""
+    try:
+        return client.rollout(key)
+    except CliError as error:
+        if error.code is not Exit.UNREACHABLE:
+            raise
+        return {"state": "unknown"}
 
 
 def wait_completed(context: Context, client: Client, name: str, seconds: float) -> Service:

@@ -23,6 +23,8 @@ class Column:
     """May be shortened, with an ellipsis, where the terminal is narrow."""
     below: bool = False
     """Where the terminal is narrow, its text stands on lines of its own below the row. Only of the last column."""
+    whole: bool = False
+    """Of one that may stand below: it is never shortened, and stands there as soon as it would be."""
     colour: Callable[[str], str] | None = None
     """The name of the colour for a cell's text; "" for none."""
 
@@ -40,7 +42,7 @@ def layout(
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([wide(c.title), *(wide(row[i]) for row in cells)]) for i, c in enumerate(columns)]
-    is_below = columns[-1].below and width is not None and width >= _READABLE and not _has_room(widths, width)
+    is_below = columns[-1].below and width is not None and width >= _READABLE and not _has_room(columns, widths, width)
     if is_below:
         widths.pop()
     if width is not None:
@@ -64,9 +66,10 @@ def layout(
     return lines
 
 
-def _has_room(widths: Sequence[int], width: int) -> bool:
+def _has_room(columns: Sequence[Column], widths: Sequence[int], width: int) -> bool:
     """Whether the last column can be read beside the others as they are."""
-    return sum(widths[:-1]) + len(_GAP) * (len(widths) - 1) + min(widths[-1], _READABLE) <= width
+    last = widths[-1] if columns[-1].whole else min(widths[-1], _READABLE)
+    return sum(widths[:-1]) + len(_GAP) * (len(widths) - 1) + last <= width
 
 
 def _fit(columns: Sequence[Column], widths: list[int], width: int) -> None:

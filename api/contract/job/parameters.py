@@ -165,6 +165,8 @@ class Parameters:
     """What identifies the launch spec; told on, not used."""
     lane: Lane = Lane.MAIN
     """Each lane of a replica has a slot of its own."""
+    alone: bool = False
+    """Nothing of the replica's other lane may live beside it: it takes that one's slot too."""
     image: Optional[Image] = None
     """`None`: the command runs on the node itself."""
     refresh: bool = False
@@ -201,6 +203,10 @@ class Parameters:
     """`None`: any."""
     stop_grace: Seconds = 30.0
     """Between TERM and KILL."""
+    drain_most: Seconds = 300.0
+    """Before TERM, for what is in flight, where somebody else than the controller has told the job to end."""
+    warned_after: Seconds = 0.0
+    """From the job's start; a warning (USR1) that comes sooner is no time limit's: somebody tells the job to end."""
     home: Optional[str] = None
     """The engine's home on the node; `None`: a folder that ends with the job."""
     check: Optional[HealthCommand] = None

@@ -14,10 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 HTTP = "http/1.1"
 WATCH = "ai-factory-watch"
 """Protocol (ALPN, RFC 7301) of a connection that the door itself keeps open until the engine ends."""
+
+CONTROLLER = "controller"
+"""The kind of client that asks engines how they are: doors that drain let it in."""
 
 TLS_1_2 = "ECDHE+AESGCM"
 """All that is spoken of it; what there is of TLS 1.3 is good."""
@@ -31,6 +35,7 @@ class Credentials:
     key: str = field(repr=False)
 
 
+@lru_cache(maxsize=1024)
 def server_name(token: str) -> str:
     """Return the name in the certificate of an attempt's door. Names compare without case and have 63 characters."""
     return base64.b32encode(hashlib.sha256(token.encode()).digest()).decode().rstrip("=").lower()

@@ -10,7 +10,7 @@ import regex
 
 from api.contract.job.parameters import RUNTIME_VALUES
 from api.contract.job.words import Network
-from api.contract.recipes import volumes
+from api.contract.recipes import update, volumes
 from api.contract.recipes.schema import Command, HealthPart, RecipeFile
 
 Problem = tuple[Sequence[str], str]
@@ -27,6 +27,7 @@ def problems(content: RecipeFile) -> Iterator[Problem]:
         yield ["engine"], "an engine of kind vllm needs ports and model"
     yield from _health(content, content.health_check or HealthPart())
     yield from volumes.problems(content)
+    yield from update.problems(content)
     yield from _placeholders(content)
     yield from _address(content)
     for name, parameter in content.parameters.items():
@@ -94,6 +95,8 @@ def _address(content: RecipeFile) -> Iterator[Problem]:
         yield at, "{socket} is behind a door: give {port}, or leave access out"
     if content.access == "direct" and content.ports and content.network is Network.PRIVATE:
         yield ["network"], "nobody reaches a port in there but a door: leave it out, or access"
+    if content.exposed and (content.access == "direct" or not content.ports or content.engine == "vllm"):
+        yield ["exposed"], "only what listens behind a door is, and a model's paths are passed on anyway: leave it out"
     if content.access == "door" and {"socket", "port"} <= told | asked:
         yield at, "behind a door an engine listens on {socket} or on {port}: give one of them"
     if content.access == "door" and content.ports and not told & {"socket", "port"}:

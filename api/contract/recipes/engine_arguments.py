@@ -75,20 +75,30 @@ def files(found: Mapping[str, Sequence[str]]) -> Iterator[str]:
     yield from sorted(seen)
 
 
+def served_names(found: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the names that clients may ask for: the model's, and those of its LoRA adapters."""
+    yield from found.get("--served-model-name", ())
+    for value in found.get("--lora-modules", ()):
+        if value.startswith(("{", "[")):
+            yield from (name for name in _strings(_json(value), "name") if name)
+        elif "=" in value:
+            yield value.partition("=")[0]
+
+
 def _paths(option: str, value: str) -> Iterator[str]:
     if option == "--lora-modules" and not value.startswith(("{", "[")):
         value = value.partition("=")[2]
     if value.startswith(("{", "[")):
-        yield from (path for path in _models(_json(value)) if _is_path(path))
+        yield from (path for path in _strings(_json(value), "model", "path") if _is_path(path))
     elif _is_path(value) or (option == "--chat-template" and _is_template(value)):
         yield value
 
 
-def _models(value: Any) -> Iterator[str]:
-    """Return the models, and the paths of adapters, that a value in JSON names."""
+def _strings(value: Any, *keys: str) -> Iterator[str]:
+    """Yield what stands under some keys of an object, or of a list of them."""
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, dict):
-            yield from (item[key] for key in ("model", "path") if isinstance(item.get(key), str))
+            yield from (item[key] for key in keys if isinstance(item.get(key), str))
 
 
 def _json(text: str) -> Any:

@@ -9,10 +9,12 @@ from api.contract.recipes.book import Book, Recipe
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.resources import OLDER_SPELLINGS
 from api.contract.recipes.schema import RecipeFile, ResourcesPart
+from api.contract.recipes.update import UPDATE_KEYS
 from api.contract.spelling import did_you_mean, misspelt
 
 COMMON = frozenset(
     {
+        "aliases",
         "applied_as",
         "environment",
         "environment_from",
@@ -20,6 +22,7 @@ COMMON = frozenset(
         "replicas",
         "resources",
         "restarted_at",
+        "update",
         "volumes",
         *OLDER_SPELLINGS,
     }
@@ -66,7 +69,8 @@ def without_effect(content: RecipeFile, config: Mapping[str, Any]) -> Iterator[s
 
 def settable(content: RecipeFile) -> list[str]:
     """Return the dotted keys under which a service sets one value: parameters first, then what the job asks for."""
-    return [*content.parameters, "replicas", *(f"resources.{name}" for name in ResourcesPart.__struct_fields__)]
+    of_the_job = [f"resources.{name}" for name in ResourcesPart.__struct_fields__]
+    return [*content.parameters, "replicas", *of_the_job, *(f"update.{name}" for name in UPDATE_KEYS)]
 
 
 def known(content: RecipeFile) -> frozenset[str]:

@@ -15,7 +15,7 @@ from api.contract.job.parameters import Image
 from api.contract.launch import GpuVendor, Health, LaunchSpec, Resources
 from api.contract.recipes.book import Recipe
 from api.contract.recipes.checks import health_kind
-from api.contract.recipes.engine_arguments import arguments, files
+from api.contract.recipes.engine_arguments import arguments, files, served_names
 from api.contract.recipes.environment import resolve_environment, resolve_environment_from, secret_variable
 from api.contract.recipes.errors import ConfigError
 from api.contract.recipes.parameters import resolve_parameters
@@ -23,6 +23,7 @@ from api.contract.recipes.resources import OLDER_SPELLINGS, resolve_resources
 from api.contract.recipes.schema import HealthPart, RecipeFile, ResourcesPart
 from api.contract.recipes.size import size_problem
 from api.contract.recipes.units import whole_number
+from api.contract.recipes.update import resolve_update
 from api.contract.recipes.values import as_text, checked_text, read_quantity, table
 from api.contract.recipes.volumes import resolve_volumes
 from api.contract.recipes.warnings import warnings
@@ -44,6 +45,7 @@ FIXED_BY_RECIPE = frozenset(
         "kind",
         "engine",
         "access",
+        "exposed",
         "network",
         "gpu_vendor",
     }
@@ -64,11 +66,14 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
     told = arguments(words) if content.engine == "vllm" else {}
     resources = resolve_resources(content, config, site)
     _refuse_idle_nodes(content, config, resources)
+    model = _model(content, values)
+    update = resolve_update(content, config)
     return LaunchSpec(
         recipe=recipe.path,
         kind=content.kind,
         engine=content.engine,
-        model=_model(content, values),
+        model=model,
+        further_models=tuple(dict.fromkeys(name for name in served_names(told) if name != model)),
         image=_image(recipe),
         command=words,
         environment=resolve_environment(content, config, values),
@@ -82,10 +87,14 @@ def resolve(recipe: Recipe, config: Mapping[str, Any], *, replicas: int | None, 
         replicas=count,
         stop_grace=content.stop_grace,
         max_failures=content.restart.max_failures,
-        update_strategy=content.update.strategy,
+        update_strategy=update.strategy,
+        surge=update.surge,
+        max_unavailable=update.max_unavailable,
+        no_room=update.no_room,
         secret_variable=secret_variable(content) if access == "direct" else None,
         access=access,
         network=content.network,
+        exposed=content.exposed,
         restarted_at=_restarted_at(content, config),
         paths=tuple(files(told)),
         warnings=warnings(content, config, told, resources),
@@ -129,6 +138,7 @@ def _health(content: RecipeFile, values: Mapping[str, Any]) -> Health | None:
         timeout=part.timeout,
         retries=part.retries,
         startup_timeout=part.startup_timeout,
+        startup_guess=part.startup_guess,
     )
 
 

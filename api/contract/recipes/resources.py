@@ -149,17 +149,20 @@ def _read_resources(merged: Mapping[str, tuple[str, Any]], options: Sequence[str
         key, value = merged.get(name, (name, default))
         return read_quantity(key, lambda: reader(value))
 
-    def read_or_leave(name: str, reader: Callable[[Any], int], default: int) -> int | None:
-        return None if merged.get(name, ("", None))[1] == SITE else read(name, reader, default)
+    def read_or_leave(name: str, reader: Callable[[Any], int], default: int | None) -> int | None:
+        value = merged.get(name, ("", default))[1]
+        return None if value in (None, SITE) else read(name, reader, default)
 
     count, kind = read("gpu", gpus, 0)
+    time_limit = read_or_leave("time_limit", minutes, 60)
     return Resources(
         nodes=read("nodes", lambda v: whole_number(v, least=1, most=10_000), 1),
         cpu=read_or_leave("cpu", lambda v: whole_number(v, least=1, most=10_000), 1),
         memory_mb=read_or_leave("memory", memory_mb, 1024),
         gpu=count,
         gpu_type=kind,
-        time_limit=read_or_leave("time_limit", minutes, 60),
+        time_limit=time_limit,
+        time_min=_fitting(merged, read_or_leave("time_min", minutes, None), time_limit),
         partition=text("partition"),
         account=text("account"),
         qos=text("qos"),
@@ -168,6 +171,16 @@ def _read_resources(merged: Mapping[str, tuple[str, Any]], options: Sequence[str
         gres=text("gres"),
         extra_options=read_quantity("resources.extra_options", lambda: check_extra_options(options)),
     )
+
+
+def _fitting(merged: Mapping[str, tuple[str, Any]], least: int | None, limit: int | None) -> int | None:
+    """Return the least time limit; a recipe's is no more than the limit that a service says. Raises `ConfigError`."""
+    if least is None or limit is None or least <= limit:
+        return least
+    key, of_limit = merged["time_min"][0], merged.get("time_limit", ("time_limit", None))[0]
+    if key == "time_min" and of_limit != "time_limit":
+        return limit
+    raise ConfigError(key, f"must not be more than {of_limit}, which is {limit} minutes, but is {least}.")
 
 
 def _extra_options(value: Any) -> list[str]:

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.contract.job.words import Network
-from api.contract.launch import Access, GpuVendor, UpdateStrategy
+from api.contract.launch import Access, GpuVendor, NoRoomPolicy, UpdateStrategy
 
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Positive = Annotated[float, Meta(gt=0, le=10**9)]
 VOLUME_NAME = r"^(?:[A-Za-z0-9]|\{replica\})(?:[A-Za-z0-9._-]|\{replica\}){0,63}\Z"
 Command = list[str | list[str]]
+MOST_AT_ONCE = 1000
+AtOnce = Annotated[int, Meta(ge=0, le=MOST_AT_ONCE)]
 
 
 class Parameter(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,6 +44,8 @@ class ResourcesPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     memory: int | str | None = None
     gpu: int | str | None = None
     time_limit: int | str | None = None
+    time_min: int | str | None = None
+    """To which the time limit may be lowered, if the job then begins earlier: before a maintenance reservation."""
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -64,6 +68,8 @@ class HealthPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     timeout: Positive = 5.0
     retries: Annotated[int, Meta(ge=1)] = 3
     startup_timeout: Positive = 1800.0
+    startup_guess: Positive | None = None
+    """Until enough starts have been measured."""
 
 
 class VolumePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +88,15 @@ class UpdatePart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     strategy: UpdateStrategy = "rolling"
     """`rolling`: replicas that serve are replaced one after another. `recreate`: all end before the first new one."""
+    surge: AtOnce = 1
+    """How many replicas at a time may have a successor beside them because of a change. 0: each ends before."""
+    max_unavailable: AtOnce = 1
+    """How many replicas may not serve because of a change, where none has a successor beside it."""
+    no_room: NoRoomPolicy = "gap"
+    """What becomes of a replica whose job ends where its successor has no room beside it.
+
+    `gap`: it serves up to the time limit. `shrink`: it ends before, drained, while others serve.
+    """
 
 
 class RestartPart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,6 +131,8 @@ class RecipeFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     network: Network = Network.HOST
     """`private`: a loopback of its own and nothing else, where the kernel allows it; nobody but its door reaches it
     there, and it reaches nobody."""
+    exposed: bool = False
+    """Whoever has a key reaches every path of it through its door, under the gateway's `/services/NAME`."""
     environment: dict[str, str | int | float | bool] = {}
     environment_from: dict[str, str] = {}
     binds: list[str] = []

@@ -16,6 +16,8 @@ class SpecHead(msgspec.Struct, frozen=True):
 
     engine: str
     model: str | None = None
+    further_models: tuple[str, ...] = ()
+    exposed: bool = False
 
 
 def digest(spec: LaunchSpec) -> str:
@@ -27,10 +29,17 @@ def digest(spec: LaunchSpec) -> str:
 
 def _leave_out_later(value: dict[str, Any]) -> None:
     """Leave out what came later and is not used, so that an upgrade changes the digest of nothing that runs."""
-    del value["paths"], value["warnings"]  # the one follows from the command, the other is for people
+    del value["paths"], value["further_models"]  # which follow from the command
+    del value["warnings"]  # which are for people
+    del value["exposed"]  # which is nothing to the job
+    del value["surge"], value["max_unavailable"], value["no_room"]  # which say how to change, not what to launch
     health = value["health"]
+    if health is not None:
+        del health["startup_guess"]  # which is nothing to the job
     if health is not None and health["kind"] == "http":
         del health["kind"], health["command"]
+    if value["resources"]["time_min"] is None:
+        del value["resources"]["time_min"]
     if not value["volumes"]:
         del value["volumes"]
     if value["restarted_at"] is None:

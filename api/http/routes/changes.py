@@ -12,9 +12,10 @@ from litestar.params import FromPath
 from msgspec import UNSET
 from sqlalchemy import Row
 
-from api.http.changes import Changes, check_match, read_if_match
+from api.http.changes import MOST_TRIES, Changes, changeable, check_match, check_published, of_others, read_if_match
 from api.http.launchable import Launchable
 from api.http.openapi import (
+    ACCESS,
     ANY_OBJECT,
     EXTENDED,
     INTEGER,
@@ -32,56 +33,60 @@ from api.http.patches import Patch, read_patch, read_status_request
 from api.http.recipes import Recipes
 from api.http.services import Services
 from api.http.wire import declaration, etag, service_response, status_of
+from api.web.auth import principal_of
+from api.web.belonging import check_recipe
 from api.web.errors import ApiError
+from api.web.principal import Principal
 from api.web.responses import JsonResponse
-
-MOST_TRIES = 10
-"""So often a change that names no version is made anew on the one that somebody else has just made."""
-GONE = "This service was deleted. Create a new one."
 
 log = logging.getLogger(__name__)
 
 
 def change_routes(
-    services: Services, changes: Changes, recipes: Recipes, launchable: Launchable
+    services: Services, changes: Changes, recipes: Recipes, launchable: Launchable, gateway: str
 ) -> list[HTTPRouteHandler]:
-    """Make the handlers."""
+    """Make the handlers. `gateway`: its URL."""
 
     @get("/api/v1/services/{service_id:str}/status")
-    async def get_service_status(service_id: FromPath[str]) -> dict[str, str]:
-        row = await services.find(service_id)
+    async def get_service_status(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, str]:
+        row = await services.find(service_id, principal_of(request.scope))
         return {"status": "unknown" if row is None else status_of(row)}
 
     @get("/api/v1/services/{service_id:str}/declaration", opt=EXTENDED)
-    async def get_service_declaration(service_id: FromPath[str]) -> JsonResponse:
-        row = await services.find(service_id)
+    async def get_service_declaration(service_id: FromPath[str], request: Request[Any, Any, Any]) -> JsonResponse:
+        row = await services.find(service_id, principal_of(request.scope))
         if row is None:
             raise ApiError(404, "Service not found")
         return JsonResponse(declaration(row), headers={"ETag": etag(row.version)})
 
     @patch("/api/v1/services/{service_id:str}", opt=EXTENDED)
     async def change_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> JsonResponse:
-        asked = read_patch(await request.body())
+        asked, principal = read_patch(await request.body()), principal_of(request.scope)
         wanted = read_if_match(request.headers.get("if-match"))
         for _ in range(MOST_TRIES):
-            row = await _living(services, service_id)
-            check_match(wanted, row)
-            values, warnings = await _values(asked, row, recipes, launchable)
+            row = await changeable(services, service_id, principal)
+            check_match(wanted, row, gateway)
+            values, warnings = await _values(asked, row, recipes, launchable, principal)
+            check_published(principal, row, values, services.sight)
             message = f"{asked.said()} of {row.name} changed."
             changed = await changes.change(row, values, "change", message) if values else row
             if changed is not None:
                 if values:
                     log.info("service %s (%s) changed: %s", row.id, row.name, asked.said())
-                return JsonResponse(service_response(changed, warnings), headers={"ETag": etag(changed.version)})
-        raise ApiError(409, "Others change this service all the time. Try again in a moment.")
+                return JsonResponse(
+                    service_response(changed, gateway, warnings), headers={"ETag": etag(changed.version)}
+                )
+        raise of_others()
 
     @post("/api/v1/services/{service_id:str}/status", status_code=200, opt=EXTENDED)
     async def set_service_status(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, str]:
         read_status_request(await request.body())
+        principal = principal_of(request.scope)
         for _ in range(MOST_TRIES):
-            row = await services.find(service_id)
+            row = await services.find(service_id, principal)
             if row is None:
                 raise ApiError(404, "Service not found")
+            services.sight.check_change(principal, row)
             answer = {"message": f"Service {service_id} cancelled", "service_id": row.id, "status": "cancelled"}
             if row.deletion_requested_at is not None or row.desired_state == "stopped":
                 return answer
@@ -89,22 +94,13 @@ def change_routes(
             if stopped is not None:
                 log.info("service %s (%s) stopped", row.id, row.name)
                 return answer
-        raise ApiError(409, "Others change this service all the time. Try again in a moment.")
+        raise of_others()
 
     return [get_service_status, get_service_declaration, change_service, set_service_status]
 
 
-async def _living(services: Services, key: str) -> Row[Any]:
-    row = await services.find(key)
-    if row is None:
-        raise ApiError(404, "Service not found")
-    if row.deletion_requested_at is not None:
-        raise ApiError(409, GONE)
-    return row
-
-
 async def _values(
-    asked: Patch, row: Row[Any], recipes: Recipes, launchable: Launchable
+    asked: Patch, row: Row[Any], recipes: Recipes, launchable: Launchable, principal: Principal
 ) -> tuple[dict[str, Any], Sequence[str]]:
     """Return the columns that change, and warnings, once what would come of them is known to be launchable."""
     values: dict[str, Any] = {}
@@ -116,6 +112,7 @@ async def _values(
     if config != row.config or own != row.own_replicas:
         unknown = f"Its recipe {row.recipe_name[:200]!r} is not there any more. Put it back, or delete the service."
         recipe = await recipes.find(row.recipe_name, unknown)
+        check_recipe(principal, recipe.path)
         spec = await launchable.check(recipe, config, row.config)
         warnings = spec.warnings or ()
         if asked.replicas is UNSET and config.get("replicas") != row.config.get("replicas"):
@@ -124,6 +121,8 @@ async def _values(
         values["config"] = config
     if own != row.own_replicas:
         values["replicas"] = own
+    if asked.access is not UNSET and asked.access != row.access:
+        values["access"] = asked.access
     return values, warnings
 
 
@@ -179,6 +178,7 @@ DESCRIBED = Described(
                 "config": {**ANY_OBJECT, "title": "Config", "description": "A JSON merge patch of the config."},
                 "replicas": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"type": "null"}]},
                 "desired_state": {"type": "string", "enum": ["running", "stopped"]},
+                "access": ACCESS,
             },
             "type": "object",
             "additionalProperties": False,
@@ -195,6 +195,7 @@ DESCRIBED = Described(
                 "desired_state": {"type": "string", "enum": ["running", "stopped"]},
                 "deleted_at": TIME,
                 "version": INTEGER,
+                "access": ACCESS,
             },
             ["id", "name", "recipe_name", "config", "replicas", "desired_state", "deleted_at", "version"],
         ),

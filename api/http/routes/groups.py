@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from litestar import delete, get
+from litestar import Request, delete, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Row
@@ -14,6 +14,7 @@ from api.http.groups import Groups, group_status, running_jobs
 from api.http.openapi import ANY_OBJECT, EXTENDED, INTEGER, Described, Operation, list_of, object_of, ref, text
 from api.http.recipes import Recipes
 from api.http.services import Services
+from api.web.auth import principal_of
 from api.web.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -22,27 +23,28 @@ log = logging.getLogger(__name__)
 def group_routes(services: Services, groups: Groups, recipes: Recipes) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
-    async def found(key: str) -> tuple[Row[Any], dict[str, Any]]:
-        group = await groups.find(key, await recipes.book())
+    async def found(key: str, request: Request[Any, Any, Any]) -> tuple[Row[Any], dict[str, Any]]:
+        group = await groups.find(key, await recipes.book(), principal_of(request.scope))
         if group is None:
             raise ApiError(404, "Service group not found")
         return group
 
     @get("/api/v1/service-groups", opt=EXTENDED)
-    async def list_service_groups() -> list[dict[str, Any]]:
-        return await groups.list_all(await recipes.book())
+    async def list_service_groups(request: Request[Any, Any, Any]) -> list[dict[str, Any]]:
+        return await groups.list_all(await recipes.book(), principal_of(request.scope))
 
     @get("/api/v1/service-groups/{group_id:str}", opt=EXTENDED)
-    async def get_service_group(group_id: FromPath[str]) -> dict[str, Any]:
-        return (await found(group_id))[1]
+    async def get_service_group(group_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+        return (await found(group_id, request))[1]
 
     @get("/api/v1/service-groups/{group_id:str}/status", opt=EXTENDED)
-    async def get_service_group_status(group_id: FromPath[str]) -> dict[str, Any]:
-        return group_status((await found(group_id))[1])
+    async def get_service_group_status(group_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+        return group_status((await found(group_id, request))[1])
 
     @delete("/api/v1/service-groups/{group_id:str}", status_code=200, opt=EXTENDED)
-    async def stop_service_group(group_id: FromPath[str]) -> dict[str, Any]:
-        row, group = await found(group_id)
+    async def stop_service_group(group_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+        row, group = await found(group_id, request)
+        services.sight.check_change(principal_of(request.scope), row)
         jobs = []
         if row.deletion_requested_at is None and await services.delete(row.id, row.name):
             jobs = running_jobs(group)

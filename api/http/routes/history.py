@@ -40,6 +40,7 @@ from api.http.openapi import (
 from api.http.paging import next_link
 from api.http.services import Services
 from api.http.wire import conditions_of, iso
+from api.web.auth import principal_of
 from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
@@ -48,8 +49,8 @@ from api.web.responses import JsonResponse
 def history_routes(services: Services, history: History) -> list[HTTPRouteHandler]:
     """Make the handlers."""
 
-    async def found(key: str) -> Row[Any]:
-        row = await services.find(key)
+    async def found(key: str, request: Request[Any, Any, Any]) -> Row[Any]:
+        row = await services.find(key, principal_of(request.scope))
         if row is None:
             raise ApiError(404, "Service not found")
         return row
@@ -57,7 +58,7 @@ def history_routes(services: Services, history: History) -> list[HTTPRouteHandle
     async def paged(
         key: str, request: Request[Any, Any, Any], page: Page, shown: Callable[[Row[Any]], dict[str, Any]]
     ) -> JsonResponse:
-        rows, cursor = await history.read((await found(key)).id, page)
+        rows, cursor = await history.read((await found(key, request)).id, page)
         return JsonResponse([shown(row) for row in rows], headers=next_link(request, cursor))
 
     @get("/api/v1/services/{service_id:str}/events", opt=EXTENDED)
@@ -73,7 +74,7 @@ def history_routes(services: Services, history: History) -> list[HTTPRouteHandle
         query = Query(request)
         types, truths = query.words("type", TYPES), query.words("status", TRUTHS)
         query.check()
-        conditions = conditions_of(await found(service_id))
+        conditions = conditions_of(await found(service_id, request))
         return JsonResponse(
             [
                 {**msgspec.to_builtins(condition), "since": iso(condition.since)}
@@ -156,6 +157,7 @@ DESCRIBED = Described(
                 "replica": INTEGER,
                 "attempt": {**INTEGER, "description": "Counted from 1 for each replica."},
                 "lane": {"type": "string"},
+                "beside": {**MAYBE_TEXT, "description": "Why it was opened beside another attempt of its replica."},
                 "generation": INTEGER,
                 "state": {"type": "string", "enum": ["pending", "starting", "ready", "ended"]},
                 "job_id": MAYBE_INTEGER,
@@ -163,6 +165,7 @@ DESCRIBED = Described(
                 "host": MAYBE_TEXT,
                 "port": MAYBE_INTEGER,
                 **{f"{step}_at": TIME for step in STEPS},
+                "draining_since": {**TIME, "description": "Since when another attempt has its traffic."},
                 "outcome": MAYBE_TEXT,
                 "message": {"type": "string"},
                 "exit_code": MAYBE_INTEGER,

@@ -16,10 +16,11 @@ from sqlalchemy import Row
 from api.gateway.key_reader import KeyReader
 from api.http.key_requests import LONGEST_LIFE, USUAL_LIFE, read_grace, read_key_request
 from api.http.keys import KeyTable, has_ended
-from api.http.openapi import EXTENDED, TIME, Described, Operation, Schema, list_of, object_of, ref, text
+from api.http.openapi import EXTENDED, MAYBE_TEXT, TIME, Described, Operation, Schema, list_of, object_of, ref, text
 from api.http.wire import iso
 from api.web.auth import ADMIN, principal_of
 from api.web.errors import ApiError, UnavailableError
+from api.web.key_limits import LIMITS, MOST
 from api.web.principal import KeyScope
 
 NO_KEY = "There is no such key: GET /api/v1/keys lists them"
@@ -39,9 +40,16 @@ class KeyResponse(Struct, kw_only=True):
     """`active` or `ended`."""
     scopes: list[str]
     models: list[str] | None
+    project: str | None
+    recipes: list[str] | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    requests_at_once: int | None
     created_at: str
     expires_at: str | None
     revoked_at: str | None
+    last_used_at: str | None
+    """As gateways have written it down; None: not yet."""
     secret: str | UnsetType = UNSET
     """In the answer that makes it, and never again."""
 
@@ -95,16 +103,26 @@ def _response(row: Row[Any], secret: str | UnsetType = UNSET) -> KeyResponse:
         state="ended" if has_ended(row, time.time()) else "active",
         scopes=row.scopes,
         models=row.models,
+        project=row.project,
+        recipes=row.recipes,
+        **{limit: getattr(row, limit) for limit in LIMITS},
         created_at=iso(row.created_at),
         expires_at=None if row.expires_at is None else iso(row.expires_at),
         revoked_at=None if row.revoked_at is None else iso(row.revoked_at),
+        last_used_at=None if row.last_used_at is None else iso(row.last_used_at),
         secret=secret,
     )
 
 
 _NAMES: Schema = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}
 _SCOPES: Schema = {"type": "array", "items": {"type": "string", "enum": [scope.value for scope in KeyScope]}}
-_SHOWN = ("id", "name", "owner", "start", "state", "scopes", "models", "created_at", "expires_at", "revoked_at")
+_LIMITS: dict[str, Schema] = {
+    limit: {"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST[limit]}, {"type": "null"}]} for limit in LIMITS
+}
+_SHOWN = (
+    *("id", "name", "owner", "project", "start", "state", "scopes", "models", "recipes"),
+    *("created_at", "expires_at", "revoked_at", "last_used_at"),
+)
 
 DESCRIBED = Described(
     operations=(
@@ -155,12 +173,16 @@ DESCRIBED = Described(
                 "state": {"type": "string", "enum": ["active", "ended"]},
                 "scopes": _SCOPES,
                 "models": _NAMES,
+                "project": MAYBE_TEXT,
+                "recipes": _NAMES,
+                **_LIMITS,
                 "created_at": text("Created At"),
                 "expires_at": TIME,
                 "revoked_at": TIME,
+                "last_used_at": {**TIME, "description": "A minute late or so; null: not yet."},
                 "secret": text("Secret"),
             },
-            list(_SHOWN),
+            [*_SHOWN, *LIMITS],
         ),
         "KeyCreate": object_of(
             "KeyCreate",
@@ -169,6 +191,9 @@ DESCRIBED = Described(
                 "owner": {**text("Owner"), "description": "Left out: the name."},
                 "scopes": {**_SCOPES, "default": [KeyScope.INFER.value]},
                 "models": {**_NAMES, "description": "Names that it may ask for; null: all."},
+                "project": {**MAYBE_TEXT, "description": "In which what it makes is; null: in none."},
+                "recipes": {**_NAMES, "description": "Recipes that it may launch, by path; null: all."},
+                **{limit: {**schema, "description": "null: no limit."} for limit, schema in _LIMITS.items()},
                 "expires_in": {
                     "anyOf": [{"type": "number", "minimum": 1, "maximum": LONGEST_LIFE}, {"type": "null"}],
                     "default": USUAL_LIFE,

@@ -16,6 +16,7 @@ from api.http.logs.following import Following, WantedLogs, check_number, chosen,
 from api.http.openapi import Described, Operation, header, query
 from api.http.services import Services
 from api.http.wire import conditions_of
+from api.web.auth import principal_of
 from api.web.errors import ApiError
 from api.web.query import Query
 from api.web.responses import JsonResponse
@@ -30,7 +31,7 @@ def log_routes(services: Services, following: Following, run_dir: Path) -> list[
 
     @get("/api/v1/services/{service_id:str}/logs")
     async def get_service_logs(service_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[Any]:
-        query = Query(request)
+        query, principal = Query(request), principal_of(request.scope)
         lines = query.number("tail", 0, MOST_LINES)
         replica, attempt = query.number("replica", 0, 1000), query.number("attempt", 1, 10**9)
         is_followed, seconds = query.flag("follow"), query.seconds("timeout", MOST_SECONDS)
@@ -39,12 +40,12 @@ def log_routes(services: Services, following: Following, run_dir: Path) -> list[
             marks = read_marks(request.headers.get("last-event-id"))
             wanted = WantedLogs(replica=replica, attempt=attempt, lines=lines, marks=marks)
             async with following.beginning:
-                row = await services.find(service_id)
+                row = await services.find(service_id, principal)
                 if row is None:
                     raise ApiError(404, "Service not found")
                 check_number((await following.look(row.id)).attempts, wanted)
             return event_stream(following.follow(row.id, wanted), seconds)
-        row = await services.find(service_id)
+        row = await services.find(service_id, principal)
         if row is None:
             return _logs(f"Service {service_id} not found: there are no logs.")
         attempts = await services.attempts(row.id)

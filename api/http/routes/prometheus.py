@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from api.gateway.engines import Engines
 from api.http.exposition import MEDIA_TYPE, ServiceFigures
 from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation
 from api.http.services import Services
 from api.http.wire import is_wanted
-from api.web.engines import Engines
+from api.web.auth import principal_of
 from api.web.errors import ApiError
 from api.web.replicas import ReadyReplica
 
@@ -22,7 +23,7 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
     figures = ServiceFigures(engines)
 
     @get("/api/v1/services/targets", opt=EXTENDED)
-    async def list_service_targets() -> list[dict[str, Any]]:
+    async def list_service_targets(request: Request[Any, Any, Any]) -> list[dict[str, Any]]:
         return [
             {
                 "targets": [f"[{row.host}]:{row.port}" if ":" in row.host else f"{row.host}:{row.port}"],
@@ -35,15 +36,16 @@ def prometheus_routes(services: Services, engines: Engines) -> list[HTTPRouteHan
                     **({} if row.door is None else {"__scheme__": "https"}),
                 },
             }
-            for row in await services.ready_endpoints()
+            for row in await services.ready_endpoints(principal_of(request.scope))
         ]
 
     @get("/api/v1/services/{service_id:str}/metrics", opt=EXTENDED)
-    async def get_service_metrics(service_id: FromPath[str]) -> Response[bytes]:
-        row = await services.find(service_id)
+    async def get_service_metrics(service_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[bytes]:
+        principal = principal_of(request.scope)
+        row = await services.find(service_id, principal)
         if row is None:
             raise ApiError(404, "Service not found")
-        rows = await services.find_routes(row.id) if is_wanted(row) else ()
+        rows = await services.find_routes(row.id, principal) if is_wanted(row) else ()
         replicas = [
             ReadyReplica(
                 token=one.token,

@@ -13,12 +13,27 @@ from litestar.params import FromPath
 from api.http.idempotency import read_once
 from api.http.launchable import Launchable
 from api.http.listing import ORDERS, WORDS, read_listing
-from api.http.openapi import ANY_OBJECT, PAGING, Described, Operation, header, list_of, object_of, query, ref, text
+from api.http.openapi import (
+    ACCESS,
+    ANY_OBJECT,
+    MAYBE_TEXT,
+    PAGING,
+    Described,
+    Operation,
+    header,
+    list_of,
+    object_of,
+    query,
+    ref,
+    text,
+)
 from api.http.paging import next_link
 from api.http.requests import read_service_request
 from api.http.services import NewService, Services
 from api.http.waiting import read_wait, until_settled
 from api.http.wire import etag, service_response
+from api.web.auth import principal_of
+from api.web.belonging import access_of_new
 from api.web.change_feed import ChangeFeed
 from api.web.disconnect import unless_disconnected
 from api.web.errors import ApiError
@@ -28,22 +43,27 @@ from api.web.responses import JsonResponse
 log = logging.getLogger(__name__)
 
 
-def service_routes(services: Services, launchable: Launchable, feed: ChangeFeed) -> list[HTTPRouteHandler]:
-    """Make the handlers."""
+def service_routes(
+    services: Services, launchable: Launchable, feed: ChangeFeed, gateway: str
+) -> list[HTTPRouteHandler]:
+    """Make the handlers. `gateway`: its URL."""
 
     @post("/api/v1/services", status_code=200)
     async def create_service(request: Request[Any, Any, Any]) -> JsonResponse:
         asked = read_service_request(await request.body())
-        asking = Query(request)
+        asking, principal = Query(request), principal_of(request.scope)
         is_trial, seconds = asking.flag("dry_run") is True, read_wait(asking)
-        once = None if is_trial else read_once(request.headers.get("idempotency-key"), asked)
+        once = None if is_trial else read_once(request.headers.get("idempotency-key"), asked, principal)
         created = await services.answered(once) if once is not None else None
         if created is None:
-            recipe = await launchable.recipe(asked.recipe_name)
+            recipe = await launchable.recipe(asked.recipe_name, principal)
             spec = await launchable.check(recipe, asked.config)
             wish = NewService(
                 request=asked,
                 recipe=recipe.name,
+                owner=principal.owner,
+                project=principal.project,
+                access=access_of_new(principal, asked.access, services.sight.default),
                 replicas=None if asked.config.get("replicas") is None else spec.replicas,
                 warnings=spec.warnings or (),
             )
@@ -53,31 +73,34 @@ def service_routes(services: Services, launchable: Launchable, feed: ChangeFeed)
             if is_new:
                 log.info("service %s (%s) created", created.id, created.name)
         if seconds is not None:
-            waiting = until_settled(services, feed, created.id, seconds)
+            waiting = until_settled(services, feed, created.id, seconds, principal)
             row = await unless_disconnected(request.receive, waiting)
-            created = created if row is None else service_response(row, created.warnings)
+            created = created if row is None else service_response(row, gateway, created.warnings)
         return JsonResponse(created, headers={"ETag": etag(created.version)})
 
     @get("/api/v1/services")
     async def list_services(request: Request[Any, Any, Any]) -> JsonResponse:
+        principal = principal_of(request.scope)
         listing = read_listing(Query(request)) if request.scope["query_string"] else None
         if listing is None:
-            return JsonResponse([service_response(row) for row in await services.list_all()])
-        rows, cursor = await services.list_page(listing)
-        return JsonResponse([service_response(row) for row in rows], headers=next_link(request, cursor))
+            return JsonResponse([service_response(row, gateway) for row in await services.list_all(principal)])
+        rows, cursor = await services.list_page(listing, principal)
+        return JsonResponse([service_response(row, gateway) for row in rows], headers=next_link(request, cursor))
 
     @get("/api/v1/services/{service_id:str}")
-    async def get_service(service_id: FromPath[str]) -> JsonResponse:
-        row = await services.find(service_id)
+    async def get_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> JsonResponse:
+        row = await services.find(service_id, principal_of(request.scope))
         if row is None:
             raise ApiError(404, "Service not found")
-        return JsonResponse(service_response(row), headers={"ETag": etag(row.version)})
+        return JsonResponse(service_response(row, gateway), headers={"ETag": etag(row.version)})
 
     @delete("/api/v1/services/{service_id:str}", status_code=200)
-    async def stop_service(service_id: FromPath[str]) -> dict[str, str]:
-        row = await services.find_deletable(service_id)
+    async def stop_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, str]:
+        principal = principal_of(request.scope)
+        row = await services.find_deletable(service_id, principal)
         if row is None:
             raise ApiError(404, "Service not found or failed to stop")
+        services.sight.check_change(principal, row)
         if row.deletion_requested_at is None and await services.delete(row.id, row.name):
             log.info("service %s (%s) deleted", row.id, row.name)
         return {"message": f"Service {service_id} stopped successfully"}
@@ -173,6 +196,7 @@ DESCRIBED = Described(
         ),
     },
     further_fields={
+        "ServiceRequest": {"access": ACCESS},
         "ServiceResponse": {
             "message": {**text("Message"), "description": "What matters most now, for people."},
             "conditions": {"type": "array", "items": ANY_OBJECT, "title": "Conditions"},
@@ -192,12 +216,15 @@ DESCRIBED = Described(
                 "title": "Warnings",
                 "description": "What is probably not meant in the config; in answers to what is written.",
             },
+            "owner": {**MAYBE_TEXT, "description": "Whose it is; null: the operator's."},
+            "project": MAYBE_TEXT,
+            "access": ACCESS,
             "version": {
                 "type": "integer",
                 "title": "Version",
                 "description": "Counts the changes of what is wanted; in quotes it is the ETag.",
             },
-        }
+        },
     },
 )
 """For the documents."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -14,35 +15,50 @@ from sqlalchemy import Row
 from api.contract.recipes.book import Book
 from api.contract.recipes.spec import SpecHead
 from api.contract.status import explanation
-from api.http.openapi import Described, Operation, query
-from api.http.prompts import GONE, Prompts, not_ready
+from api.gateway.engines import NO_ANSWER, AskedBy, Engines, UnreachableError
+from api.gateway.entrance import AskedService, ServiceEntrance
+from api.gateway.model_request import check_urls
+from api.http.openapi import ANY_OBJECT, INTEGER, Described, Operation, query, text
+from api.http.prompt_requests import DEFAULTS, PromptRequest, read_prompt_request
+from api.http.prompts import GONE, Prompts, done, gone, not_ready
 from api.http.recipes import Recipes
-from api.http.requests import read_prompt_request
 from api.http.services import Services
 from api.http.wire import conditions_of, endpoint_of, is_wanted, status_of
+from api.web.auth import principal_of
 from api.web.disconnect import unless_disconnected
-from api.web.engines import Engines, UnreachableError
-from api.web.errors import ApiError
+from api.web.errors import ApiError, InvalidError, Problem
+from api.web.principal import KeyScope, Principal, verdict
 from api.web.query import Query
 from api.web.replicas import ReadyReplica
 from api.web.responses import JsonResponse
 from api.web.sse import event_stream
 
 
-def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[HTTPRouteHandler]:
-    """Make the handlers."""
-    prompts = Prompts(engines)
+def vllm_routes(
+    services: Services,
+    recipes: Recipes,
+    engines: Engines,
+    entrance: ServiceEntrance,
+    *,
+    media_hosts: Collection[str],
+    gateway: str,
+) -> list[HTTPRouteHandler]:
+    """Make the handlers.
+
+    `media_hosts`: from where engines may fetch what a conversation names; `gateway`: its URL.
+    """
+    prompts = Prompts(engines, gateway)
 
     @get("/api/v1/vllm/services")
-    async def list_vllm_services() -> dict[str, list[dict[str, Any]]]:
-        rows = await services.list_with_spec()
+    async def list_vllm_services(request: Request[Any, Any, Any]) -> dict[str, list[dict[str, Any]]]:
+        rows = await services.list_with_spec(principal_of(request.scope))
         book = await recipes.book() if any(row.spec is None for row in rows) else Book({}, {})
         shown = [
             {
                 "id": row.id,
                 "name": row.name,
                 "recipe_name": row.recipe_name,
-                "endpoint": endpoint_of(row),
+                "endpoint": endpoint_of(row, gateway),
                 "status": status_of(row),
             }
             for row in rows
@@ -51,17 +67,19 @@ def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[
         return {"vllm_services": shown}
 
     @get("/api/v1/vllm/{service_id:str}/models")
-    async def get_vllm_models(service_id: FromPath[str]) -> dict[str, Any]:
-        rows = await _vllm_rows(services, recipes, service_id)
+    async def get_vllm_models(service_id: FromPath[str], request: Request[Any, Any, Any]) -> dict[str, Any]:
+        principal = principal_of(request.scope)
+        rows = await _vllm_rows(services, recipes, service_id, principal)
         if not rows:
             return _no_models(service_id, "unknown", "Service not found", f"There is no vLLM service {service_id}.")
-        own_id, status, replicas = rows[0].id, status_of(rows[0]), _replicas(rows)
-        if not replicas:
+        own_id, status, service = rows[0].id, status_of(rows[0]), _asked(rows)
+        if not service.replicas:
             answer = not_ready(own_id, status, explanation(conditions_of(rows[0])))
             return _no_models(own_id, status, answer["error"], answer["message"])
         try:
-            answered = await engines.get(replicas, "/v1/models")
-        except UnreachableError as error:
+            async with entrance.let_in(principal, service, None, request.receive) as (service, _):
+                answered = await engines.get(service.replicas, "/v1/models")
+        except NO_ANSWER as error:
             return _no_models(own_id, status, "Service not available", f"{GONE} ({error})")
         models = _model_names(answered.body) if answered.status == 200 else None
         if models is None:
@@ -71,32 +89,76 @@ def vllm_routes(services: Services, recipes: Recipes, engines: Engines) -> list[
             "success": True,
             "models": models,
             "service_id": own_id,
-            "endpoint": answered.replica.endpoint,
+            "endpoint": prompts.endpoint(service, answered.replica),
         }
 
     @post("/api/v1/vllm/{service_id:str}/prompt", status_code=200)
     async def prompt_vllm_service(service_id: FromPath[str], request: Request[Any, Any, Any]) -> Response[Any]:
         asked = read_prompt_request(await request.body())
         query = Query(request)
-        is_streamed = query.flag("stream")
+        flag = query.flag("stream")
         query.check()
-        rows = await _vllm_rows(services, recipes, service_id)
+        is_streamed = asked.is_streamed if flag is None else flag
+        _check(asked, media_hosts, is_streamed=is_streamed)
+        principal = principal_of(request.scope)
+        rows = await _vllm_rows(services, recipes, service_id, principal)
         if not rows:
             raise ApiError(500, f"VLLM service {service_id} not found or not running")
-        replicas = _replicas(rows)
-        if not replicas:
+        _check_may_ask(principal, asked, rows[0])
+        service, digest = _asked(rows), rows[0].digest or ""
+        if not service.replicas:
             return JsonResponse(not_ready(rows[0].id, status_of(rows[0]), explanation(conditions_of(rows[0]))))
+        let_in = AsyncExitStack()
+        entering = entrance.let_in(principal, service, asked.reserve, request.receive)
+        service, admitted = await let_in.enter_async_context(entering)
+        asked_by = AskedBy(principal.key or "", admitted.tokens)
+        headers = {name.decode(): value.decode() for name, value in admitted.headers}
         if is_streamed:
-            return event_stream(prompts.stream(rows[0].id, rows[0].digest or "", replicas, asked))
-        answer = prompts.answer(rows[0].id, rows[0].digest or "", replicas, asked)
-        return JsonResponse(await unless_disconnected(request.receive, answer))
+            events = prompts.stream(service, digest, asked, asked_by)
+            return event_stream(_until_over(let_in, events), headers=headers)
+        try:
+            async with let_in:
+                work = prompts.answer(service, digest, asked, asked_by)
+                answer = await unless_disconnected(request.receive, work)
+        except UnreachableError as error:
+            return JsonResponse(gone(error))
+        return JsonResponse(answer, headers=headers)
 
     return [list_vllm_services, get_vllm_models, prompt_vllm_service]
 
 
-async def _vllm_rows(services: Services, recipes: Recipes, key: str) -> Sequence[Row[Any]]:
+def _check(asked: PromptRequest, media_hosts: Collection[str], *, is_streamed: bool) -> None:
+    """Raise `ApiError` for what is not asked of an engine, whichever it is."""
+    if is_streamed and asked.shows_choices:
+        msg = (
+            "An answer of several choices, tokens or calls of tools is not told bit by bit here: leave out stream, "
+            "or POST /v1/chat/completions"
+        )
+        raise InvalidError(Problem(loc=("body", "stream"), msg=msg, type="value_error", input=True))
+    check_urls({"messages": asked.messages}, media_hosts)
+
+
+async def _until_over(let_in: AsyncExitStack, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a prompt's events, for as long as it is let in. Who never begins with them drops both, which ends that."""
+    try:
+        async with let_in:
+            async for one in events:
+                yield one
+    except UnreachableError as error:
+        yield done(gone(error))
+
+
+def _check_may_ask(principal: Principal, asked: PromptRequest, row: Row[Any]) -> None:
+    """Raise `ApiError` for a model that a key is not for; a service is asked under its name, and its model's."""
+    names = [asked.model] if asked.model else [row.name, *(row.models or ())]
+    refusals = [refusal for name in names if (refusal := verdict(principal, KeyScope.WRITE, name)) is not None]
+    if len(refusals) == len(names):
+        raise refusals[0]
+
+
+async def _vllm_rows(services: Services, recipes: Recipes, key: str, principal: Principal) -> Sequence[Row[Any]]:
     """Return the routes of a service if it runs vLLM; nothing of others, or if it is unknown."""
-    rows = await services.find_routes(key)
+    rows = await services.find_routes(key, principal)
     if not rows:
         return ()
     book = await recipes.book() if rows[0].spec is None else Book({}, {})
@@ -111,11 +173,10 @@ def _is_vllm(row: Row[Any], book: Book) -> bool:
     return recipe is not None and recipe.content.engine == "vllm"
 
 
-def _replicas(rows: Sequence[Row[Any]]) -> list[ReadyReplica]:
-    """Return the replicas that may be asked: the ready ones of a service that is still wanted."""
-    if rows[0].host is None or not is_wanted(rows[0]):
-        return []
-    return [ReadyReplica.of(row) for row in rows]
+def _asked(rows: Sequence[Row[Any]]) -> AskedService:
+    """Return a service with the replicas that may be asked: the ready ones, while it is still wanted."""
+    is_ready = rows[0].host is not None and is_wanted(rows[0])
+    return AskedService(rows[0].id, rows[0].name, [ReadyReplica.of(row) for row in rows] if is_ready else ())
 
 
 def _model_names(body: Any) -> list[str] | None:
@@ -157,6 +218,20 @@ DESCRIBED = Described(
             name="prompt_vllm_service",
             description="Send a prompt to a running VLLM service.",
             body={"type": "object", "additionalProperties": True, "title": "Request"},
+            body_fields={
+                "prompt": {**text("Prompt"), "description": "What is asked; in its place, a conversation in messages."},
+                "messages": {
+                    "type": "array",
+                    "items": ANY_OBJECT,
+                    "title": "Messages",
+                    "description": "A whole conversation, as OpenAI's chats have it: each with role and content.",
+                },
+                "system": {**text("System"), "description": "What the model is told before all that."},
+                "model": {**text("Model"), "description": "Where the service serves several; else the one it serves."},
+                "max_tokens": {**INTEGER, "default": DEFAULTS["max_tokens"], "title": "Max Tokens"},
+                "temperature": {"type": "number", "default": DEFAULTS["temperature"], "title": "Temperature"},
+                "stream": {"type": "boolean", "title": "Stream", "description": "As the parameter of that name."},
+            },
             further=(
                 query(
                     "stream",

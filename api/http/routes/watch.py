@@ -11,6 +11,7 @@ from litestar.response import Stream
 from api.http.openapi import EXTENDED, NOT_FOUND, Described, Operation, header, query
 from api.http.services import Services
 from api.http.watching import LAST_NUMBER, ServiceWatch
+from api.web.auth import principal_of
 from api.web.errors import ApiError
 from api.web.query import Query, bad_header
 from api.web.sse import event_stream
@@ -25,6 +26,7 @@ def watch_routes(services: Services, watches: ServiceWatch) -> list[HTTPRouteHan
     async def watch(request: Request[Any, Any, Any]) -> Stream:
         query = Query(request)
         after = query.number("after", 0, LAST_NUMBER)
+        principal = principal_of(request.scope)
         key, seconds = query.text("service"), query.seconds("timeout", MOST_SECONDS)
         query.check()
         last = request.headers.get("last-event-id")
@@ -32,12 +34,12 @@ def watch_routes(services: Services, watches: ServiceWatch) -> list[HTTPRouteHan
             after = _number(last)
         service_id = None
         if key is not None:
-            row = await services.find(key)
+            row = await services.find(key, principal)
             if row is None:
                 raise ApiError(404, "Service not found")
             service_id = row.id
         await watches.begin()
-        return event_stream(watches.watch(after, service_id), seconds)
+        return event_stream(watches.watch(principal, after, service_id), seconds)
 
     return [watch]
 

@@ -8,14 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
 READ = 64 * 1024
 """Bytes that are read at a time."""
 
+REST = 5.0
+"""Seconds without a byte after which nothing is taken to be open on a connection, if nothing speaks against it."""
+
 LINGER = 5.0
 """Seconds that a caller has to close a connection that the engine has closed, once it has been sent everything."""
+
+MOST_WORDS = 6
+"""Bytes that tell how an answer has ended so far."""
+
+_WHOLE = (b"\n0\r\n\r\n", b" 0\r\n\r\n")
+"""How an answer ends that ends in an empty line: its last chunk was empty, or its head said that it has no body."""
 
 _buffer = memoryview(bytearray(READ))
 """Whatever any connection has read, for the moment until it is passed on."""
@@ -34,6 +44,9 @@ class Caller(asyncio.BufferedProtocol):
         """Of client."""
         self.engine: EngineSide | None = None
         self._said_all = self._heard_all = self._hurries = False
+        self._moved_at = time.monotonic()
+        self._last_words: bytes | None = b""
+        """How what the engine said last ended; `None`: the caller has said something since."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -61,6 +74,23 @@ class Caller(asyncio.BufferedProtocol):
         self.engine = engine
         self.transport.resume_reading()
         self._take()
+
+    def rests(self) -> bool:
+        """Whether no request is open, as far as that can be told without reading what passes.
+
+        It was the engine that spoke last, a while ago, not in the midst of an answer, and all of it is with the caller.
+        """
+        words = self._last_words
+        if words is None or goes_on(words) or self.transport.get_write_buffer_size() > 0:
+            return False
+        return time.monotonic() >= self._moved_at + REST
+
+    def pass_on(self, data: memoryview) -> None:
+        """Send on what the engine says."""
+        self._moved_at = time.monotonic()
+        words = bytes(data[-MOST_WORDS:])
+        self._last_words = words if len(words) == MOST_WORDS else ((self._last_words or b"") + words)[-MOST_WORDS:]
+        self.send(data)
 
     def send(self, data: memoryview | bytes) -> None:
         """Send bytes on their way."""
@@ -142,6 +172,7 @@ class Caller(asyncio.BufferedProtocol):
             if not data:
                 self._end_of_caller()
             elif self.engine is not None:
+                self._moved_at, self._last_words = time.monotonic(), None
                 self.engine.transport.write(data)
         self._flush()
 
@@ -193,7 +224,7 @@ class EngineSide(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what the engine says."""
-        self._caller.send(_buffer[:nbytes])
+        self._caller.pass_on(_buffer[:nbytes])
 
     def pause_writing(self) -> None:
         """Hold the caller up: the engine is slower."""
@@ -211,6 +242,15 @@ class EngineSide(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell the caller."""
         self._caller.finish()
+
+
+def goes_on(words: bytes) -> bool:
+    """Whether an answer whose bytes end so far in these is one in chunks, and has more of them to come.
+
+    It may pause for long: before its first token a request waits for its turn. Its head and each of its chunks end in
+    CRLF, all of it in an empty chunk (RFC 9112, 7.1).
+    """
+    return words.endswith(b"\r\n") and not words.endswith(_WHOLE)
 
 
 def _end(transport: asyncio.Transport) -> None:

@@ -1,7 +1,7 @@
 """The door's process: who may come in, how many at a time, and the end of it.
 
-It is told on standard input: a line of instructions; that the engine serves; and by the end of it that the engine has
-ended.
+It is told on standard input: a line of instructions; that the engine serves; that somebody has told the job to end; and
+by the end of it that the engine has ended. There it says, while it drains, whether anybody has anything open.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import ssl
 from collections import Counter
 from pathlib import Path
 
+from api.contract.job.folder import DRAIN
 from api.contract.job.sockets import notice_silence
-from api.contract.job.tls import WATCH, Credentials, server_context
+from api.contract.job.tls import CONTROLLER, WATCH, Credentials, server_context
 from controller.wrapper.door.loopback import LoopbackPort
-from controller.wrapper.door.opening import LAST_BYTES, SERVES, Instructions
+from controller.wrapper.door.opening import EMPTY, IN_USE, LAST_BYTES, SERVES, TOLD_TO_END, Instructions
 from controller.wrapper.door.pipe import Caller, EngineSide
+from controller.wrapper.files import lies_there
 from controller.wrapper.ports import LOOPBACK
 
 STDIN = 0
@@ -46,6 +48,9 @@ SILENCE = 10
 STALLED = 120
 """Seconds for one in the midst of an answer: who merely does not read looks the same (tcp(7), TCP_USER_TIMEOUT)."""
 
+LOOK = 1.0
+"""Seconds between two looks for the file that has it drain, and at who rests while it does."""
+
 ENGINE_TIMEOUT = 10.0
 """Seconds for the engine to take a connection."""
 
@@ -66,7 +71,7 @@ class Entrance:
         self._of_kind: Counter[str] = Counter()
         """How many of them there are of each kind of client."""
         self._watching: set[Caller] = set()
-        self._serves = False
+        self._serves = self._is_told_to_drain = self._is_told_to_end = self._is_empty = False
         self._over = asyncio.Event()
         self._empty = asyncio.Event()
         self._reserve = os.open(os.devnull, os.O_RDONLY)
@@ -77,7 +82,10 @@ class Entrance:
         self._listener.setblocking(False)
         loop.add_reader(self._listener, self._accept)
         loop.add_reader(STDIN, self._hear)
+        looks = [loop.create_task(self._look_for_the_file()), loop.create_task(self._drain())]
         await self._over.wait()
+        for look in looks:
+            look.cancel()
         loop.remove_reader(STDIN)
         loop.remove_reader(self._listener)
         for stranger in list(self._strangers):
@@ -90,12 +98,47 @@ class Entrance:
 
     def _hear(self) -> None:
         """Take in what the wrapper says."""
-        if not os.read(STDIN, 64):
+        words = os.read(STDIN, 64)
+        if not words:
             self._over.set()
-        elif not self._serves:
+        if SERVES in words:
             self._serves = True
             for caller in self._watching:
                 caller.send(SERVES)
+        if TOLD_TO_END in words:
+            self._is_told_to_end = True
+            for caller in list(self._watching):
+                caller.close()  # the sign to look; who comes back watches on
+            self._close_who_rests()
+            self._look_around()
+
+    @property
+    def _drains(self) -> bool:
+        return self._is_told_to_drain or self._is_told_to_end
+
+    async def _look_for_the_file(self) -> None:
+        """Drain while there is a file that says so. A file system that does not answer holds no stream up."""
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(OSError):  # which says nothing of it
+                self._is_told_to_drain = await loop.run_in_executor(None, lies_there, Path(self._told.folder), DRAIN)
+            await asyncio.sleep(LOOK)
+
+    async def _drain(self) -> None:
+        while True:
+            if self._drains:
+                self._close_who_rests()
+            self._tell_whether_empty()
+            await asyncio.sleep(LOOK)
+
+    def _close_who_rests(self) -> None:
+        for caller in self._guests():
+            if caller.rests():
+                caller.close()
+
+    def _guests(self) -> list[Caller]:
+        """Return who has the engine answer requests: all but the controller, and those who watch."""
+        return [caller for caller in self._callers - self._watching if caller.kind != CONTROLLER]
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
@@ -150,12 +193,19 @@ class Entrance:
             raise
 
     def _know(self, caller: Caller) -> None:
-        """Take a caller on; raises `OSError` where its kind has as many connections as are left for the others."""
+        """Take a caller on.
+
+        Raises `OSError` while it drains, but for the controller, and where a caller's kind has as many connections as
+        are left for the others.
+        """
         caller.kind = caller.common_name()
+        if self._drains and caller.kind != CONTROLLER:
+            raise ConnectionRefusedError("it drains")
         if self._of_kind[caller.kind] >= self._most_callers - len(self._callers):
             raise ConnectionRefusedError("too many of its kind")
         self._of_kind[caller.kind] += 1
         self._callers.add(caller)
+        self._tell_whether_empty()
 
     def _let_watch(self, caller: Caller) -> None:
         self._watching.add(caller)
@@ -198,7 +248,15 @@ class Entrance:
         self._watching.discard(caller)
         self._look_around()
 
+    def _tell_whether_empty(self) -> None:
+        is_empty = self._drains and not self._guests()
+        if is_empty != self._is_empty:
+            self._is_empty = is_empty
+            with contextlib.suppress(OSError):  # the wrapper has gone, or hung up
+                os.write(STDIN, EMPTY if is_empty else IN_USE)
+
     def _look_around(self) -> None:
+        self._tell_whether_empty()
         if self._over.is_set() and not self._callers:
             self._empty.set()
 
@@ -218,7 +276,7 @@ def main(listener: int) -> int:
     """Be the door of the port that this descriptor listens on."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # the wrapper decides when it is over
-    with Path("/dev/stdin").open("rb", buffering=0) as stdin:
+    with os.fdopen(STDIN, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()
     if not line:
         return 0

@@ -76,13 +76,14 @@ def take(folder: Path, number: int, holder: Holder) -> bool:
 
 def taken_over(folder: Path, number: int) -> str | None:
     """Say who has taken the lock of this number over; `None`: nobody, or it can't be read."""
+    is_told = False
     with contextlib.suppress(OSError):
-        latest, holder = newest(folder)
+        is_told = len(_lines(folder / f"lock.{number}")) > 1
+    with contextlib.suppress(OSError):
+        latest, holder = newest(folder)  # after the line, which is added when there is a newer one
         if latest > number:
             return name(holder)
-        if len(_lines(folder / f"lock.{number}")) > 1:
-            return "another job"
-    return None
+    return "another job" if is_told else None
 
 
 def clear(folder: Path, number: int) -> None:

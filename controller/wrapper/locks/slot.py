@@ -3,6 +3,10 @@
 The claim keeps a second job from an attempt; this keeps a second attempt from a replica, where the controller was led
 to believe that the first one was over: a node that Slurm gave up and that lives on, a listing that lied for long.
 Whoever comes last has it. The one before finds out at its next look, and ends its engine; the new one waits for that.
+
+Each lane has a slot. Who may not live beside the other lane takes that one's slot as well, its own first: of two that
+do so at least one finds its own taken. It gives the other back before its engine starts, since what is opened beside it
+later must not end it.
 """
 
 from __future__ import annotations
@@ -56,20 +60,27 @@ class HeldSlot:
 
 
 @contextlib.contextmanager
-def held(folder: Path, lane: Lane, token: str, job_id: int, report: Report, signals: Signals) -> Iterator[HeldSlot]:
+def held(
+    folder: Path, lane: Lane, token: str, job_id: int, report: Report, signals: Signals, *, alone: bool
+) -> Iterator[HeldSlot]:
     """Take the slot of a lane of a token's replica, and give it back at the end.
 
-    `folder` is the attempt's. Raises `FailedError` (`SlotFailed`, `SlotLost`) or `StoppedError`.
+    `folder` is the attempt's; `alone`: nothing of the replica's other lane may live beside it. Raises `FailedError`
+    (`SlotFailed`, `SlotLost`) or `StoppedError`.
     """
     parts = parse_token(token)
     if parts is None:
         raise FailedError(ExitReason.SLOT_FAILED, f"{token!r} names no replica")
     report.step(Step.SLOT)
     me = Holder(token, job_id, socket.gethostname(), time.time())
-    slot, before = _take(slot_folder(folder, parts, lane), me)
+    lanes = [lane, *(other for other in Lane if other is not lane and alone)]
+    taken = [_take(slot_folder(folder, parts, each), me) for each in lanes]
+    slot, *others = (each for each, _ in taken)
     # Who is ended while it waits gives nothing back: the engine before may live, and the next one has to wait as well.
-    if before is None or before.token:
-        _wait_for(before, slot, report, signals)
+    if may_live := [lock.name(before) for _, before in taken if before is None or before.token]:
+        _wait_for(" and ".join(may_live), slot, report, signals)
+    for other in others:
+        other.give_back()
     try:
         yield slot
     finally:
@@ -91,9 +102,9 @@ def _take(folder: Path, me: Holder) -> tuple[HeldSlot, Holder | None]:
         ) from error
 
 
-def _wait_for(before: Holder | None, slot: HeldSlot, report: Report, signals: Signals) -> None:
+def _wait_for(before: str, slot: HeldSlot, report: Report, signals: Signals) -> None:
     deadline = time.monotonic() + HANDOVER
-    report.step(Step.SLOT, f"{lock.name(before)} did not give the replica back; its engine may still be ending")
+    report.step(Step.SLOT, f"{before} did not give the replica back; its engine may still be ending")
     while time.monotonic() < deadline:
         signals.check()
         signals.wait(INTERVAL)

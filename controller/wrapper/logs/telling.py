@@ -70,7 +70,10 @@ def reason(lines: Sequence[str]) -> str:
 
 
 def _errors(lines: Sequence[tuple[str | None, str]]) -> list[str]:
-    """Pick exceptions with what is indented below them, and known symptoms; each once, where it stood last."""
+    """Pick exceptions with what is indented below them, and symptoms with what their colon announces in the next line.
+
+    Each once, where it stood last.
+    """
     found: dict[str, None] = {}
     for index, (level, line) in enumerate(lines):
         if level in ("DEBUG", "INFO") or not line or line[0].isspace():
@@ -78,7 +81,8 @@ def _errors(lines: Sequence[tuple[str | None, str]]) -> list[str]:
         if _EXCEPTION.match(line):
             text = "\n".join([line[:LINE_LIMIT], *_continuation(lines[index + 1 : index + 4])])
         elif _SYMPTOM.search(line) and not line.startswith(("Traceback", "During handling")):
-            text = line[:LINE_LIMIT]
+            named = [text for _, text in lines[index + 1 : index + 2] if line.rstrip().endswith(":")]
+            text = "\n".join(part[:LINE_LIMIT] for part in (line, *named))
         else:
             continue
         found.pop(text, None)

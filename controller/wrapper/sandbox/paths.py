@@ -15,7 +15,6 @@ from pathlib import Path
 
 from api.contract.job.parameters import Parameters
 from api.contract.job.words import ExitReason
-from controller.wrapper.process import Child
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox.place import Place
 from controller.wrapper.signals import Signals
@@ -48,7 +47,7 @@ def _unseen(place: Place, paths: Sequence[str], signals: Signals) -> list[str]:
     answer = place.folder / "paths"
     output = os.open(answer, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        asked = Child(place.arguments(["/bin/sh", "-c", ASK, "sh", *paths]), place.environment(), place.folder, output)
+        asked = place.start(["/bin/sh", "-c", ASK, "sh", *paths], output)
     except OSError:
         return []  # it is told when the engine is started
     finally:

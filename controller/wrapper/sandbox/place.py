@@ -8,8 +8,10 @@ from pathlib import Path
 
 from api.contract.job.parameters import Parameters, Text
 from api.contract.job.words import ExitReason
+from controller.wrapper import enclosure
 from controller.wrapper.address import EngineAddress
 from controller.wrapper.files import say
+from controller.wrapper.process import Child
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import command, environment
 from controller.wrapper.sandbox.command import Folders
@@ -31,6 +33,7 @@ class Place:
     ) -> None:
         self._parameters = parameters
         self._image = image
+        self._namespaces = 0 if image is None else enclosure.kinds_for(parameters.apptainer)
         self.folder = scratch
         cache = make_cache(parameters.model_cache)
         self._folders = Folders(
@@ -54,6 +57,11 @@ class Place:
             raise FailedError(
                 ExitReason.WRAPPER_ERROR, f"cannot make the home {self._home}: {error.strerror}"
             ) from error
+
+    def start(self, texts: Sequence[Text], output: int | None = None) -> Child:
+        """Run these words here; raises `OSError` if that can't be started."""
+        arguments = self.arguments(texts)
+        return Child(arguments, self.environment(), self.folder, output, namespaces=self._namespaces)
 
     def arguments(self, texts: Sequence[Text]) -> list[str]:
         """Return the command line that runs these words here. No secret is in it."""

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -7,10 +8,17 @@ from hypothesis import strategies as st
 
 from api.contract.job.token import Token
 from api.contract.launch import Submission
+from controller.cluster.maintenances import MAINTENANCE_AGAIN
 from controller.cluster.readings import MASS, Vanished, build_snapshot, find_in_doubt, find_vanished, known_as_ended
-from controller.cluster.snapshots import ASK_AGAIN_MOST, HIDDEN_AGAIN, WITHOUT_ACCOUNTING, SnapshotTaker
+from controller.cluster.snapshots import (
+    ASK_AGAIN_MOST,
+    HIDDEN_AGAIN,
+    NODES_AGAIN,
+    WITHOUT_ACCOUNTING,
+    SnapshotTaker,
+)
 from controller.core.attempt import Sent
-from controller.core.jobs import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Maintenance, Snapshot
 from controller.ports import Listing, Tracked, UnreadableError
 
 
@@ -121,6 +129,12 @@ class World:
         self.accounting: Mapping[int, Job] | UnreadableError | None = {}
         self.listing_fails: UnreadableError | None = None
         self.addresses_fail = ""
+        self.leaving_nodes: Mapping[str, str] = {}
+        self.leaving_fails = ""
+        self.looked_at: list[list[str]] = []
+        """The nodes whose states were asked for."""
+        self.reserved: tuple[Maintenance, ...] = ()
+        self.reservations_fail = False
         self.listing_takes = 0.0
         self.calls: list[object] = []
         self._sequence = 0
@@ -151,6 +165,21 @@ class World:
         if self.addresses_fail:
             raise UnreadableError(self.addresses_fail, "no answer")
         return {"n1": f"10.0.0.{self.calls.count('sinfo')}"}
+
+    async def leaving(self, nodes: Collection[str]) -> Mapping[str, str]:
+        self.looked_at.append(sorted(nodes))
+        if self.leaving_fails:
+            raise UnreadableError(self.leaving_fails, "no answer")
+        return self.leaving_nodes
+
+    async def maintenances(self) -> tuple[Maintenance, ...]:
+        self.calls.append("scontrol")
+        if self.reservations_fail:
+            raise UnreadableError("SlurmTimeout", "no answer")
+        return self.reserved
+
+    async def shorten(self, token: str, minutes: int) -> None:
+        raise NotImplementedError
 
     async def submit(self, submission: Submission) -> Sent:
         raise NotImplementedError
@@ -193,6 +222,57 @@ async def test_a_quiet_take_is_one_squeue() -> None:
     world.jobs, world.rows = [job(1, "a")], [track(1, "a")]
     await world.take()
     assert (await world.take(2))[1] == ["squeue"]
+
+
+async def test_nodes_of_running_jobs_are_looked_at_every_half_minute() -> None:
+    world = World()
+    world.jobs = [job(1, "a"), job(2, "b", node="n2"), job(3, "c", JobPhase.PENDING, node=None)]
+    await world.take()
+    world.leaving_nodes = {"n2": "draining"}
+    await world.take(NODES_AGAIN - 1)
+    assert world.looked_at == [["n1", "n2"]]
+    snapshot, _ = await world.take(1)
+    assert world.looked_at == [["n1", "n2"]] * 2
+    assert [snapshot.jobs[token][0].node_leaves for token in "abc"] == ["", "draining", ""]
+    assert (await world.take(1))[0].jobs["b"][0].node_leaves == "draining"
+
+
+async def test_nobody_asks_for_nodes_while_nothing_runs() -> None:
+    world = World()
+    world.jobs = [job(1, "a", JobPhase.PENDING, node=None)]
+    await world.take()
+    assert world.looked_at == []
+
+
+async def test_reservations_are_read_while_a_job_waits_for_a_maintenance_every_half_minute() -> None:
+    world = World()
+    world.reserved = (Maintenance(begins_at=5000.0, ends_at=6000.0),)
+    waits = job(1, "a", JobPhase.PENDING, node=None)
+    world.jobs = [waits]
+    await world.take()
+    assert (await world.take(1))[1] == ["squeue"]
+    world.jobs = [replace(waits, awaits_maintenance=True)]
+    assert await world.take(1) == (world.snapshots.latest, ["squeue", "scontrol"])
+    assert world.snapshots.latest is not None
+    assert world.snapshots.latest.maintenances == world.reserved
+    assert (await world.take(MAINTENANCE_AGAIN - 1))[1] == ["squeue"]
+    world.reservations_fail, known = True, world.reserved
+    snapshot, calls = await world.take(1)
+    assert (snapshot.maintenances, calls) == (known, ["squeue", "scontrol"])
+    world.jobs = [waits]
+    assert (await world.take(1))[0].maintenances == ()
+
+
+@pytest.mark.parametrize(("reason", "pause"), [("SlurmTimeout", NODES_AGAIN), ("PermissionDenied", HIDDEN_AGAIN)])
+async def test_what_was_known_of_a_node_stands_while_nobody_answers(reason: str, pause: float) -> None:
+    world = World()
+    world.jobs, world.leaving_nodes = [job(1, "a")], {"n1": "drained"}
+    await world.take()
+    world.leaving_fails = reason
+    assert (await world.take(NODES_AGAIN))[0].jobs["a"][0].node_leaves == "drained"
+    world.leaving_fails, world.leaving_nodes = "", {}
+    assert (await world.take(pause - 1))[0].jobs["a"][0].node_leaves == "drained"
+    assert (await world.take(1))[0].jobs["a"][0].node_leaves == ""
 
 
 async def test_addresses_are_read_again_when_a_job_gets_a_node_and_after_a_failure() -> None:
@@ -253,15 +333,11 @@ async def test_an_accounting_that_is_down_does_not_hinder_the_snapshot() -> None
     world = World()
     world.rows, world.accounting = [track(3, "b")], UnreadableError("AccountingDown", "no")
     assert (await world.take())[0].missing == {"b"}
-    failure = world.snapshots.accounting_failure
-    assert failure is not None
-    assert (failure.since, failure.reason) == (1000.0, "AccountingDown")
     assert world.snapshots.failure is None
-    await world.take(3)
-    assert world.snapshots.accounting_failure == failure
+    assert (await world.take(1))[0].accounting_trouble == "no", "it was not asked again"
     world.accounting = {3: ended(3, "b")}
-    assert (await world.take(10))[0].missing == frozenset()
-    assert world.snapshots.accounting_failure is None
+    snapshot, _ = await world.take(10)
+    assert (snapshot.missing, snapshot.accounting_trouble) == (frozenset(), "")
 
 
 async def test_a_mass_vanishing_is_in_doubt_until_accounting_speaks() -> None:

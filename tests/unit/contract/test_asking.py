@@ -109,11 +109,11 @@ async def test_as_much_as_is_wanted_is_read() -> None:
 
 
 async def test_silence_and_slowness_end() -> None:
-    quick = Bounds(seconds=60, silence=0.1, size=100)
-    with pytest.raises(AskingError, match=r"no answer within 0\.1 s"):
+    quick = Bounds(seconds=60, silence=1.0, size=100)
+    with pytest.raises(AskingError, match="no answer within 1 s"):
         await answer(stays=True, bounds=quick)
-    with pytest.raises(AskingError, match=r"no end of its answer within 0\.3 s"):
-        await answer(OK + b"\r\n", stays=True, bounds=Bounds(seconds=0.3, silence=0.3, size=100))
+    with pytest.raises(AskingError, match="no end of its answer within 1 s"):
+        await answer(OK + b"\r\n", stays=True, bounds=Bounds(seconds=1.0, silence=1.0, size=100))
 
     async def crumbs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -124,8 +124,8 @@ async def test_silence_and_slowness_end() -> None:
 
     async with listening(crumbs) as port:
         question = Question(way=Way(host="127.0.0.1", port=port), path="/")
-        with pytest.raises(AskingError, match=r"no end of its answer within 0\.4 s"):
-            async with asked(question, Bounds(seconds=0.4, silence=60, size=10_000)) as reply:
+        with pytest.raises(AskingError, match="no end of its answer within 1 s"):
+            async with asked(question, Bounds(seconds=1.0, silence=60, size=10_000)) as reply:
                 await reply.read()
 
 

@@ -57,6 +57,7 @@ COMPUTED = {
         ("nodes", Resources().nodes), ("cpu", Resources().cpu), ("memory", Resources().memory_mb),
         ("gpu", Resources().gpu), ("time_limit", Resources().time_limit),
     )},
+    "resources.time_min": "none",
 }  # fmt: skip
 TYPES: dict[Any, str] = {
     str: "text",

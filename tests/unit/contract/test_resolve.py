@@ -285,6 +285,24 @@ def test_older_spellings_and_the_nested_ones_above_them(
     assert resources(launch, "", config, SlurmSettings()) == Resources(**expected)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "config", "expected"),
+    [
+        ("", {}, None),
+        ("time_min: 2h", {}, 120),
+        ("time_min: 2h", {"resources": {"time_min": 90}}, 90),
+        ("time_min: 2h", {"resources": {"time_min": "site"}}, None),
+        ("time_min: 2h", {"resources": {"time_limit": "1h"}}, 60),
+        ("time_min: 2h", {"time": 30}, 30),
+        ("time_min: 2h", {"resources": {"time_limit": "site"}}, 120),
+    ],
+)
+def test_the_least_time_limit_is_no_more_than_what_a_service_says(
+    launch: Launch, recipe: str, config: dict[str, Any], expected: int | None
+) -> None:
+    assert resources(launch, f"resources: {{time_limit: 4h, {recipe}}}\n", config).time_min == expected
+
+
 def test_an_older_spelling_outweighs_the_recipe(launch: Launch) -> None:
     assert resources(launch, "resources: {cpu: 8}\n", {"cpus": 2}).cpu == 2
 
@@ -450,6 +468,9 @@ def test_options_are_a_list_of_texts(refusal: Refusal, value: Any) -> None:
         ({"memory": "lots"}, "memory"),
         ({"time": "1x"}, "time"),
         ({"resources": {"time_limit": "25:61:00"}}, "resources.time_limit"),
+        ({"resources": {"time_min": "soon"}}, "resources.time_min"),
+        ({"resources": {"time_min": 61}}, "resources.time_min"),
+        ({"resources": {"time_min": 6}, "time": 5}, "resources.time_min"),
         ({"cpus": 0}, "cpus"),
         ({"nodes": -1}, "nodes"),
         ({"nodes": 10**9}, "nodes"),
@@ -779,6 +800,38 @@ def test_a_restart_has_a_time(launch: Launch, value: object) -> None:
         launch(PARAMETERS, {"restarted_at": value})
 
 
+def test_how_a_change_is_rolled_out_is_no_other_launch(launch: Launch) -> None:
+    base, given = launch(PARAMETERS, {}), launch(PARAMETERS, {"update": {"surge": "3", "max_unavailable": 0}})
+    assert (base.surge, base.max_unavailable) == (1, 1)
+    assert (given.surge, given.max_unavailable) == (3, 0)
+    assert digest(given) == digest(base)
+    recipe = launch(f"update: {{surge: 0}}\n{PARAMETERS}", {"update": {"max_unavailable": 4}})
+    assert (recipe.surge, recipe.max_unavailable) == (0, 4)
+    smaller = launch(f"update: {{no_room: shrink}}\n{PARAMETERS}", {"update": {"surge": 2}})
+    assert (base.no_room, smaller.no_room, digest(smaller)) == ("gap", "shrink", digest(base))
+    assert launch(f"update: {{no_room: shrink}}\n{PARAMETERS}", {"update": {"no_room": "gap"}}).no_room == "gap"
+    own = launch("parameters:\n  update: {type: string, default: x}\n", {"update": "y"})
+    assert own.surge == 1
+
+
+@pytest.mark.parametrize(
+    ("update", "key"),
+    [
+        ({"surge": -1}, "update.surge"),
+        ({"surge": 0.5}, "update.surge"),
+        ({"max_unavailable": True}, "update.max_unavailable"),
+        ({"surge": 0, "max_unavailable": 0}, "update"),
+        ({"strategy": "recreate"}, "update.strategy"),
+        ({"surges": 1}, "update.surges"),
+        ({"no_room": "wait"}, "update.no_room"),
+        ({"no_room": ["gap"]}, "update.no_room"),
+        ("fast", "update"),
+    ],
+)
+def test_how_a_change_is_rolled_out_is_checked(refusal: Refusal, update: object, key: str) -> None:
+    assert refusal("", {"update": update}).key == key
+
+
 def test_the_order_of_keys_makes_no_other_launch(launch: Launch) -> None:
     one = {"environment": {"A": "1", "B": "2"}}
     other = {"environment": {"B": "2", "A": "1"}}
@@ -838,7 +891,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return read_recipe(file, "test/demo", {})
 
 
-@settings(max_examples=examples(200))
+@settings(max_examples=examples(50))
 @given(config=configs)
 def test_whatever_is_sent_it_is_launched_as_words_or_refused_in_words(demo: Recipe, config: dict[str, Any]) -> None:
     try:
@@ -853,3 +906,27 @@ def test_whatever_is_sent_it_is_launched_as_words_or_refused_in_words(demo: Reci
     assert not any(word.startswith("--port") for word in spec.command if isinstance(word, str))
     assert 1 <= spec.resources.nodes <= 10_000
     assert spec.resources.time_limit >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--served-model-name", "main", "also"], ("also",)),
+        (["--lora-modules", "sql=/models/sql", "law=/models/law", "--enable-lora"], ("sql", "law")),
+        (["--lora-modules=sql=/models/sql"], ("sql",)),
+        (["--lora_modules", '{"name": "sql", "path": "/models/sql", "base_model_name": "main"}'], ("sql",)),
+        (["--lora-modules", '[{"name": "sql"}, {"name": "law"}, {"path": "x"}, 5]', "{not json"], ("sql", "law")),
+        (["--lora-modules", "main=/models/x"], ()),
+    ],
+)
+def test_all_names_that_an_engine_answers_to(launch: Launch, words: list[str], names: tuple[str, ...]) -> None:
+    engine = "engine: vllm\nmodel: main\n"
+    body = "parameters:\n  words: {type: list, default: []}\ncommand: [serve, '{words}']\n"
+    spec = launch(LISTENS + engine + body, {"words": words})
+    assert (spec.model, spec.further_models) == ("main", names)
+    assert decode_spec(encode_spec(spec)) == spec
+
+
+def test_what_is_no_matter_of_the_job_restarts_nothing(launch: Launch) -> None:
+    spec = launch(LISTENS, {})
+    assert digest(spec) == digest(replace(spec, exposed=True)) == digest(replace(spec, further_models=("x",)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
@@ -213,7 +214,11 @@ def test_the_environment_of_other_programs_is_no_setting(read: Load) -> None:
         pytest.param({"toml": "[api]\nadmin_key_file = 'x'"}, "x is a relative", id="a relative key file"),
         pytest.param({"toml": "state_dir = 5"}, "5 is no path", id="a number for a path"),
         pytest.param({"environ": {"STATE_DIR": ""}}, "'' is no path", id="an empty path"),
-        pytest.param({"environ": {"STATE_DIR": "~nobody-here/x"}}, "is no path here", id="no such user"),
+        pytest.param(
+            {"environ": {"STATE_DIR": "~nobody-here/x"}}, "state_dir: ~nobody-here/x is no", id="no such user"
+        ),
+        pytest.param({"toml": "[api]\nadmin_key_file = '~no-one/x'"}, "~no-one/x is no path here", id="nobody's key"),
+        pytest.param({"toml": "[slurm]\nconf = '~no-one/x'"}, "~no-one/x is no path here", id="nobody's slurm.conf"),
         pytest.param({"flags": {"api.port": "http"}}, "the flag for api.port has a bad value, 'http'", id="flag"),
         pytest.param(
             {"environ": {"API_PORT": "http"}},
@@ -246,6 +251,21 @@ def test_a_mistake_is_named(read: Load, sources: dict[str, Any], words: str) -> 
 @pytest.mark.parametrize("character", list("\n\r,:\\\"'$`% "))
 def test_the_run_dir_is_safe_in_binds_scripts_and_patterns(read: Load, character: str) -> None:
     assert "run_dir" in refusal(read, flags={"run_dir": f"/shared/a{character}b"})
+
+
+def test_a_configuration_file_of_nobodys() -> None:
+    for sources in ({"config": "~no-one/x", "environ": {}}, {"environ": {PREFIX + "CONFIG": "~no-one/x"}}):
+        with pytest.raises(SettingsError, match="~no-one/x is no path here"):
+            load(**sources)
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    assert load(environ={}, config="/dev/null").state_dir == Path("~").expanduser() / ".local/state/ai-factory"
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    for config in (None, "/dev/null"):
+        with pytest.raises(SettingsError, match="Set HOME"):
+            load(environ={}, config=config)
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def job(attempt: Attempt, phase: JobPhase, **changes: Any) -> Job:
     """A job under the token of that attempt, under its id if it has one."""
     values: dict[str, Any] = {"job_id": attempt.job_id or JOB, "token": attempt.token, "phase": phase}
     if phase in (RUNNING, SUSPENDED, COMPLETING):
-        values |= {"node": "n1", "started_at": NOW - 91}
+        values |= {"node": "n1", "started_at": NOW - 91, "ends_at": attempt.ends_at}
     values["state"] = {ENDED: "FAILED"}.get(phase, phase.name)
     values |= changes
     return Job(**{"end": end_of(values["state"]), "is_kept_back": values.get("reason") == KEPT_BACK, **values})

@@ -15,6 +15,7 @@ from controller.core.plan import Cancel, Revoke
 
 from .builders import (
     EMPTY,
+    ENDED,
     JOB,
     JOB_SPEC,
     LIMITS,
@@ -149,6 +150,13 @@ def test_a_claimed_attempt_absent_past_the_grace_of_accounting_has_vanished() ->
     assert (result.outcome, result.message) == ("Vanished", f"The job {JOB} left the cluster without a trace.")
 
 
+def test_what_accounting_said_instead_of_an_answer_is_told_of_what_vanished() -> None:
+    silent = snapshot(accounting_trouble="sacct: error: Access/permission denied")
+    result = only(absent_for(ready(), ACCOUNTING, files=claim(ready()), snapshot=silent))
+    assert result.outcome == "Vanished"
+    assert result.message.endswith(" Accounting can't be asked: sacct: error: Access/permission denied")
+
+
 def test_an_unreadable_claim_counts_as_claimed() -> None:
     files = {queued().token: JobFiles(claim=Unreadable())}
     assert only(absent_for(queued(), ACCOUNTING - 1, files=files)).open
@@ -217,6 +225,15 @@ def test_a_wrapper_without_a_sign_of_life_is_left_alone_while_its_job_is_listed_
     files = claim(ready(), quiet_for=9999.0)
     assert only(see(ready(), snapshot=snapshot(job(ready(), RUNNING)), files=files)).open
     assert only(absent_for(ready(), 9999.0, files=files, probes=answers(ready()))).open
+
+
+@pytest.mark.parametrize(("asked_at", "ends"), [(NOW - 2, False), (NOW - 0.5, True)])
+def test_an_engine_is_asked_before_a_wrapper_without_a_sign_of_life_is_believed(asked_at: float, ends: bool) -> None:
+    """The first listing after a silence shows the end of a job whose engine nobody has asked since."""
+    reading = snapshot(job(ready(), ENDED))
+    probes = fails(ready(), 1, at=asked_at)
+    seen = see(ready(), snapshot=reading, files=claim(ready(), quiet_for=9999.0), probes=probes)
+    assert only(seen).open is not ends
 
 
 @pytest.mark.parametrize(

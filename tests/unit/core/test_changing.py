@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from controller.core.attempt import Attempt
+from controller.core.attempt import Attempt, Probe
 from controller.core.observed import Observed
 from controller.core.plan import Cancel, Submit
 
 from .builders import (
     JOB,
+    JOB_SPEC,
+    LIMITS,
     NOW,
     PENDING,
     RUNNING,
@@ -19,6 +23,7 @@ from .builders import (
     closed,
     condition,
     desired,
+    endpoint,
     fails,
     gone,
     intended,
@@ -38,6 +43,8 @@ from .builders import (
 )
 
 CHANGED = {"generation": 2, "digest": "d2"}
+APART: dict[str, object] = {**CHANGED, "spec": spec(surge=0)}
+"""A change without successors beside what serves."""
 
 
 def closings(seen: Observed, **changes: object) -> dict[str, str | None]:
@@ -52,13 +59,62 @@ def test_scaling_up_opens_what_is_missing() -> None:
     assert actions(see_running(ready()), desired(replicas=3)) == (Submit(token=token(1)), Submit(token=token(2)))
 
 
-def test_scaling_down_closes_the_highest() -> None:
-    seen = see_running(ready(0), ready(1), ready(2))
-    assert closings(seen, replicas=1) == {token(1): "ScaledDown", token(2): "ScaledDown"}
+def drains(seen: Observed, **changes: object) -> set[str]:
+    """What is to drain after this pass."""
+    return {a.token for a in record(seen, plan(desired(**changes), seen)).attempts if a.open and a.draining_since}
 
 
-def test_scaling_to_zero_closes_all() -> None:
-    assert closings(see_running(ready(0)), replicas=0) == {token(0): "ScaledDown"}
+def test_scaling_down_has_the_highest_drain() -> None:
+    seen = see_running(ready(0), ready(1), ready(2), endpoints=tuple(endpoint(ready(n)) for n in range(3)))
+    first = plan(desired(replicas=1), seen)
+    assert [a.token for a in first.attempts if a.draining_since == NOW and a.open] == [token(1), token(2)]
+    assert first.endpoints is not None
+    assert [e.ready for e in first.endpoints] == [True, False, False]
+    assert not plan(desired(replicas=1), record(seen, first)).attempts
+
+
+@pytest.mark.parametrize(
+    ("surplus", "ends"),
+    [
+        (ready(1, draining_since=NOW - LIMITS.drain_most), True),
+        (ready(1, draining_since=NOW - LIMITS.drain_most + 1), False),
+        (ready(1, draining_since=NOW - 9, unready_since=NOW - 1), True),
+        (started(1), True),
+        (queued(1), True),
+    ],
+    ids=["had its time", "has time", "is unready", "starts", "is queued"],
+)
+def test_what_drains_ends_in_its_time_and_what_does_not_serve_at_once(surplus: Attempt, ends: bool) -> None:
+    assert closings(see_running(ready(0), surplus)) == ({token(1): "ScaledDown"} if ends else {})
+
+
+@pytest.mark.parametrize(("since", "ends"), [(NOW - 60, True), (NOW - 1, False)])
+def test_what_was_quiet_while_somebody_might_come_says_nothing(since: float, ends: bool) -> None:
+    quiet = Probe(at=NOW, ready=True, failures=0, quiet_since=NOW - 50)
+    seen = see_running(ready(0), ready(1, draining_since=NOW - 60, draining_feed=7, shut_at=since))
+    seen = replace(seen, probes={**seen.probes, token(1): quiet})
+    assert closings(seen) == ({token(1): "ScaledDown"} if ends else {})
+
+
+def test_what_is_wanted_again_while_it_drains_serves_again() -> None:
+    seen = see_running(ready(0), ready(1, draining_since=NOW - 9))
+    assert drains(seen, replicas=1) == {token(1)}
+    assert drains(seen, replicas=2) == set()
+    assert actions(seen, desired(replicas=2)) == ()
+
+
+def test_what_ends_by_itself_answers_nobody_and_is_not_drained() -> None:
+    assert closings(see_running(ready(0), ready(1)), spec=JOB_SPEC) == {token(1): "ScaledDown"}
+
+
+def test_scaling_to_zero_drains_too() -> None:
+    seen = see_running(ready(0))
+    assert (closings(seen, replicas=0), drains(seen, replicas=0)) == ({}, {token(0)})
+
+
+def test_a_service_that_is_stopped_while_it_drains_ends_at_once() -> None:
+    seen = see_running(ready(0), ready(1, draining_since=NOW - 9))
+    assert closings(seen, running=False) == {token(0): "Stopped", token(1): "Stopped"}
 
 
 def test_scaling_leaves_the_others_as_they_are() -> None:
@@ -87,11 +143,11 @@ def test_another_number_of_replicas_is_no_other_launch() -> None:
 
 def test_an_outdated_service_of_one_is_replaced() -> None:
     seen = see_running(ready())
-    first = plan(desired(**CHANGED), seen)
+    first = plan(desired(**APART), seen)
     assert [(a.outcome, a.message) for a in first.attempts] == [
         ("Outdated", "The service was changed (generation 2)."),
     ]
-    assert actions(record(seen, first), desired(**CHANGED)) == (Cancel(token=token(), job_id=JOB),)
+    assert actions(record(seen, first), desired(**APART)) == (Cancel(token=token(), job_id=JOB),)
 
 
 @pytest.mark.parametrize(
@@ -104,20 +160,35 @@ def test_an_outdated_service_of_one_is_replaced() -> None:
         pytest.param((ready(0), ready(1), ready(2, digest="d2")), {0}, id="the next, once the last serves"),
         pytest.param((ready(0), ready(1), started(2, digest="d2")), set(), id="not before the last serves"),
         pytest.param((ready(0), ready(1), closed(ready(2), "Outdated")), set(), id="nor before it is there"),
+        pytest.param((ready(0), ready(1, draining_since=NOW - 1), ready(2)), {1}, id="what drains goes on"),
     ],
 )
 def test_outdated_attempts_are_replaced_one_at_a_time(attempts: tuple[Attempt, ...], expected: set[int]) -> None:
-    assert set(closings(see_running(*attempts), replicas=3, **CHANGED)) == {token(r) for r in expected}
+    """Those that serve drain, since others do."""
+    seen = see_running(*attempts)
+    assert {*closings(seen, replicas=3, **APART), *drains(seen, replicas=3, **APART)} == {token(r) for r in expected}
+    assert all(not attempts[r].ready or token(r) in drains(seen, replicas=3, **APART) for r in expected)
+
+
+def test_or_as_many_as_may_be_unavailable() -> None:
+    seen, two = see_running(*(ready(n) for n in range(4))), spec(surge=0, max_unavailable=2)
+    assert drains(seen, **CHANGED, spec=two, replicas=4) == {token(0), token(1)}
+
+
+def test_none_more_once_what_was_launched_has_failed() -> None:
+    failed = gone(started(0, 2, digest="d2", generation=2, faults=1), "EngineExited")
+    seen, two = see_running(failed, ready(1), ready(2)), spec(surge=0, max_unavailable=2)
+    assert drains(seen, **CHANGED, spec=two, replicas=3) == set()
 
 
 def test_a_roll_out_waits_for_new_replicas_too() -> None:
-    assert closings(see_running(ready(0)), replicas=2, **CHANGED) == {}
-    assert closings(see_running(ready(0), ready(1, digest="d2")), replicas=2, **CHANGED) == {token(0): "Outdated"}
+    assert drains(see_running(ready(0)), replicas=2, **APART) == set()
+    assert drains(see_running(ready(0), ready(1, digest="d2")), replicas=2, **APART) == {token(0)}
 
 
 def test_what_is_scaled_away_does_not_count_as_serving_in_a_roll_out() -> None:
     seen = see_running(ready(0), started(1, digest="d2"), ready(2))
-    assert closings(seen, replicas=2, **CHANGED) == {token(2): "ScaledDown"}
+    assert drains(seen, replicas=2, **APART) == {token(2)}
 
 
 def test_a_roll_out_that_fails_stops_at_the_first_replica() -> None:

@@ -24,7 +24,7 @@ from controller.core.codec import (
 from controller.core.compare import changes, differences
 from controller.core.desired import Desired
 from controller.core.observed import Observed
-from controller.core.plan import Action, Cancel, Plan, Submit
+from controller.core.plan import Action, Cancel, Plan, Shorten, Submit
 
 from .builders import LIMITS, NOW, RUNNING, desired, intended, job, plan, ready, see, see_running, snapshot, spec
 from .test_properties import observations, wishes
@@ -52,7 +52,8 @@ def test_what_is_left_out_of_a_line_decides_nothing(want: Desired, seen: Observe
 
 @pytest.mark.parametrize("action", get_args(Action))
 def test_every_action_is_told_from_the_others(action: type) -> None:
-    made = action(token="t", **({"job_id": 5} if action is Cancel else {}))
+    more: dict[type, dict[str, float]] = {Cancel: {"job_id": 5}, Shorten: {"minutes": 5, "before": 9.0}}
+    made = action(token="t", **more.get(action, {}))
     line = msgspec.json.encode(Plan(actions=(made,)))
     assert msgspec.json.decode(line, type=Plan).actions == (made,)
     assert type(msgspec.json.decode(line, type=Plan).actions[0]) is action

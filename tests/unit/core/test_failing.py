@@ -111,6 +111,7 @@ MISTAKES = [
     ("EngineExited", 1, "RepositoryNotFoundError: 404 Client Error."),
     ("EngineExited", 2, "vllm serve: error: unrecognized arguments: --max-model-length=4096"),
     ("ImageFailed", 1, "image /x.sif on n1: No such file or directory"),
+    ("OutOfMemory", 137, "The job used more than the 1024 MB of memory that it asked for, and was ended for it."),
     ("PythonMissing", 1, "No Python 3.9 or later with ctypes, json and ssl was found on n1."),
 ]
 
@@ -122,6 +123,15 @@ def test_what_trying_again_does_not_mend_is_tried_twice(outcome: str, code: int,
     assert (opens(first), opens(again)) == (True, False)
     assert message in condition(plan(desired(), see(again)).status, "Progressing").message
     assert not opens(first, desired(spec=spec(max_failures=1)))
+
+
+def test_what_wants_more_memory_than_it_asks_for_is_given_up_though_it_was_ready_each_time() -> None:
+    wanted = desired(spec=spec(max_failures=3))
+    for faults, goes_on in ((1, True), (2, False)):
+        quickly = gone(ready(faults=faults, ready_at=NOW - 80), "OutOfMemory", exit_code=137)
+        assert opens(quickly, wanted) is goes_on
+        assert opens(gone(ready(faults=faults, ready_at=NOW - 80), "EngineExited", exit_code=137), wanted)
+    assert opens(gone(ready(faults=2, ready_at=NOW - 9999), "OutOfMemory"), wanted), "it served long"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +218,7 @@ def test_what_is_no_fault_never_gives_up(outcome: str) -> None:
 
 
 def test_what_a_policy_closes_is_wished_and_so_no_fault() -> None:
-    assert {outcome for outcome, _ in CLOSINGS} <= WISHED <= NOT_A_FAULT
+    assert {outcome for outcome, _, _ in CLOSINGS} <= WISHED <= NOT_A_FAULT
 
 
 def test_giving_up_ends_with_a_new_generation_or_another_launch() -> None:

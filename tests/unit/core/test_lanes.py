@@ -123,10 +123,10 @@ def test_both_lanes_count_under_a_ceiling() -> None:
             assert bool(opened(replace(seen, grant=Grant(quota=quota)))) is is_room
 
 
-def test_one_that_is_outdated_may_go_while_its_other_lane_serves() -> None:
+def test_one_that_is_outdated_drains_once_its_other_lane_serves() -> None:
     old, fresh = ready(0, 1), in_b(ready(0, 2, digest="d2", generation=2))
-    closings = {a.token: a.outcome for a in plan(desired(**CHANGED), see_running(old, fresh)).attempts if not a.open}
-    assert closings == {token(0, 1): "Outdated"}
+    changed = plan(desired(**CHANGED), see_running(old, fresh)).attempts
+    assert [(a.token, a.open, a.draining_since) for a in changed] == [(token(0, 1), True, NOW)]
 
 
 def test_one_that_is_outdated_stays_while_another_replica_does_not_serve() -> None:

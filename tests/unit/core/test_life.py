@@ -12,7 +12,7 @@ from controller.core.desired import Refusal
 from controller.core.job_files import JobExit
 from controller.core.jobs import JobPhase
 
-from .builders import JOB_SPEC, LIMITS, spec
+from .builders import JOB_SPEC, LIMITS, spec, token
 from .world import World
 
 
@@ -190,18 +190,37 @@ def test_a_refused_change_leaves_it_serving_under_its_endpoint() -> None:
     assert (world.word, len(world.jobs)) == ("running", 1)
 
 
-def test_a_change_is_rolled_out_without_losing_more_than_one() -> None:
-    world = World(replicas=3)
+@pytest.mark.parametrize(("surge", "least", "most"), [(1, 3, 4), (2, 3, 5), (0, 2, 3)])
+def test_a_change_is_rolled_out_with_no_more_jobs_and_no_fewer_replicas_than_said(
+    surge: int, least: int, most: int
+) -> None:
+    world = World(replicas=3, spec=spec(surge=surge))
     world.look()
     world.serve_all()
     world.wish(digest="d2")
-    for _ in range(3):
-        assert sum(a.ready for a in world.attempts.values()) == 2
+    for _ in range(2000):
+        assert world.status.ready_replicas >= least
+        assert len(world.alive()) <= most
         assert world.word == "running"
         world.serve_all()
-    world.look()
+        world.wait(1)
+        if all(a.digest == "d2" for a in world.attempts.values() if a.open):
+            break
+    world.serve_all()
     ready = [a.digest for a in world.attempts.values() if a.ready]
     assert (ready, len(world.jobs)) == (["d2"] * 3, 6)
+
+
+def test_a_change_of_replicas_alone_restarts_nothing() -> None:
+    world = World(replicas=2)
+    world.look()
+    world.serve_all()
+    for replicas in (4, 2, 3):
+        world.wish(replicas=replicas)
+        world.serve_all()
+        world.wait(world.limits.drain_most + 1)
+    assert {a.outcome for a in world.attempts.values()} == {None, "ScaledDown"}
+    assert [a.token for a in world.attempts.values() if a.open][:2] == [token(0, 1), token(1, 1)]
 
 
 def test_scaling_up_and_down_leaves_no_job_behind() -> None:

@@ -46,6 +46,7 @@ def test_all_that_the_wrapper_needs() -> None:
         "token": "af-i-s-0-1",
         "digest": "d",
         "lane": "main",
+        "alone": True,
         "image": {"source": "docker://vllm/vllm-openai", "definition": None},
         "refresh": False,
         "image_cache": "/run/images",
@@ -70,6 +71,8 @@ def test_all_that_the_wrapper_needs() -> None:
         "door": None,
         "port_range": None,
         "stop_grace": 7.0,
+        "drain_most": 300.0,
+        "warned_after": 0.0,
         "home": None,
         "check": None,
         "log_bytes": 0,
@@ -130,6 +133,37 @@ def test_what_its_door_opens_with() -> None:
     assert told["door"] == {"certificate": "c", "key": "k", "authority": "a", "id": "i"}
 
 
+@pytest.mark.parametrize(
+    ("resources", "warning", "after"),
+    [
+        (Resources(time_limit=60), 120, 3600.0 - 120 - 180),
+        (Resources(time_limit=60, time_min=20), 120, 1200.0 - 120 - 180),
+        (Resources(time_limit=5), 120, 0.0),
+        (Resources(time_limit=4), 120, 0.0),
+        (Resources(time_limit=None), 120, 0.0),
+        (Resources(time_limit=60), 0, 0.0),
+    ],
+    ids=["its limit", "what that may be lowered to", "no time before", "less", "the site's limit", "no warning"],
+)
+def test_from_when_on_it_may_be_warned_of_its_time_limit(resources: Resources, warning: int, after: float) -> None:
+    assert of(spec(resources=resources), replace(SITE, time_warning=warning))["warned_after"] == after
+
+
 def test_the_sites_ports() -> None:
     site = Site(apptainer="a", image_cache="c", port_range=(20000, 20100), volumes="/v", python="python3")
     assert of(spec(), site)["port_range"] == [20000, 20100]
+
+
+@pytest.mark.parametrize(
+    ("beside", "launch", "alone"),
+    [
+        (None, spec(), True),
+        ("HandOver", spec(), False),
+        ("HandOver", spec(update_strategy="recreate"), True),
+        ("HandOver", spec(volumes=(Volume(name="data", target="/data"),)), True),
+    ],
+)
+def test_only_what_was_opened_with_a_reason_and_may_overlap_leaves_the_other_lane_alone(
+    beside: str | None, launch: LaunchSpec, alone: bool
+) -> None:
+    assert of(launch, attempt=replace(ATTEMPT, beside=beside))["alone"] is alone

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.contract.job.words import Lane, Step
+from api.contract.launch import Resources
 from api.contract.status import word
-from controller.core.attempt import Attempt, Probe, SendOutcome, Sent
+from controller.core.attempt import Attempt, Probe, SendOutcome, Sent, Shortening
 from controller.core.desired import Desired
 from controller.core.evidence import holder
 from controller.core.job_files import Held, JobExit, JobFiles, Revoked, Unreadable
-from controller.core.jobs import Job, JobEnd, JobPhase, ReadingFailure, Snapshot
+from controller.core.jobs import Job, JobEnd, JobPhase, Maintenance, ReadingFailure, Snapshot
 from controller.core.observed import Observed
 from controller.core.openings import OPENINGS, Opening, OpeningPolicy
 from controller.core.plan import Cancel, Plan, Revoke, Submit
@@ -29,6 +30,9 @@ from .builders import JOB_SPEC, LIMITS, NOW, desired, intended, plan, record, re
 
 WORDS = {"pending", "building", "starting", "running", "completed", "failed", "cancelled"}
 OUTCOMES = ["EngineExited", "Stopped", "Completed", "NodeFailed", "SubmitRejected", "SubmitDeferred", "Vanished"]
+
+PATIENCES = "StartupTimeout", "Outdated", "ScaledDown", "Superseded"
+"""Ends that come by time alone."""
 
 some = st.sampled_from
 past = st.floats(min_value=0.0, max_value=2_000.0).map(lambda ago: NOW - ago)
@@ -67,7 +71,7 @@ def attempts(draw: st.DrawFn) -> tuple[Attempt, ...]:
             if attempt.started_at is not None and draw(st.booleans()):
                 attempt = replace(attempt, port=8000, serving_at=draw(past), ready_at=draw(maybe_past))
             if attempt.ready_at is not None:
-                attempt = replace(attempt, unready_since=draw(maybe_past))
+                attempt = replace(attempt, unready_since=draw(maybe_past), draining_since=draw(maybe_past))
             is_newest = lanes[incarnation] not in lanes[incarnation + 1 :]
             if not is_newest or draw(st.booleans()):
                 attempt = replace(attempt, closed_at=draw(past), outcome=draw(some(OUTCOMES)))
@@ -89,6 +93,8 @@ def snapshots(draw: st.DrawFn, tokens: list[str]) -> Snapshot:
                 state=phase.name,
                 end=draw(some(list(JobEnd))) if phase is JobPhase.ENDED else None,
                 is_kept_back=draw(st.booleans()) if phase is JobPhase.PENDING else False,
+                awaits_maintenance=draw(st.booleans()) if phase is JobPhase.PENDING else False,
+                time_limit=draw(some([None, 3600.0, 86_400.0])) if phase is JobPhase.PENDING else None,
                 node=draw(some([None, "n1", "n2"])),
                 started_at=draw(maybe_past),
                 ends_at=draw(maybe_past),
@@ -100,10 +106,15 @@ def snapshots(draw: st.DrawFn, tokens: list[str]) -> Snapshot:
         sequence=draw(st.integers(1, 9)),
         began_at=draw(past),
         jobs=jobs,
+        maintenances=tuple(draw(st.lists(maintenances, max_size=2))),
         in_doubt=frozenset(draw(st.sets(some(tokens)))) if tokens else frozenset(),
     )
 
 
+maintenances = st.builds(Maintenance, begins_at=st.floats(NOW - 100, NOW + 4000), ends_at=st.floats(NOW, NOW + 9000))
+shortenings = st.builds(
+    Shortening, at=past, minutes=st.integers(1, 60), before=st.just(NOW + 4000), trouble=some(["", "No."])
+)
 claims = st.builds(Held, job_id=job_ids) | st.just(Revoked()) | st.just(Unreadable())
 exits = st.builds(
     JobExit, code=st.integers(0, 2), reason=some(["EngineExited", "Terminated", "TimeLimit"]), message=st.just("")
@@ -138,6 +149,7 @@ def observations(draw: st.DrawFn) -> Observed:
         probes=draw(optional(probes, tokens)),
         sent=draw(optional(answers, tokens)),
         cancelled=draw(optional(past, tokens)),
+        shortened=draw(optional(shortenings, tokens)),
     )
 
 
@@ -147,7 +159,7 @@ wishes = st.builds(
     replicas=st.integers(0, 4),
     generation=st.integers(1, 3),
     digest=digests,
-    spec=some([spec(), JOB_SPEC, spec(max_failures=1)]),
+    spec=some([spec(resources=Resources(time_min=30)), JOB_SPEC, spec(max_failures=1)]),
 ) | st.builds(refused, running=st.booleans(), replicas=st.integers(0, 4))
 
 anything = given(wanted=wishes, seen=observations())
@@ -274,7 +286,7 @@ def endpoints_are_open_attempts_with_an_address(wanted: Desired, seen: Observed,
     after = table(seen, result)
     for found in result.endpoints or ():
         assert after[found.token].open
-        assert found.ready == after[found.token].ready
+        assert found.ready == after[found.token].serves
 
 
 @rule
@@ -296,7 +308,7 @@ def hand_over(replica: Replica, _situation: Situation) -> Opening | None:
 
 
 @pytest.mark.parametrize("more", [(), (hand_over,)], ids=["one lane", "two lanes"])
-@settings(max_examples=examples(250))
+@settings(max_examples=examples(60))
 @anything
 def test_every_plan_keeps_the_rules(more: tuple[OpeningPolicy, ...], wanted: Desired, seen: Observed) -> None:
     with mock.patch("controller.core.openings.OPENINGS", (*OPENINGS, *more)):
@@ -326,7 +338,7 @@ def test_time_alone_closes_and_opens_only_by_patience(wanted: Desired, seen: Obs
     later = plan(wanted, seen, NOW + 10 * LIMITS.backoff_most)
     known = {a.token for a in seen.attempts}
     for attempt in later.attempts:
-        assert attempt.token not in known or attempt.outcome in (None, "StartupTimeout", "Outdated")
+        assert attempt.token not in known or attempt.outcome in (None, *PATIENCES)
 
 
 def test_the_builders_make_tokens_as_deciding_does() -> None:

@@ -12,6 +12,7 @@ from controller.core.observed import Grant, Observed, Quota
 from controller.core.plan import Submit
 
 from .builders import (
+    NOW,
     RUNNING,
     actions,
     closed,
@@ -104,6 +105,6 @@ def test_a_change_is_rolled_out_though_a_ceiling_holds_a_replica() -> None:
     serving = [ready(n, gpus=2) for n in range(2)]
     changed = {**TWO_EACH, "replicas": 3, "generation": 2, "digest": "d2"}
     seen = under(see_running(*serving), gpus=4)
-    assert [a.outcome for a in plan(desired(**changed), seen).attempts if not a.open] == ["Outdated"]
+    assert [a.draining_since for a in plan(desired(**changed), seen).attempts] == [NOW]
     roomy = under(see_running(*serving), gpus=6)
     assert [a for a in plan(desired(**changed), roomy).attempts if not a.open] == []

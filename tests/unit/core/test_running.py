@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.contract.launch import LaunchSpec
+from api.contract.job.words import Lane
+from api.contract.launch import LaunchSpec, Resources
 from controller.core.attempt import Attempt, Probe
 from controller.core.evidence import CLOCKS_APART
 from controller.core.job_files import JobFiles, Unreadable
@@ -266,6 +267,38 @@ def test_an_ended_job_closes_its_attempt(state: str, outcome: str) -> None:
         assert result.message
 
 
+def test_the_end_of_a_job_that_used_too_much_memory_says_how_much_it_asked_for() -> None:
+    told = "killed by SIGKILL"
+    files = exited(started(), 137, message=told)
+    result = only(showing(started(), ENDED, files, state="OUT_OF_MEMORY"))
+    assert (result.outcome, result.exit_code) == ("OutOfMemory", 137)
+    assert "more than the 1024 MB" in result.message
+    assert "from 1024M to 2048M" in result.message
+
+
+def test_where_the_site_says_how_much_memory_its_end_names_the_key() -> None:
+    left_out = desired(spec=spec(resources=Resources(memory_mb=None)))
+    result = only(showing(started(), ENDED, claim(started()), state="OUT_OF_MEMORY"), left_out)
+    assert "resources.memory" in result.message
+    assert "None" not in result.message
+
+
+@pytest.mark.parametrize("phase", [RUNNING, COMPLETING, ENDED])
+def test_where_a_job_ran_is_known_though_it_ended_before_it_was_seen_to_run(phase: JobPhase) -> None:
+    files = exited(queued(), 7, "PrologueFailed")
+    result = only(showing(queued(), phase, files, node="n1", started_at=NOW - 3))
+    assert (result.outcome, result.node, result.started_at) == ("PrologueFailed", "n1", NOW - 3)
+
+
+@pytest.mark.parametrize("phase", [RUNNING, COMPLETING])
+def test_of_an_engine_that_failed_slurm_is_heard_first_but_not_for_long(phase: JobPhase) -> None:
+    """Its own record can't tell that it was ended for want of memory."""
+    first = only(showing(ready(), phase, exited(ready(), 137)))
+    assert (first.open, first.ready) == (True, False)
+    later_on = later(showing(first, phase, exited(first, 137)), LIMITS.teardown_grace)
+    assert only(later_on).outcome == "EngineExited"
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "NODE_FAIL", "FAILED", "COMPLETED"])
 def test_an_attempt_stays_open_while_its_engine_answers_although_its_job_ended(state: str) -> None:
     """Wrapper and guard were killed, or slurmctld is wrong: whoever says so, prompts are answered."""
@@ -379,8 +412,11 @@ def test_an_endpoint_names_the_model_that_its_attempt_was_launched_with() -> Non
     first, second = ready(0), ready(1)
     seen = see_running(first, second, endpoints=(endpoint(first, ("old",)), endpoint(second, ("old",))))
     changed = desired(replicas=2, digest="d2", generation=2, spec=spec(model="new"))
-    # One is being replaced; the other still serves what it has served.
-    assert plan(changed, seen).endpoints == (endpoint(second, ("old",)),)
+    assert plan(changed, seen).endpoints is None
+    fresh = ready(0, 2, digest="d2", generation=2, lane=Lane.B, beside="Changed")
+    later = see_running(first, fresh, second, endpoints=seen.endpoints)
+    expected = endpoint(first, ("old",), up=False), endpoint(fresh, ("new",)), endpoint(second, ("old",))
+    assert plan(changed, later).endpoints == expected
     assert plan(refused(replicas=2), seen).endpoints is None
 
 

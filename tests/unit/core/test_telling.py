@@ -76,6 +76,7 @@ def test_every_service_has_these_conditions_of_this_generation() -> None:
         "Ready",
         "Available",
         "Progressing",
+        "Continuous",
     ]
     assert {c.generation for c in status.conditions} == {status.observed_generation} == {4}
 
@@ -245,6 +246,16 @@ TWINS = (job(queued(), PENDING, reason="Dependency"), job(queued(), PENDING, rea
             "made: apptainer build.",
         ),
         (see_running(started()), "Starting", "its engine is starting"),
+        (
+            see_running(started(claimed_at=None), files={}),
+            "Starting",
+            "slurm.prologue, or the site's own Prolog, has not come",
+        ),
+        (
+            see_running(started(claimed_at=None, started_at=NOW - 14), files={}),
+            "Starting",
+            "its engine is starting",
+        ),
         (
             see_running(started(), files=claim(started(), step="loading", detail="Loading weights took 3 seconds")),
             "Starting",

@@ -34,8 +34,10 @@ class Cluster:
         if self.silent:
             raise NotStartedError(argv[0], FileNotFoundError(2, "No such file"))
         mark = "\x1f" + argv[-1].split("\x1f")[1] + "\x1f"
-        rows = [("JOBID", "STATE", "NODELIST", "START_TIME", "END_TIME", "NAME", "REASON")]
-        rows += [(str(n), state, "n/a", "N/A", "N/A", name, "None") for name, (n, state) in self.jobs.items()]
+        rows = [("JOBID", "STATE", "NODELIST", "START_TIME", "END_TIME", "NAME", "REASON", "TIME_LIMIT")]
+        rows += [
+            (str(n), state, "n/a", "N/A", "N/A", name, "None", "1:00:00") for name, (n, state) in self.jobs.items()
+        ]
         return Completed(argv=argv, exit_code=0, stderr="", stdout="".join(f"{mark.join((*r, ''))}\n" for r in rows))
 
     async def change(self, argv: tuple[str, ...]) -> Completed:

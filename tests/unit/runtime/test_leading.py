@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+import controller.runtime.leading as module
 from api.contract.log import JsonLines, current
 from api.contract.settings import ControllerSettings
 from controller.cluster.rhythm import Rhythm
@@ -186,3 +187,25 @@ async def test_who_finds_the_term_over_while_clearing_away_ends_it(lines: list[d
     await leading([sweep], term).clear_away()
     assert term.lost.is_set()
     assert [line["message"] for line in lines] == ["deposed"]
+
+
+async def test_what_swallows_a_cancel_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` does where what it waits for ends at that moment: a deposed leader went on for ever."""
+    monkeypatch.setattr(module, "CANCEL_AGAIN", 0.01)
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await module._end([task], grace=0.0)
+    assert (task.cancelled(), swallowed) == (True, 3)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.core.jobs import Job, JobPhase, Snapshot
+from controller.core.jobs import Job, JobPhase, Maintenance, Snapshot
 from controller.ports import Tracked
 from controller.runtime.reader import changed_tokens
 
@@ -17,6 +17,14 @@ TRACKED = Tracked(service_id="s", token="t", job_id=1, open=True, started=False)
 
 def reading(*jobs: Job) -> Snapshot:
     return Snapshot(sequence=1, began_at=0.0, jobs={"t": jobs} if jobs else {})
+
+
+def test_what_waits_for_a_maintenance_changes_with_it() -> None:
+    waits, other = replace(PENDING, awaits_maintenance=True), replace(PENDING, job_id=2, token="u")
+    before = Snapshot(sequence=1, began_at=0.0, jobs={"t": (waits,), "u": (other,)})
+    after = replace(before, maintenances=(Maintenance(begins_at=5.0, ends_at=6.0),))
+    assert changed_tokens(before, after, ()) == {"t"}
+    assert changed_tokens(after, after, ()) == set()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,14 @@ def test_what_would_break_the_protocol_is_refused_with_a_reason(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [("partition", "partition"), ("time", "time_limit"), ("mem", "memory"), ("cpus-per-task", "cpu")]
+    ("name", "field"),
+    [
+        ("partition", "partition"),
+        ("time", "time_limit"),
+        ("time-min", "time_min"),
+        ("mem", "memory"),
+        ("cpus-per-task", "cpu"),
+    ],
 )
 def test_what_has_a_field_of_its_own_points_to_it(name: str, field: str) -> None:
     with pytest.raises(ValueError, match=f"--{name} .*resources.{field}"):

@@ -45,6 +45,24 @@ def test_all_that_can_be_asked_for() -> None:
     )  # fmt: skip
 
 
+def test_a_time_limit_that_may_be_lowered_is_not_for_slurm_to_lower() -> None:
+    """With `--time-min` its job would begin at once with the least (22.05, measured)."""
+    assert options(Resources(time_limit=1440, time_min=120)) == options(Resources(time_limit=1440))
+
+
+def test_shortening_names_the_job_and_whose_it_is() -> None:
+    """An id may be another job's by now, and without a user the jobs of all users are changed (scontrol(1))."""
+    assert argv.shorten_command(TOKEN, 1000, 239) == (
+        "scontrol", "update", f"JobName={TOKEN}", "UserID=1000", "TimeLimit=239",
+    )  # fmt: skip
+
+
+def test_nodes_to_keep_off_are_added_to_those_that_were_asked_to_be_left_out() -> None:
+    assert "--exclude=n1,n2" in options(exclude=("n1", "n2"))
+    found = options(Resources(extra_options=("--exclude=n[5-9]", "--contiguous")), exclude=("n1",))
+    assert [option for option in found if option.startswith("--exclude")][-1] == "--exclude=n[5-9],n1"
+
+
 def test_gpus_without_a_type() -> None:
     assert "--gres=gpu:2" in options(Resources(gpu=2))
 
@@ -125,6 +143,9 @@ def test_reading_commands() -> None:
     assert "--jobs=3,20" in argv.accounting_command({20, 3}, 1000, mark)
     assert "--user=1000" in argv.accounting_command({20, 3}, 1000, mark)
     assert argv.address_command(mark)[0] == "sinfo"
+    assert argv.node_command({"b", "a"}, mark)[:5] == ("sinfo", "--all", "--local", "--Node", "--nodes=a,b")
+    many = [f"n{number}" for number in range(argv.MOST_NAMED + 1)]
+    assert len(argv.node_command(many, mark)) == 5
 
 
 @pytest.mark.parametrize("word", ["", "a%b", "a b", "é"])

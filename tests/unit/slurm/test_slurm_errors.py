@@ -50,6 +50,10 @@ SENT = [
     (1, "sbatch: error: QOSMaxWallDurationPerJobLimit\n" + POLICY, SendOutcome.REJECTED, "OverLimit"),
     (1, "sbatch: error: QOSMaxSubmitJobPerUserLimit\n" + POLICY, SendOutcome.DEFERRED, "SubmitLimit"),
     (1, "sbatch: error: AssocMaxSubmitJobLimit\n" + POLICY, SendOutcome.DEFERRED, "SubmitLimit"),
+    (1, "sbatch: error: AssocGrpSubmitJobsLimit\n" + POLICY, SendOutcome.DEFERRED, "SubmitLimit"),
+    (1, "sbatch: error: QOSGrpSubmitJobsLimit\n" + POLICY, SendOutcome.DEFERRED, "SubmitLimit"),
+    (255, 'sbatch: error: unrecognized --hint argument "nonsense", see --hint=help', SendOutcome.REJECTED,
+     "InvalidOption"),
     (1, POLICY, SendOutcome.DEFERRED, "PolicyLimit"),
     (1, FAILED + "Required partition not available (inactive or drain)", SendOutcome.DEFERRED, "NotAvailableNow"),
     (1, "sbatch: error: Unable to open file /x/job.sh", SendOutcome.DEFERRED, "ScriptUnreadable"),
@@ -59,6 +63,8 @@ SENT = [
     (1, FAILED + "Unable to contact slurm controller (connect failure)", SendOutcome.UNKNOWN, "SlurmUnreachable"),
     (1, FAILED + "Socket timed out on send/recv operation", SendOutcome.UNKNOWN, "SlurmTimeout"),
     (1, FAILED + "Zero Bytes were transmitted or received", SendOutcome.UNKNOWN, "SlurmTimeout"),
+    (1, 'sbatch: error: slurm_set_addr: Unable to resolve "head1"\n'
+     "sbatch: error: Unable to establish control machine address", SendOutcome.UNKNOWN, "SlurmUnreachable"),
     (1, FAILED + "Unable to contact slurm controller (receive failure)", SendOutcome.UNKNOWN, "SlurmTimeout"),
     (1, MUNGE, SendOutcome.UNKNOWN, "MungeDown"),
     (1, NO_CONF, SendOutcome.UNKNOWN, "SlurmNotConfigured"),
@@ -105,6 +111,23 @@ def test_messages_say_what_slurm_said_and_what_to_change() -> None:
     message = diagnose(failed("sbatch", 1, SENT[3][1])).message
     assert "invalid partition specified: nope" in message
     assert "change `partition`" in message
+
+
+def test_a_connection_closed_without_a_word_may_be_munges_doing() -> None:
+    """So Slurm 22.05 tells of a munge key that is not the cluster's."""
+    told = diagnose(failed("sinfo", 1, "slurm_load_partitions: Zero Bytes were transmitted or received"))
+    assert (told.reason, "munge -n | ssh HOST unmunge" in told.remedy) == ("SlurmTimeout", True)
+    asked = diagnose(failed("sinfo", 1, "slurm_load_partitions: Socket timed out on send/recv operation"))
+    assert "munge" not in asked.remedy
+
+
+def test_a_slurmctld_whose_host_has_no_name_here() -> None:
+    said = (
+        'squeue: error: slurm_set_addr: Unable to resolve "head1"\nsqueue: error: Unable to establish control machine'
+    )
+    told = diagnose(failed("squeue", 1, f"{said} address\nslurm_load_jobs error: No error"))
+    assert (told.trouble, told.reason) == (Trouble.TRANSIENT, "SlurmUnreachable")
+    assert "getent hosts NAME" in told.remedy
 
 
 @pytest.mark.parametrize(

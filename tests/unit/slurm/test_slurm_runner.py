@@ -70,7 +70,7 @@ async def test_only_sbatch_gets_the_environment_for_jobs(tmp_path: Path) -> None
 
 
 async def test_time_up_kills_the_whole_group(tmp_path: Path) -> None:
-    runner, pids = make(seconds=1.0), tmp_path / "pids"
+    runner, pids = make(seconds=3.0), tmp_path / "pids"
     done = await runner.read(("sh", "-c", f"echo before; sleep 300 & echo $! $$ > {pids}; wait"))
     assert (done.exit_code, done.stdout) == (None, "before\n")
     for pid in map(int, pids.read_text().split()):

@@ -1,3 +1,4 @@
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def rows(*fields: tuple[str, ...], stderr: str = "", exit_code: int = 0) -> Answ
     """Print a header and the rows with the mark that was asked for."""
 
     def answer(argv: tuple[str, ...]) -> Completed:
-        header = ("NAME",) * {"squeue": 7, "sacct": 8, "sinfo": 2}[argv[0]]
+        header = ("NAME",) * {"squeue": 8, "sacct": 8, "sinfo": 2}[argv[0]]
         asked = argv[-1] if argv[0] != "sacct" else next(a for a in argv if a.startswith("--delimiter="))
         mark = "\x1f" + asked.split("\x1f")[1] + "\x1f"
         text = "".join("".join(field + mark for field in row) + "\n" for row in (header, *fields))
@@ -67,8 +68,8 @@ def scheduler(answer: Answer) -> tuple[SlurmScheduler, PlayedRunner]:
 async def test_listing() -> None:
     slurm, runner = scheduler(
         rows(
-            ("7", "RUNNING", "n1", "100", "400", PREFIX + "a-0-1", "None"),
-            ("8", "RUNNING", "n1", "100", "400", "another", "None"),
+            ("7", "RUNNING", "n1", "100", "400", PREFIX + "a-0-1", "None", "5:00"),
+            ("8", "RUNNING", "n1", "100", "400", "another", "None", "5:00"),
         )
     )
     assert [job.job_id for job in (await slurm.list_jobs()).jobs] == [7]
@@ -92,7 +93,7 @@ def with_limits(*listed: tuple[str, ...], hidden: bool = False) -> Answer:
 
 
 def waiting(number: str, reason: str) -> tuple[str, ...]:
-    return (number, "PENDING", "n/a", "N/A", "N/A", f"{PREFIX}a-0-{number}", reason)
+    return (number, "PENDING", "n/a", "N/A", "N/A", f"{PREFIX}a-0-{number}", reason, "1:00:00")
 
 
 async def test_a_job_above_a_limit_on_many_is_told_from_one_that_waits_for_others() -> None:
@@ -116,6 +117,35 @@ async def test_a_host_without_scontrol_reads_all_the_same() -> None:
     listing = with_limits(waiting("5", "AssocGrpGRES"))
     slurm, _ = scheduler(lambda argv: missing(argv) if argv[0] == "scontrol" else listing(argv))
     assert [job.bar for job in (await slurm.list_jobs()).jobs] == [None]
+
+
+NO_NODE = "sbatch: error: Batch job submission failed: Requested node configuration is not available"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "tries", "outcome"),
+    [
+        (NO_NODE, 2, SendOutcome.ACCEPTED),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", 1, SendOutcome.UNKNOWN),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", 1, SendOutcome.DEFERRED),
+    ],
+)
+async def test_only_what_slurm_refused_for_good_is_sent_again_without_what_was_to_be_left_out(
+    stderr: str, tries: int, outcome: SendOutcome
+) -> None:
+    def answer(argv: tuple[str, ...]) -> Completed:
+        kept_off = any(word.startswith("--exclude") for word in argv)
+        return ended(1, stderr=stderr)(argv) if kept_off else ended(0, "7\n")(argv)
+
+    slurm, runner = scheduler(answer)
+    sent = await slurm.submit(replace(SUBMISSION, exclude=("n1",)))
+    assert (len(runner.asked), sent.outcome) == (tries, outcome)
+
+
+async def test_what_is_refused_with_nothing_left_out_is_sent_once() -> None:
+    slurm, runner = scheduler(ended(1, stderr=NO_NODE))
+    assert (await slurm.submit(SUBMISSION)).outcome is SendOutcome.REJECTED
+    assert len(runner.asked) == 1
 
 
 def test_the_prefix_must_say_something() -> None:
@@ -165,6 +195,16 @@ async def test_what_is_complained_of_is_written_down_once(caplog: pytest.LogCapt
     for _ in range(3):
         await slurm.list_jobs()
     assert [record.said for record in caplog.records] == [NOISE.strip()]  # type: ignore[attr-defined]
+
+
+async def test_what_is_said_instead_of_an_answer_is_written_down_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    slurm, runner = scheduler(ended(1, "", "sinfo: error: a plugin of the site complains"))
+    for answer in (runner.answer, runner.answer, rows()):
+        runner.answer = answer
+        with contextlib.suppress(UnreadableError):
+            await slurm.addresses()
+    assert [record.said for record in caplog.records] == ["sinfo: error: a plugin of the site complains"]  # type: ignore[attr-defined]
 
 
 async def test_what_is_complained_of_says_why_an_answer_can_not_be_read() -> None:
@@ -281,6 +321,39 @@ async def test_cancels_that_fail(answer: Answer, reason: str | None) -> None:
     with pytest.raises(UnreadableError) as raised:
         await slurm.cancel(PREFIX + "a-0-1", 17)
     assert raised.value.reason == reason
+
+
+async def test_shortening() -> None:
+    slurm, runner = scheduler(ended())
+    await slurm.shorten(PREFIX + "a-0-1", 239)
+    told = (f"JobName={PREFIX}a-0-1", f"UserID={os.getuid()}", "TimeLimit=239")
+    assert runner.asked == [("scontrol", "update", *told)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (ended(1, "", "scontrol: error: No jobs with name 'af-k3x9q2-a-0-1'"), "SlurmFailed"),
+        (ended(1, "", "Access/permission denied for job 17"), "PermissionDenied"),
+        (ended(None), "SlurmTimeout"),
+        (missing, "SlurmMissing"),
+    ],
+)
+async def test_what_was_not_shortened_is_told(answer: Answer, reason: str) -> None:
+    slurm, _ = scheduler(answer)
+    with pytest.raises(UnreadableError) as raised:
+        await slurm.shorten(PREFIX + "a-0-1", 239)
+    assert raised.value.reason == reason
+
+
+async def test_maintenance_is_read_from_all_reservations() -> None:
+    slurm, runner = scheduler(ended(0, (RECORDED / "scontrol-reservations.txt").read_text()))
+    assert len(await slurm.maintenances()) == 2
+    assert runner.asked == [("scontrol", "--local", "--oneliner", "show", "reservation")]
+    silent, _ = scheduler(ended(1, "", "slurm_load_reservations error: Unable to contact slurm controller"))
+    with pytest.raises(UnreadableError) as raised:
+        await silent.maintenances()
+    assert raised.value.reason == "SlurmUnreachable"
 
 
 async def test_what_this_host_lacks_is_a_silence_that_says_so() -> None:

@@ -15,11 +15,13 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.contract.job.words import Lane
 from api.contract.listen import PortError
 from api.contract.status import Condition, Progress, Truth
 from controller.cluster.tracked_attempts import TrackedAttempts
-from controller.core.attempt import Attempt
+from controller.core.attempt import Attempt, HandOverReason
 from controller.core.jobs import ReadingFailure, Snapshot
+from controller.core.observed import Observed
 from controller.core.plan import Cancel, Plan, Revoke, Submit
 from controller.core.published import Status
 from controller.lease import Leader
@@ -248,3 +250,130 @@ async def test_a_port_that_is_taken(world: World) -> None:
         with pytest.raises(PortError, match="metrics_port"):
             async with serving("127.0.0.1", port, world.metrics, doctor(world)):
                 pass
+
+
+# hand-overs
+
+
+OLD = replace(A, started_at=100.0, ready_at=110.0, draining_since=NOW - 20)
+SUCCESSOR = replace(
+    A, token="b", incarnation=2, lane=Lane.B, beside="TimeLimit", started_at=NOW - 90, ready_at=NOW - 20
+)
+
+
+def seen_of(*attempts: Attempt) -> Observed:
+    return Observed(
+        attempts=attempts, endpoints=(), status=Status(), snapshot=None, reading_failure=None, files={}, probes={},
+        sent={}, cancelled={},
+    )  # fmt: skip
+
+
+def ends(attempt: Attempt, outcome: str, at: float = NOW) -> Attempt:
+    return replace(attempt, closed_at=at, outcome=outcome)
+
+
+WANTED = Status(observed_generation=1, replicas=1, target=1)
+
+
+def test_a_hand_over_is_counted_once_it_has_ended(world: World) -> None:
+    assert world.values()["hand_overs_total/TimeLimit"] == 0
+    plan = Plan(attempts=(ends(OLD, "Superseded"),))
+    world.metrics.report(a_pass(plan, seen=seen_of(OLD, SUCCESSOR), status=WANTED))
+    world.metrics.report(a_pass(Plan(), seen=seen_of(ends(OLD, "Superseded"), SUCCESSOR), status=WANTED))
+    values = world.values()
+    assert values["hand_overs_total/TimeLimit"] == 1
+    assert (values["hand_over_overlap_seconds_count"], values["hand_over_overlap_seconds_sum"]) == (1, 90)
+    assert values["gap_seconds_count"] == 0
+
+
+def test_each_reason_of_a_hand_over_is_there_from_the_start(world: World) -> None:
+    found = {name: value for name, value in world.values().items() if name.startswith("hand_overs_total/")}
+    assert found == {f"hand_overs_total/{reason}": 0 for reason in HandOverReason}
+    assert set(HandOverReason) == {"TimeLimit", "Changed", "Interrupted", "NodeDrains"}
+    for reason in HandOverReason:
+        seen = seen_of(OLD, replace(SUCCESSOR, beside=reason))
+        world.metrics.report(a_pass(Plan(attempts=(ends(OLD, "Superseded"),)), seen=seen, status=WANTED))
+    assert {world.values()[name] for name in found} == {1}
+
+
+@pytest.mark.parametrize("outcome", ["TimeLimit", "Preempted", "NodeFailed", "MadeRoom"])
+def test_one_is_counted_too_whose_old_job_ended_by_itself(world: World, outcome: str) -> None:
+    plan = Plan(attempts=(ends(OLD, outcome),))
+    world.metrics.report(a_pass(plan, seen=seen_of(OLD, SUCCESSOR), status=WANTED))
+    values = world.values()
+    assert (values["hand_overs_total/TimeLimit"], values["hand_over_overlap_seconds_sum"]) == (1, 90)
+    assert values["gap_seconds_count"] == 0
+
+
+def test_one_that_came_late_is_counted_when_it_is_ready_and_its_gap(world: World) -> None:
+    old, late = replace(OLD, draining_since=None), replace(SUCCESSOR, started_at=NOW - 5, ready_at=None)
+    over = ends(old, "TimeLimit")
+    world.metrics.report(a_pass(Plan(attempts=(over,)), seen=seen_of(old, late), status=WANTED))
+    assert world.values()["hand_overs_total/TimeLimit"] == 0
+    ready = replace(late, ready_at=NOW + 25)
+    world.metrics.report(a_pass(Plan(attempts=(ready,)), seen=seen_of(over, late), now=NOW + 25, status=WANTED))
+    world.metrics.report(a_pass(Plan(), seen=seen_of(over, ready), now=NOW + 30, status=WANTED))
+    values = world.values()
+    assert (values["hand_overs_total/TimeLimit"], values["hand_over_overlap_seconds_sum"]) == (1, 5)
+    assert (values["gap_seconds_count"], values["gap_seconds_sum"]) == (1, 25)
+
+
+def test_one_whose_job_began_only_then_had_no_overlap(world: World) -> None:
+    over = ends(OLD, "TimeLimit", at=NOW - 30)
+    late = replace(SUCCESSOR, started_at=NOW - 20, ready_at=None)
+    plan = Plan(attempts=(replace(late, ready_at=NOW),))
+    world.metrics.report(a_pass(plan, seen=seen_of(over, late), status=WANTED))
+    values = world.values()
+    assert (values["hand_over_overlap_seconds_count"], values["hand_over_overlap_seconds_sum"]) == (1, 0)
+
+
+@pytest.mark.parametrize("outcome", ["Stopped", "ScaledDown", "QuotaExceeded", "Outdated"])
+def test_what_people_end_is_no_hand_over(world: World, outcome: str) -> None:
+    plan = Plan(attempts=(ends(OLD, outcome),))
+    world.metrics.report(a_pass(plan, seen=seen_of(OLD, SUCCESSOR), status=WANTED))
+    assert world.values()["hand_overs_total/TimeLimit"] == 0
+
+
+def test_a_successor_that_went_first_took_nothing_over(world: World) -> None:
+    failed = ends(SUCCESSOR, "NodeFailed", at=NOW - 10)
+    world.metrics.report(a_pass(Plan(attempts=(ends(OLD, "TimeLimit"),)), seen=seen_of(OLD, failed), status=WANTED))
+    assert world.values()["hand_overs_total/TimeLimit"] == 0
+
+
+def loses(world: World, **about: Any) -> None:
+    serves = replace(OLD, draining_since=None)
+    world.metrics.report(a_pass(Plan(attempts=(ends(serves, "TimeLimit"),)), seen=seen_of(serves), **about))
+
+
+def comes_back(world: World, **about: Any) -> None:
+    starting = replace(A, token="b", incarnation=2, started_at=NOW + 30)
+    plan = Plan(attempts=(replace(starting, ready_at=NOW + 40),))
+    world.metrics.report(a_pass(plan, seen=seen_of(starting), now=NOW + 40, **about))
+
+
+def test_a_gap_is_the_time_without_a_ready_attempt(world: World) -> None:
+    loses(world, status=WANTED)
+    world.metrics.report(a_pass(Plan(), now=NOW + 20, status=WANTED))
+    assert world.values()["gap_seconds_count"] == 0
+    comes_back(world, status=WANTED)
+    comes_back(world, status=WANTED)
+    values = world.values()
+    assert (values["gap_seconds_count"], values["gap_seconds_sum"]) == (1, 40)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"running": False, "status": WANTED}, {"status": replace(WANTED, target=0)}],
+    ids=["stopped", "scaled down"],
+)
+def test_what_people_end_is_no_gap(world: World, about: dict[str, Any]) -> None:
+    loses(world, **about)
+    comes_back(world, status=WANTED)
+    assert world.values()["gap_seconds_count"] == 0
+
+
+def test_a_gap_that_another_leader_may_have_closed_is_not_measured(world: World) -> None:
+    loses(world, status=WANTED)
+    world.metrics.new_term()
+    comes_back(world, status=WANTED)
+    assert world.values()["gap_seconds_count"] == 0

@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controller.bundle import bundle, file_name
 
+from .doors import ENGINE, SOCKET, Start, door
 from .jobs import Job
 
 
@@ -44,3 +46,30 @@ def job(make_job: Callable[[], Job]) -> Job:
 @pytest.fixture
 def python() -> str:
     return os.path.realpath(sys.executable)
+
+
+@pytest.fixture
+def start(job: Job, python: str) -> Start:
+    """Start a job with a door; its engine is told where to listen by `at`."""
+
+    def start(*arguments: str, at: object = SOCKET, script: str = ENGINE, **parameters: Any) -> Job:
+        job.write(
+            **{
+                "command": [python, "-c", script, [at], *arguments],
+                "listens": True,
+                "door": door(job.parameters["token"]),
+                "stop_grace": 5.0,
+                **parameters,
+            }
+        )
+        job.start()
+        return job
+
+    return start
+
+
+@pytest.fixture
+def served(start: Start) -> Job:
+    job = start()
+    job.until_step("serving")
+    return job

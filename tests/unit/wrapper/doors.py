@@ -13,7 +13,7 @@ from typing import Any
 
 from api.contract.certificates import Authority
 from api.contract.job.parameters import Door
-from api.contract.job.tls import Credentials, client_context, server_name
+from api.contract.job.tls import WATCH, Credentials, client_context, server_name
 
 from .jobs import Job, until
 
@@ -21,6 +21,9 @@ AUTHORITY = Authority(b"k" * 32)
 CLIENT = AUTHORITY.client("api")
 OTHER = Authority(b"o" * 32)
 SOCKET, PORT = {"runtime": "socket"}, {"runtime": "port"}
+
+Start = Callable[..., Job]
+"""Starts a job with a door, see the fixture."""
 
 ENGINE = r"""
 import hashlib, os, socket, socketserver, sys, time
@@ -44,7 +47,7 @@ class Handler(socketserver.StreamRequestHandler):
                 self.wfile.write(b"x" * 1_000_000)
         elif words[0] == b"die":
             print("dies", flush=True)
-            time.sleep(1.0)
+            time.sleep(2.5)
             self.wfile.write(b"x" * 100_000)
             os._exit(3)
 
@@ -109,6 +112,22 @@ def knock(job: Job, by: ssl.SSLContext | None = None, name: str | None = None) -
         raw.close()
         raise
     return line
+
+
+def watch(job: Job, own: Credentials = CLIENT) -> Line:
+    """Connect as who waits for the engine's end."""
+    return knock(job, context(own, protocol=WATCH))
+
+
+def ends_within(line: Line, seconds: float) -> bool:
+    """Whether a caller who waits is told of the end in time."""
+    line.socket.settimeout(seconds)
+    try:
+        return line.receive(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
 
 
 def refused(knocks: Callable[[], Line]) -> bool:

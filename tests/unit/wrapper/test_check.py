@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytest
 
 from controller.wrapper import check as module
 from controller.wrapper.check import HealthCheck
+from controller.wrapper.process import Child
 from controller.wrapper.signals import Signals
 
 from .jobs import ENGINE, Job, alive, until
@@ -44,7 +46,7 @@ def test_says_when_all_is_well_and_when_it_is_not_any_more(job: Job, tmp_path: P
 
 def test_it_is_not_made_before_the_engine_listens_and_knows_its_port(job: Job, python: str, tmp_path: Path) -> None:
     port = {"runtime": "port"}
-    engine = (python, str(ENGINE), "--host", "127.0.0.1", "--port", [port], "--startup-delay", "0.5")
+    engine = (python, str(ENGINE), "--host", "127.0.0.1", "--port", [port], "--startup-delay", "2.5")
     connect = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))); open(sys.argv[2], 'a')"
     begin(job, python, "-c", connect, [port], str(tmp_path / "made"), engine=engine, listens=True)
     job.until_step("loading")
@@ -54,10 +56,12 @@ def test_it_is_not_made_before_the_engine_listens_and_knows_its_port(job: Job, p
 
 
 def test_one_that_hangs_is_killed_with_all_it_started(job: Job, tmp_path: Path) -> None:
-    begin(job, "sh", "-c", f"sleep 61 & echo $! $$ > {tmp_path}/pids; wait", timeout=0.5)
+    pids_file, new = tmp_path / "pids", tmp_path / "new"
+    begin(job, "sh", "-c", f"sleep 61 & echo $! $$ > {new}; mv {new} {pids_file}; wait", timeout=0.5)
     until(lambda: verdict(job).get("failures", 0) >= 1)
     assert verdict(job)["message"] == "The health check did not end within 0.5 s"
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    until(pids_file.exists)
+    pids = [int(pid) for pid in pids_file.read_text().split()]
     job.send(signal.SIGTERM)
     job.wait()
     assert job.exit["reason"] == "Terminated"
@@ -69,7 +73,7 @@ def test_the_engine_does_not_notice_a_check_that_is_cut(job: Job, tmp_path: Path
     body = f"trap 'echo signalled' TERM INT HUP; while :; do date +%s%N > {tmp_path}/beat; sleep 0.05; done"
     begin(job, "sleep", "62", engine=("sh", "-c", body), timeout=0.1)
     until(lambda: verdict(job).get("failures", 0) >= 3)
-    beat = (tmp_path / "beat").read_text()
+    beat = until(lambda: (tmp_path / "beat").exists() and (tmp_path / "beat").read_text())
     until(lambda: (tmp_path / "beat").read_text() != beat)
     assert job.stdout == ""
     assert job.exit == {}
@@ -125,7 +129,8 @@ def test_while_not_well_it_is_made_more_often(tmp_path: Path, monkeypatch: pytes
     sign = tmp_path / "sign"
     signals = cast(Signals, SimpleNamespace(readers={}))
     command = ["test", "-e", str(sign)]
-    check = HealthCheck(command, dict(os.environ), tmp_path, signals, interval=3600, timeout=20, redact=str)
+    start = partial(Child, command, os.environ, tmp_path)
+    check = HealthCheck(start, signals, interval=3600, timeout=20, redact=str)
     until(lambda: (found := check.tend()) is not None and found.failures >= 3)
     sign.touch()
     assert until(lambda: (found := check.tend()) is not None and found.ok)

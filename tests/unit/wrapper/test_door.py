@@ -28,63 +28,22 @@ from .doors import (
     OTHER,
     PORT,
     SOCKET,
-    Line,
+    Start,
     context,
     door,
     door_of,
+    ends_within,
     kill_at_one_blow,
     knock,
     refused,
+    watch,
 )
 from .jobs import ENGINE as DUMMY
 from .jobs import Job, alive, until
 
-Start = Callable[..., Job]
-
-
-@pytest.fixture
-def start(job: Job, python: str) -> Start:
-    """Start a job with a door; its engine is told where to listen by `at`."""
-
-    def start(*arguments: str, at: object = SOCKET, script: str = ENGINE, **parameters: Any) -> Job:
-        job.write(
-            **{
-                "command": [python, "-c", script, [at], *arguments],
-                "listens": True,
-                "door": door(job.parameters["token"]),
-                "stop_grace": 5.0,
-                **parameters,
-            }
-        )
-        job.start()
-        return job
-
-    return start
-
-
-@pytest.fixture
-def served(start: Start) -> Job:
-    job = start()
-    job.until_step("serving")
-    return job
-
 
 def engine_of(job: Job) -> int:
     return int(until(lambda: job.stdout).split()[0])
-
-
-def watch(job: Job) -> Line:
-    return knock(job, context(protocol=WATCH))
-
-
-def ends_within(line: Line, seconds: float) -> bool:
-    line.socket.settimeout(seconds)
-    try:
-        return line.receive(1) == b""
-    except ConnectionError:
-        return True
-    except TimeoutError:
-        return False
 
 
 class TestWhoComesIn:
@@ -107,7 +66,7 @@ class TestWhoComesIn:
 
     def test_nobody_else(self, served: Job) -> None:
         """No certificate; one that proves an attempt; one of another installation; no TLS."""
-        before = served.stdout.count("called")
+        before = until(lambda: served.stdout.count("called"))  # by the wrapper
         bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         bare.load_verify_locations(cadata=AUTHORITY.certificate)
         for by in (
@@ -134,7 +93,7 @@ class TestWhoComesIn:
             strangers = [sitting.enter_context(socket.create_connection(address, timeout=60)) for _ in range(300)]
             began = time.monotonic()
             assert not refused(lambda: knock(served))
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < 9.0
             assert strangers[0].recv(1) == b"", "the first to come are the first to go"
             assert strangers[-1].recv(1) == b"", "and the others in 10 s"
 
@@ -238,7 +197,7 @@ class TestWhatPasses:
             until(lambda: "dies" in served.stdout)
             os.kill(doorman, signal.SIGSTOP)
             until(lambda: not alive(engine))
-            time.sleep(0.3)
+            time.sleep(0.1)
             os.kill(doorman, signal.SIGCONT)
             assert len(line.rest()) == 100_000
         assert served.wait() == 3
@@ -261,7 +220,7 @@ class TestWhatPasses:
 
 class TestWatching:
     def test_it_is_told_when_the_engine_serves_and_by_its_closing_when_it_does_not(self, start: Start) -> None:
-        job = start("1.0")
+        job = start("3.0")
         with watch(job) as early:
             early.socket.settimeout(0.3)
             with pytest.raises(TimeoutError):
@@ -276,7 +235,7 @@ class TestWatching:
                 os.kill(engine_of(job), signal.SIGKILL)
                 assert ends_within(early, 5.0)
                 assert ends_within(late, 5.0)
-                assert time.monotonic() - began < 1.0
+                assert time.monotonic() - began < 3.0  # the wrapper's next look by itself is later
         assert job.wait() == 137
         assert job.exit["reason"] == "EngineExited"
         assert job.stdout.count("called") == 1, "by the wrapper, which looks whether it accepts"
@@ -410,7 +369,7 @@ class TestEnds:
         job.until_step("serving")
         pids = [int(job.stdout.split()[index]) for index in (0, 1)]
         job.kill()
-        until(lambda: not any(map(alive, pids)), 5.0)
+        until(lambda: not any(map(alive, pids)), 20.0)
 
     @pytest.mark.parametrize("at", [SOCKET, PORT])
     def test_killed_at_one_blow_nothing_is_left(self, start: Start, at: object) -> None:
@@ -422,4 +381,4 @@ class TestEnds:
         doomed = kill_at_one_blow(job)
         assert len(doomed) == 4
         job.wait()
-        until(lambda: not any(alive(pid) for pid in (child, engine, *doomed)), 5.0)
+        until(lambda: not any(alive(pid) for pid in (child, engine, *doomed)), 20.0)

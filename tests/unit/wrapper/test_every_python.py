@@ -17,7 +17,7 @@ from tests.pythons import Python, find, missing
 
 from .doors import AUTHORITY, PORT, SOCKET, context, door, kill_at_one_blow, knock, refused
 from .doors import ENGINE as DOOR_ENGINE
-from .jobs import ENGINE, Job, alive, until
+from .jobs import ENGINE, Job, alive, running, until
 
 APPTAINER = """\
 #!/bin/sh
@@ -112,16 +112,19 @@ def test_a_stubborn_engine_and_what_it_started_are_killed(
     apptainer.write_text(APPTAINER)
     apptainer.chmod(0o755)
     body = (
-        "import os, signal, subprocess, sys, time\n"
+        "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "other = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
-        "print(os.getpid(), other.pid, flush=True); time.sleep(60)"
+        "subprocess.Popen(['sh', '-c', 'sleep 60; true', sys.argv[1]], start_new_session=True)\n"
+        "print('up', flush=True); time.sleep(60)"
     )
+    marker = f"stubborn-{os.getpid()}"
     image = {"source": None, "definition": "X"}
     parameters = {"image": image, "image_cache": str(cache), "apptainer": str(apptainer), "stop_grace": 0.3}
-    job.write(command=[any_python, "-c", body], **parameters)
+    job.write(command=[any_python, "-c", body, marker], **parameters)
     launch(job)
-    pids = until(lambda: [int(pid) for pid in job.stdout.split()])
+    until(lambda: job.stdout)
+    pids = running(marker)
+    assert len(pids) >= 2
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".lock", ".seen", ".sif", ".used"]
     job.send(signal.SIGTERM)
     assert job.wait() == 137, job.stderr
@@ -176,7 +179,7 @@ def test_killed_at_one_blow_nothing_is_left(job: Job, any_python: str, launch: C
     engine = int(job.stdout.split()[0])
     doomed = kill_at_one_blow(job)
     job.wait()
-    until(lambda: not any(alive(pid) for pid in (engine, *doomed)), 5.0)
+    until(lambda: not any(alive(pid) for pid in (engine, *doomed)), 20.0)
 
 
 def test_a_shim_without_a_python_behind_it_is_none(tmp_path: Path) -> None:

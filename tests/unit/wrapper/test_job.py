@@ -22,6 +22,7 @@ from controller.bundle import launch_script
 from controller.wrapper import ports
 from controller.wrapper.report import FailedError
 from controller.wrapper.sandbox import environment
+from controller.wrapper.signals import Signals, _age
 
 from .jobs import ENGINE, Job, alive, until
 
@@ -52,7 +53,7 @@ def trap(python: str, body: str) -> list[str]:
 
 
 def test_runs_an_engine_from_claim_to_serving_to_its_end(job: Job, python: str) -> None:
-    job.write(command=dummy(python, "--model", "m", "--startup-delay", "0.5"), listens=True)
+    job.write(command=dummy(python, "--model", "m", "--startup-delay", "2.5"), listens=True)
     job.start()
     starting = job.until_step("loading")
     assert starting["detail"]
@@ -406,6 +407,35 @@ def test_the_time_warning_is_remembered(job: Job, python: str) -> None:
     assert job.exit["reason"] == "TimeLimit"
 
 
+def test_a_warning_that_no_time_limit_explains_is_an_order_to_end(job: Job, python: str) -> None:
+    job.write(command=dummy(python), listens=True, warned_after=3600.0)
+    job.start()
+    job.until_step("serving")
+    job.send(signal.SIGUSR1)
+    assert job.wait() == 0
+    assert job.state["told_to_end_at"] is not None
+    assert job.exit["reason"] == "Terminated"
+
+
+def test_it_counts_from_the_jobs_start_which_was_before_the_prologue(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < _age() < time.clock_gettime(time.CLOCK_BOOTTIME)
+    heard = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before |= {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGCHLD)}
+    try:
+        for age in (150.0, 50.0):
+            monkeypatch.setattr("controller.wrapper.signals._age", lambda age=age: age)
+            signals = Signals()
+            signals.expect_warning_after(100.0)
+            signal.raise_signal(signal.SIGUSR1)
+            heard.append((signals.warned, signals.stop))
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert heard == [(True, None), (False, signal.SIGUSR1)]
+
+
 def test_stopped_while_waiting_for_an_image(job: Job, tmp_path: Path) -> None:
     cache = tmp_path / "images"
     fake = tmp_path / "apptainer"
@@ -535,12 +565,14 @@ class TestLaunchScript:
         assert job.wait() == 0
         assert job.stdout == "prologue\ndone\nengine\n"
 
-    def test_stopped_in_the_prologue_no_engine_starts(self, job: Job, python: str) -> None:
-        (job.folder / "prologue.sh").write_text("echo prologue\nsleep 0.3\n")
+    def test_stopped_in_the_prologue_no_engine_starts(self, job: Job, python: str, tmp_path: Path) -> None:
+        go = tmp_path / "go"
+        (job.folder / "prologue.sh").write_text(f"echo prologue\nuntil [ -e {go} ]; do sleep 0.05; done\n")
         job.write(command=["echo", "engine"])
         self.start(job, python)
         until(lambda: "prologue" in job.stdout)
         job.send(signal.SIGTERM)
+        go.touch()
         assert job.wait() == 143
         assert job.stdout == "prologue\n"
         assert not (job.folder / "claim").exists()

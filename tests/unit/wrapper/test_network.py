@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from api.contract.job import network
+from api.contract.job import namespaces
 from tests.another_user import UID
 from tests.networks import REFUSED, require_networks
 
@@ -23,16 +23,16 @@ CONNECT = "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.ar
 REFUSED_HALF_WAY = """
 import os
 from pathlib import Path
-from api.contract.job import network
+from api.contract.job import namespaces
 
 def refuse(*words, **more):
     raise PermissionError(13, "Permission denied")
 
-def namespaces():
+def own():
     return [os.readlink(f"/proc/self/ns/{name}") for name in ("user", "net")]
 
-Path.write_text, before = refuse, namespaces()
-print(network.leave(), namespaces() == before)
+Path.write_text, before = refuse, own()
+print(namespaces.leave_network(), own() == before)
 """
 
 
@@ -103,12 +103,12 @@ def test_killed_at_one_blow_nothing_is_left(job: Job, at: object) -> None:
     child, engine = (int(job.stdout.split()[index]) for index in (0, 1))
     doomed = kill_at_one_blow(job)
     job.wait()
-    until(lambda: not any(alive(pid) for pid in (child, engine, *doomed)), 5.0)
+    until(lambda: not any(alive(pid) for pid in (child, engine, *doomed)), 20.0)
 
 
 def test_run_by_itself_it_tells_whether_there_is_one() -> None:
     tried = [
-        subprocess.run([*under, sys.executable, network.__file__], capture_output=True, text=True, check=False)
+        subprocess.run([*under, sys.executable, namespaces.__file__], capture_output=True, text=True, check=False)
         for under in ((), REFUSED)
     ]
     assert [(one.returncode, one.stderr) for one in tried] == [(0, ""), (1, "its limit of namespaces is reached\n")]
@@ -117,7 +117,7 @@ def test_run_by_itself_it_tells_whether_there_is_one() -> None:
 def test_a_plain_user_has_one_too() -> None:
     if os.geteuid() != 0:
         pytest.skip("the other tests are a plain user's")
-    source = Path(network.__file__).read_text()
+    source = Path(namespaces.__file__).read_text()
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
     tried = subprocess.run([python or "python3", "-"], input=source, text=True, user=UID, group=UID, extra_groups=[],
                            cwd="/", env={}, capture_output=True, check=False)  # fmt: skip

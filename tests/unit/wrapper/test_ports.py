@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,21 @@ def test_stays_in_its_range_and_avoids_what_failed() -> None:
     assert got
     assert first not in got
     assert all(low <= port <= high for port in got)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "ours"),
+    [("32768\t60999\n", (10_000, 32_767)), ("10000\t65000\n", None), ("1024\t65535\n", None), ("", None)],
+)
+def test_engines_keep_off_the_ports_that_the_kernel_gives_to_who_connects(
+    kernels: str, ours: tuple[int, int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "EPHEMERAL", tmp_path / "range")
+    (tmp_path / "range").write_text(kernels)
+    assert ports.lasting() == ours
+    if ours is not None:
+        with ports.listen(None) as listener:
+            assert ours[0] <= listener.getsockname()[1] <= ours[1]
 
 
 def test_an_address_of_another_host_is_an_error() -> None:

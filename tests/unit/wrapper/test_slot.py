@@ -35,10 +35,10 @@ def take(tmp_path: Path) -> Iterator[Callable[..., HeldSlot]]:
     """Take a slot until the test ends."""
     with ExitStack() as stack:
 
-        def take(token: str, signals: Any = None, lane: Lane = Lane.MAIN) -> HeldSlot:
+        def take(token: str, signals: Any = None, lane: Lane = Lane.MAIN, *, alone: bool = False) -> HeldSlot:
             folder = tmp_path / token
             folder.mkdir(exist_ok=True)
-            held = module.held(folder, lane, token, 7, Report(folder), signals or Calm())  # type: ignore[arg-type]
+            held = module.held(folder, lane, token, 7, Report(folder), signals or Calm(), alone=alone)
             return stack.enter_context(held)
 
         yield take
@@ -117,6 +117,31 @@ def test_another_lane_has_a_slot_of_its_own(take: Callable[..., HeldSlot], tmp_p
     assert sorted(path.name for path in tmp_path.glob("*.slot")) == ["af-i-s-0.b.slot", "af-i-s-0.slot"]
 
 
+def test_who_is_alone_ends_what_lives_in_the_other_lane(take: Callable[..., HeldSlot], tmp_path: Path) -> None:
+    first, signals = take(FIRST), Calm()
+    second = take(SECOND, signals, lane=Lane.B, alone=True)
+    assert first.lost() is not None
+    assert second.lost() is None
+    assert signals.waited > 0
+    assert FIRST in json.loads((tmp_path / SECOND / "state.json").read_text())["detail"]
+
+
+def test_what_comes_beside_it_later_neither_waits_nor_ends_it(take: Callable[..., HeldSlot]) -> None:
+    first, signals = take(FIRST, alone=True), Calm()
+    second = take(SECOND, signals, lane=Lane.B)
+    assert (first.lost(), second.lost(), signals.waited) == (None, None, 0)
+
+
+def test_who_is_alone_and_ended_while_it_waits_leaves_the_wait_in_both_lanes(take: Callable[..., HeldSlot]) -> None:
+    take(FIRST)
+    ended, third = Calm(), Calm()
+    ended.stop = signal.SIGTERM
+    with pytest.raises(StoppedError):
+        take(SECOND, ended, lane=Lane.B, alone=True)
+    take("af-i-s-0-3", third)
+    assert third.waited > 0
+
+
 def test_its_step_begins_before_it_is_looked_for(
     take: Callable[..., HeldSlot], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -193,30 +218,42 @@ def test_an_engine_ends_when_another_attempt_comes_and_only_then_that_one_starts
     second.wait()
 
 
-def _race(parent: Path, token: str, together: Any, results: Any) -> None:
+def _race(parent: Path, token: str, lane: Lane, together: Any, results: Any) -> None:
     folder = parent / token
     folder.mkdir()
     together.wait(30)
     with ExitStack() as stack:
         slot = None
         with suppress(FailedError):
-            slot = stack.enter_context(module.held(folder, Lane.MAIN, token, 7, Report(folder), Calm()))  # type: ignore[arg-type]
+            slot = stack.enter_context(module.held(folder, lane, token, 7, Report(folder), Calm(), alone=True))  # type: ignore[arg-type]
         together.wait(30)
         results.put(slot is not None and slot.lost() is None)
         together.wait(30)
 
 
-def test_of_many_at_once_one_goes_on(tmp_path: Path) -> None:
+def _who_goes_on(parent: Path, lanes: tuple[Lane, ...]) -> int:
     many = multiprocessing.get_context("fork")
     tokens = [f"af-i-s-0-{n}" for n in range(1, 7)]
     together, results = many.Barrier(len(tokens)), many.Queue()
-    racers = [many.Process(target=_race, args=(tmp_path, token, together, results)) for token in tokens]
+    racers = [
+        many.Process(target=_race, args=(parent, token, lanes[n % len(lanes)], together, results))
+        for n, token in enumerate(tokens)
+    ]
     for racer in racers:
         racer.start()
     told = [results.get(timeout=30) for _ in racers]
     for racer in racers:
         racer.join(10)
-    assert told.count(True) == 1
+    return told.count(True)
+
+
+def test_of_many_at_once_one_goes_on(tmp_path: Path) -> None:
+    assert _who_goes_on(tmp_path, (Lane.MAIN,)) == 1
+
+
+def test_of_many_at_once_in_both_lanes_no_two_go_on(tmp_path: Path) -> None:
+    """All may have to begin anew: each of two may find that the other took its slot."""
+    assert _who_goes_on(tmp_path, (Lane.MAIN, Lane.B)) <= 1
 
 
 def _host(tmp_path: Path) -> str:

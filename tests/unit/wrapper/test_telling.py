@@ -63,6 +63,13 @@ def test_known_symptoms_are_telling(line: str) -> None:
     assert telling.reason([line, "bye", *["chatter"] * 50]) == line
 
 
+def test_what_a_symptom_names_in_its_next_line_stays_with_it() -> None:
+    """Lmod 8.6 without a terminal."""
+    error = "Lmod has detected the following error: The following module(s) are unknown:"
+    lines = [error, '"aptainer"', "", 'Please check the spelling or version number. Also try "module spider ..."']
+    assert telling.reason(lines) == f'{error}\n"aptainer"'
+
+
 def test_progress_in_the_order_of_a_real_start() -> None:
     seen = [sign for line in lines("healthy-start") if (sign := telling.progress([line]))]
     assert seen == [

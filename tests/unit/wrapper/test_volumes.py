@@ -293,6 +293,30 @@ def test_a_job_that_lost_its_volume_ends_its_engine_at_once(make_job: Callable[[
     assert holder.token == ME
 
 
+def test_who_takes_a_volume_while_it_is_looked_at_is_named(volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(volume, FORERUNNER)
+    number, _ = lock.newest(volume)
+    lines = lock._lines
+
+    def lines_of_one_just_lost(path: Path) -> list[bytes]:
+        monkeypatch.setattr(lock, "_lines", lines)
+        take(volume, ME)
+        return lines(path)
+
+    monkeypatch.setattr(lock, "_lines", lines_of_one_just_lost)
+    assert ME in str(lock.taken_over(volume, number))
+
+
+def test_a_volume_is_lost_if_only_its_own_lock_says_so(volume: Path) -> None:
+    """The folder is seen late, and who has taken it not at all."""
+    take(volume, FORERUNNER)
+    number, _ = lock.newest(volume)
+    assert lock.taken_over(volume, number) is None
+    with (volume / f"lock.{number}").open("a") as file:
+        file.write("followed\n")
+    assert lock.taken_over(volume, number) == "another job"
+
+
 def test_a_volume_that_cannot_be_is_told(job: Job, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     job.write(command=["true"], volumes=volumes(tmp_path / "file" / "v"), token=ME)

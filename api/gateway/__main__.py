@@ -1,0 +1,5 @@
+"""`python -m api.gateway`."""
+
+from api.gateway.serve import main
+
+main()
