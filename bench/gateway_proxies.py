@@ -18,7 +18,8 @@ from api.contract.job.tls import server_name
 from bench.installation import Installation
 from bench.processes import ROOT, Way, children, process, wait_until_listens
 from bench.simulated import installation_at_rest, stub_engine
-from tests.cluster.system import free_port, wait_for
+from tests.cluster.system import wait_for
+from tests.ports import free_port
 
 NGINX = "/usr/sbin/nginx"
 PACKAGES = {"vllm-router": "vllm-router==0.1.17", "litellm": "litellm[proxy]==1.108.7"}

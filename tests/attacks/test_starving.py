@@ -9,7 +9,8 @@ import pytest
 
 from tests.attacks.neighbour import IDLER, Neighbour
 from tests.cluster.processes import memory
-from tests.cluster.system import System, free_port, wait_for
+from tests.cluster.system import System, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.attacks
 

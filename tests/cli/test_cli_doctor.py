@@ -22,8 +22,8 @@ from cli_tools import FakeApi, Run
 
 from api.cli.doctor.check import Check, CheckFailedError, SkippedError, State, results
 from api.contract.traces import PLANS
-from tests.cluster.system import free_port
 from tests.networks import REFUSED, require_networks
+from tests.ports import free_port
 
 RECIPE = "name: hello\ncategory: simple\ndescription: d\nversion: 1.0.0\nprogram: [echo]\n"
 SBATCH = """\

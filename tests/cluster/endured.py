@@ -13,7 +13,8 @@ import httpx
 from controller.core.attempt import HandOverReason
 from tests.cluster.load import Clients, Request
 from tests.cluster.squeue_watch import HandOver, SqueueWatch, hand_overs, most_at_once, most_beside, without_reason
-from tests.cluster.system import System, free_port, wait_for
+from tests.cluster.system import System, wait_for
+from tests.ports import free_port
 
 NAME = "lasting"
 REPLICAS = 2

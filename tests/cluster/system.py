@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from api.contract.doorless import secret_of
 from api.contract.doors import Doors
 from api.contract.identity import load_keys
 from api.contract.keyring import Keyring
-from controller.wrapper.ports import lasting
+from tests.ports import free_port
 from tests.slurm_cluster import SlurmCluster
 
 Value = TypeVar("Value")
@@ -287,15 +285,6 @@ def wait_for(
             return value
         assert time.monotonic() < deadline, f"not within {patience:.0f} s: {what}\n{story()}"
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on, none of those that the kernel gives to who connects."""
-    ports = lasting() or (0, 0)
-    while True:
-        with closing(socket.socket()) as probe, suppress(OSError):
-            probe.bind(("", random.randint(*ports)))
-            return int(probe.getsockname()[1])
 
 
 def command_lines() -> list[str]:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.system import System, free_port, running
+from tests.cluster.system import System, running
 from tests.pages import ROOT, Reader
+from tests.ports import free_port
 from tests.slurm_cluster import SlurmCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.proof]

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cluster.system import PATIENCE, System, free_port, running, wait_for
+from tests.cluster.system import PATIENCE, System, running, wait_for
+from tests.ports import free_port
 from tests.slurm_cluster import SlurmCluster
 
 pytestmark = pytest.mark.cluster

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.system import PATIENCE, free_port, wait_for
+from tests.cluster.system import PATIENCE, wait_for
+from tests.ports import free_port
 from tests.sites.conftest import cluster
 from tests.slurm_cluster import SlurmCluster
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.system import free_port, wait_for
+from tests.cluster.system import wait_for
+from tests.ports import free_port
 from tests.sites.newcomer import Newcomer, munged, newcomer_on
 
 

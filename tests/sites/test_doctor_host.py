@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from tests.cluster.system import free_port
+from tests.ports import free_port
 from tests.sites.newcomer import Newcomer, newcomer_on
 
 
