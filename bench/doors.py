@@ -18,6 +18,7 @@ from bench.door_worker import BEAT, CHUNK, GAP
 from bench.figures import Table, ms, percentile
 from bench.processes import ROOT, Way, children, process, wait_until_listens
 from controller.wrapper.door.opening import Instructions
+from tests.ports import free_port
 
 TOKEN = "af-z42chr-7f96e9xf-0-1"
 AT_ONCE, PACED = "at once", f"{GAP * 1e6:.0f} µs apart"
@@ -152,8 +153,7 @@ def _door(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
 @contextmanager
 def _nginx(authority: Authority, path: Path, folder: Path) -> Iterator[Way]:
     own = authority.door(TOKEN)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     for name, text in {"key": own.key, "certificate": own.certificate, "authority": authority.certificate}.items():
         (folder / f"{name}.pem").touch(mode=0o600)
         (folder / f"{name}.pem").write_text(text)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import random
 import socket
-from contextlib import closing, suppress
 
 from controller.wrapper.ports import lasting
 
+_kept: list[socket.socket] = []
+
 
 def free_port() -> int:
-    """Find a port that nobody listens on, none of those that the kernel gives to who connects."""
+    """Find a port that nobody has, and keep it until this process ends.
+
+    It refuses connections until what is meant to listens there, which must set SO_REUSEADDR, as servers do
+    (socket(7)): all others find it taken. None of those that the kernel gives to who connects.
+    """
     ports = lasting() or (0, 0)
     while True:
-        with closing(socket.socket()) as probe, suppress(OSError):
-            probe.bind(("", random.randint(*ports)))
-            return int(probe.getsockname()[1])
+        kept = socket.socket()
+        try:
+            kept.bind(("", random.randint(*ports)))
+        except OSError:
+            kept.close()
+            continue
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # only now: so far whoever has it was an obstacle
+        _kept.append(kept)
+        return int(kept.getsockname()[1])

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from api_world import World
-from test_api_vllm import VLLM, StartEngine, closed_port, ready_service, respond, upstream
+from test_api_vllm import VLLM, StartEngine, ready_service, respond, upstream
+
+from tests.ports import free_port
 
 
 async def stream(world: World, service: str, **rest: Any) -> list[tuple[str, Any]]:
@@ -77,7 +79,7 @@ async def test_what_is_refused_is_told_at_the_end(world: World, engine: StartEng
 async def test_nothing_listens(world: World) -> None:
     service = await world.create()
     await world.observe(service, available=True, reason="AsWanted")
-    await world.endpoint(service, "127.0.0.1", closed_port(), token="af-inst22-x-0-1")
+    await world.endpoint(service, "127.0.0.1", free_port(), token="af-inst22-x-0-1")
     ((name, data),) = await stream(world, service)
     assert (name, data["error"]) == ("done", "Service not available")
 

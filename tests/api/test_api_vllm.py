@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import re
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from api_world import ENGINE, World, condition
 from api.contract.status import Truth
 from api.web.replicas import ReadyReplica, choose
 from tests.doors import listening
+from tests.ports import free_port
 
 VLLM = "/api/v1/vllm"
 StartEngine = Callable[..., RunningEngine]
@@ -37,12 +37,6 @@ async def ask(world: World, service: str, prompt: Any = "hi there", **rest: Any)
     answer = await world.post(f"{VLLM}/{service}/prompt", {"prompt": prompt, **rest})
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
 
 
 @asynccontextmanager
@@ -154,7 +148,7 @@ async def test_models_when_the_engine_answers_something_else(world: World, conte
 
 
 async def test_models_when_nothing_listens_or_the_engine_fails(world: World) -> None:
-    gone = await ready_service(world, RunningEngine(closed_port(), "af-x-y-0-1"))
+    gone = await ready_service(world, RunningEngine(free_port(), "af-x-y-0-1"))
     answer = (await world.get(f"{VLLM}/{gone}/models")).json()
     assert (answer["success"], answer["error"], answer["models"]) == (False, "Service not available", [])
     assert answer["message"]
@@ -258,7 +252,7 @@ async def test_an_ended_service_says_why(world: World, engine: StartEngine) -> N
 
 
 async def test_nothing_listens_any_more(world: World) -> None:
-    service = await ready_service(world, RunningEngine(closed_port(), "af-x-y-0-1"))
+    service = await ready_service(world, RunningEngine(free_port(), "af-x-y-0-1"))
     answer = await ask(world, service)
     assert set(answer) == {"success", "error", "message", "technical_details"}
     assert (answer["success"], answer["error"]) == (False, "Service not available")
@@ -267,8 +261,8 @@ async def test_nothing_listens_any_more(world: World) -> None:
 
 
 async def test_another_replica_is_asked_when_one_refuses(world: World, engine: StartEngine) -> None:
-    dead = RunningEngine(closed_port(), "af-x-y-0-1")
-    service = await ready_service(world, dead, engine(), dead_two := RunningEngine(closed_port(), "af-x-y-2-1"))
+    dead = RunningEngine(free_port(), "af-x-y-0-1")
+    service = await ready_service(world, dead, engine(), dead_two := RunningEngine(free_port(), "af-x-y-2-1"))
     assert dead_two
     for _ in range(10):
         answer = await ask(world, service)
@@ -587,7 +581,7 @@ async def test_many_prompts_at_once(world: World, engine: StartEngine) -> None:
 async def test_the_environments_proxy_is_not_used(
     world: World, engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     assert (await ask(world, await ready_service(world, engine())))["success"] is True
 
 

@@ -22,6 +22,7 @@ from cli_tools import Run
 
 from api.contract.exits import Exit
 from tests.another_user import UID, server_of_another_user
+from tests.ports import free_port
 
 UP = """
 import sys
@@ -47,9 +48,7 @@ Up = Callable[..., subprocess.Popen[str]]
 def port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
     (tmp_path / "recipes" / "simple").mkdir(parents=True)
     (tmp_path / "recipes" / "simple" / "hello.yaml").write_text(RECIPE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     monkeypatch.setenv("AI_FACTORY_API_PORT", str(port))
     monkeypatch.setenv("AI_FACTORY_SLURM_COMMAND_TIMEOUT", "0.5")
     monkeypatch.setenv("AI_FACTORY_RECIPES", str(tmp_path / "recipes"))
@@ -176,9 +175,7 @@ def test_sigkill_of_up_frees_the_port(up: Up, port: int) -> None:
 
 
 def test_a_port_that_is_taken_exits_4(run: Run, port: int) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", port)):
         ran = run("up")
     assert (ran.code, ran.err.count("\n")) == (4, 1)
     assert f"{port}" in ran.err
@@ -222,9 +219,7 @@ def test_what_the_banner_says_reaches_the_server(up: Up, run: Run, home: Path, m
     """Typed in another terminal, where nothing is known of the flags."""
     config = home / "my config.toml"
     config.write_text(f'log_level = "error"\nstate_dir = "{home}/state"\n')
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = str(probe.getsockname()[1])
+    free = str(free_port())
     monkeypatch.delenv("AI_FACTORY_API_PORT")
     monkeypatch.delenv("AI_FACTORY_RECIPES")
     text = banner(up("--config", str(config), "--port", free))

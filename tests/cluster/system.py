@@ -102,8 +102,8 @@ class System:
                 self._programs[name] = subprocess.Popen(
                     command, stdout=log, stderr=log, cwd=self.folder, env=environment
                 )
-        if {"api", "up"} & set(programs or ("api",)):
-            wait_for(lambda: self.client.get("/health").status_code == 200, "the API answers")
+        for name in {"api", "up"} & set(programs or ("api",)):
+            wait_for(lambda name=name: self._answers(name), "the API answers", story=lambda name=name: self._log(name))
 
     def migrate(self, revision: str = "head") -> None:
         """Make the database, or bring it to a schema."""
@@ -263,12 +263,18 @@ class System:
     def story(self, key: str) -> str:
         """Tell all there is to know of a service, for a failing test."""
         events = self.sql("SELECT reason, message, count FROM events WHERE service_id = ? ORDER BY id", key)
-        log = (self.folder / self._log_of_the_controller()).read_text(errors="replace").splitlines()[-40:]
-        told = [json.dumps(self.service(key)), *(str(dict(e)) for e in events), *map(str, self.attempts(key)), *log]
+        log = self._log("up" if "up" in self._programs else "controller")
+        told = [json.dumps(self.service(key)), *(str(dict(e)) for e in events), *map(str, self.attempts(key)), log]
         return "\n".join(told)
 
-    def _log_of_the_controller(self) -> str:
-        return "up.log" if "up" in self._programs else "controller.log"
+    def _answers(self, name: str) -> bool:
+        code = self._programs[name].poll()
+        assert code is None, f"{name} ended with {code}\n{self._log(name)}"
+        return self.client.get("/health").status_code == 200
+
+    def _log(self, name: str) -> str:
+        """Return the end of what a program has written."""
+        return "\n".join((self.folder / f"{name}.log").read_text(errors="replace").splitlines()[-40:])
 
 
 def wait_for(

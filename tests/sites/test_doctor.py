@@ -347,10 +347,8 @@ def test_what_squeue_explains_is_not_waited_for(newcomer: Newcomer) -> None:
 
 def test_ports_that_a_colleague_uses(newcomer: Newcomer) -> None:
     with ExitStack() as colleague:
-        first = colleague.enter_context(socket.socket())
         port = free_port()
-        first.bind(("", port))
-        first.listen()
+        colleague.enter_context(socket.create_server(("", port)))
         name, message, remedy = newcomer.culprit(port_range=f"{port},{port}")
         assert (name, f"all ports from {port} to {port} are taken" in message) == ("ports of the nodes", True)
         assert remedy.startswith("Set slurm.port_range")

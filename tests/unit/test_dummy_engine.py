@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 ENGINE = Path(__file__).parents[2] / "recipes/inference/vllm_dummy_engine.py"
 
 
@@ -200,9 +202,7 @@ def test_faults_on_demand(launch: Start) -> None:
 
 
 def test_refuses_connections_until_it_is_up(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path / "log"
     argv = [sys.executable, "-I", str(ENGINE), "--port", str(port), "--startup-delay", "60"]
     with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:

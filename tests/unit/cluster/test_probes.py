@@ -25,6 +25,7 @@ from controller.core.attempt import Attempt, Probe, ProbeSpec
 from controller.core.job_files import Verdict
 from tests.descriptors import none_left
 from tests.doors import KEY, NEWER_KEY, STRANGE_KEY, door_context, key_id, keyring_of, listening, write_keys
+from tests.ports import free_port
 
 TOKEN, OTHER_TOKEN = "af-x-one-0-1", "af-x-one-0-2"
 HEALTH = Health(path="/health", interval=0.05, timeout=60.0, retries=3)
@@ -362,8 +363,7 @@ async def test_tcp_over_ipv6(watch: Watch) -> None:
 
 
 async def test_where_nothing_accepts_connections_tcp_fails_again_and_again(watch: Watch) -> None:
-    async with listening(Engine().serve) as port:
-        pass
+    port = free_port()
     watch.begin(Engine(port=port), kind="generic", health=replace(HEALTH, kind="tcp"))
     probe = await watch.until(ready=False, failures=3)
     assert probe.message == f"nothing accepts connections at 127.0.0.1:{port} (ConnectionRefusedError)"

@@ -26,6 +26,7 @@ from api.contract.certificates import Authority
 from api.contract.job.tls import Credentials, client_context, server_context, server_name
 from tests.doors import KEY, STRANGE_KEY, shake_hands
 from tests.pages import ROOT
+from tests.ports import free_port
 
 A, B = "af-i-a-0-1", "af-i-b-0-1"
 AUTHORITY = Authority(KEY)
@@ -280,9 +281,7 @@ def test_a_client_whose_clock_is_a_year_off_comes_in(files: dict[str, str], year
 
 @pytest.mark.parametrize("years", [-1, 1])
 def test_a_door_whose_clock_is_a_year_off_lets_in(files: dict[str, str], years: int) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["s_server", "-accept", f"127.0.0.1:{port}", "-cert", files["door"], "-CAfile", files["authority"],
              "-Verify", "1", "-verify_return_error", "-x509_strict", "-attime", str(NOW + years * YEAR),
              "-naccept", "1", "-rev", "-quiet"]  # fmt: skip
