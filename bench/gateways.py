@@ -35,7 +35,7 @@ STREAMS = (64, 256, 1024)
 AT_ONCE = 32
 """Requests, where none is streamed."""
 SECONDS, SETTLE = 2.0, 1.5
-ROUNDS = 2
+ROUNDS = 3
 NONE, NGINX, ROUTER, LITELLM, OURS = "none", "nginx", "vllm-router", "LiteLLM", "this gateway"
 ONE, TWO = "this gateway, one worker", "this gateway, two workers"
 NGINX_TLS, OURS_TLS = "nginx, TLS to the engine", "this gateway, TLS to the engine"
@@ -79,7 +79,12 @@ def measure(folder: Path) -> Table:
         for streams in (0, *STREAMS):
             for number in range(ROUNDS):
                 for proxy in ways:
-                    if proxy.way.name != LITELLM or number == 0:
+                    if proxy.way.name == LITELLM and number > 0:
+                        continue
+                    with ExitStack() as others:
+                        for other in ways:
+                            if other is not proxy and other.way.name != NONE:  # all need the engine
+                                others.enter_context(other.way.stopped())
                         _ask(proxy, streams, found[proxy.way.name, streams])
     for streams in (0, *STREAMS):
         for proxy in ways:
@@ -206,7 +211,7 @@ def _goals(table: Table, found: Found) -> None:
     table.goal(f"failed of {STREAMS[-1]} streams", found[OURS, STREAMS[-1]].failed, 1, "")
     table.notes += [
         f"none: the imitation of vLLM itself, and its CPU. It and the clients have the other core. {ROUNDS} rounds in "
-        f"turn, {SECONDS:g} s each, one of LiteLLM; medians.",
+        f"turn, {SECONDS:g} s each, one of LiteLLM; medians. Who has not its turn is stopped.",
         "What one core passes in a second is what fits into its CPU: so the goals compare CPU, which others on this "
         "machine take nothing of. Chunks include their share of the stream's request.",
         "Times, and rates below what was offered, are those of this machine with all else that runs on it.",
