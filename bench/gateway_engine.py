@@ -18,8 +18,10 @@ from collections import deque
 from pathlib import Path
 
 BEAT = 0.02
-CHUNKS = 64
-"""Of a stream, 20 ms after one another, the first at once."""
+CHUNKS = 256
+"""Of a stream, 20 ms after one another, the first at once. In the published trace of a chat service (Mooncake, FAST'25,
+12,031 conversations) an answer has 343 tokens in the mean, and 350 in the median.
+"""
 MODELS = b'{"object":"list","data":[{"id":"dummy","object":"model","owned_by":"vllm","max_model_len":8192}]}'
 ANSWER = (
     b'{"id":"chatcmpl-0123456789abcdef0123456789abcdef","object":"chat.completion","created":1790000000,'

@@ -134,10 +134,9 @@ def _ask(proxy: Proxy, streams: int, figures: Figures) -> None:
         "key": proxy.key,
         "connections": streams or AT_ONCE,
         "stream": streams > 0,
-        "settle": SETTLE,
+        "settle": SETTLE if streams == 0 else CHUNKS * BEAT,
         "seconds": SECONDS,
     }
-    _wait_until_quiet(way)
     with process([*cores()[1], sys.executable, "-m", "bench.gateway_clients", json.dumps(plan)]) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "begin\n"
@@ -145,6 +144,7 @@ def _ask(proxy: Proxy, streams: int, figures: Figures) -> None:
         assert client.stdout.readline() == "end\n"
         cpu = way.cpu() - before
         came: dict[str, Any] = json.loads(client.stdout.readline())
+    _wait_until_quiet(way)  # stopped now, it might keep a lock that the next one needs
     figures.requests.append(came["requests"] / SECONDS)
     figures.chunks.append(came["chunks"] / SECONDS)
     if streams and came["chunks"]:
@@ -158,7 +158,7 @@ def _ask(proxy: Proxy, streams: int, figures: Figures) -> None:
 
 
 def _wait_until_quiet(way: Way) -> None:
-    """Wait until it has done what was left of the load before."""
+    """Wait until it has done what was left of a load."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         before = sum(map(cpu_seconds, way.pids))
