@@ -31,7 +31,8 @@ from api.web.key_limits import KeyLimits
 ACCOUNTS = "accounts.2"
 MOST_PROCESSES = 640
 """Twice the most workers of a gateway, for while they are replaced, and the API's."""
-PATIENCE = 0.25
+PATIENCE, IMPATIENT_SECONDS = 0.25, 10.0
+"""For how long the lock is waited for, and nothing else gets done; and how long after that it is not."""
 _PAUSE = 20e-6
 _KEY = struct.Struct("32s")
 _ACCOUNT = struct.Struct("5q")
@@ -67,6 +68,8 @@ class Ledger:
         """Of rows, by the key's digest."""
         self._known = 0
         """Rows whose places are known."""
+        self._is_patient_from = 0.0
+        """Until then, of `time.monotonic`, a process stands still with the lock."""
         self._ended: list[tuple[str, KeyLimits, int, int]] = []
         """Requests that have ended, of which the file does not know yet: key, limits, and what more they took."""
 
@@ -153,11 +156,15 @@ class Ledger:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                ends = ends or time.monotonic() + PATIENCE
-                if time.monotonic() > ends:
+                now = time.monotonic()
+                if ends is None:
+                    ends = now + PATIENCE if now >= self._is_patient_from else now
+                if now >= ends:
+                    self._is_patient_from = now + IMPATIENT_SECONDS
                     raise TimeoutError(f"another process holds {self._folder / ACCOUNTS} for too long") from None
                 time.sleep(_PAUSE)
             else:
+                self._is_patient_from = 0.0
                 return
 
     def _open(self) -> None:

@@ -191,13 +191,28 @@ def test_a_damaged_file_is_no_end(tmp_path: Path) -> None:
         ledger.close()
 
 
-def test_a_process_that_stands_still_with_the_lock_holds_nobody_for_long(tmp_path: Path) -> None:
+def test_a_process_that_stands_still_with_the_lock_holds_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else gets done while it is waited for: so that is once, not with each request."""
+    pauses, sleep = [], time.sleep
+    monkeypatch.setattr(ledger_module, "IMPATIENT_SECONDS", 3600.0)
+    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
     ledger = Ledger(tmp_path / "limits", Clock())
     ledger.look("k", UNLIMITED)
     with (tmp_path / "limits" / ACCOUNTS).open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        for is_first in (True, False, False):
+            pauses.clear()
+            with pytest.raises(TimeoutError, match="for too long"):
+                ledger.look("k", UNLIMITED)
+            assert bool(pauses) is is_first
+        fcntl.flock(file, fcntl.LOCK_UN)
+        ledger.look("k", UNLIMITED)
+        fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(TimeoutError, match="for too long"):
             ledger.look("k", UNLIMITED)
+        assert pauses, "whoever has let go is waited for again"
     ledger.look("k", UNLIMITED)
     ledger.close()
 
