@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.system import wait_for
-from tests.ports import free_port
+from tests.ports import bound
 from tests.sites.newcomer import Newcomer, munged, newcomer_on
 
 
@@ -347,8 +346,9 @@ def test_what_squeue_explains_is_not_waited_for(newcomer: Newcomer) -> None:
 
 def test_ports_that_a_colleague_uses(newcomer: Newcomer) -> None:
     with ExitStack() as colleague:
-        port = free_port()
-        colleague.enter_context(socket.create_server(("", port)))
+        first = colleague.enter_context(bound())
+        first.listen()
+        port = first.getsockname()[1]
         name, message, remedy = newcomer.culprit(port_range=f"{port},{port}")
         assert (name, f"all ports from {port} to {port} are taken" in message) == ("ports of the nodes", True)
         assert remedy.startswith("Set slurm.port_range")
