@@ -31,7 +31,7 @@ ANSWER = (
 )
 _EVENT = (
     b'data: {"id":"chatcmpl-0123456789abcdef0123456789abcdef","object":"chat.completion.chunk","created":1790000000,'
-    b'"model":"dummy","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":%b}]}\n\n'
+    b'"model":"dummy","choices":[{"index":0,"delta":{"content":" %b"},"logprobs":null,"finish_reason":%b}]}\n\n'
 )
 _HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: %b\r\n%b\r\n\r\n"
 STREAM_HEAD = _HEAD % (b"text/event-stream; charset=utf-8", b"transfer-encoding: chunked")
@@ -41,9 +41,10 @@ def _framed(event: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
-FIRST = STREAM_HEAD + _framed(_EVENT % b"null")
-NEXT = _framed(_EVENT % b"null")
-LAST = _framed(_EVENT % b'"stop"') + _framed(b"data: [DONE]\n\n") + _framed(b"")
+FIRST = STREAM_HEAD + _framed(_EVENT % (b"word", b"null"))
+NEXT = tuple(_framed(_EVENT % (word, b"null")) for word in (b"word", b"next"))
+"""In turn: LiteLLM ends an answer that says a hundred times the same."""
+LAST = _framed(_EVENT % (b"word", b'"stop"')) + _framed(b"data: [DONE]\n\n") + _framed(b"")
 
 
 def _whole(body: bytes) -> bytes:
@@ -160,7 +161,7 @@ class ImitatedEngine:
             due, connection = self._due.popleft()
             if connection.own.fileno() < 0:
                 continue
-            if not connection.send(LAST if connection.left == 1 else NEXT):
+            if not connection.send(LAST if connection.left == 1 else NEXT[connection.left % 2]):
                 self._close(connection)
             elif not connection.is_over:
                 self._due.append((max(due, now - BEAT) + BEAT, connection))
