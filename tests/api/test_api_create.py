@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sqlite3
 from datetime import datetime, timedelta
 from typing import Any
 
+import aiosqlite
 import pytest
 from api_world import ENGINE, World, new_app, settings_for
 from sqlalchemy import select, text
@@ -289,19 +289,22 @@ async def test_a_busy_database_is_said_to_be_busy(world: World, monkeypatch: pyt
     monkeypatch.setattr(api.contract.database, "BUSY_SECONDS", 2)  # more than any other write takes
     database = Database(world.settings.database_url)
     busy = World(world.settings, database, new_app(world.settings, database))
-    other = sqlite3.connect(str(database.url.database), isolation_level=None)
-    async with busy.running():
+    async with (
+        aiosqlite.connect(str(database.url.database), isolation_level=None, timeout=60) as other,
+        busy.running(),
+    ):
         service = await busy.create()
-        other.execute("BEGIN IMMEDIATE")
+        await other.execute(
+            "BEGIN IMMEDIATE"
+        )  # this loop goes on: what the application is writing must come to its end
         answer = await busy.post(SERVICES, {"recipe_name": ENGINE})
         assert answer.status_code == 503
         assert "database is locked" in answer.json()["detail"]
         assert answer.headers["retry-after"] == "5"
         assert (await busy.delete(f"{SERVICES}/{service}")).status_code == 503
         assert (await busy.get(f"{SERVICES}/{service}")).status_code == 200
-        other.execute("ROLLBACK")
+        await other.execute("ROLLBACK")
         assert (await busy.post(SERVICES, {"recipe_name": ENGINE})).status_code == 200
-    other.close()
     await database.close()
 
 
