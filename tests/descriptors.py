@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,15 @@ def all_in_use() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def opened_by(process: int | str = "self") -> list[str]:
+    """Return what a process has open, but for what it closes meanwhile."""
+    found = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return found
 
 
 def limited_to(number: int | None) -> list[str]:
@@ -82,7 +91,6 @@ def idle(port: int, number: int, *, uid: int | None = None, said: bytes = b"") -
 
 
 def _hold(port: int, number: int, uid: int, said: bytes) -> None:
-    import contextlib
     import encodings.idna  # noqa: F401 - another user may not be able to read where it lies
     import socket
 
@@ -92,7 +100,7 @@ def _hold(port: int, number: int, uid: int, said: bytes) -> None:
         os.setuid(uid)
     held = []
     for _ in range(number):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             one = socket.create_connection(("127.0.0.1", port), timeout=10)
             one.sendall(said)
             held.append(one)

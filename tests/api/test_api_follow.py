@@ -18,7 +18,7 @@ from sqlalchemy import update
 import api.http.logs.log_file
 from api.contract.tables import AttemptRow
 from api.http.logs.tail import Tail
-from tests.descriptors import none_left
+from tests.descriptors import none_left, opened_by
 
 SERVICES = "/api/v1/services"
 
@@ -397,7 +397,7 @@ async def test_files_are_let_go_of(world: World) -> None:
     append(folder / "stdout.log", "begin\n")
 
     def held() -> int:
-        return sum(str(folder) in str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+        return sum(str(folder) in name for name in opened_by())
 
     async with world.listen(f"{SERVICES}/mine/logs?follow=true") as listener:
         await listener.next()

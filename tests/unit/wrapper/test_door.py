@@ -21,6 +21,7 @@ import pytest
 
 from api.contract.job.tls import WATCH, server_name
 from controller.wrapper import ports
+from tests.descriptors import opened_by
 
 from .doors import (
     AUTHORITY,
@@ -184,10 +185,10 @@ class TestWhatPasses:
         line = knock(served)
         line.send(b"send 1000000\n")
         line.receive(10)
-        descriptors = Path(f"/proc/{engine_of(served)}/fd")
-        assert sum("socket" in str(path.readlink()) for path in descriptors.iterdir()) == 2
+        engine = engine_of(served)
+        assert sum("socket" in name for name in opened_by(engine)) == 2
         line.__exit__()
-        until(lambda: sum("socket" in str(path.readlink()) for path in descriptors.iterdir()) == 1)
+        until(lambda: sum("socket" in name for name in opened_by(engine)) == 1)
 
     def test_the_last_bytes_of_an_engine_that_ends(self, served: Job) -> None:
         """They are still in the door when it has ended."""
