@@ -68,7 +68,7 @@ class Ledger:
         """Of rows, by the key's digest."""
         self._known = 0
         """Rows whose places are known."""
-        self._is_patient_from = 0.0
+        self._patient_from = 0.0
         """Until then, of `time.monotonic`, a process stands still with the lock."""
         self._ended: list[tuple[str, KeyLimits, int, int]] = []
         """Requests that have ended, of which the file does not know yet: key, limits, and what more they took."""
@@ -158,13 +158,13 @@ class Ledger:
             except BlockingIOError:
                 now = time.monotonic()
                 if ends is None:
-                    ends = now + PATIENCE if now >= self._is_patient_from else now
+                    ends = now + PATIENCE if now >= self._patient_from else now
                 if now >= ends:
-                    self._is_patient_from = now + IMPATIENT_SECONDS
+                    self._patient_from = now + IMPATIENT_SECONDS
                     raise TimeoutError(f"another process holds {self._folder / ACCOUNTS} for too long") from None
                 time.sleep(_PAUSE)
             else:
-                self._is_patient_from = 0.0
+                self._patient_from = 0.0
                 return
 
     def _open(self) -> None:
