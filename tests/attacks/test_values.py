@@ -22,7 +22,7 @@ version: 1.0.0
 kind: job
 program: [python3, -c]
 command: ["import os, sys; sys.exit(os.environ.get('TOLD', 'nothing was told'))"]
-resources: {cpu: 1, memory: 64M, time_limit: 5}
+resources: {cpu: 1, memory: 256M, time_limit: 5}
 restart: {max_failures: 1}
 """
 LINES = ("CanaryOfTheFirstLine", "CanaryOfTheSecondLine", "CanaryOfTheThirdLine")

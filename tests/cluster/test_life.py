@@ -119,7 +119,7 @@ command:
         print(number, "x" * 90, flush=number % 100 == 0)
     time.sleep(8)
     print(12000, flush=True)
-resources: {nodes: 1, cpu: 1, memory: 128M, gpu: 0, time_limit: 5}
+resources: {nodes: 1, cpu: 1, memory: 256M, gpu: 0, time_limit: 5}
 """
 
 

@@ -82,7 +82,7 @@ def _run_job(system: System, apptainer: str) -> None:
     (folder / "params.json").write_text(filled)
     for name in ("launch.sh", "wrapper.pyz"):
         shutil.copy(RELEASE / name, run_dir)
-    options = [f"--job-name={TOKEN}", "--mem=100M", "--time=10:00", "--no-requeue", "--dependency=singleton"]
+    options = [f"--job-name={TOKEN}", "--mem=256M", "--time=10:00", "--no-requeue", "--dependency=singleton"]
     options += [f"--output={folder}/stdout.log", f"--error={folder}/stderr.log", f"--chdir={folder}"]
     script = [str(run_dir / "launch.sh"), str(folder), str(run_dir / "wrapper.pyz"), "python3"]
     job = int(system.slurm("sbatch", "--parsable", *options, *script))
