@@ -75,7 +75,7 @@ class Exchange(asyncio.Protocol):
         self._keeps_alive = False
         self._has_body = False
         self.received = 0
-        """Bytes of the answer that have come, whatever they are."""
+        """Bytes of the answer that have come, but for chunks that are passed on unparsed."""
 
     # --- what the gateway does with it
 

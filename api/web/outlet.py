@@ -24,6 +24,8 @@ class Outlet:
         self._transport = transport
         self.pass_on: Callable[[bytes], object] = transport.write
         """Write a chunk that is framed already: the transport's own, for each call costs."""
+        self.is_open = True
+        """Whether the client is there, and takes what is written: kept by the protocol, for each chunk asks."""
         self._flow = flow
         self._lost: Callable[[], None] | None = None
         self._cycle: RequestResponseCycle | None = None
@@ -31,11 +33,6 @@ class Outlet:
     def serve(self, cycle: RequestResponseCycle) -> None:
         """Be the way of this request from now on."""
         self._cycle = cycle
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the client is there, and takes what is written."""
-        return not (self._flow.write_paused or self._transport.is_closing())
 
     def write(self, chunk: bytes) -> None:
         """Write a chunk that is not empty, of an answer in chunks (RFC 9112, section 7.1) whose head has been sent."""
@@ -76,6 +73,7 @@ class Outlet:
 
     def lose(self) -> None:
         """Note that the client has left."""
+        self.is_open = False
         if self._lost is not None:
             self._lost()
 

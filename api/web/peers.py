@@ -57,6 +57,16 @@ class TimelyProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._outlet.lose()
 
+    def pause_writing(self) -> None:
+        """Wait until the client takes what it was sent."""
+        self._outlet.is_open = False
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Go on: it has."""
+        self._outlet.is_open = True
+        super().resume_writing()
+
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it is here already."""
         if self.pipeline or self.transport.is_closing():

@@ -88,6 +88,11 @@ class Taking:
     def write(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
 
+    def pass_on(self, framed: bytes) -> None:
+        line, _, rest = framed.partition(b"\r\n")
+        assert line == b"%x" % (len(rest) - 2)
+        self.write(rest.removesuffix(b"\r\n"))
+
 
 @pytest.mark.parametrize("kind", ANSWERS)
 @given(cuts=st.lists(st.integers(1, 200), max_size=12), draws=st.lists(st.booleans(), max_size=12))
@@ -118,6 +123,39 @@ def test_the_body_is_the_same_whichever_way_its_chunks_go(kind: str, cuts: list[
     assert b"".join(taking.chunks) == BODY
     assert b"" not in taking.chunks
     assert read == taking.chunks, "who reads along reads each chunk once"
+
+
+@pytest.mark.parametrize("line", [b"%x", b"%X", b"0%x", b"%x;name=value"])
+async def test_chunks_of_all_sizes_are_passed_on(line: bytes) -> None:
+    """One after another, whole and alone, written as most engines write them or as they may."""
+    taking, read = Taking([]), list[bytes]()
+    exchange, _ = asked()
+    exchange.read_along(read.append)
+    exchange.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+    await exchange.head()
+    chunks = [await exchange.chunk()]
+    passing = asyncio.ensure_future(exchange.pass_to(taking))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    for size in (*range(1, 300), 4095, 4096, 65535, 65536):
+        chunks.append(b"\n" * size)
+        exchange.data_received(line % size + b"\r\n" + chunks[-1] + b"\r\n")
+    exchange.data_received(b"0\r\n\r\n")
+    await passing
+    assert (taking.chunks, read, exchange.is_free) == (chunks[1:], chunks, True)
+
+
+async def test_what_is_no_chunk_is_not_passed_on() -> None:
+    for size in range(1, 300):
+        taking = Taking([])
+        exchange, transport = asked()
+        exchange.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await exchange.head()
+        await exchange.chunk()
+        passing = asyncio.ensure_future(exchange.pass_to(taking))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        exchange.data_received(b"\0" * size + b"\r\n")
+        await passing
+        assert (taking.chunks, transport.is_aborted) == ([], True)
 
 
 async def test_one_request_after_another() -> None:
