@@ -41,27 +41,27 @@ class Answer:
         self.has_begun = False
         """Whether its head has been sent."""
 
-    async def begin(self, status: int, headers: list[Header], *, may_comment: bool) -> None:
-        """Send the head; comments may follow, or none."""
+    async def begin(self, status: int, headers: list[Header], *, is_stream: bool) -> None:
+        """Send the head. Comments may follow in a stream: it consists of events, and says nothing of its length."""
         if self._timer is None and not self.has_begun:
-            await self._begin(status, headers)
+            await self._begin(status, headers, is_stream=is_stream)
             return
-        if not may_comment:
+        if not is_stream:
             await self._stop_commenting()
         async with self._sending:
             if not self.has_begun:
-                await self._begin(status, headers)
+                await self._begin(status, headers, is_stream=is_stream)
 
     async def send_whole(self, status: int, headers: list[Header], body: bytes) -> None:
         """Send an answer that is there, of which the headers say how long it is."""
         outlet = self.outlet
-        if outlet is None or self.has_begun or not outlet.takes_answer:
-            await self.begin(status, headers, may_comment=False)
+        if outlet is None or self.has_begun or not outlet.takes_head:
+            await self.begin(status, headers, is_stream=False)
             await self.end(body)
             return
         self.close()
         self.has_begun = True
-        outlet.answer(status, [*headers, (REQUEST_ID, self._request_id.encode()), *ISOLATION], body)
+        outlet.answer(status, self._with_own(headers), body)
 
     async def send(self, chunk: bytes) -> None:
         """Send a piece of the body."""
@@ -87,9 +87,16 @@ class Answer:
             self._commenting.cancel()
             self._commenting = None
 
-    async def _begin(self, status: int, headers: list[Header]) -> None:
+    async def _begin(self, status: int, headers: list[Header], *, is_stream: bool) -> None:
         self.has_begun = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        if is_stream and status == 200 and self.outlet is not None and self.outlet.takes_head:
+            self.outlet.begin(status, self._with_own(headers))
+        else:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def _with_own(self, headers: list[Header]) -> list[Header]:
+        """Add what the application adds to what goes by ASGI."""
+        return [*headers, (REQUEST_ID, self._request_id.encode()), *ISOLATION]
 
     def _comment(self) -> None:
         self._commenting = asyncio.create_task(self._go_on_commenting())
@@ -98,7 +105,7 @@ class Answer:
         while True:
             async with self._sending:
                 if not self.has_begun:
-                    await self._begin(200, [*_HEAD, *self.headers])
+                    await self._begin(200, [*_HEAD, *self.headers], is_stream=True)
                 await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
             await asyncio.sleep(self._comment_after)
 

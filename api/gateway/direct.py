@@ -18,6 +18,7 @@ from api.gateway.operations import OPERATIONS, EngineOperation
 from api.web.auth import Guard
 from api.web.isolation import add_isolation
 from api.web.keys import LapsedKeyError, Serving
+from api.web.outlet import has_begun
 from api.web.principal import KeyScope
 from api.web.request_id import add_request_id, request_id
 from api.web.serving import STATE_KEY as SERVING
@@ -28,12 +29,12 @@ def direct_operations(gateway: Gateway, guard: Guard) -> Mapping[str, ASGIApp]:
     """Return what serves each path."""
 
     async def served(operation: EngineOperation, scope: Scope, receive: Receive, send: Send) -> None:
-        has_begun = False
+        is_told = False
 
         async def told(message: Message) -> None:
-            nonlocal has_begun
-            if not has_begun:
-                has_begun = True
+            nonlocal is_told
+            if not is_told:
+                is_told = True
                 await add_request_id(message, scope)
                 await add_isolation(message, scope)
             await send(message)
@@ -44,7 +45,7 @@ def direct_operations(gateway: Gateway, guard: Guard) -> Mapping[str, ASGIApp]:
                     guard.let_in(scope, KeyScope.INFER)
                     await gateway.serve_operation(operation, scope, receive, told)  # type: ignore[arg-type]
             except Exception as error:
-                if not has_begun:
+                if not (is_told or has_begun(scope)):
                     request: Request[Any, Any, Any] = Request(scope)
                     await refused(request, error).to_asgi_response(request=request, app=None)(scope, receive, told)
                 elif isinstance(error, LapsedKeyError):

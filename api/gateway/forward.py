@@ -208,7 +208,8 @@ async def _pass_back(passing: Passing, exchange: Exchange, leaving: Leaving, ans
     last = b""
     headers = [*passing.shown(exchange.headers), *passing.told]
     has_length = any(name == b"content-length" for name, _ in headers)
-    tells_errors = (kind == STREAM and not has_length) or answer.has_begun
+    is_stream = kind == STREAM and not has_length
+    tells_errors = is_stream or answer.has_begun
     if passing.tokens is not None:
         passing.tokens.begin(exchange.status, kind)
     try:
@@ -221,7 +222,7 @@ async def _pass_back(passing: Passing, exchange: Exchange, leaving: Leaving, ans
             await answer.send_whole(exchange.status, headers, await exchange.chunk())
             return
         outlet = None if has_length else answer.outlet
-        await answer.begin(exchange.status, headers, may_comment=kind == STREAM and not has_length)
+        await answer.begin(exchange.status, headers, is_stream=is_stream)
         while chunk := await exchange.chunk():
             if exchange.is_over:
                 last = chunk

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 STATE_KEY: Final = "outlet"
 """Where a request's scope carries the outlet of its connection, in `scope["state"]`, if its server has them."""
 
+CHUNKED: Final = (b"transfer-encoding", b"chunked")
+
 
 class Outlet:
     """One connection of a client. It is for the request that is being answered on it, one after another."""
@@ -39,12 +41,27 @@ class Outlet:
         self.pass_on(b"%x\r\n%b\r\n" % (len(chunk), chunk))
 
     @property
-    def takes_answer(self) -> bool:
-        """Whether an answer may go out in one write: nothing of it has, and the connection stays open after it."""
+    def takes_head(self) -> bool:
+        """Whether an answer may go this way from its head on: nothing of it has gone, and its connection is kept."""
         cycle = self._cycle
         if cycle is None or cycle.response_started or cycle.disconnected or not cycle.keep_alive:
             return False
-        return self.is_open and CLOSE_HEADER not in cycle.default_headers
+        return self.is_open and CLOSE_HEADER not in cycle.default_headers and cycle.scope["method"] != "HEAD"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer has begun, by ASGI or past it."""
+        return self._cycle is not None and self._cycle.response_started
+
+    def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write the head of an answer in chunks; they may go by ASGI too. It waits for the first, or the turn's end.
+
+        Raises `ValueError` for headers that would end before they should.
+        """
+        cycle = self._cycle
+        assert cycle is not None
+        cycle.transport.write(_head(status, (*cycle.default_headers, *headers, CHUNKED)))
+        cycle.response_started = cycle.chunked_encoding = True
 
     def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         """Write an answer, of which the headers say how long it is, and note that the request has been answered.
@@ -53,12 +70,7 @@ class Outlet:
         """
         cycle = self._cycle
         assert cycle is not None
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        head = b"".join([STATUS_LINE[status], *lines, b"\r\n"])
-        ends = len(lines) + 2
-        if head.count(b"\n") != ends or head.count(b"\r") != ends:
-            raise ValueError("a header has more than one line")
-        self._transport.writelines((head, body))
+        self._transport.writelines((_head(status, (*cycle.default_headers, *headers)), body))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         cycle.on_response()
@@ -82,3 +94,18 @@ def outlet_of(scope: Scope) -> Outlet | None:
     """Return the outlet of a request; `None`: there is ASGI alone."""
     found: Outlet | None = scope["state"].get(STATE_KEY)
     return found
+
+
+def has_begun(scope: Scope) -> bool:
+    """Whether the answer to a request is known to have begun: where there is ASGI alone, who sends has to know."""
+    outlet = outlet_of(scope)
+    return outlet is not None and outlet.has_begun
+
+
+def _head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    head = b"".join([STATUS_LINE[status], *lines, b"\r\n"])
+    ends = len(lines) + 2
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise ValueError("a header has more than one line")
+    return head

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.web.keys import Keys, LapsedKeyError, Serving
+from api.web.outlet import has_begun
 
 log = logging.getLogger(__name__)
 
@@ -20,18 +21,18 @@ def end_with_key(keys: Keys) -> Callable[[ASGIApp], ASGIApp]:
 
     def wrapped(app: ASGIApp) -> ASGIApp:
         async def served(scope: Scope, receive: Receive, send: Send) -> None:
-            has_begun = False
+            is_told = False
 
             async def told(message: Message) -> None:
-                nonlocal has_begun
-                has_begun = True
+                nonlocal is_told
+                is_told = True
                 await send(message)
 
             try:
                 with Serving(keys) as scope["state"][STATE_KEY]:
                     await app(scope, receive, told)
             except LapsedKeyError:
-                if not has_begun:
+                if not (is_told or has_begun(scope)):
                     raise
                 note_cut()
 

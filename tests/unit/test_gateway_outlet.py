@@ -22,12 +22,15 @@ from test_gateway_streams import ANSWER, BODIES, ROUTES, TYPES, framed, open_des
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from api.gateway.direct import direct_operations
 from api.gateway.refusals import GatewayError
 from api.web.isolation import add_isolation
+from api.web.keys import Keys, Serving
 from api.web.outlet import Outlet
 from api.web.peers import TimelyProtocol
-from api.web.principal import OPERATOR
+from api.web.principal import OPERATOR, KeyScope
 from api.web.request_id import add_request_id
+from api.web.serving import STATE_KEY, end_with_key
 from tests.examples import examples
 
 
@@ -83,9 +86,9 @@ def served(world: GatewayWorld) -> Any:
 
 
 @asynccontextmanager
-async def listening(world: GatewayWorld) -> AsyncIterator[tuple[int, ServerState]]:
+async def listening(world: GatewayWorld, app: Any = None) -> AsyncIterator[tuple[int, ServerState]]:
     """Serve the gateway as programs do; give the port, and what the server knows of its connections."""
-    config = uvicorn.Config(served(world), http=TimelyProtocol, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(app or served(world), http=TimelyProtocol, ws="none", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
 
@@ -254,6 +257,83 @@ def test_a_header_can_end_no_head(runner: asyncio.Runner, folder: Path) -> None:
                 outlet.answer(200, [(b"content-length", b"2"), (b"x", bad)], b"{}")
 
     runner.run(ask())
+
+
+# Streams, from their heads on
+
+
+async def head_of(port: int, *headers: bytes) -> list[bytes]:
+    """Ask for a stream; return the lines of its head."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request("/v1/chat/completions").replace(b"host: x", b"\r\n".join((b"host: x", *headers))))
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readuntil(b"data: x\n\n")
+    writer.transport.abort()
+    return head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+
+
+def test_the_head_of_a_stream_says_past_asgi_what_it_says_by_it(
+    runner: asyncio.Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is not kept has its answers by ASGI."""
+    past: list[int] = []
+    begin = Outlet.begin
+
+    def noting(self: Outlet, status: int, headers: Any) -> None:
+        past.append(status)
+        begin(self, status, headers)
+
+    monkeypatch.setattr(Outlet, "begin", noting)
+
+    async def ask() -> None:
+        async with gateway_over(Talker([ANSWER]), folder) as world, listening(world) as (port, state):
+            state.default_headers = [(b"date", b"today")]
+            own = b"x-request-id: mine"
+            by_asgi = await head_of(port, own, b"connection: close")
+            assert past == []
+            assert sorted([*await head_of(port, own), b"connection: close"]) == sorted(by_asgi)
+            assert past == [200]
+            assert {own, b"transfer-encoding: chunked", b"x-content-type-options: nosniff"} < set(by_asgi)
+
+    runner.run(asyncio.wait_for(ask(), 60))
+
+
+@pytest.mark.parametrize("way", ["direct", "framework"])
+def test_a_stream_that_is_cut_off_has_one_head_and_no_end(runner: asyncio.Runner, folder: Path, way: str) -> None:
+    """Whoever serves it learns that the answer has begun past ASGI, and begins no other."""
+    under_way: list[Serving] = []
+
+    def let_in(scope: Any, _: KeyScope) -> None:
+        scope["state"]["principal"] = OPERATOR
+        under_way.append(scope["state"][STATE_KEY])
+
+    async def ask() -> None:
+        engine = Talker(cut(ANSWER[:-30], 2), holds=asyncio.Event())
+        keys = Keys(60.0)
+        async with gateway_over(engine, folder) as world:
+            direct = direct_operations(world.gateway, cast(Any, SimpleNamespace(keys=keys, let_in=let_in)))
+
+            async def begun(scope: Any, receive: Any, send: Any) -> None:
+                let_in(scope, KeyScope.INFER)
+                await world.gateway.serve(scope, receive, send)
+
+            serve = direct["/v1/chat/completions"] if way == "direct" else end_with_key(keys)(begun)
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await serve(scope, receive, send)
+
+            async with listening(world, app) as (port, _):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request("/v1/chat/completions"))
+                said = await reader.readuntil(b"data: x\n\n")
+                under_way[0].cut()
+                said += await reader.read()
+                assert said.count(b"HTTP/1.1") == 1
+                assert not said.endswith(b"0\r\n\r\n")
+                writer.transport.abort()
+            await within(engine.closed.wait())
+
+    runner.run(asyncio.wait_for(ask(), 60))
 
 
 # Clients that leave
