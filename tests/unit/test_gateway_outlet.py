@@ -299,8 +299,11 @@ def test_the_head_of_a_stream_says_past_asgi_what_it_says_by_it(
 
 
 @pytest.mark.parametrize("way", ["direct", "framework"])
-def test_a_stream_that_is_cut_off_has_one_head_and_no_end(runner: asyncio.Runner, folder: Path, way: str) -> None:
-    """Whoever serves it learns that the answer has begun past ASGI, and begins no other."""
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_a_stream_that_is_cut_off_has_one_head_and_no_end(
+    runner: asyncio.Runner, folder: Path, caplog: pytest.LogCaptureFixture, way: str, chunks: int
+) -> None:
+    """Whoever serves it learns that the answer has begun past ASGI, and does not try to begin another."""
     under_way: list[Serving] = []
 
     def let_in(scope: Any, _: KeyScope) -> None:
@@ -308,7 +311,8 @@ def test_a_stream_that_is_cut_off_has_one_head_and_no_end(runner: asyncio.Runner
         under_way.append(scope["state"][STATE_KEY])
 
     async def ask() -> None:
-        engine = Talker(cut(ANSWER[:-30], 2), holds=asyncio.Event())
+        head, end, _ = ANSWER.partition(b"\r\n\r\n")
+        engine = Talker([head + end, *[b"1\r\nx\r\n"] * chunks], holds=asyncio.Event())
         keys = Keys(60.0)
         async with gateway_over(engine, folder) as world:
             direct = direct_operations(world.gateway, cast(Any, SimpleNamespace(keys=keys, let_in=let_in)))
@@ -322,14 +326,16 @@ def test_a_stream_that_is_cut_off_has_one_head_and_no_end(runner: asyncio.Runner
             async def app(scope: Any, receive: Any, send: Any) -> None:
                 await serve(scope, receive, send)
 
-            async with listening(world, app) as (port, _):
+            async with listening(world, app) as (port, state):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(request("/v1/chat/completions"))
-                said = await reader.readuntil(b"data: x\n\n")
+                said = await reader.readuntil(b"1\r\nx\r\n" if chunks else b"\r\n\r\n")
                 under_way[0].cut()
                 said += await reader.read()
                 assert said.count(b"HTTP/1.1") == 1
                 assert not said.endswith(b"0\r\n\r\n")
+                await until(lambda: not state.tasks)
+                assert not [record for record in caplog.records if record.exc_info]
                 writer.transport.abort()
             await within(engine.closed.wait())
 
