@@ -99,7 +99,10 @@ def nginx(folder: Path, engine: int, name: str, door: tuple[Authority, str] | No
 
 @contextmanager
 def vllm_router(folder: Path, engine: int) -> Iterator[Proxy]:
-    """Run vLLM's own router; its threads are as many as it has cores, one."""
+    """Run vLLM's own router; its threads are as many as it has cores, one.
+
+    It does not give its engine up: it is stopped while others are measured, and its checks fail then.
+    """
     port = free_port()
     options = {
         "--host": "127.0.0.1",
@@ -109,8 +112,10 @@ def vllm_router(folder: Path, engine: int) -> Iterator[Proxy]:
         "--prometheus-port": free_port(),
         "--max-concurrent-requests": MOST_CONNECTIONS,
         "--log-level": "error",
+        "--health-failure-threshold": 10**6,
     }
-    command = [_program("vllm-router"), *(str(word) for option in options.items() for word in option)]
+    words = [str(word) for option in options.items() for word in option]
+    command = [_program("vllm-router"), *words, "--disable-circuit-breaker"]
     with _listening(folder / "vllm-router.log", command, port) as running:
         yield Proxy(Way("vllm-router", port, (running.pid,)))
 
