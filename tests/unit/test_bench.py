@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiosqlite
+import httpx
 import pytest
 
 from bench import doors
@@ -41,11 +42,14 @@ async def test_services_are_declared_while_the_controller_writes(tmp_path: Path)
 def test_the_imitation_of_vllm_streams() -> None:
     with process([sys.executable, "-m", "bench.gateway_engine", "-"]) as engine:
         assert engine.stdout is not None
-        plan = {"port": int(engine.stdout.readline()), "key": "none", "connections": 4, "settle": 0.0, "seconds": 3.0}
+        port = int(engine.stdout.readline())
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json={"stream": True}, timeout=60)
+        assert answer.text.count("data: {") == CHUNKS
+        plan = {"port": port, "key": "none", "connections": 4, "settle": 0.0, "seconds": 3.0}
         streamed = put({**plan, "stream": True})
         whole = put({**plan, "stream": False})
     assert (streamed.problems, whole.problems) == ([], [])
-    assert streamed.chunks > CHUNKS
+    assert streamed.chunks > 0
     assert whole.requests > 0
     assert whole.chunks == 0
 
