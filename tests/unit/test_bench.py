@@ -43,7 +43,9 @@ def test_the_imitation_of_vllm_streams() -> None:
     with process([sys.executable, "-m", "bench.gateway_engine", "-"]) as engine:
         assert engine.stdout is not None
         port = int(engine.stdout.readline())
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json={"stream": True}, timeout=60)
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/v1/chat/completions", json={"stream": True}, timeout=60, trust_env=False
+        )
         assert answer.text.count("data: {") == CHUNKS
         plan = {"port": port, "key": "none", "connections": 4, "settle": 0.0, "seconds": 3.0}
         streamed = put({**plan, "stream": True})
