@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 
 RECIPES = ("storage/postgres", "storage/minio", "vector-db/qdrant", "vector-db/chroma")
 STAND_IN = Path(__file__).with_name("stand_in.py")
-SMALL = {"cpu": 1, "memory": "256M"}
+SMALL = {"cpu": 1, "memory": "512M"}
 
 MADE = """
     install -m 755 "{folder}/stand-in" "$root/opt/minio"
