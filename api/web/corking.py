@@ -37,6 +37,10 @@ class CorkedTransport:
         self._flush()
         self._transport.close()
 
+    def lose(self) -> None:
+        """Write nothing more: the connection is lost."""
+        self._head = None
+
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""
         return self._transport.is_closing()

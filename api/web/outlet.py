@@ -84,8 +84,11 @@ class Outlet:
                 lost()
 
     def lose(self) -> None:
-        """Note that the client has left."""
+        """Note that the client has left. uvicorn tells only the newest of requests that came one behind the other."""
         self.is_open = False
+        if self._cycle is not None and not self._cycle.response_complete:
+            self._cycle.disconnected = True
+            self._cycle.message_event.set()
         if self._lost is not None:
             self._lost()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import cast
 
 from uvicorn._types import ASGI3Application
@@ -16,6 +17,8 @@ STATE_KEY = "peer"
 """Where a request's scope carries its `api.contract.peers.Peer`, in `scope["state"]`."""
 HEAD_SECONDS = 10.0
 """From a connection's beginning, or a later request's first byte, until the head of the request must be whole."""
+LOOK_SECONDS = 0.2
+"""Between two looks whether a client has left of whom nothing is read: further requests of its wait for their turn."""
 
 
 class TimelyProtocol(HttpToolsProtocol):
@@ -30,10 +33,12 @@ class TimelyProtocol(HttpToolsProtocol):
     """Since when all is answered and nothing comes; `None`: it is not so."""
     _idle_timer: asyncio.TimerHandle | None = None
     """It stands on from one answer to the next."""
+    _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
-        super().connection_made(cast("asyncio.Transport", CorkedTransport(transport)))
+        self._corked = CorkedTransport(transport)
+        super().connection_made(cast("asyncio.Transport", self._corked))
         self._outlet = self.app_state[OUTLET] = Outlet(transport, self.flow)
         self._wait_for_head()
 
@@ -45,15 +50,19 @@ class TimelyProtocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def on_headers_complete(self) -> None:
-        """Begin with the request."""
+        """Begin with the request, or have it wait for its turn."""
         self._stop_waiting()
         super().on_headers_complete()
+        if self.pipeline and self._look is None:
+            self._look = self.loop.call_later(LOOK_SECONDS, self._end_if_gone)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go."""
         self._stop_waiting()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        for timer in (self._idle_timer, self._look):
+            if timer is not None:
+                timer.cancel()
+        self._corked.lose()
         super().connection_lost(exc)
         self._outlet.lose()
 
@@ -88,6 +97,15 @@ class TimelyProtocol(HttpToolsProtocol):
         else:
             self.timeout_keep_alive_handler()
 
+    def _end_if_gone(self) -> None:
+        self._look = None
+        if not self.pipeline or self.transport.is_closing():
+            return
+        if _has_hung_up(self.transport.get_extra_info("socket").fileno()):
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(LOOK_SECONDS, self._end_if_gone)
+
     def close_after_answer(self) -> None:
         """Close after the answer to what is being asked; one that has begun has said otherwise, and stands."""
         if self.cycle is not None and not self.cycle.response_started:
@@ -105,3 +123,10 @@ class TimelyProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _has_hung_up(descriptor: int) -> bool:
+    """Whether the other end says nothing more, whatever it said before and was not read (poll(2), POLLRDHUP)."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -15,6 +15,7 @@ from typing import Any, cast
 import httptools
 import pytest
 import uvicorn
+import uvloop
 from gateway_clients import JSON, STORE, GatewayWorld, Talker, body_of, gateway_over
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from uvicorn.server import ServerState
 
 from api.gateway.direct import direct_operations
 from api.gateway.refusals import GatewayError
+from api.web.corking import CorkedTransport
 from api.web.isolation import add_isolation
 from api.web.keys import Keys, Serving
 from api.web.outlet import Outlet
@@ -36,7 +38,7 @@ from tests.examples import examples
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as programs are run
         yield runner
 
 
@@ -367,6 +369,66 @@ async def leave(world: GatewayWorld, port: int, draw: random.Random) -> None:
     else:
         writer.close()
     await within(world.engine.closed.wait())
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 6])
+def test_who_leaves_is_noticed_whatever_waits_for_its_turn(runner: asyncio.Runner, folder: Path, waiting: int) -> None:
+    """uvicorn reads nothing more of a client one of whose requests waits, and so does not see the end."""
+
+    async def run() -> None:
+        engine = Talker(holds=asyncio.Event())
+        async with gateway_over(engine, folder) as world, listening(world) as (port, state):
+            for leave in ("abort", "close"):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request("/v1/chat/completions"))
+                await until(lambda: world.in_flight() == 1 and bool(engine.open))
+                writer.write(request("/v1/chat/completions") * waiting)
+                (connection,) = cast(set[Any], state.connections)
+                await until(lambda at=connection: len(at.pipeline) == waiting)
+                getattr(writer.transport, leave)()
+                await within(engine.closed.wait())
+                await until(lambda: not (state.connections or state.tasks or world.in_flight()))
+
+    runner.run(asyncio.wait_for(run(), 60))
+
+
+def test_who_leaves_while_its_answer_waits_for_it_is_written_nothing(
+    runner: asyncio.Runner, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two requests that come one behind the other uvicorn tells the second that the client has left."""
+
+    async def run() -> None:
+        pieces = [b"%x\r\n%b\r\n" % (60_000, b"x" * 60_000)] * 400
+        engine = Talker([ANSWER.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", *pieces], holds=asyncio.Event())
+        async with gateway_over(engine, folder) as world, listening(world) as (port, state):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1000)
+            writer.write(request("/v1/chat/completions") * 2)
+            await reader.readexactly(100)
+            (connection,) = cast(set[Any], state.connections)
+            await until(lambda: not connection._outlet.is_open)
+            assert connection.transport.get_write_buffer_size() < 1_000_000
+            await until(lambda: all(each.transport.get_write_buffer_size() for each in engine.open))
+            writer.transport.abort()
+            await within(engine.closed.wait())
+            await until(lambda: not (state.connections or state.tasks or world.in_flight()))
+
+    runner.run(asyncio.wait_for(run(), 60))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_head_is_not_written_to_who_has_left(runner: asyncio.Runner, caplog: pytest.LogCaptureFixture) -> None:
+    class Closed(asyncio.Transport):
+        def write(self, data: object) -> None:
+            raise AssertionError("it was written")
+
+    async def run() -> None:
+        corked = CorkedTransport(Closed())
+        corked.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        corked.lose()
+        await asyncio.sleep(0)
+
+    runner.run(run())
+    assert not caplog.records
 
 
 def leave_often(runner: asyncio.Runner, folder: Path, times: int, seed: int) -> None:
