@@ -80,6 +80,8 @@ class Taking:
     def __init__(self, draws: list[bool]) -> None:
         self._draws = draws
         self.chunks: list[bytes] = []
+        self.passed = 0
+        """Of them so many as they came, unparsed."""
 
     @property
     def is_open(self) -> bool:
@@ -91,6 +93,7 @@ class Taking:
     def pass_on(self, framed: bytes) -> None:
         line, _, rest = framed.partition(b"\r\n")
         assert line == b"%x" % (len(rest) - 2)
+        self.passed += 1
         self.write(rest.removesuffix(b"\r\n"))
 
 
@@ -142,9 +145,41 @@ async def test_chunks_of_all_sizes_are_passed_on(line: bytes) -> None:
     exchange.data_received(b"0\r\n\r\n")
     await passing
     assert (taking.chunks, read, exchange.is_free) == (chunks[1:], chunks, True)
+    assert (taking.passed == len(taking.chunks)) is (line == b"%x")
 
 
-async def test_what_is_no_chunk_is_not_passed_on() -> None:
+@pytest.mark.parametrize(
+    ("draws", "pieces", "body"),
+    [
+        ([], [b"6\r\n", b"1\r\nx\r\n", b"\r\n"], b"1\r\nx\r\n"),
+        ([], [b"6\r\n1", b"\r\nx\r\n", b"\r\n"], b"1\r\nx\r\n"),
+        ([], [b"1", b"1\r\nx\r\n", b"y" * 14 + b"\r\n"], b"x\r\n" + b"y" * 14),
+        ([False, False], [b"1\r\na\r\n", b"1\r\nb\r\n"], b"ab"),
+        ([False, False, False, False], [b"1\r\na\r\n", b"1\r\nb\r\n"], b"ab"),
+    ],
+    ids=["within a chunk", "after its first byte", "within a size", "behind one that waits", "while nothing is taken"],
+)
+async def test_what_looks_like_a_chunk_and_is_none_of_its_own(
+    draws: list[bool], pieces: list[bytes], body: bytes
+) -> None:
+    taking = Taking(draws)
+    exchange, _ = asked()
+    exchange.data_received(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n")
+    await exchange.head()
+    await exchange.chunk()
+    passing = asyncio.ensure_future(exchange.pass_to(taking))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    for piece in pieces:
+        exchange.data_received(piece)
+    exchange.data_received(b"0\r\n\r\n")
+    await passing
+    assert taking.passed == 0
+    assert b"".join(taking.chunks) + await body_of(exchange) == body
+    assert exchange.is_free
+
+
+@pytest.mark.parametrize("garbage", [b"\0%b\r\n", b"1\r\n%b\n\n"])
+async def test_what_is_no_chunk_is_not_passed_on(garbage: bytes) -> None:
     for size in range(1, 300):
         taking = Taking([])
         exchange, transport = asked()
@@ -153,9 +188,9 @@ async def test_what_is_no_chunk_is_not_passed_on() -> None:
         await exchange.chunk()
         passing = asyncio.ensure_future(exchange.pass_to(taking))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        exchange.data_received(b"\0" * size + b"\r\n")
+        exchange.data_received(garbage % (b"x" * size))
         await passing
-        assert (taking.chunks, transport.is_aborted) == ([], True)
+        assert (taking.passed, transport.is_aborted) == (0, True)
 
 
 async def test_one_request_after_another() -> None:
