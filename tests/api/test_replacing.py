@@ -64,6 +64,12 @@ class Supervised:
         pid = self.process.pid
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
+    async def until_alone(self, programs: int) -> None:
+        """Wait until those that were replaced have finished, and so many are left."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.children()) != programs:
+                await asyncio.sleep(0.05)
+
     async def replace(self, times: int) -> None:
         """Ask for it, and wait until it has been done so often."""
         self.process.send_signal(signal.SIGUSR2)
@@ -160,9 +166,7 @@ async def test_replaced_under_load_again_and_again_no_request_fails(world: World
         assert clients.failed == {}, program.log.read_text()
         assert clients.counted["answered"] > 200
         assert clients.counted["streamed"] > 10
-        async with asyncio.timeout(PATIENCE):  # the former ones end once their clients have gone
-            while len(program.children()) > 1:
-                await asyncio.sleep(0.1)
+        await program.until_alone(1)  # the former ones end once their clients have gone
 
 
 async def test_a_successor_that_can_not_start_replaces_nobody(world: World, folder: Path) -> None:
@@ -192,9 +196,8 @@ async def test_what_takes_longer_than_the_drain_is_cut_off(world: World, folder:
             await program.replace(1)
             with pytest.raises(httpx.HTTPError):
                 _ = [line async for line in lines]
-        async with asyncio.timeout(PATIENCE):
-            while before in program.children():
-                await asyncio.sleep(0.05)
+        await program.until_alone(1)
+        assert before not in program.children()
 
 
 async def credentials(folder: Path) -> Path:
@@ -227,7 +230,8 @@ async def test_the_gateway_of_another_host_has_the_database_and_credentials_alon
                 await program.replace(times)
         assert clients.failed == {}, program.log.read_text()
         assert clients.counted["answered"] > 10
-        os.kill(max(program.children()), signal.SIGKILL)
+        await program.until_alone(2)
+        os.kill(program.children().pop(), signal.SIGKILL)
         await program.says("was killed by signal 9, and is started again")
         await program.says("listening on", 7)
     assert not (elsewhere / ".local").exists()
